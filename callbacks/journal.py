@@ -1,0 +1,82 @@
+"""A line of JSON for every epoch."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+
+from pipelines.files import write_aside
+
+# Accuracies of the logs that are written as errors in percent, as papers print them.
+_ERRORS = {"accuracy": "top1_error", "top5_accuracy": "top5_error"}
+
+
+def read_journal(path: str | os.PathLike) -> list[dict]:
+    """The entries of a journal; none where there is no file. A torn last line is left out."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    entries = []
+    for line in lines:
+        try:
+            entries.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return entries
+
+
+def as_errors(logs: Mapping[str, float]) -> dict[str, float]:
+    """Logs with accuracies turned into errors in percent; other entries as they are."""
+    entry = {}
+    for key, value in logs.items():
+        prefix, name = ("val_", key[4:]) if key.startswith("val_") else ("", key)
+        if name in _ERRORS:
+            entry[prefix + _ERRORS[name]] = round(100 * (1 - float(value)), 4)
+        else:
+            entry[key] = float(value)
+    return entry
+
+
+class Journal(keras.callbacks.Callback):
+    """Writes one JSON object an epoch: losses, errors in percent, rate, images/s, seconds.
+
+    An epoch that is run again, after a kill, replaces its line.
+
+    Args:
+        path: file to write.
+        images_per_epoch: for the rate of images.
+    """
+
+    def __init__(self, path: str | os.PathLike, images_per_epoch: int):
+        super().__init__()
+        self.path = Path(path)
+        self.images_per_epoch = images_per_epoch
+        self._started = 0.0
+        self._validating_since: float | None = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._started = time.perf_counter()
+        self._validating_since = None
+
+    def on_test_begin(self, logs=None):
+        self._validating_since = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        now = time.perf_counter()
+        training = (self._validating_since or now) - self._started
+        rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+        entry = {
+            "epoch": epoch + 1,
+            **as_errors(logs or {}),
+            "learning_rate": float(rate),
+            "images_per_second": round(self.images_per_epoch / training, 1),
+            "seconds": round(now - self._started, 2),
+        }
+        kept = [e for e in read_journal(self.path) if e["epoch"] <= epoch]
+        write_aside(self.path, "".join(json.dumps(e) + "\n" for e in [*kept, entry]))

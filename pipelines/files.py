@@ -1,0 +1,33 @@
+"""Writing so that what was there before is never lost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def aside(path: str | os.PathLike) -> Iterator[Path]:
+    """Gives a path beside `path` to write to; moves it into place when the block ends well.
+
+    The temporary name keeps the suffix, which some writers go by. After an error, a full disk
+    say, the temporary file is removed and `path` is as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{''.join(path.suffixes)}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_aside(path: str | os.PathLike, text: str) -> None:
+    """Writes a text file through `aside`."""
+    with aside(path) as temporary:
+        temporary.write_text(text)

@@ -1,0 +1,198 @@
+"""One way in for images: class folders, TFDS data sets and the embedded set.
+
+`open_source("folder:DIR")`, `open_source("tfds:imagenette/160px-v2")` and
+`open_source("shapes")` all give a `Source`: named splits of encoded pictures with labels.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
+TRAIN, VALIDATION = "train", "val"
+
+# TFDS gives examples in the order of its files, so they are shuffled through a buffer. TFDS
+# shuffles once when it writes; sets no larger than this are shuffled in full at every epoch.
+_SHUFFLE_BUFFER = 16_384
+
+
+class SourceError(ValueError):
+    """The data are not there or not in a form that can be used. The message says what to do."""
+
+
+class Split(abc.ABC):
+    """Pictures with labels, in a fixed order.
+
+    An *example* is a dictionary of scalars: `index` (int64, its place in that order), `label`
+    (int64), and what `read` needs.
+    """
+
+    name: str
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Number of pictures."""
+
+    @abc.abstractmethod
+    def in_order(self) -> tf.data.Dataset:
+        """Every example once, in order."""
+
+    @abc.abstractmethod
+    def shuffled(self, seed: tf.Tensor) -> tf.data.Dataset:
+        """Every example once, in the order that `seed` (int64, scalar) stands for."""
+
+    @abc.abstractmethod
+    def read(self, example: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """Encoded bytes of the example's picture; called inside `Dataset.map`."""
+
+    @abc.abstractmethod
+    def names_of(self, indices: Sequence[int]) -> list[str]:
+        """Names of the pictures at these places: paths or TFDS ids."""
+
+    @abc.abstractmethod
+    def without(self, names: Sequence[str]) -> Split:
+        """This split less the named pictures."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A data set: its class names and its splits, of which `train` and `val` are usual."""
+
+    spec: str
+    class_names: tuple[str, ...]
+    splits: Mapping[str, Split]
+
+    def __getitem__(self, name: str) -> Split:
+        if name not in self.splits:
+            raise SourceError(
+                f"{self.spec} has no split {name!r}. Its splits: {', '.join(self.splits)}."
+            )
+        return self.splits[name]
+
+
+def open_source(spec: str, data_dir: str | os.PathLike | None = None) -> Source:
+    """Opens a data set.
+
+    Args:
+        spec: `shapes` (drawn on first use), `folder:DIR` with DIR/train/CLASS/* and
+            DIR/val/CLASS/*, or DIR/CLASS/* as one split named `all`, or
+            `tfds:NAME[/CONFIG]`.
+        data_dir: where TFDS keeps its data; by default ~/tensorflow_datasets.
+
+    Raises:
+        SourceError: nothing usable is there.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind == "folder" and rest:
+        return _open_folder(spec, Path(rest).expanduser())
+    if kind == "tfds" and rest:
+        from pipelines.tfds_source import open_tfds  # TFDS takes seconds to import
+
+        return open_tfds(spec, rest, data_dir)
+    if spec == "shapes":
+        from pipelines.tfds_source import open_shapes
+
+        return open_shapes(spec, data_dir)
+    raise SourceError(
+        f"Data are given as shapes, folder:DIR or tfds:NAME[/CONFIG]. Received: {spec!r}"
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FolderSplit(Split):
+    """Files read in place.
+
+    `tfds.ImageFolder` reads such folders too, but not by index (which gives a full shuffle by
+    seed, and lets a killed run go on, at any size), not as a single split, and it passes over
+    an empty class in silence.
+    """
+
+    name: str
+    paths: np.ndarray  # (N,) of str
+    labels: np.ndarray  # (N,) int64
+
+    def __len__(self):
+        return len(self.paths)
+
+    def _examples(self, indices: tf.data.Dataset) -> tf.data.Dataset:
+        paths, labels = tf.constant(self.paths), tf.constant(self.labels)
+        return indices.map(lambda i: {"index": i, "label": labels[i], "path": paths[i]})
+
+    def in_order(self):
+        return self._examples(tf.data.Dataset.range(len(self)))
+
+    def shuffled(self, seed):
+        last = len(self) - 1
+        key = tf.stack([seed // 2**32, seed % 2**32])
+        return self._examples(
+            tf.data.Dataset.range(len(self)).map(
+                lambda i: tf.random.experimental.index_shuffle(i, tf.cast(key, tf.uint32), last)
+            )
+        )
+
+    def read(self, example):
+        return tf.io.read_file(example["path"])
+
+    def names_of(self, indices):
+        return [str(self.paths[i]) for i in indices]
+
+    def without(self, names):
+        kept = ~np.isin(self.paths, list(names))
+        return FolderSplit(self.name, self.paths[kept], self.labels[kept])
+
+
+def _open_folder(spec: str, root: Path) -> Source:
+    if not root.is_dir():
+        raise SourceError(f"There is no folder {root}.")
+    if (root / TRAIN).is_dir() or (root / VALIDATION).is_dir():
+        folders = {name: root / name for name in (TRAIN, VALIDATION) if (root / name).is_dir()}
+    else:
+        folders = {"all": root}
+    classes = {name: _class_folders(folder) for name, folder in folders.items()}
+    if len(classes) == 2 and classes[TRAIN] != classes[VALIDATION]:
+        only = [
+            f"only in {name}: {', '.join(sorted(set(classes[name]) - set(classes[other])))}"
+            for name, other in ((TRAIN, VALIDATION), (VALIDATION, TRAIN))
+            if set(classes[name]) - set(classes[other])
+        ]
+        raise SourceError(f"{root}: train and val must hold the same classes; {'; '.join(only)}.")
+    class_names = next(iter(classes.values()))
+    splits = {name: _list_split(name, folder, class_names) for name, folder in folders.items()}
+    return Source(spec, tuple(class_names), splits)
+
+
+def _class_folders(folder: Path) -> list[str]:
+    names = sorted(entry.name for entry in os.scandir(folder) if _is_visible_folder(entry))
+    if not names:
+        raise SourceError(f"{folder} holds no class folders; one folder a class is expected.")
+    return names
+
+
+def _is_visible_folder(entry: os.DirEntry) -> bool:
+    return entry.is_dir() and not entry.name.startswith(".")
+
+
+def _list_split(name: str, folder: Path, class_names: Sequence[str]) -> FolderSplit:
+    paths: list[str] = []
+    labels: list[int] = []
+    for label, class_name in enumerate(class_names):
+        found = sorted(
+            entry.path
+            for entry in os.scandir(folder / class_name)
+            if entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.name.startswith(".")
+        )
+        if not found:
+            raise SourceError(
+                f"The class folder {folder / class_name} holds no pictures "
+                f"({', '.join(IMAGE_SUFFIXES)}). Fill it or remove it."
+            )
+        paths += found
+        labels += [label] * len(found)
+    return FolderSplit(name, np.array(paths), np.array(labels, np.int64))

@@ -1,0 +1,113 @@
+"""Mean RGB and colour components of a training set."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from pipelines.files import write_aside
+from pipelines.images import decode
+from pipelines.screening import naming_bad_images
+from pipelines.sources import Split
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Colours of a training set, RGB on a scale of 0..255.
+
+    Attributes:
+        mean: mean colour.
+        eigenvalues: of the covariance of RGB on a scale of 0..1, times 255; they multiply the
+            draws of the colour shift (§3.1; Krizhevsky et al. 2012, §4.1).
+        eigenvectors: one row for each of R, G, B, one column for each component.
+        images: number of images they were computed from.
+    """
+
+    mean: tuple[float, float, float]
+    eigenvalues: tuple[float, float, float]
+    eigenvectors: tuple[tuple[float, float, float], ...]
+    images: int
+
+    def shift_matrix(self) -> np.ndarray:
+        """`(3, 3)`: times three draws a ~ N(0, sd) it is the colour shift in RGB."""
+        return np.asarray(self.eigenvectors) * np.asarray(self.eigenvalues)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes JSON, aside and then into place."""
+        write_aside(path, json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Statistics:
+        """Reads what `save` wrote.
+
+        Raises:
+            ValueError: the file holds something else.
+        """
+        try:
+            fields = json.loads(Path(path).read_text())
+            return cls(
+                mean=_triple(fields["mean"]),
+                eigenvalues=_triple(fields["eigenvalues"]),
+                eigenvectors=tuple(_triple(row) for row in fields["eigenvectors"]),
+                images=int(fields["images"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} holds no statistics of a training set: {error!r}") from error
+
+
+def _triple(values) -> tuple[float, float, float]:
+    red, green, blue = map(float, values)
+    return red, green, blue
+
+
+# The mean is the VGG team's own. The components are those that torch and its descendants have
+# used for AlexNet-style colour jitter ('lighting'), on a scale of 0..1: eigenvalues .2175,
+# .0188, .0045. Krizhevsky's own numbers are not published.
+ILSVRC = Statistics(
+    mean=(123.68, 116.779, 103.939),
+    eigenvalues=(0.2175 * 255, 0.0188 * 255, 0.0045 * 255),
+    eigenvectors=(
+        (-0.5675, 0.7192, 0.4009),
+        (-0.5808, -0.0045, -0.8140),
+        (-0.5836, -0.6948, 0.4203),
+    ),
+    images=1_281_167,
+)
+
+
+def compute_statistics(split: Split) -> Statistics:
+    """Mean and principal components of the colours of all images of `split`.
+
+    Every image has the same weight whatever its size, as it has in training.
+
+    Raises:
+        BadImageError: an image cannot be read; it is named.
+    """
+
+    def moments(example):
+        pixels = tf.reshape(tf.cast(decode(split.read(example)), tf.float32), (-1, 3))
+        centred = pixels - 128.0  # keeps float32 sums of squares accurate
+        count = tf.cast(tf.shape(pixels)[0], tf.float32)
+        second = tf.linalg.matmul(centred, centred, transpose_a=True) / count
+        return tf.cast(tf.reduce_mean(centred, 0), tf.float64), tf.cast(second, tf.float64)
+
+    total = (tf.zeros(3, tf.float64), tf.zeros((3, 3), tf.float64))
+    dataset = split.in_order().map(moments, num_parallel_calls=tf.data.AUTOTUNE)
+    with naming_bad_images(split):
+        first, second = dataset.reduce(total, lambda a, b: (a[0] + b[0], a[1] + b[1]))
+    mean = first.numpy() / len(split)
+    covariance = second.numpy() / len(split) - np.outer(mean, mean)
+    values, vectors = np.linalg.eigh(covariance)
+    values, vectors = values[::-1], vectors[:, ::-1]  # largest first
+    return Statistics(
+        mean=_triple(mean + 128.0),
+        # Covariance on a scale of 0..1, brought to 0..255 as ILSVRC's constants are.
+        eigenvalues=_triple(np.maximum(values, 0.0) / 255.0),
+        eigenvectors=tuple(_triple(row) for row in vectors),
+        images=len(split),
+    )

@@ -1,0 +1,155 @@
+"""TFDS data sets as sources, with decoding skipped."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Sequence
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from pipelines.sources import _SHUFFLE_BUFFER, TRAIN, VALIDATION, Source, SourceError, Split
+
+# Splits that TFDS names differently and people validate on.
+_VALIDATION_NAMES = ("validation", "test")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TfdsSplit(Split):
+    """A split of a prepared TFDS data set; `left_out` are places in its own order."""
+
+    name: str
+    builder: tfds.core.DatasetBuilder
+    tfds_split: str
+    image_key: str
+    label_key: str
+    left_out: tuple[int, ...] = ()
+
+    def __len__(self):
+        return self.builder.info.splits[self.tfds_split].num_examples - len(self.left_out)
+
+    def _all(self) -> tf.data.Dataset:
+        return self.builder.as_dataset(
+            split=self.tfds_split,
+            decoders={self.image_key: tfds.decode.SkipDecoding()},
+            read_config=tfds.ReadConfig(
+                add_tfds_id=True, try_autocache=False, interleave_cycle_length=1
+            ),
+        )
+
+    def in_order(self):
+        dataset = self._all().enumerate()
+        if self.left_out:
+            left_out = tf.constant(self.left_out, tf.int64)
+            dataset = dataset.filter(lambda i, _: tf.reduce_all(left_out != i))
+        return dataset.map(lambda _, example: example).enumerate().map(self._example)
+
+    def _example(self, index, example):
+        return {
+            "index": index,
+            "label": tf.cast(example[self.label_key], tf.int64),
+            "image": example[self.image_key],
+        }
+
+    def shuffled(self, seed):
+        return self.in_order().shuffle(
+            min(len(self), _SHUFFLE_BUFFER), seed=seed, reshuffle_each_iteration=False
+        )
+
+    def read(self, example):
+        return example["image"]
+
+    @functools.cached_property
+    def _ids(self) -> list[str]:
+        ids = [e["tfds_id"].decode() for e in self._all().as_numpy_iterator()]
+        return [name for i, name in enumerate(ids) if i not in set(self.left_out)]
+
+    def names_of(self, indices):
+        return [self._ids[i] for i in indices] if len(indices) else []
+
+    def without(self, names):
+        if not names:
+            return self
+        whole = dataclasses.replace(self, left_out=())
+        places = {name: i for i, name in enumerate(whole._ids)}
+        left_out = {*self.left_out, *(places[name] for name in names)}
+        return dataclasses.replace(self, left_out=tuple(sorted(left_out)))
+
+
+def open_tfds(spec: str, name: str, data_dir: str | os.PathLike | None) -> Source:
+    """A data set of TFDS's catalogue, prepared if it is not yet.
+
+    Raises:
+        SourceError: TFDS has none of that name, or it needs files that must be fetched by hand
+            (the message says from where), or it has no image with one label.
+    """
+    try:
+        builder = tfds.builder(name, data_dir=_expanded(data_dir))
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+        raise SourceError(f"TFDS has no data set {name!r}: {error}") from error
+    return _open_builder(spec, builder)
+
+
+def open_shapes(spec: str, data_dir: str | os.PathLike | None) -> Source:
+    """The embedded set of drawn shapes, made on first use."""
+    from pipelines.shapes import Shapes
+
+    return _open_builder(spec, Shapes(data_dir=_expanded(data_dir)))
+
+
+def _expanded(data_dir):
+    return os.path.expanduser(data_dir) if data_dir is not None else None
+
+
+def _open_builder(spec: str, builder: tfds.core.DatasetBuilder) -> Source:
+    image_key, label_key = _keys(spec, builder)
+    _prepare(spec, builder)
+    sizes = builder.info.splits
+    splits: dict[str, Split] = {}
+    for tfds_split in sizes:
+        name = tfds_split
+        if VALIDATION not in sizes and tfds_split in _VALIDATION_NAMES:
+            if VALIDATION in splits:
+                continue
+            name = VALIDATION
+        splits[name] = TfdsSplit(name, builder, tfds_split, image_key, label_key)
+    return Source(spec, tuple(builder.info.features[label_key].names), _train_first(splits))
+
+
+def _train_first(splits: dict[str, Split]) -> dict[str, Split]:
+    order: Sequence[str] = sorted(splits, key=lambda name: (name != TRAIN, name != VALIDATION))
+    return {name: splits[name] for name in order}
+
+
+def _keys(spec: str, builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
+    features = builder.info.features
+    images = [k for k, f in features.items() if isinstance(f, tfds.features.Image)]
+    labels = [k for k, f in features.items() if isinstance(f, tfds.features.ClassLabel)]
+    if not images or not labels:
+        raise SourceError(
+            f"{spec} has no single label an image, which classification needs. "
+            f"Its features: {', '.join(features)}."
+        )
+    label = "label" if "label" in labels else labels[0]
+    return ("image" if "image" in images else images[0]), label
+
+
+def _prepare(spec: str, builder: tfds.core.DatasetBuilder) -> None:
+    if builder.info.splits:
+        return
+    try:
+        builder.download_and_prepare()
+    except Exception as error:
+        raise SourceError(_advice(spec, builder, error)) from error
+
+
+def _advice(spec: str, builder: tfds.core.DatasetBuilder, error: Exception) -> str:
+    by_hand = getattr(builder, "MANUAL_DOWNLOAD_INSTRUCTIONS", None)
+    lines = [f"{spec} could not be prepared in {builder.data_dir}: {error}"]
+    if by_hand:
+        folder = os.path.join(builder._data_dir_root, "downloads", "manual")
+        lines.append(f"It needs files that are fetched by hand and put in {folder}:")
+        lines.append(" ".join(by_hand.split()))
+    return "\n".join(lines)

@@ -1,0 +1,105 @@
+"""The training stream of §3.1: rescale, crop, flip, colour shift, mean."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from pipelines.images import add_to_pixels, window
+from pipelines.sources import Split
+from pipelines.statistics import Statistics
+
+
+def training_stream(
+    split: Split,
+    *,
+    crop_size: int,
+    train_scale: int | tuple[int, int],
+    batch_size: int,
+    statistics: Statistics,
+    seed: int = 0,
+    first_epoch: int = 0,
+    flip: bool = True,
+    colour_shift: float = 0.1,
+) -> tf.data.Dataset:
+    """Batches of random crops, for ever, each epoch in an order of its own.
+
+    An epoch is `steps_per_epoch(split, batch_size)` batches; pictures that do not fill a last
+    batch are left out of that epoch, others each time. Every draw is a function of (seed,
+    epoch, index of the picture), so the stream is the same to the bit at any number of threads,
+    and one that starts at `first_epoch` continues one that was broken off there.
+
+    Args:
+        split: pictures.
+        crop_size: side of the crops.
+        train_scale: the paper's S, smaller side of the rescaled picture: fixed, or a pair from
+            which it is drawn for each picture, both ends included.
+        batch_size: pictures a batch, over all devices.
+        statistics: mean to subtract, components of the colour shift.
+        seed: 0 to 2**31 - 1.
+        first_epoch: epoch to start from.
+        flip: whether half of the crops are mirrored.
+        colour_shift: standard deviation of the colour draws; 0 for none (Krizhevsky et al.
+            2012, §4.1: 0.1).
+
+    Returns:
+        An infinite data set of (float32 `(batch_size, crop_size, crop_size, 3)`, RGB minus the
+        mean; int64 labels `(batch_size,)`).
+
+    Raises:
+        ValueError: a scale below the crop size, or a batch larger than the split.
+    """
+    smallest, largest = scale_range(train_scale, crop_size)
+    steps = steps_per_epoch(split, batch_size)
+    mean = tf.constant(statistics.mean, tf.float32)
+    shift_matrix = tf.constant(statistics.shift_matrix() * colour_shift, tf.float32)
+
+    def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
+        key = tf.cast(seed, tf.int64) * 2**32 + epoch
+        return split.shuffled(key).take(steps * batch_size).map(lambda e: e | {"key": key})
+
+    def crop(example):
+        draws = tf.random.stateless_uniform((7,), tf.stack([example["key"], example["index"]]))
+        scale = smallest + tf.cast(draws[0] * (largest - smallest + 1.0), tf.int32)
+        mirrored = tf.logical_and(flip, draws[3] < 0.5)
+        pixels = window(split.read(example), scale, crop_size, draws[1:3], mirrored)
+        normal = tf.math.ndtri(draws[4:7] * (1.0 - 2e-7) + 1e-7)  # never 0, whose ndtri is -inf
+        shift = tf.linalg.matvec(shift_matrix, normal)
+        return add_to_pixels(pixels, shift - mean), example["label"]
+
+    return (
+        tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
+        .flat_map(epoch_of)
+        .map(crop, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .batch(batch_size, drop_remainder=True)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def steps_per_epoch(split: Split, batch_size: int) -> int:
+    """Full batches in the split.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not 1 <= batch_size <= len(split):
+        raise ValueError(
+            f"batch_size must be from 1 to the number of training pictures, {len(split)}. "
+            f"Received: batch_size={batch_size}"
+        )
+    return len(split) // batch_size
+
+
+def scale_range(train_scale: int | tuple[int, int], crop_size: int) -> tuple[int, int]:
+    """(S_min, S_max) of a fixed or drawn scale.
+
+    Raises:
+        ValueError: a crop does not fit, or the pair is out of order.
+    """
+    pair = (train_scale, train_scale) if isinstance(train_scale, int) else tuple(train_scale)
+    if len(pair) != 2 or not crop_size <= pair[0] <= pair[1]:
+        raise ValueError(
+            f"train_scale must be a number, or a pair S_min, S_max with S_min <= S_max, at least "
+            f"the crop size, {crop_size}. Received: train_scale={train_scale}"
+        )
+    return pair[0], pair[1]

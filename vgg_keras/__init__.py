@@ -1,0 +1,51 @@
+"""The VGG paper (Simonyan & Zisserman, 2015) as TensorFlow/Keras software."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vgg_keras.models import fully_convolutional, vgg
+    from vgg_keras.recipes import RECIPES, Recipe
+    from vgg_keras.runs import load_run
+    from vgg_keras.training import train
+
+from vgg_keras.version import __version__
+
+# Where each public name lives. They are loaded on first use, so that the command line answers
+# before TensorFlow is imported.
+_PUBLIC = {
+    "vgg": "vgg_keras.models",
+    "fully_convolutional": "vgg_keras.models",
+    "RECIPES": "vgg_keras.recipes",
+    "Recipe": "vgg_keras.recipes",
+    "load_run": "vgg_keras.runs",
+    "train": "vgg_keras.training",
+}
+__all__ = ["RECIPES", "Recipe", "__version__", "fully_convolutional", "load_run", "train", "vgg"]
+
+
+def __getattr__(name: str):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'vgg_keras' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def _refuse_foreign_packages() -> None:
+    """The names `pipelines` and `callbacks` are also those of unrelated packages on PyPI."""
+    home = Path(__file__).resolve().parent.parent
+    for name in ("pipelines", "callbacks", "saved_models"):
+        spec = importlib.util.find_spec(name)
+        found = Path(spec.origin).resolve().parent.parent if spec and spec.origin else None
+        if found != home:
+            raise ImportError(
+                f"vgg_keras needs its own package {name!r} beside it in {home}, but found "
+                f"{spec.origin if spec else 'none'}. Another package of that name is in the way: "
+                f"install vgg_keras in a virtual environment of its own."
+            )
+
+
+_refuse_foreign_packages()

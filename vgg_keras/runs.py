@@ -1,0 +1,151 @@
+"""A run folder: what was trained, how, on what, and the weights."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+
+from callbacks.warm_start import BEST_WEIGHTS
+from pipelines.files import write_aside
+from pipelines.statistics import Statistics
+from vgg_keras.models import vgg
+from vgg_keras.recipes import Recipe
+
+RECIPE, STATISTICS, CLASSES = "recipe.json", "statistics.json", "classes.json"
+ENVIRONMENT, JOURNAL, BAD_IMAGES = "environment.json", "journal.jsonl", "bad_images.json"
+_PACKAGES = ("vgg_keras", "tensorflow", "keras", "tensorflow-datasets", "numpy")
+
+
+class RunError(ValueError):
+    """A run folder cannot be used. The message says why."""
+
+
+class Run(NamedTuple):
+    """A trained run, read back."""
+
+    path: Path
+    recipe: Recipe
+    statistics: Statistics
+    class_names: tuple[str, ...]
+    model: keras.Model
+
+
+def claim(path: Path, recipe: Recipe) -> None:
+    """Makes the folder for a run of `recipe`, or finds it to be one.
+
+    Raises:
+        RunError: another recipe's run is there, or the folder cannot be written.
+    """
+    file = path / RECIPE
+    if file.exists():
+        differences = _read_recipe(file).differences(recipe)
+        if differences:
+            raise RunError(
+                f"{path} holds a run of another recipe ({'; '.join(differences)}). Give its own "
+                f"recipe to go on with it, or another --out."
+            )
+        return
+    if path.is_dir() and any(path.iterdir()):
+        raise RunError(f"{path} is not empty and holds no run. Give another --out.")
+    try:
+        write_aside(path / ENVIRONMENT, json.dumps(_environment(), indent=2) + "\n")
+        write_aside(file, recipe.to_json())
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error}") from error
+
+
+def describe_data(path: Path, class_names: Sequence[str], statistics: Statistics) -> None:
+    """Writes class names and statistics into the run folder."""
+    write_aside(path / CLASSES, json.dumps(list(class_names), indent=0) + "\n")
+    statistics.save(path / STATISTICS)
+
+
+def build_model(recipe: Recipe, num_classes: int) -> keras.Model:
+    """The recipe's net with scores (logits) as output, in the recipe's precision."""
+    with _dtype_policy(recipe.precision):
+        return vgg(
+            recipe.net,
+            num_classes,
+            recipe.crop_size,
+            recipe.width,
+            initialisation=recipe.initialisation,
+            weight_decay=recipe.weight_decay,
+            dropout=recipe.dropout,
+            lrn=recipe.lrn,
+            classifier_activation=None,
+            seed=recipe.seed,
+        )
+
+
+def load_run(path: str | os.PathLike) -> Run:
+    """Reads a run with its best weights.
+
+    Raises:
+        RunError: the folder is no run, or has no weights yet.
+    """
+    path = Path(path)
+    if not (path / RECIPE).is_file():
+        raise RunError(f"{path} is no run folder: it holds no {RECIPE}.")
+    for name in (CLASSES, STATISTICS, BEST_WEIGHTS):
+        if not (path / name).is_file():
+            raise RunError(f"{path} holds no {name}: its first epoch has not ended.")
+    recipe = _read_recipe(path / RECIPE)
+    class_names = tuple(json.loads((path / CLASSES).read_text()))
+    model = build_model(recipe, len(class_names))
+    try:
+        model.load_weights(path / BEST_WEIGHTS)
+    except (OSError, KeyError, ValueError) as error:
+        raise RunError(f"{path / BEST_WEIGHTS} cannot be read: {error}") from error
+    return Run(path, recipe, Statistics.load(path / STATISTICS), class_names, model)
+
+
+def _read_recipe(file: Path) -> Recipe:
+    try:
+        return Recipe.from_json(file.read_text())
+    except ValueError as error:
+        raise RunError(f"{file} cannot be read: {error}") from error
+
+
+@contextlib.contextmanager
+def _dtype_policy(name: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _environment() -> dict:
+    return {
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "backend": keras.backend.backend(),
+        "git_commit": _git_commit(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """Commit of the code, where it runs from a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,176 @@
+"""Trains a recipe's net: `model.fit` with the callbacks, into a run folder (§3.1)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from callbacks import Checkpoint, Journal, PlateauDecay, Progress, WarmStart
+from pipelines.evaluation import validation_stream
+from pipelines.files import write_aside
+from pipelines.screening import find_bad_images, naming_bad_images
+from pipelines.sources import TRAIN, VALIDATION, Source, Split, open_source
+from pipelines.statistics import ILSVRC, Statistics, compute_statistics
+from pipelines.training import steps_per_epoch, training_stream
+from vgg_keras import runs
+from vgg_keras.distribution import check_divisible, is_cpu_only, make_strategy
+from vgg_keras.nets import WARM_START_LAYERS
+from vgg_keras.recipes import Recipe
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    recipe: Recipe,
+    out: str | os.PathLike,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    devices: int | None = None,
+    tensorboard: bool = False,
+) -> Path:
+    """Trains, or goes on with, the run in folder `out`.
+
+    Killed at any moment and called again, it goes on from the last epoch that ended; on CPU the
+    weights at the end are the same to the bit as those of a run never killed.
+
+    Args:
+        recipe: what to train.
+        out: run folder.
+        data_dir: where TFDS keeps its data.
+        devices: see `make_strategy`.
+        tensorboard: whether to write event files under `out`/tensorboard.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        RunError: the folder cannot be used for this recipe.
+        SourceError, BadImageError: the data cannot be used.
+        ValueError: the recipe does not fit the data or the devices.
+    """
+    out = Path(out)
+    source = open_source(recipe.data, data_dir)
+    source[TRAIN], source[VALIDATION]  # both must be there before anything is written
+    strategy = make_strategy(devices)
+    check_divisible(recipe.batch_size, strategy.num_replicas_in_sync)
+    runs.claim(out, recipe)
+    if is_cpu_only():
+        tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(recipe.seed)
+
+    training, validation = _usable(source, recipe, out)
+    statistics = _statistics(recipe, training, out)
+    runs.describe_data(out, source.class_names, statistics)
+    steps = steps_per_epoch(training, recipe.batch_size)
+    with strategy.scope():
+        model = runs.build_model(recipe, len(source.class_names))
+        compile_model(model, recipe)
+        callbacks, checkpoint, progress = _callbacks(recipe, out, steps, tensorboard)
+        done = checkpoint.restore(model)
+    if done.finished or done.epochs >= recipe.epochs:
+        log.info("%s is trained already: %d epochs", out, done.epochs)
+        return out
+    if done.epochs:
+        log.info("%s: going on after epoch %d", out, done.epochs)
+    with naming_bad_images(training, validation):
+        try:
+            model.fit(
+                training_stream(
+                    training,
+                    crop_size=recipe.crop_size,
+                    train_scale=recipe.train_scale,
+                    batch_size=recipe.batch_size,
+                    statistics=statistics,
+                    seed=recipe.seed,
+                    first_epoch=done.epochs,
+                    flip=recipe.flip,
+                    colour_shift=recipe.colour_shift,
+                ),
+                steps_per_epoch=steps,
+                initial_epoch=done.epochs,
+                epochs=recipe.epochs,
+                validation_data=validation_stream(
+                    validation,
+                    crop_size=recipe.crop_size,
+                    test_scale=recipe.validation_scale,
+                    batch_size=recipe.batch_size,
+                    mean=statistics.mean,
+                ),
+                callbacks=callbacks,
+                shuffle=False,  # the stream is shuffled
+                verbose=0,
+            )
+        finally:
+            progress.close()
+    return out
+
+
+def compile_model(model: keras.Model, recipe: Recipe) -> None:
+    """Compiles a model of scores (logits) for the recipe: SGD with momentum (§3.1).
+
+    The metrics are weighted, so that filling in the last validation batch counts for nothing.
+    """
+    classes = model.output_shape[-1]
+    model.compile(
+        optimizer=keras.optimizers.SGD(recipe.learning_rate, momentum=recipe.momentum),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        weighted_metrics=[
+            keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
+            keras.metrics.SparseTopKCategoricalAccuracy(min(5, classes), name="top5_accuracy"),
+            keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="cross_entropy"),
+        ],
+        # XLA is slower than oneDNN on CPU, and hangs with several replicas.
+        jit_compile="auto" if len(tf.config.list_physical_devices("GPU")) == 1 else False,
+    )
+
+
+def _callbacks(recipe: Recipe, out: Path, steps: int, tensorboard: bool):
+    plateau = PlateauDecay(
+        patience=recipe.plateau_patience,
+        factor=recipe.plateau_factor,
+        drops=recipe.plateau_drops,
+    )
+    images = steps * recipe.batch_size
+    progress = Progress(steps, images)
+    checkpoint = Checkpoint(out, stateful={"plateau": plateau})
+    callbacks = [Journal(out / runs.JOURNAL, images), progress, plateau]
+    if recipe.init_from:
+        layers = None if recipe.init_layers == "all" else WARM_START_LAYERS
+        callbacks.insert(0, WarmStart(recipe.init_from, layers))
+    if tensorboard:
+        callbacks.append(keras.callbacks.TensorBoard(out / "tensorboard"))
+    return [*callbacks, checkpoint], checkpoint, progress
+
+
+def _usable(source: Source, recipe: Recipe, out: Path) -> list[Split]:
+    """Training and validation splits, less unreadable pictures where the recipe says so."""
+    splits = [source[TRAIN], source[VALIDATION]]
+    if recipe.on_bad_image == "stop":
+        return splits
+    file = out / runs.BAD_IMAGES
+    if not file.exists():
+        log.info("reading every picture once to find those that cannot be read")
+        bad = {split.name: find_bad_images(split) for split in splits}
+        write_aside(file, json.dumps(bad, indent=2) + "\n")
+    bad = json.loads(file.read_text())
+    for split in splits:
+        log.info("%s: %d of %d pictures skipped", split.name, len(bad[split.name]), len(split))
+        for name in bad[split.name]:
+            log.warning("skipped, cannot be read: %s", name)
+    return [split.without(bad[split.name]) for split in splits]
+
+
+def _statistics(recipe: Recipe, training: Split, out: Path) -> Statistics:
+    if recipe.statistics == "ilsvrc":
+        return ILSVRC
+    if recipe.statistics != "training-set":
+        return Statistics.load(recipe.statistics)
+    if (out / runs.STATISTICS).exists():
+        return Statistics.load(out / runs.STATISTICS)
+    log.info("computing mean and colour components of %d training pictures", len(training))
+    return compute_statistics(training)
