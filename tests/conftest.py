@@ -1,0 +1,61 @@
+"""Small real data for all tests: JPEG files in class folders, and the drawn shapes."""
+
+from __future__ import annotations
+
+import io
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import pytest
+from PIL import Image
+
+CLASSES = ("blue", "green", "red")
+TINY = {"net": "A", "width": 1 / 16, "crop_size": 32, "train_scale": (32, 40)}
+
+
+def encode(pixels: np.ndarray, kind: str = "JPEG", **options) -> bytes:
+    """uint8 pixels as a file's bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def photo(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Smooth colours with edges and noise: what a decoder meets in a photo. uint8 (H, W, 3)."""
+    coarse = rng.integers(0, 256, (4, 4, 3)).astype(np.uint8)
+    pixels = np.asarray(Image.fromarray(coarse).resize((width, height), 2)).astype(int)
+    pixels[height // 3 : height // 2 + 1, width // 4 : width // 2 + 1] = rng.integers(0, 256, 3)
+    return (pixels + rng.normal(0, 6, pixels.shape)).clip(0, 255).astype(np.uint8)
+
+
+def write_folder(root, train: int = 8, val: int = 4, seed: int = 0) -> str:
+    """Class folders of three colours, told apart by a tiny net; returns the data spec."""
+    rng = np.random.default_rng(seed)
+    for split, count in (("train", train), ("val", val)):
+        for label, name in enumerate(CLASSES):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                height, width = rng.integers(33, 70, 2)
+                pixels = photo(rng, height, width) // 3
+                pixels[..., 2 - label] += 120
+                (folder / f"{i:03d}.jpg").write_bytes(encode(pixels, quality=90))
+    return f"folder:{root}"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Data spec of 24 training and 12 validation pictures."""
+    return write_folder(tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def shapes_dir(tmp_path_factory):
+    """A TFDS folder in which the drawn shapes are prepared."""
+    from pipelines.sources import open_source
+
+    path = tmp_path_factory.mktemp("tfds")
+    open_source("shapes", path)
+    return path

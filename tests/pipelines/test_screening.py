@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from pipelines.screening import (
+    BadImageError,
+    find_bad_images,
+    naming_bad_images,
+    without_bad_images,
+)
+from pipelines.sources import open_source
+from pipelines.statistics import compute_statistics
+
+
+@pytest.fixture
+def broken(tmp_path, folder):
+    """The folder's spec, and two broken files of its training split: first and in the middle."""
+    first = tmp_path / "data/train/blue/000.jpg"
+    middle = tmp_path / "data/train/green/003.jpg"
+    first.write_bytes(first.read_bytes()[:300])
+    middle.write_text("<html>Not found</html>")
+    return folder, [str(first), str(middle)]
+
+
+def test_finds_all_and_names_them(broken):
+    spec, names = broken
+    source = open_source(spec)
+    assert find_bad_images(source["train"]) == names
+    assert find_bad_images(source["train"], most=1) == names[:1]
+    assert find_bad_images(source["val"]) == []
+
+
+def test_finds_the_last_one(tmp_path, folder):
+    last = tmp_path / "data/train/red/007.jpg"
+    last.write_bytes(b"")
+    assert find_bad_images(open_source(folder)["train"]) == [str(last)]
+
+
+def test_skipping_logs_each_name(broken, caplog):
+    spec, names = broken
+    with caplog.at_level(logging.WARNING):
+        fewer, skipped = without_bad_images(open_source(spec)["train"])
+    assert skipped == names
+    assert len(fewer) == 22
+    assert all(name in caplog.text for name in names)
+
+
+def test_stopping_names_the_file(broken):
+    spec, names = broken
+    with pytest.raises(BadImageError, match=names[0]):
+        compute_statistics(open_source(spec)["train"])
+
+
+def test_other_errors_pass_through(folder):
+    with pytest.raises(ZeroDivisionError), naming_bad_images(open_source(folder)["train"]):
+        1 / 0  # noqa: B018

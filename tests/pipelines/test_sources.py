@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipelines.sources import SourceError, open_source
+from tests.conftest import CLASSES, write_folder
+
+
+def test_folder_with_two_splits(folder):
+    source = open_source(folder)
+    assert source.class_names == CLASSES
+    assert {name: len(split) for name, split in source.splits.items()} == {"train": 24, "val": 12}
+    examples = list(source["train"].in_order().as_numpy_iterator())
+    assert [e["index"] for e in examples] == list(range(24))
+    assert [e["label"] for e in examples] == [0] * 8 + [1] * 8 + [2] * 8
+
+
+def test_folder_as_one_split(tmp_path, folder):
+    source = open_source(f"folder:{tmp_path / 'data' / 'val'}")
+    assert {name: len(split) for name, split in source.splits.items()} == {"all": 12}
+    assert source.class_names == CLASSES
+
+
+def test_read_gives_the_files_bytes(tmp_path, folder):
+    split = open_source(folder)["train"]
+    first = next(iter(split.in_order().map(split.read)))
+    assert first.numpy() == (tmp_path / "data/train/blue/000.jpg").read_bytes()
+    assert split.names_of([0]) == [str(tmp_path / "data/train/blue/000.jpg")]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**40])
+def test_shuffled_is_a_permutation_of_its_own(folder, seed):
+    split = open_source(folder)["train"]
+
+    def order(seed):
+        shuffled = split.shuffled(tf.constant(seed, tf.int64))
+        return [int(e["index"]) for e in shuffled.as_numpy_iterator()]
+
+    assert sorted(order(seed)) == list(range(24))
+    assert order(seed) == order(seed)
+    assert order(seed) != order(seed + 1)
+    assert order(seed) != list(range(24))
+
+
+def test_shuffled_mixes_evenly(tmp_path):
+    """Over many seeds each picture comes first about equally often."""
+    split = open_source(write_folder(tmp_path, train=4, val=1))["train"]
+    orders = tf.data.Dataset.range(3000).flat_map(lambda s: split.shuffled(s).take(1))
+    firsts = np.bincount([int(e["index"]) for e in orders.as_numpy_iterator()], minlength=12)
+    assert firsts.min() > 180  # 250 expected, sd 15
+    assert firsts.max() < 320
+
+
+def test_without_leaves_out_the_named(folder):
+    split = open_source(folder)["train"]
+    fewer = split.without(split.names_of([0, 5]))
+    assert len(fewer) == 22
+    assert [int(e["index"]) for e in fewer.in_order().as_numpy_iterator()] == list(range(22))
+    assert fewer.names_of([0]) == split.names_of([1])
+
+
+class TestErrors:
+    def test_unknown_kind(self):
+        with pytest.raises(SourceError, match=r"shapes, folder:DIR or tfds.*Received: 'zip:x'"):
+            open_source("zip:x")
+
+    def test_no_folder(self, tmp_path):
+        with pytest.raises(SourceError, match="no folder .*/nowhere"):
+            open_source(f"folder:{tmp_path / 'nowhere'}")
+
+    def test_empty_folder(self, tmp_path):
+        with pytest.raises(SourceError, match="holds no class folders"):
+            open_source(f"folder:{tmp_path}")
+
+    def test_empty_class(self, tmp_path, folder):
+        for file in (tmp_path / "data/train/green").iterdir():
+            file.unlink()
+        with pytest.raises(SourceError, match="train/green holds no pictures"):
+            open_source(folder)
+
+    def test_labels_that_differ(self, tmp_path, folder):
+        shutil.move(tmp_path / "data/val/green", tmp_path / "data/val/grün")
+        with pytest.raises(SourceError, match="only in train: green; only in val: grün"):
+            open_source(folder)
+
+    def test_missing_split(self, tmp_path, folder):
+        shutil.rmtree(tmp_path / "data/val")
+        with pytest.raises(SourceError, match="no split 'val'. Its splits: train"):
+            open_source(folder)["val"]
+
+    def test_unknown_tfds_name(self, tmp_path):
+        with pytest.raises(SourceError, match="TFDS has no data set 'no_such_set'"):
+            open_source("tfds:no_such_set", tmp_path)
+
+    def test_manual_download_says_where_from(self, tmp_path):
+        with pytest.raises(SourceError, match=r"(?s)fetched by hand.*manual.*image-net\.org"):
+            open_source("tfds:imagenet2012", tmp_path)
+
+    def test_tfds_set_without_one_label_an_image(self, tmp_path):
+        with pytest.raises(SourceError, match="no single label an image"):
+            open_source("tfds:coco/2017", tmp_path)
+
+
+class TestShapes:
+    def test_size(self, shapes_dir):
+        source = open_source("shapes", shapes_dir)
+        assert len(source.class_names) >= 8
+        assert sum(map(len, source.splits.values())) >= 1500
+        assert list(source.splits) == ["train", "val"]
+
+    def test_drawn_the_same_every_time(self):
+        from pipelines.shapes import draw_example
+
+        assert draw_example("train", 7, "star") == draw_example("train", 7, "star")
+        assert draw_example("train", 7, "star") != draw_example("val", 7, "star")
+        assert draw_example("train", 7, "star") != draw_example("train", 8, "star")
+
+    def test_sizes_and_aspects_vary_and_boxes_are_inside(self):
+        from pipelines.shapes import CLASSES as SHAPES
+        from pipelines.shapes import draw_example
+
+        sizes = set()
+        for index in range(40):
+            jpeg, box = draw_example("train", index, SHAPES[index % len(SHAPES)])
+            left, top, right, bottom = box
+            assert 0 <= left < right <= 1
+            assert 0 <= top < bottom <= 1
+            sizes.add(tuple(tf.io.extract_jpeg_shape(jpeg).numpy()[:2]))
+        assert len(sizes) > 30
+
+    def test_tfds_split_is_a_split(self, shapes_dir):
+        split = open_source("shapes", shapes_dir)["val"]
+        examples = list(split.in_order().map(lambda e: e | {"image": split.read(e)}))
+        assert [int(e["index"]) for e in examples] == list(range(len(split)))
+        assert tf.io.is_jpeg(examples[0]["image"])
+        shuffled = [int(e["index"]) for e in split.shuffled(tf.constant(3, tf.int64))]
+        assert sorted(shuffled) == list(range(len(split)))
+        assert shuffled == [int(e["index"]) for e in split.shuffled(tf.constant(3, tf.int64))]
+        assert shuffled != [int(e["index"]) for e in split.shuffled(tf.constant(4, tf.int64))]
+
+    def test_tfds_split_without(self, shapes_dir):
+        split = open_source("shapes", shapes_dir)["val"]
+        names = split.names_of([0, 2])
+        fewer = split.without(names)
+        assert len(fewer) == len(split) - 2
+        assert fewer.names_of([0, 1]) == split.names_of([1, 3])
+        assert [int(e["index"]) for e in fewer.in_order()] == list(range(len(fewer)))
+        assert len(fewer.without(fewer.names_of([0]))) == len(split) - 3

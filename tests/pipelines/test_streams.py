@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipelines import images
+from pipelines.evaluation import centre_crops, validation_stream
+from pipelines.sources import FolderSplit, open_source
+from pipelines.statistics import ILSVRC, Statistics, compute_statistics
+from pipelines.training import steps_per_epoch, training_stream
+from tests.conftest import encode, photo
+
+NEUTRAL = Statistics((0, 0, 0), (1, 1, 1), ((0, 0, 0),) * 3, 1)
+OPTIONS = {"crop_size": 32, "train_scale": (32, 48), "batch_size": 8, "statistics": ILSVRC}
+
+
+def take(dataset, batches):
+    """Images and labels of the first batches, each joined to one array."""
+    pairs = list(itertools.islice(dataset.as_numpy_iterator(), batches))
+    return [np.concatenate(part) for part in zip(*pairs, strict=True)]
+
+
+def with_threads(dataset, threads):
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = threads
+    options.autotune.enabled = threads > 1
+    return dataset.with_options(options)
+
+
+def single_image_split(tmp_path, pixels, copies):
+    (tmp_path / "one.png").write_bytes(encode(pixels, "PNG"))
+    paths = np.array([str(tmp_path / "one.png")] * copies)
+    return FolderSplit("train", paths, np.zeros(copies, np.int64))
+
+
+def test_stream_is_the_same_to_the_bit_at_any_number_of_threads(folder):
+    split = open_source(folder)["train"]
+    runs = [take(with_threads(training_stream(split, **OPTIONS), n), 6) for n in (1, 2, 7)]
+    for images_, labels in runs[1:]:
+        np.testing.assert_array_equal(images_, runs[0][0])
+        np.testing.assert_array_equal(labels, runs[0][1])
+
+
+def test_stream_goes_on_from_any_epoch(folder):
+    split = open_source(folder)["train"]
+    whole = take(training_stream(split, **OPTIONS), 9)
+    later = take(training_stream(split, **OPTIONS, first_epoch=2), 3)
+    np.testing.assert_array_equal(later[0], whole[0][48:])
+
+
+def test_draws_depend_on_seed_and_epoch_and_not_on_batch_size(folder):
+    split = open_source(folder)["train"]
+    base = take(training_stream(split, **OPTIONS), 6)[0]
+    assert not np.array_equal(take(training_stream(split, **OPTIONS, seed=1), 3)[0], base[:24])
+    assert not np.array_equal(base[:24], base[24:])
+    other = take(training_stream(split, **(OPTIONS | {"batch_size": 12})), 2)[0]
+    np.testing.assert_array_equal(other, base[:24])
+
+
+def test_an_epoch_has_every_picture_once_and_drops_only_the_remainder(folder):
+    split = open_source(folder)["train"]
+    options = OPTIONS | {"batch_size": 7}
+    assert steps_per_epoch(split, 7) == 3
+    _, labels = take(training_stream(split, **OPTIONS), 3)
+    assert sorted(labels) == [0] * 8 + [1] * 8 + [2] * 8
+    assert take(training_stream(split, **options), 3)[0].shape == (21, 32, 32, 3)
+
+
+def test_scale_is_drawn_evenly_from_both_ends_included(tmp_path):
+    """A ramp's slope in the crop tells the scale that was drawn."""
+    ramp = np.repeat(np.arange(0, 200, 2, np.uint8)[None, :, None], 100, 0).repeat(3, 2)
+    split = single_image_split(tmp_path, ramp, 600)
+    stream = training_stream(split, crop_size=32, train_scale=(32, 35), batch_size=600,
+                             statistics=NEUTRAL, flip=False, colour_shift=0)  # fmt: skip
+    crops, _ = take(stream, 1)
+    slope = (crops[:, 16, 20, 0] - crops[:, 16, 10, 0]) / 10
+    scales = np.rint(200 / slope).astype(int)
+    assert set(scales) == {32, 33, 34, 35}
+    assert np.bincount(scales)[32:].min() > 110  # 150 expected, sd 11
+
+
+def test_half_of_the_crops_are_mirrored(tmp_path):
+    ramp = np.repeat(np.arange(64, dtype=np.uint8)[None, :, None], 64, 0).repeat(3, 2)
+    split = single_image_split(tmp_path, ramp, 400)
+    options = OPTIONS | {"batch_size": 400, "statistics": NEUTRAL, "colour_shift": 0}
+    rising = [
+        (c[:, 0, -1, 0] > c[:, 0, 0, 0]).mean()
+        for c in (take(training_stream(split, **options, flip=f), 1)[0] for f in (True, False))
+    ]
+    assert 0.4 < rising[0] < 0.6
+    assert rising[1] == 1.0
+
+
+def test_colour_shift_has_the_covariance_of_its_components(tmp_path):
+    """A constant picture shows the shift alone: covariance sd**2 * V diag(value**2) V'."""
+    split = single_image_split(tmp_path, np.full((32, 32, 3), 128, np.uint8), 4000)
+    options = OPTIONS | {"batch_size": 4000, "train_scale": 32}
+    crops, _ = take(training_stream(split, **options, colour_shift=0.1), 1)
+    shift = crops + np.float32(ILSVRC.mean) - 128
+    assert np.abs(shift - shift[:, :1, :1]).max() < 1e-3  # one draw a picture
+    vectors, values = np.array(ILSVRC.eigenvectors), np.array(ILSVRC.eigenvalues)
+    expected = 0.01 * vectors @ np.diag(values**2) @ vectors.T
+    measured = np.cov(shift[:, 0, 0].T)
+    np.testing.assert_allclose(measured, expected, atol=0.1 * expected.max())
+    assert np.abs(shift[:, 0, 0].mean(0)).max() < 0.4  # standard error 0.05
+
+
+def test_mean_is_subtracted(tmp_path):
+    split = single_image_split(tmp_path, np.full((40, 40, 3), 200, np.uint8), 8)
+    crops, _ = take(training_stream(split, **OPTIONS, colour_shift=0), 1)
+    np.testing.assert_allclose(
+        crops[:, 5, 5], np.tile(200 - np.array(ILSVRC.mean), (8, 1)), atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("scale", [31, (40, 39), (20, 64)])
+def test_bad_scales_are_refused(folder, scale):
+    with pytest.raises(ValueError, match=r"at least the crop size, 32\. Received: train_scale="):
+        training_stream(open_source(folder)["train"], **(OPTIONS | {"train_scale": scale}))
+
+
+@pytest.mark.parametrize("batch_size", [0, 25])
+def test_bad_batch_sizes_are_refused(folder, batch_size):
+    with pytest.raises(ValueError, match="from 1 to the number of training pictures, 24"):
+        training_stream(open_source(folder)["train"], **(OPTIONS | {"batch_size": batch_size}))
+
+
+class TestEvaluation:
+    @pytest.mark.parametrize("batch_size", [1, 5, 12, 100])
+    def test_every_picture_once_in_order_at_any_batch_size(self, folder, batch_size):
+        split = open_source(folder)["val"]
+        arguments = {"crop_size": 32, "test_scales": (32, 40), "mean": (0, 0, 0)}
+        batches = list(centre_crops(split, batch_size=batch_size, **arguments))
+        crops = np.concatenate([c for c, _ in batches])
+        assert np.concatenate([y for _, y in batches]).tolist() == [0] * 4 + [1] * 4 + [2] * 4
+        assert crops.shape == (12, 2, 32, 32, 3)
+        encoded = open(split.paths[7], "rb").read()
+        whole = images.rescale(images.decode(encoded), 40).numpy()
+        top, left = ((np.array(whole.shape[:2]) - 32 + 1) / 2).astype(int)
+        np.testing.assert_allclose(crops[7, 1], whole[top : top + 32, left : left + 32], atol=0.1)
+
+    def test_validation_fills_the_last_batch_with_weight_zero(self, folder):
+        split = open_source(folder)["val"]
+        batches = list(
+            validation_stream(split, crop_size=32, test_scale=32, batch_size=5, mean=(0, 0, 0))
+        )
+        assert [x.shape[0] for x, _, _ in batches] == [5, 5, 5]
+        assert [w.numpy().sum() for _, _, w in batches] == [5, 5, 2]
+
+    def test_scale_under_the_crop_is_refused(self, folder):
+        with pytest.raises(ValueError, match="at least the crop size, 32. Received: 31"):
+            centre_crops(open_source(folder)["val"], crop_size=32, test_scales=(31,),
+                         batch_size=1, mean=(0, 0, 0))  # fmt: skip
+
+
+class TestStatistics:
+    def test_against_numpy(self, tmp_path):
+        rng = np.random.default_rng(0)
+        paths, means, seconds = [], [], []
+        for i in range(5):
+            pixels = photo(rng, 20 + i, 30)
+            paths.append(str(tmp_path / f"{i}.png"))
+            (tmp_path / f"{i}.png").write_bytes(encode(pixels, "PNG"))
+            flat = pixels.reshape(-1, 3).astype(float)
+            means.append(flat.mean(0))
+            seconds.append(flat.T @ flat / len(flat))
+        computed = compute_statistics(FolderSplit("train", np.array(paths), np.zeros(5, np.int64)))
+        mean = np.mean(means, 0)
+        np.testing.assert_allclose(computed.mean, mean, rtol=1e-5)
+        covariance = np.mean(seconds, 0) - np.outer(mean, mean)
+        vectors = np.array(computed.eigenvectors)
+        rebuilt = vectors @ np.diag(np.array(computed.eigenvalues) * 255) @ vectors.T
+        np.testing.assert_allclose(rebuilt, covariance, rtol=1e-3, atol=0.5)
+        assert list(computed.eigenvalues) == sorted(computed.eigenvalues, reverse=True)
+
+    def test_saved_and_loaded(self, tmp_path):
+        ILSVRC.save(tmp_path / "s.json")
+        assert Statistics.load(tmp_path / "s.json") == ILSVRC
+
+    def test_a_file_of_something_else_is_named(self, tmp_path):
+        (tmp_path / "s.json").write_text('{"mean": [1, 2]}')
+        with pytest.raises(ValueError, match=r"s\.json holds no statistics"):
+            Statistics.load(tmp_path / "s.json")
