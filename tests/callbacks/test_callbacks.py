@@ -120,7 +120,9 @@ class TestWarmStart:
     def test_all_or_nothing(self):
         target = small_model(units=5)
         before = target.get_weights()
-        with pytest.raises(ValueError, match=r"hidden has shapes \[\(3, 4\), \(4,\)\], the model's"):
+        with pytest.raises(
+            ValueError, match=r"hidden has shapes \[\(3, 4\), \(4,\)\], the model's"
+        ):
             WarmStart(small_model(), ["out", "hidden"]).apply(target)
         for a, b in zip(before, target.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)

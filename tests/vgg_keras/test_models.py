@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from vgg_keras import fully_convolutional, vgg
+from vgg_keras.layers import LRN_PRESETS, LocalResponseNormalisation, SlidingDense
+from vgg_keras.models import INITIALISATIONS
+from vgg_keras.nets import NETS, weight_layers
+
+
+def random_images(*shape, seed=0):
+    return np.random.default_rng(seed).normal(0, 60, shape).astype("float32")
+
+
+@pytest.mark.parametrize(("net", "reference"), [("D", "VGG16"), ("E", "VGG19")])
+def test_parity_with_keras_applications(net, reference):
+    """With equal random weights: the same soft-max and the same logits, to 1e-4 relative."""
+    theirs = getattr(keras.applications, reference)(weights=None)
+    ours = vgg(net)
+    # He initialisation, so that the outputs are of the order of the inputs and differ.
+    rng = np.random.default_rng(0)
+    weights = [
+        (
+            rng.standard_normal(w.shape, np.float32)
+            * np.float32(math.sqrt(2 / max(1, w[..., 0].size)))
+        )
+        if w.ndim > 1
+        else rng.standard_normal(w.shape, np.float32)
+        for w in theirs.get_weights()
+    ]
+    theirs.set_weights(weights)
+    assert [l.name for l in ours.layers if l.weights] == [
+        l.name for l in theirs.layers if l.weights
+    ]
+    ours.set_weights(weights)
+    x = random_images(2, 224, 224, 3)
+    expected, got = theirs.predict(x, verbose=0), ours.predict(x, verbose=0)
+    assert expected.std() > 1e-4
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-7)
+    theirs.layers[-1].activation = keras.activations.linear
+    logits = keras.Model(theirs.input, theirs.output)(x)
+    np.testing.assert_allclose(
+        fully_convolutional(ours)(x)["scores"], logits, rtol=1e-4, atol=1e-4 * np.abs(logits).max()
+    )
+
+
+class TestSlidingDense:
+    @pytest.mark.parametrize("window", [1, 2, 3])
+    def test_equals_a_convolution_with_the_same_kernel(self, window):
+        layer = SlidingDense(7, window)
+        x = random_images(2, 5, 6, 4)
+        y = layer(x)
+        kernel = tf.reshape(layer.kernel, (window, window, 4, 7))
+        np.testing.assert_allclose(y, tf.nn.conv2d(x, kernel, 1, "VALID"), rtol=1e-4, atol=1e-3)
+
+    def test_on_its_window_equals_dense(self):
+        layer = SlidingDense(7, 3)
+        x = random_images(2, 3, 3, 4)
+        expected = x.reshape(2, -1) @ np.asarray(layer(x) is not None and layer.kernel)
+        np.testing.assert_allclose(layer(x)[:, 0, 0], expected, rtol=1e-4, atol=1e-3)
+
+    def test_too_small_a_map_is_explained(self):
+        with pytest.raises(ValueError, match="smaller than the crop size"):
+            SlidingDense(7, 3)(random_images(1, 2, 5, 4))
+
+    def test_config_and_shape(self):
+        layer = SlidingDense(7, 3, activation="relu", kernel_regularizer="l2")
+        again = SlidingDense.from_config(layer.get_config())
+        assert again.get_config() == layer.get_config()
+        assert layer.compute_output_shape((None, None, 8, 4)) == (None, None, 6, 7)
+
+
+class TestLRN:
+    @pytest.mark.parametrize("preset", LRN_PRESETS)
+    def test_against_tensorflow(self, preset):
+        c = LRN_PRESETS[preset]
+        x = random_images(2, 3, 3, 9)
+        ours = LocalResponseNormalisation(c.k, c.size, c.alpha, c.beta)(x)
+        theirs = tf.nn.local_response_normalization(x, c.size // 2, c.k, c.alpha, c.beta)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+    def test_presets_differ(self):
+        x = random_images(1, 32, 32, 3)
+        a, b = (vgg("A-LRN", 5, 32, 1 / 16, lrn=p)(x) for p in ("krizhevsky", "caffe"))
+        assert np.abs(a - b).max() > 1e-6
+
+    def test_unknown_preset(self):
+        with pytest.raises(ValueError, match="krizhevsky, caffe. Received: 'alexnet'"):
+            vgg("A", lrn="alexnet")
+
+
+class TestInitialisation:
+    @pytest.mark.parametrize("name", ["gaussian", "gaussian-0.1"])
+    def test_gain_at_any_width_is_that_of_full_size(self, name):
+        """sd**2 * fan-in decides the forward gain; it does not change with width or crop."""
+        full = {l.name: l.kernel**2 * l.inputs for l in weight_layers(NETS["A"])}
+        model = vgg("A", 10, 64, 1 / 4, initialisation=name, seed=3)
+        for layer in (l for l in model.layers if l.weights):
+            kernel, bias = layer.get_weights()
+            gain = kernel.var() * np.prod(kernel.shape[:-1])
+            expected = INITIALISATIONS[name] ** 2 * full[layer.name]
+            assert gain == pytest.approx(expected, rel=0.2)
+            assert not bias.any()
+
+    def test_first_layer_has_the_papers_sd_at_any_width(self):
+        kernel = vgg("A", 10, 32, 1.0, initialisation="gaussian").get_layer("block1_conv1")
+        assert kernel.get_weights()[0].std() == pytest.approx(0.01, rel=0.1)
+
+    def test_glorot(self):
+        kernel = vgg("A", 10, 32, 1 / 4).get_layer("fc2").get_weights()[0]
+        assert kernel.var() == pytest.approx(2 / (1024 + 1024), rel=0.02)
+
+    def test_seed_decides(self):
+        a, b, c = (vgg("A", 5, 32, 1 / 16, seed=s).get_weights() for s in (0, 0, 1))
+        assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+        assert not np.array_equal(a[0], c[0])
+
+    def test_layers_have_draws_of_their_own(self):
+        model = vgg("B", 5, 32, 1 / 16)
+        kernels = [model.get_layer(f"block5_conv{i}").get_weights()[0] for i in (1, 2)]
+        assert not np.array_equal(*kernels)
+
+    def test_unknown(self):
+        with pytest.raises(ValueError, match="gaussian, gaussian-0.1, glorot. Received: 'he'"):
+            vgg("A", initialisation="he")
+
+
+def test_l2_is_caffes_weight_decay_on_kernels_alone():
+    """The gradient of the penalty is lambda * w for kernels, nothing for biases (Caffe)."""
+    model = vgg("A", 5, 32, 1 / 16, weight_decay=5e-4)
+    with tf.GradientTape() as tape:
+        penalty = tf.add_n(model.losses)
+    kernels = [l.kernel.value for l in model.layers if l.weights]
+    biases = [l.bias.value for l in model.layers if l.weights]
+    gradients = tape.gradient(penalty, kernels + biases)
+    for kernel, gradient in zip(kernels, gradients, strict=False):
+        np.testing.assert_allclose(gradient, 5e-4 * kernel, rtol=1e-5)
+    assert gradients[len(kernels) :] == [None] * len(biases)
+    assert vgg("A", 5, 32, 1 / 16, weight_decay=0).losses == []
+
+
+def test_scores_stay_in_float32_under_mixed_precision():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = vgg("A", 5, 32, 1 / 16)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert model.get_layer("fc2").compute_dtype == "bfloat16"
+    assert model.get_layer("predictions").compute_dtype == "float32"
+    assert model(random_images(1, 32, 32, 3)).dtype == tf.float32

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+
+from vgg_keras.nets import NETS, TABLE_1, WARM_START_LAYERS, get_net, weight_layers
+
+# Table 2 to the unit, for 1000 classes.
+PARAMETERS = {
+    "A": 132_863_336,
+    "A-LRN": 132_863_336,
+    "B": 133_047_848,
+    "C": 133_638_952,
+    "D": 138_357_544,
+    "E": 143_667_240,
+}
+
+
+@pytest.mark.parametrize("name", TABLE_1)
+def test_parameters_of_table_2(name):
+    assert sum(layer.parameters for layer in weight_layers(NETS[name])) == PARAMETERS[name]
+
+
+def test_weight_layers_of_table_1():
+    assert [NETS[name].weight_layers for name in TABLE_1] == [11, 11, 13, 16, 16, 19]
+
+
+def test_receptive_fields_of_section_2_3():
+    """Two 3x3 layers see 5x5 pixels, three see 7x7; one 5x5 layer sees what two 3x3 see."""
+    fields = {l.name: l.receptive_field for l in weight_layers(NETS["B"])}
+    shallow = {l.name: l.receptive_field for l in weight_layers(NETS["B-shallow"])}
+    assert fields["block1_conv2"] == 5
+    for block in range(1, 6):
+        assert fields[f"block{block}_conv2"] == shallow[f"block{block}_conv1"]
+    c, d = ({l.name: l.receptive_field for l in weight_layers(NETS[n])} for n in "CD")
+    assert c["block3_conv3"] == c["block3_conv2"]  # a 1x1 layer adds none
+    assert d["block3_conv3"] == d["block3_conv2"] + 8
+    assert d["fc1"] == 196 + 16 + 6 * 32  # five poolings and a 7x7 window on stride 32
+
+
+def test_multiply_adds_by_hand():
+    conv = next(l for l in weight_layers(NETS["A"]) if l.name == "block1_conv1")
+    assert conv.multiply_adds == 224 * 224 * 3 * 3 * 3 * 64
+    assert sum(l.multiply_adds for l in weight_layers(NETS["D"])) == 15_470_264_320
+
+
+def test_warm_start_layers_have_the_shapes_of_net_a():
+    """§3.1: the first four conv. layers of A and its FC layers fit B to E under their names."""
+    shapes = {l.name: (l.kernel, l.inputs, l.outputs) for l in weight_layers(NETS["A"])}
+    assert set(WARM_START_LAYERS[:4]) == set(NETS["A"].conv_names[:4])
+    for name in "BCDE":
+        other = {l.name: (l.kernel, l.inputs, l.outputs) for l in weight_layers(NETS[name])}
+        assert all(shapes[layer] == other[layer] for layer in WARM_START_LAYERS)
+
+
+def test_width_and_crop_scale_the_layers():
+    layers = {l.name: l for l in weight_layers(NETS["A"], 10, crop_size=64, width=0.25)}
+    assert [layers[n].outputs for n in ("block1_conv1", "block5_conv2", "fc1")] == [16, 128, 1024]
+    assert layers["fc1"].kernel == 2
+    assert layers["predictions"].outputs == 10
+
+
+def test_unknown_net_lists_those_there_are():
+    with pytest.raises(ValueError, match="A, A-LRN, B, C, D, E, B-shallow. Received: 'F'"):
+        get_net("F")
+
+
+@pytest.mark.parametrize(
+    "bad", [{"crop_size": 50}, {"crop_size": 0}, {"width": 0}, {"num_classes": 0}]
+)
+def test_bad_geometry(bad):
+    with pytest.raises(ValueError, match=f"Received: {next(iter(bad))}="):
+        weight_layers(NETS["A"], **bad)
