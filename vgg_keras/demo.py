@@ -8,7 +8,6 @@ import os
 import time
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -100,7 +99,7 @@ def _sheet(run: Run, split, out: Path) -> None:
         crop_size=run.recipe.crop_size,
         test_scales=scales,
         batch_size=_SHEET,
-        mean=np.zeros(3),
+        mean=(0.0, 0.0, 0.0),
     )
     (images, _) = next(itertools.islice(crops, 1))
     title = f"net {run.recipe.net}: central crops with the three most probable classes"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import h5py
 import keras
@@ -88,7 +89,7 @@ class TestPlateauDecay:
 
     def test_missing_metric_is_named_with_those_there_are(self):
         callback = PlateauDecay(monitor="val_top")
-        with pytest.raises(ValueError, match="'val_top'.*: loss, accuracy"):
+        with pytest.raises(ValueError, match=r"'val_top'.*: loss, accuracy"):
             callback.on_epoch_end(0, {"loss": 1, "accuracy": 0})
 
     @pytest.mark.parametrize("bad", [{"factor": 1}, {"patience": 0}, {"drops": -1}, {"mode": "up"}])
@@ -219,7 +220,7 @@ class TestCheckpoint:
         before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
 
         def full_disk(self, path, **_):
-            open(path, "wb").write(b"half")
+            Path(path).write_bytes(b"half")
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(keras.Model, "save_weights", full_disk)

@@ -69,7 +69,7 @@ class TestErrors:
             open_source("zip:x")
 
     def test_no_folder(self, tmp_path):
-        with pytest.raises(SourceError, match="no folder .*/nowhere"):
+        with pytest.raises(SourceError, match=r"no folder .*/nowhere"):
             open_source(f"folder:{tmp_path / 'nowhere'}")
 
     def test_empty_folder(self, tmp_path):
@@ -89,7 +89,7 @@ class TestErrors:
 
     def test_missing_split(self, tmp_path, folder):
         shutil.rmtree(tmp_path / "data/val")
-        with pytest.raises(SourceError, match="no split 'val'. Its splits: train"):
+        with pytest.raises(SourceError, match=r"no split 'val'\. Its splits: train"):
             open_source(folder)["val"]
 
     def test_unknown_tfds_name(self, tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,7 +138,7 @@ class TestEvaluation:
         crops = np.concatenate([c for c, _ in batches])
         assert np.concatenate([y for _, y in batches]).tolist() == [0] * 4 + [1] * 4 + [2] * 4
         assert crops.shape == (12, 2, 32, 32, 3)
-        encoded = open(split.paths[7], "rb").read()
+        encoded = Path(split.paths[7]).read_bytes()
         whole = images.rescale(images.decode(encoded), 40).numpy()
         top, left = ((np.array(whole.shape[:2]) - 32 + 1) / 2).astype(int)
         np.testing.assert_allclose(crops[7, 1], whole[top : top + 32, left : left + 32], atol=0.1)
@@ -151,7 +152,7 @@ class TestEvaluation:
         assert [w.numpy().sum() for _, _, w in batches] == [5, 5, 2]
 
     def test_scale_under_the_crop_is_refused(self, folder):
-        with pytest.raises(ValueError, match="at least the crop size, 32. Received: 31"):
+        with pytest.raises(ValueError, match=r"at least the crop size, 32\. Received: 31"):
             centre_crops(open_source(folder)["val"], crop_size=32, test_scales=(31,),
                          batch_size=1, mean=(0, 0, 0))  # fmt: skip
 

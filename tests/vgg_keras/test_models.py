@@ -90,7 +90,7 @@ class TestLRN:
         assert np.abs(a - b).max() > 1e-6
 
     def test_unknown_preset(self):
-        with pytest.raises(ValueError, match="krizhevsky, caffe. Received: 'alexnet'"):
+        with pytest.raises(ValueError, match=r"krizhevsky, caffe\. Received: 'alexnet'"):
             vgg("A", lrn="alexnet")
 
 
@@ -126,7 +126,7 @@ class TestInitialisation:
         assert not np.array_equal(*kernels)
 
     def test_unknown(self):
-        with pytest.raises(ValueError, match="gaussian, gaussian-0.1, glorot. Received: 'he'"):
+        with pytest.raises(ValueError, match=r"gaussian, gaussian-0\.1, glorot\. Received: 'he'"):
             vgg("A", initialisation="he")
 
 

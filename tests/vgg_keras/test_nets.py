@@ -60,7 +60,7 @@ def test_width_and_crop_scale_the_layers():
 
 
 def test_unknown_net_lists_those_there_are():
-    with pytest.raises(ValueError, match="A, A-LRN, B, C, D, E, B-shallow. Received: 'F'"):
+    with pytest.raises(ValueError, match=r"A, A-LRN, B, C, D, E, B-shallow\. Received: 'F'"):
         get_net("F")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,7 +34,7 @@ def learning_curves(runs: Mapping[str, str | os.PathLike], out: str | os.PathLik
             style = {"color": f"C{colour}"}
             panel.plot(epochs, [e[key] for e in entries], "--", alpha=0.6, **style)
             panel.plot(epochs, [e[f"val_{key}"] for e in entries], label=label, **style)
-            for before, after in zip(entries, entries[1:], strict=False):
+            for before, after in itertools.pairwise(entries):
                 if after["learning_rate"] < before["learning_rate"]:
                     panel.axvline(after["epoch"] - 0.5, ls=":", lw=0.8, **style)
     for key, panel in axes.items():
@@ -47,7 +48,7 @@ def learning_curves(runs: Mapping[str, str | os.PathLike], out: str | os.PathLik
 def prediction_sheet(
     images: np.ndarray,
     posteriors: np.ndarray,
-    labels: Sequence[int],
+    labels: Sequence[int] | np.ndarray,
     class_names: Sequence[str],
     out: str | os.PathLike,
     title: str = "",

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import numpy as np
+
+from vgg_keras.evaluation.metrics import ErrorCount
+
+
+def count(posteriors, labels):
+    counter = ErrorCount()
+    counter.add(np.asarray(posteriors, float), np.asarray(labels))
+    return counter
+
+
+def test_errors_in_percent():
+    posteriors = np.eye(10)[[0, 1, 2, 3]] + np.linspace(0.1, 0, 10)
+    counter = count(posteriors, [0, 1, 9, 3])
+    assert (counter.images, counter.top1_error, counter.top5_error) == (4, 25.0, 25.0)
+    assert count(posteriors, [0, 0, 1, 2]).top5_error == 0.0
+
+
+def test_batches_add_up():
+    rng = np.random.default_rng(0)
+    posteriors, labels = rng.random((101, 20)), rng.integers(0, 20, 101)
+    whole, parts = count(posteriors, labels), ErrorCount()
+    for i in range(0, 101, 7):
+        parts.add(posteriors[i : i + 7], labels[i : i + 7])
+    assert parts == whole
+    order = np.argsort(-posteriors, 1, kind="stable")
+    assert whole.top1_errors == (order[:, 0] != labels).sum()
+    assert whole.top5_errors == (order[:, :5] != labels[:, None]).all(1).sum()
+
+
+def test_ties_count_as_a_stable_sort_would_order_them():
+    assert count([[0.5, 0.5]], [0]).top1_error == 0.0
+    assert count([[0.5, 0.5]], [1]).top1_error == 100.0
+    assert count(np.ones((10, 10)), range(10)).top5_error == 50.0
+
+
+def test_fewer_than_five_classes():
+    assert count([[0.1, 0.2, 0.7]], [0]).top5_error == 0.0
+
+
+def test_nan_is_an_error():
+    assert count([[np.nan, np.nan]], [0]).top1_error == 100.0

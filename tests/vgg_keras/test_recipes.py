@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+
+from vgg_keras.recipes import RECIPES, Recipe
+
+
+def test_the_papers_chain():
+    """§3.1: batch 256, momentum 0.9, decay 5e-4, dropout 0.5, 1e-2 and three drops by 10; then
+    S = 384 at 1e-3 from all layers, then [256;512] likewise."""
+    first, second, third = (RECIPES[name] for name in ("paper", "paper-384", "paper-jitter"))
+    assert (first.batch_size, first.momentum, first.weight_decay) == (256, 0.9, 5e-4)
+    assert (first.dropout, first.learning_rate, first.epochs) == (0.5, 1e-2, 74)
+    assert (first.plateau_drops, first.plateau_factor, first.crop_size) == (3, 10, 224)
+    assert (first.train_scale, first.init_layers) == ((256, 256), "warm-start")
+    assert (second.train_scale, second.learning_rate, second.init_layers) == (
+        (384, 384),
+        1e-3,
+        "all",
+    )
+    assert (third.train_scale, third.learning_rate, third.init_layers) == ((256, 512), 1e-3, "all")
+
+
+def test_validation_scale_of_section_4_1():
+    assert Recipe(train_scale=256).validation_scale == 256
+    assert Recipe(train_scale=(256, 512)).validation_scale == 384
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"net": "Z"}, "A, A-LRN, B"),
+        ({"crop_size": 100}, "multiple of 32"),
+        ({"train_scale": (512, 256)}, "S_MIN <= S_MAX"),
+        ({"train_scale": 200}, "at least the crop size, 224. Received: 200"),
+        ({"dropout": 1.5}, "dropout must be from 0 to 1"),
+        ({"epochs": 0}, "epochs must be from 1"),
+        ({"initialisation": "he"}, "gaussian, gaussian-0.1, glorot"),
+        ({"precision": "float8"}, "float32, mixed_bfloat16, mixed_float16"),
+        ({"on_bad_image": "cry"}, "stop, skip"),
+    ],
+)
+def test_bad_fields_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe(**fields)
+
+
+def test_unknown_fields_in_a_file_are_refused():
+    with pytest.raises(ValueError, match="not a recipe"):
+        Recipe.from_json('{"nett": "A"}')
+
+
+def test_recipe_round_trip():
+    recipe = Recipe(net="E", train_scale=(256, 512), seed=3)
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert recipe.differences(Recipe(net="E", train_scale=(256, 512))) == ["seed: 3 -> 0"]

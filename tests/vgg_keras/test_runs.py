@@ -1,0 +1,189 @@
+"""Runs from the command line, in processes of their own: killed, distributed, refused."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from callbacks.journal import read_journal
+from tests.conftest import write_folder
+
+TINY = ("--net", "A", "--width", "0.0625", "--crop-size", "32", "--train-scale", "32,40",
+        "--batch-size", "8", "--initialisation", "glorot", "--learning-rate", "0.001",
+        "--statistics", "training-set")  # fmt: skip
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "vgg_keras.cli", *map(str, arguments)]
+
+
+def run(*arguments, code=0):
+    """Runs the command line; returns its standard output, or standard error where it fails."""
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=280)
+    assert done.returncode == code, done.stderr[-3000:]
+    return done.stderr if code else done.stdout
+
+
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    found = {}
+    with h5py.File(path) as file:
+        file.visititems(lambda k, v: found.update({k: v[()]}) if hasattr(v, "shape") else None)
+    return found
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("data"), train=16, val=5)
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    """A run never killed: six epochs of six steps."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    run("train", *TINY, "--data", data, "--epochs", 6, "--out", out)
+    return out
+
+
+def test_killed_runs_end_with_the_same_weights_to_the_bit(data, finished, tmp_path):
+    out = tmp_path / "killed"
+    arguments = command("train", *TINY, "--data", data, "--epochs", 6, "--out", out)
+    kills, rng = 0, random.Random(0)
+    while kills < 2:
+        before = len(read_journal(out / "journal.jsonl"))
+        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while len(read_journal(out / "journal.jsonl")) < before + 1:
+            assert process.poll() is None, "ended before it could be killed"
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.15))
+        process.kill()
+        process.wait()
+        kills += 1
+        assert len(read_journal(out / "journal.jsonl")) < 6
+    run(*arguments[3:])
+    expected, got = (arrays(path / "last.weights.h5") for path in (finished, out))
+    assert expected.keys() == got.keys()
+    assert any(key.startswith("optimizer") for key in got)
+    for key, value in expected.items():
+        np.testing.assert_array_equal(got[key], value, err_msg=key)
+    for a, b in zip(read_journal(finished / "journal.jsonl"), read_journal(out / "journal.jsonl"),
+                    strict=True):  # fmt: skip
+        assert {k: v for k, v in a.items() if "second" not in k} == {
+            k: v for k, v in b.items() if "second" not in k
+        }
+
+
+def test_run_folder_says_everything(data, finished):
+    names = {p.name for p in finished.iterdir()}
+    assert names == {"recipe.json", "statistics.json", "classes.json", "environment.json",
+                     "journal.jsonl", "best.weights.h5", "last.weights.h5"}  # fmt: skip
+    assert json.loads((finished / "recipe.json").read_text())["data"] == data
+    assert json.loads((finished / "classes.json").read_text()) == ["blue", "green", "red"]
+    environment = json.loads((finished / "environment.json").read_text())
+    assert set(environment["packages"]) >= {"tensorflow", "keras", "numpy"}
+    entry = read_journal(finished / "journal.jsonl")[-1]
+    assert {"loss", "val_top1_error", "val_top5_error", "learning_rate"} <= set(entry)
+
+
+def test_a_finished_run_is_left_alone(data, finished):
+    before = (finished / "last.weights.h5").read_bytes()
+    run("train", *TINY, "--data", data, "--epochs", 6, "--out", finished)
+    assert (finished / "last.weights.h5").read_bytes() == before
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_evaluate_counts_every_image_once(data, finished, batch_size):
+    result = json.loads(run("evaluate", "--run", finished, "--data", data, "--protocol", "centre",
+                            "--test-scales", 36, "--batch-size", batch_size, "--json"))  # fmt: skip
+    assert result["images"] == 15
+    best = min(e["val_top1_error"] for e in read_journal(finished / "journal.jsonl"))
+    assert result["top1_error"] == pytest.approx(best, abs=1e-3)  # Q = 36 is that of validation
+    assert result["top5_error"] == 0.0
+
+
+def test_four_devices_and_one_give_the_same_losses(data, tmp_path):
+    """§3.3: 'exactly the same as when training on a single GPU', L2 included."""
+    for devices in (1, 4):
+        run("train", *TINY, "--data", data, "--epochs", 2, "--dropout", 0, "--devices", devices,
+            "--out", tmp_path / str(devices))  # fmt: skip
+    one, four = (read_journal(tmp_path / str(n) / "journal.jsonl") for n in (1, 4))
+    for a, b in zip(one, four, strict=True):
+        for key in ("loss", "cross_entropy", "val_loss", "val_cross_entropy", "val_top1_error"):
+            assert b[key] == pytest.approx(a[key], rel=1e-5), key
+    assert one[0]["loss"] > one[0]["cross_entropy"] + 1e-3  # decay is in the loss
+    expected, got = (arrays(tmp_path / str(n) / "best.weights.h5") for n in (1, 4))
+    for key, value in expected.items():
+        np.testing.assert_allclose(got[key], value, atol=1e-5, err_msg=key)
+
+
+def test_warm_start_from_a_run(data, finished, tmp_path):
+    done = subprocess.run(
+        command("train", *TINY, "--data", data, "--epochs", 1, "--net", "B", "--init-from",
+                finished, "--out", tmp_path / "b"),
+        capture_output=True, text=True, timeout=280, check=True,
+    )  # fmt: skip
+    layers = "block1_conv1, block2_conv1, block3_conv1, block3_conv2, fc1, fc2, predictions"
+    assert f"started from {finished}: {layers}" in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert not [l for l in lines if "oneDNN" in l or "cuda" in l.lower() or "WARNING" in l], lines
+
+
+class TestRefused:
+    def test_another_recipe(self, data, finished):
+        error = run("train", *TINY, "--data", data, "--epochs", 7, "--out", finished, code=1)
+        assert "holds a run of another recipe (epochs: 6 -> 7)" in error
+
+    def test_a_folder_of_something_else(self, data, tmp_path):
+        (tmp_path / "thesis.tex").write_text("x")
+        assert "holds no run" in run("train", *TINY, "--data", data, "--out", tmp_path, code=1)
+
+    def test_a_batch_that_devices_do_not_divide(self, data, tmp_path):
+        error = run("train", *TINY, "--data", data, "--devices", 3, "--out", tmp_path / "x", code=1)
+        assert "multiple of the number of devices, 3; nearest: 6 or 9" in error
+        assert not (tmp_path / "x").exists()
+
+    def test_wrong_width_of_the_warm_start(self, data, finished, tmp_path):
+        error = run("train", *TINY, "--data", data, "--width", 0.125, "--init-from", finished,
+                    "--out", tmp_path / "x", code=1)  # fmt: skip
+        assert "block1_conv1 has shapes [(3, 3, 3, 4), (4,)], the model's are" in error
+
+    def test_evaluating_no_run(self, data, tmp_path):
+        assert "is no run folder" in run("evaluate", "--run", tmp_path, "--data", data, code=1)
+
+    def test_evaluating_other_classes(self, finished, tmp_path):
+        spec = write_folder(tmp_path / "other", 1, 1)
+        (tmp_path / "other/train/red").rename(tmp_path / "other/train/pink")
+        (tmp_path / "other/val/red").rename(tmp_path / "other/val/pink")
+        error = run("evaluate", "--run", finished, "--data", spec, code=1)
+        assert "other classes than the run" in error
+
+
+class TestBadImages:
+    @pytest.fixture
+    def spoilt(self, tmp_path):
+        spec = write_folder(tmp_path / "spoilt", train=4, val=2)
+        bad = tmp_path / "spoilt/train/green/002.jpg"
+        bad.write_bytes(bad.read_bytes()[:200])
+        return spec, bad
+
+    def test_stop_names_the_file(self, spoilt, tmp_path):
+        spec, bad = spoilt
+        arguments = ("train", *TINY, "--data", spec, "--epochs", 3, "--batch-size", 4)
+        for statistics in ("training-set", "ilsvrc"):  # found before training, and in it
+            out = tmp_path / statistics
+            error = run(*arguments, "--statistics", statistics, "--out", out, code=1)
+            assert f"This picture cannot be read: {bad}" in error
+
+    def test_skip_goes_on_and_lists_it(self, spoilt, tmp_path):
+        spec, bad = spoilt
+        run("train", *TINY, "--data", spec, "--epochs", 1, "--batch-size", 11, "--on-bad-image",
+            "skip", "--out", tmp_path / "run")  # fmt: skip
+        listed = json.loads((tmp_path / "run/bad_images.json").read_text())
+        assert listed == {"train": [str(bad)], "val": []}
