@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 
 .PHONY: demo test lint wheel benchmarks clean
 demo: $(INSTALLED)
-	$(BIN)/vgg-keras demo --out demo
+	$(BIN)/vgg-keras demo --out demo --data-dir demo/data
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest

@@ -13,11 +13,12 @@ def aside(path: str | os.PathLike) -> Iterator[Path]:
     """Gives a path beside `path` to write to; moves it into place when the block ends well.
 
     The temporary name keeps the suffix, which some writers go by. After an error, a full disk
-    say, the temporary file is removed and `path` is as it was.
+    say, the temporary file is removed and `path` is as it was; what a kill leaves behind is
+    overwritten by the next write.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{''.join(path.suffixes)}")
+    temporary = path.with_name(f".{path.name}.tmp{''.join(path.suffixes)}")
     try:
         yield temporary
         with open(temporary, "rb") as file:

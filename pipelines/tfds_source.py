@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
+import sys
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -137,10 +139,13 @@ def _keys(spec: str, builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
 
 
 def _prepare(spec: str, builder: tfds.core.DatasetBuilder) -> None:
-    if builder.info.splits:
+    if builder.is_prepared():
         return
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
     try:
-        builder.download_and_prepare()
+        with contextlib.redirect_stdout(sys.stderr):  # TFDS prints; stdout is for results
+            builder.download_and_prepare()
     except Exception as error:
         raise SourceError(_advice(spec, builder, error)) from error
 

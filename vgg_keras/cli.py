@@ -194,6 +194,23 @@ def statistics(verbose, data, data_dir, split, out, on_bad_image) -> None:
 
 
 @main.command()
+@click.argument("run_folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), default=Path("curves.png"))
+@click.pass_obj
+def curves(verbose, run_folders, out) -> None:
+    """Draw the learning curves of runs as a PNG."""
+    with _errors_for_people(verbose):
+        with _quiet_tensorflow(verbose):
+            from vgg_keras.report.figures import learning_curves
+            from vgg_keras.runs import JOURNAL
+        missing = [str(path) for path in run_folders if not (path / JOURNAL).is_file()]
+        if missing:
+            raise ValueError(f"no {JOURNAL}, so no run with an epoch done: {', '.join(missing)}")
+        learning_curves({path.name: path / JOURNAL for path in run_folders}, out)
+        click.echo(out)
+
+
+@main.command()
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True)
 @_data_dir
 @click.pass_obj
@@ -205,16 +222,23 @@ def demo(verbose, out, data_dir) -> None:
         run_demo(out, data_dir)
 
 
+class _Lines(logging.Handler):
+    """Log messages as plain lines on what is standard error now; a progress bar takes its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(self.format(record), err=True)
+
+
 @contextlib.contextmanager
 def _errors_for_people(verbose: bool) -> Iterator[None]:
     """An expected error becomes one line and exit code 1; anything else keeps its traceback."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, handlers=[_Lines()])
     for name in ("vgg_keras", "pipelines", "callbacks", "saved_models"):
         logging.getLogger(name).setLevel(logging.INFO)
     try:
         yield
     except KeyboardInterrupt:
-        click.echo("interrupted; the same command goes on from the last epoch saved", err=True)
+        click.echo("interrupted; a run goes on when the same command is given again", err=True)
         raise SystemExit(130) from None
     except Exception as error:
         expected = (ValueError, OSError, ImportError)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import keras
 
+from callbacks.checkpoint import LAST_WEIGHTS
 from callbacks.warm_start import BEST_WEIGHTS
 from pipelines.files import write_aside
 from pipelines.statistics import Statistics
@@ -42,19 +43,24 @@ class Run(NamedTuple):
 def claim(path: Path, recipe: Recipe) -> None:
     """Makes the folder for a run of `recipe`, or finds it to be one.
 
+    A run of another recipe in which no epoch has ended has nothing to lose and gives way.
+
     Raises:
         RunError: another recipe's run is there, or the folder cannot be written.
     """
     file = path / RECIPE
     if file.exists():
         differences = _read_recipe(file).differences(recipe)
-        if differences:
+        if not differences:
+            return
+        if (path / LAST_WEIGHTS).exists():
             raise RunError(
                 f"{path} holds a run of another recipe ({'; '.join(differences)}). Give its own "
                 f"recipe to go on with it, or another --out."
             )
-        return
-    if path.is_dir() and any(path.iterdir()):
+        for name in (STATISTICS, BAD_IMAGES):
+            (path / name).unlink(missing_ok=True)
+    elif path.is_dir() and any(path.iterdir()):
         raise RunError(f"{path} is not empty and holds no run. Give another --out.")
     try:
         write_aside(path / ENVIRONMENT, json.dumps(_environment(), indent=2) + "\n")

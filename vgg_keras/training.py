@@ -14,7 +14,7 @@ from callbacks import Checkpoint, Journal, PlateauDecay, Progress, WarmStart
 from pipelines.evaluation import validation_stream
 from pipelines.files import write_aside
 from pipelines.screening import find_bad_images, naming_bad_images
-from pipelines.sources import TRAIN, VALIDATION, Source, Split, open_source
+from pipelines.sources import TRAIN, VALIDATION, Split, open_source
 from pipelines.statistics import ILSVRC, Statistics, compute_statistics
 from pipelines.training import steps_per_epoch, training_stream
 from vgg_keras import runs
@@ -55,7 +55,7 @@ def train(
     """
     out = Path(out)
     source = open_source(recipe.data, data_dir)
-    source[TRAIN], source[VALIDATION]  # both must be there before anything is written
+    splits = [source[TRAIN], source[VALIDATION]]
     strategy = make_strategy(devices)
     check_divisible(recipe.batch_size, strategy.num_replicas_in_sync)
     runs.claim(out, recipe)
@@ -63,7 +63,7 @@ def train(
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(recipe.seed)
 
-    training, validation = _usable(source, recipe, out)
+    training, validation = _usable(splits, recipe, out)
     statistics = _statistics(recipe, training, out)
     runs.describe_data(out, source.class_names, statistics)
     steps = steps_per_epoch(training, recipe.batch_size)
@@ -147,9 +147,8 @@ def _callbacks(recipe: Recipe, out: Path, steps: int, tensorboard: bool):
     return [*callbacks, checkpoint], checkpoint, progress
 
 
-def _usable(source: Source, recipe: Recipe, out: Path) -> list[Split]:
-    """Training and validation splits, less unreadable pictures where the recipe says so."""
-    splits = [source[TRAIN], source[VALIDATION]]
+def _usable(splits: list[Split], recipe: Recipe, out: Path) -> list[Split]:
+    """The splits, less unreadable pictures where the recipe says so."""
     if recipe.on_bad_image == "stop":
         return splits
     file = out / runs.BAD_IMAGES

@@ -1,0 +1,65 @@
+"""What every benchmark shares: where it ran, and repetitions in turn."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+
+def in_turn(tasks: Mapping[str, Callable[[], float]], repetitions: int) -> dict[str, list[float]]:
+    """Runs all tasks once, then again, so that a drifting machine is fair to all of them."""
+    figures: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(repetitions):
+        for name, task in tasks.items():
+            figures[name].append(task())
+    return figures
+
+
+def ratios(figures: Mapping[str, list[float]], name: str, other: str) -> dict[str, float]:
+    """Of two tasks, round by round: the median of the ratios, the least and the greatest."""
+    pairs = [a / b for a, b in zip(figures[name], figures[other], strict=True)]
+    return {"median": statistics.median(pairs), "min": min(pairs), "max": max(pairs)}
+
+
+def machine() -> dict:
+    """Device, cores and versions."""
+    import tensorflow as tf
+
+    gpus = [
+        tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    return {
+        "devices": gpus or [_processor()],
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in ("tensorflow", "keras", "numpy", "pillow")},
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(l.split(":", 1)[1].strip() for l in lines if l.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "CPU"
+
+
+def report(result: dict, rows: list[tuple], columns: tuple[str, ...], out: Path | None) -> None:
+    """Prints a table, and writes everything measured as JSON."""
+    table = Table(title=result["benchmark"])
+    for column in columns:
+        table.add_column(column, justify="left" if column == columns[0] else "right")
+    for row in rows:
+        table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row))
+    Console().print(table)
+    if out:
+        out.write_text(json.dumps(result, indent=2) + "\n")

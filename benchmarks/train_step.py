@@ -1,0 +1,120 @@
+"""Images per second of `model.fit` on net D, beside Keras Applications' VGG16.
+
+    python benchmarks/train_step.py --photos DIR [--precision float32 mixed_bfloat16] [--out FILE]
+
+Net D reads and augments real JPEGs; VGG16 is compiled the same way, without weight decay or
+dropout, and fed one fixed batch from memory. What L2, dropout and the input each cost is shown
+by leaving one out at a time. All are timed in turn, in one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from measuring import in_turn, machine, ratios, report
+
+from pipelines.sources import IMAGE_SUFFIXES, FolderSplit
+from pipelines.statistics import ILSVRC
+from pipelines.training import training_stream
+from vgg_keras import Recipe, vgg
+from vgg_keras.training import compile_model
+
+CROP, CLASSES = 224, 1000
+REFERENCE = "keras.applications.VGG16"
+
+
+def photos_split(folder: Path, least: int) -> FolderSplit:
+    files = sorted(str(p) for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    files *= -(-least // len(files))
+    labels = np.random.default_rng(0).integers(0, CLASSES, len(files))
+    return FolderSplit("train", np.array(files), labels)
+
+
+def fixed_batch(batch_size: int) -> tf.data.Dataset:
+    rng = np.random.default_rng(0)
+    images = rng.normal(0, 60, (batch_size, CROP, CROP, 3)).astype(np.float32)
+    batch = tf.constant(images), tf.constant(rng.integers(0, CLASSES, batch_size))
+    return tf.data.Dataset.from_tensors(batch).repeat()
+
+
+def build(name: str) -> keras.Model:
+    if name == REFERENCE:
+        model = keras.applications.VGG16(weights=None, classifier_activation=None)
+        scores = keras.layers.Activation("linear", dtype="float32")(model.output)
+        model = keras.Model(model.input, scores)
+    else:
+        model = vgg(
+            "D",
+            weight_decay=0.0 if name == "without L2" else 5e-4,
+            dropout=0.0 if name == "without dropout" else 0.5,
+            classifier_activation=None,
+        )
+    compile_model(model, Recipe(learning_rate=1e-4))
+    return model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--photos", type=Path, required=True, help="a folder of JPEG files")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=2, help="steps a repetition")
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--precision", nargs="+", default=["float32", "mixed_bfloat16"])
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+
+    images = arguments.steps * arguments.batch_size
+    photos = training_stream(
+        photos_split(arguments.photos, images),
+        crop_size=CROP,
+        train_scale=(256, 512),
+        batch_size=arguments.batch_size,
+        statistics=ILSVRC,
+    )
+    memory = fixed_batch(arguments.batch_size)
+    ways = {
+        "net D from JPEGs": photos,
+        "without L2": photos,
+        "without dropout": photos,
+        "without input": memory,
+        REFERENCE: memory,
+    }
+    result: dict = {"benchmark": "model.fit, images/s", **machine()}
+    result |= {"batch_size": arguments.batch_size, "crop_size": CROP, "precisions": {}}
+    rows = []
+    for precision in arguments.precision:
+        keras.config.set_dtype_policy(precision)
+
+        def timed(name: str, model: keras.Model, steps: int = arguments.steps) -> float:
+            started = time.perf_counter()
+            model.fit(ways[name], steps_per_epoch=steps, verbose=0, shuffle=False)
+            return steps * arguments.batch_size / (time.perf_counter() - started)
+
+        models = {name: build(name) for name in ways}
+        for name, model in models.items():  # traces, and allocates the optimizer's state
+            timed(name, model, steps=1)
+        figures = in_turn(
+            {name: lambda n=name, m=model: timed(n, m) for name, model in models.items()},
+            arguments.repetitions,
+        )
+        compared = {name: ratios(figures, name, REFERENCE) for name in ways}
+        result["precisions"][precision] = {"images_per_second": figures, "ratios": compared}
+        rows += [
+            (precision, name, float(np.median(figures[name])), compared[name]["median"])
+            for name in ways
+        ]
+        del models
+        keras.backend.clear_session()
+    report(result, rows, ("precision", "way", "images/s", f"of {REFERENCE}"), arguments.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""The README's script is short, and runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def script() -> str:
+    (block,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    return block
+
+
+def test_script_has_twenty_lines_at_most():
+    lines = [l for l in script().splitlines() if l and not l.startswith(("import", "from"))]
+    assert len(lines) <= 20
+
+
+def test_script_trains(shapes_dir):
+    once = script().replace("epochs=16", "epochs=1, verbose=2")
+    assert once != script()
+    code = once + "\nprint('loss', model.history.history['val_loss'][-1])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"TFDS_DATA_DIR": str(shapes_dir)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert float(done.stdout.split("loss")[-1]) < 10
