@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint wheel benchmarks clean
+.PHONY: demo test lint wheel clean
 demo: $(INSTALLED)
 	$(BIN)/vgg-keras demo --out demo --data-dir demo/data
 

@@ -25,10 +25,11 @@ import tensorflow as tf
 from measuring import in_turn, machine, ratios, report
 from PIL import Image
 
-from pipelines.sources import IMAGE_SUFFIXES, FolderSplit
+from pipelines.sources import FolderSplit
 from pipelines.statistics import ILSVRC
 from pipelines.training import training_stream
 
+JPEG = (".jpg", ".jpeg")
 CROP, BATCH = 224, 32
 MEAN = np.asarray(ILSVRC.mean, np.float32)
 SHIFT = (ILSVRC.shift_matrix() * 0.1).astype(np.float32)
@@ -96,7 +97,9 @@ def pillow(split: FolderSplit, scale: tuple[int, int]):
         for path in rng.permutation(split.paths)[:BATCH]:
             image = Image.open(path).convert("RGB")
             s = rng.integers(scale[0], scale[1] + 1) / min(image.size)
-            image = image.resize([round(side * s) for side in image.size], Image.Resampling.BILINEAR)
+            image = image.resize(
+                [round(side * s) for side in image.size], Image.Resampling.BILINEAR
+            )
             left, top = (rng.integers(0, side - CROP + 1) for side in image.size)
             pixels = np.asarray(image.crop((left, top, left + CROP, top + CROP)), np.float32)
             if rng.random() < 0.5:
@@ -114,7 +117,7 @@ def main() -> None:
     arguments = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    files = sorted(str(p) for p in arguments.photos.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    files = sorted(str(p) for p in arguments.photos.rglob("*") if p.suffix.lower() in JPEG)
     split = FolderSplit("train", np.array(files), np.zeros(len(files), np.int64))
 
     ways = {f.__name__: f for f in (stream, plain, decode, pillow)}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -90,7 +91,7 @@ class Checkpoint(keras.callbacks.Callback):
         value = float((logs or {})[self.monitor])
         if self.best is None or value > self.best:
             self.best = value
-            with aside(self.folder / BEST_WEIGHTS) as path:
+            with _writing(self.folder / BEST_WEIGHTS) as path:
                 # The same layers without the optimizer, whose state would double the file.
                 keras.Model(self.model.inputs, self.model.outputs).save_weights(path)
         state = {
@@ -100,10 +101,21 @@ class Checkpoint(keras.callbacks.Callback):
             "seeds": [keras.ops.convert_to_numpy(v).tolist() for v in _seed_states(self.model)],
             "callbacks": {name: c.get_state() for name, c in self.stateful.items()},
         }
-        with aside(self.folder / LAST_WEIGHTS) as path:
+        with _writing(self.folder / LAST_WEIGHTS) as path:
             self.model.save_weights(path)
             with h5py.File(path, "a") as file:
                 file.attrs[_ATTRIBUTE] = json.dumps(state)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    try:
+        with aside(path) as temporary:
+            yield temporary
+    except (OSError, RuntimeError) as error:  # HDF5 raises the latter on a full disk
+        raise OSError(
+            f"{path} could not be written, what was saved before is whole: {error}"
+        ) from error
 
 
 def _seed_states(model: keras.Model) -> list:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import keras
@@ -51,10 +52,14 @@ class Journal(keras.callbacks.Callback):
     Args:
         path: file to write.
         images_per_epoch: for the rate of images.
+        leave_out: entries of the logs that are not written.
     """
 
-    def __init__(self, path: str | os.PathLike, images_per_epoch: int):
+    def __init__(
+        self, path: str | os.PathLike, images_per_epoch: int, leave_out: Collection[str] = ()
+    ):
         super().__init__()
+        self.leave_out = leave_out
         self.path = Path(path)
         self.images_per_epoch = images_per_epoch
         self._started = 0.0
@@ -73,10 +78,11 @@ class Journal(keras.callbacks.Callback):
         rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
         entry = {
             "epoch": epoch + 1,
-            **as_errors(logs or {}),
+            **as_errors({k: v for k, v in (logs or {}).items() if k not in self.leave_out}),
             "learning_rate": float(rate),
             "images_per_second": round(self.images_per_epoch / training, 1),
             "seconds": round(now - self._started, 2),
         }
         kept = [e for e in read_journal(self.path) if e["epoch"] <= epoch]
+        entry = {k: v if math.isfinite(v) else None for k, v in entry.items()}  # JSON has no NaN
         write_aside(self.path, "".join(json.dumps(e) + "\n" for e in [*kept, entry]))

@@ -74,6 +74,14 @@ class WarmStart(keras.callbacks.Callback):
 
     def apply(self, model: keras.Model) -> list[str]:
         """Copies now; returns the names of the layers copied."""
+        given = self.check(model)
+        for name, weights in given.items():
+            model.get_layer(name).set_weights(weights)
+        log.info("started from %s: %s", self._source_name(), ", ".join(given))
+        return list(given)
+
+    def check(self, model: keras.Model) -> dict[str, list[np.ndarray]]:
+        """What would be copied, by layer; raises as training would."""
         given = read_layers(self.source)
         mine = {layer.name: layer for layer in model.layers if layer.weights}
         names = list(mine) if self.layers is None else list(self.layers)
@@ -82,10 +90,7 @@ class WarmStart(keras.callbacks.Callback):
             raise ValueError(
                 f"Cannot start {model.name} from {self._source_name()}: {'; '.join(problems)}."
             )
-        for name in names:
-            mine[name].set_weights(given[name])
-        log.info("started from %s: %s", self._source_name(), ", ".join(names))
-        return names
+        return {name: given[name] for name in names}
 
     def _source_name(self) -> str:
         return self.source.name if isinstance(self.source, keras.Model) else str(self.source)

@@ -65,7 +65,7 @@ def validation_stream(
     """Central crops for `validation_data`: full batches, the last one filled with weight 0.
 
     Batches of one size divide among replicas, and the weights let every picture count once:
-    use `weighted_metrics`.
+    use `weighted_metrics`. (Keras's `val_loss` divides by the batch size, filling included.)
 
     Returns:
         A data set of (float32 `(batch_size, crop_size, crop_size, 3)`, int64 `(batch_size,)`,

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp")
 TRAIN, VALIDATION = "train", "val"
 
 # TFDS gives examples in the order of its files, so they are shuffled through a buffer. TFDS
@@ -107,7 +106,7 @@ def open_source(spec: str, data_dir: str | os.PathLike | None = None) -> Source:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FolderSplit(Split):
-    """Files read in place.
+    """Files read in place, whatever their names end in: pictures are told by content.
 
     `tfds.ImageFolder` reads such folders too, but not by index (which gives a full shuffle by
     seed, and lets a killed run go on, at any size), not as a single split, and it passes over
@@ -183,12 +182,11 @@ def _list_split(name: str, folder: Path, class_names: Sequence[str]) -> FolderSp
         found = sorted(
             entry.path
             for entry in os.scandir(folder / class_name)
-            if entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.name.startswith(".")
+            if entry.is_file() and not entry.name.startswith(".")
         )
         if not found:
             raise SourceError(
-                f"The class folder {folder / class_name} holds no pictures "
-                f"({', '.join(IMAGE_SUFFIXES)}). Fill it or remove it."
+                f"The class folder {folder / class_name} holds no pictures. Fill it or remove it."
             )
         paths += found
         labels += [label] * len(found)

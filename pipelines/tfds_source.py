@@ -14,8 +14,8 @@ import tensorflow_datasets as tfds
 
 from pipelines.sources import _SHUFFLE_BUFFER, TRAIN, VALIDATION, Source, SourceError, Split
 
-# Splits that TFDS names differently and people validate on.
-_VALIDATION_NAMES = ("validation", "test")
+# Splits that people validate on; the first that a data set has is called `val`.
+_VALIDATION_NAMES = (VALIDATION, "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,9 +56,17 @@ class TfdsSplit(Split):
         }
 
     def shuffled(self, seed):
-        return self.in_order().shuffle(
-            min(len(self), _SHUFFLE_BUFFER), seed=seed, reshuffle_each_iteration=False
-        )
+        examples, buffer = self.in_order(), min(len(self), _SHUFFLE_BUFFER)
+
+        def shuffle(mixed):
+            # Dataset.shuffle takes TensorFlow's global seed into its own: here it is a constant.
+            tf.compat.v1.get_default_graph().seed = 1
+            return examples.shuffle(buffer, seed=mixed, reshuffle_each_iteration=False)
+
+        # Mixed, because it is cut to 31 bits.
+        key = tf.stack([seed // 2**32, seed % 2**32])
+        mixed = tf.random.stateless_uniform((), key, 0, 2**31 - 1, tf.int64)
+        return tf.data.Dataset.from_tensors(mixed).flat_map(shuffle)
 
     def read(self, example):
         return example["image"]
@@ -110,12 +118,9 @@ def _open_builder(spec: str, builder: tfds.core.DatasetBuilder) -> Source:
     _prepare(spec, builder)
     sizes = builder.info.splits
     splits: dict[str, Split] = {}
+    validation = next((name for name in _VALIDATION_NAMES if name in sizes), None)
     for tfds_split in sizes:
-        name = tfds_split
-        if VALIDATION not in sizes and tfds_split in _VALIDATION_NAMES:
-            if VALIDATION in splits:
-                continue
-            name = VALIDATION
+        name = VALIDATION if tfds_split == validation else tfds_split
         splits[name] = TfdsSplit(name, builder, tfds_split, image_key, label_key)
     return Source(spec, tuple(builder.info.features[label_key].names), _train_first(splits))
 

@@ -99,7 +99,11 @@ def _recipe_options(command):
         if hints[f.name] is bool:
             flag += f"/--no-{f.name.replace('_', '-')}"
         command = click.option(
-            flag, f.name, type=kinds.get(f.name, hints[f.name]), help=f.metadata["help"]
+            flag,
+            f.name,
+            type=kinds.get(f.name, hints[f.name]),
+            default=None,  # not given: the recipe's own; click would take False for a switch
+            help=f.metadata["help"],
         )(command)
     return command
 

@@ -21,7 +21,7 @@ def make_strategy(devices: int | None = None) -> tf.distribute.Strategy:
     if kind == "CPU" and devices and devices > 1:
         _split_cpu(devices)
     available = [d.name for d in tf.config.list_logical_devices(kind)]
-    wanted = devices or (len(available) if kind == "GPU" else 1)
+    wanted = (len(available) if kind == "GPU" else 1) if devices is None else devices
     if not 1 <= wanted <= len(available):
         raise ValueError(f"There are {len(available)} {kind} devices. Received: devices={devices}")
     if wanted == 1:

@@ -14,7 +14,6 @@ from typing import Any
 from vgg_keras.nets import check_geometry, get_net
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-STATISTICS = ("ilsvrc", "training-set")
 INIT_LAYERS = ("warm-start", "all")
 BAD_IMAGE_POLICIES = ("stop", "skip")
 
@@ -122,7 +121,7 @@ _RANGES = {
     "weight_decay": (0, _INFINITY),
     "dropout": (0, 1),
     "plateau_patience": (1, _INFINITY),
-    "plateau_factor": (1, _INFINITY),
+    "plateau_factor": (1.001, _INFINITY),
     "plateau_drops": (0, _INFINITY),
     "colour_shift": (0, _INFINITY),
     "seed": (0, 2**31 - 1),

@@ -58,21 +58,36 @@ def claim(path: Path, recipe: Recipe) -> None:
                 f"{path} holds a run of another recipe ({'; '.join(differences)}). Give its own "
                 f"recipe to go on with it, or another --out."
             )
-        for name in (STATISTICS, BAD_IMAGES):
+        for name in (STATISTICS, CLASSES, BAD_IMAGES, JOURNAL, BEST_WEIGHTS):
             (path / name).unlink(missing_ok=True)
-    elif path.is_dir() and any(path.iterdir()):
+    elif path.is_dir() and any(not p.name.startswith(".") for p in path.iterdir()):
         raise RunError(f"{path} is not empty and holds no run. Give another --out.")
     try:
-        write_aside(path / ENVIRONMENT, json.dumps(_environment(), indent=2) + "\n")
         write_aside(file, recipe.to_json())
+        write_aside(path / ENVIRONMENT, json.dumps(_environment(), indent=2) + "\n")
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error}") from error
 
 
-def describe_data(path: Path, class_names: Sequence[str], statistics: Statistics) -> None:
-    """Writes class names and statistics into the run folder."""
-    write_aside(path / CLASSES, json.dumps(list(class_names), indent=0) + "\n")
-    statistics.save(path / STATISTICS)
+def is_run_of(path: Path, recipe: Recipe) -> bool:
+    """Whether the folder holds a run of just this recipe."""
+    return (path / RECIPE).exists() and _read_recipe(path / RECIPE) == recipe
+
+
+def claim_classes(path: Path, class_names: Sequence[str]) -> None:
+    """Writes the class names into the run folder, or finds them there.
+
+    Raises:
+        RunError: the run was begun with other classes.
+    """
+    file = path / CLASSES
+    if not file.exists():
+        write_aside(file, json.dumps(list(class_names), indent=0) + "\n")
+    elif json.loads(file.read_text()) != list(class_names):
+        raise RunError(
+            f"The classes of the data are not those that {path} was begun with, see {file}. Give "
+            f"the data it was begun with, or another --out."
+        )
 
 
 def build_model(recipe: Recipe, num_classes: int) -> keras.Model:
@@ -149,9 +164,14 @@ def _version(package: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    """Commit of the code, where it runs from a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
+    """Commit of the code where it runs from its own checkout, `-dirty` where files differ."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # not a checkout around a venv
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from callbacks import Checkpoint, Journal, PlateauDecay, Progress, WarmStart
+from callbacks.checkpoint import LAST_WEIGHTS
 from pipelines.evaluation import validation_stream
 from pipelines.files import write_aside
 from pipelines.screening import find_bad_images, naming_bad_images
@@ -54,23 +56,39 @@ def train(
         ValueError: the recipe does not fit the data or the devices.
     """
     out = Path(out)
+    if tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise ValueError("Event files need TensorBoard: pip install 'vgg_keras[tensorboard]'")
+    strategy = make_strategy(devices)  # first: TFDS may start TensorFlow, which fixes the devices
+    check_divisible(recipe.batch_size, strategy.num_replicas_in_sync)
     source = open_source(recipe.data, data_dir)
     splits = [source[TRAIN], source[VALIDATION]]
-    strategy = make_strategy(devices)
-    check_divisible(recipe.batch_size, strategy.num_replicas_in_sync)
-    runs.claim(out, recipe)
+    given = _given_statistics(recipe, out)
     if is_cpu_only():
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(recipe.seed)
-
-    training, validation = _usable(splits, recipe, out)
-    statistics = _statistics(recipe, training, out)
-    runs.describe_data(out, source.class_names, statistics)
-    steps = steps_per_epoch(training, recipe.batch_size)
     with strategy.scope():
         model = runs.build_model(recipe, len(source.class_names))
         compile_model(model, recipe)
-        callbacks, checkpoint, progress = _callbacks(recipe, out, steps, tensorboard)
+    warm_start = _warm_start(recipe, model, out)
+    # All that can be refused cheaply has been; from here on the folder is written to.
+    runs.claim(out, recipe)
+    runs.claim_classes(out, source.class_names)
+    training, validation = _usable(splits, recipe, out)
+    statistics = given or _computed_statistics(training)
+    statistics.save(out / runs.STATISTICS)
+    steps = steps_per_epoch(training, recipe.batch_size)
+
+    plateau = PlateauDecay(
+        patience=recipe.plateau_patience,
+        factor=recipe.plateau_factor,
+        drops=recipe.plateau_drops,
+    )
+    checkpoint = Checkpoint(out, stateful={"plateau": plateau})
+    progress = Progress(steps, steps * recipe.batch_size)
+    journal = Journal(out / runs.JOURNAL, steps * recipe.batch_size, leave_out=("val_loss",))
+    boards = [keras.callbacks.TensorBoard(out / "tensorboard")] if tensorboard else []
+    callbacks = [*warm_start, journal, progress, plateau, *boards, checkpoint]
+    with strategy.scope():
         done = checkpoint.restore(model)
     if done.finished or done.epochs >= recipe.epochs:
         log.info("%s is trained already: %d epochs", out, done.epochs)
@@ -129,22 +147,14 @@ def compile_model(model: keras.Model, recipe: Recipe) -> None:
     )
 
 
-def _callbacks(recipe: Recipe, out: Path, steps: int, tensorboard: bool):
-    plateau = PlateauDecay(
-        patience=recipe.plateau_patience,
-        factor=recipe.plateau_factor,
-        drops=recipe.plateau_drops,
-    )
-    images = steps * recipe.batch_size
-    progress = Progress(steps, images)
-    checkpoint = Checkpoint(out, stateful={"plateau": plateau})
-    callbacks = [Journal(out / runs.JOURNAL, images), progress, plateau]
-    if recipe.init_from:
-        layers = None if recipe.init_layers == "all" else WARM_START_LAYERS
-        callbacks.insert(0, WarmStart(recipe.init_from, layers))
-    if tensorboard:
-        callbacks.append(keras.callbacks.TensorBoard(out / "tensorboard"))
-    return [*callbacks, checkpoint], checkpoint, progress
+def _warm_start(recipe: Recipe, model: keras.Model, out: Path) -> list[WarmStart]:
+    """The callback, if there is to be one, found to fit."""
+    if not recipe.init_from or (out / LAST_WEIGHTS).exists():
+        return []
+    layers = None if recipe.init_layers == "all" else WARM_START_LAYERS
+    warm_start = WarmStart(recipe.init_from, layers)
+    warm_start.check(model)
+    return [warm_start]
 
 
 def _usable(splits: list[Split], recipe: Recipe, out: Path) -> list[Split]:
@@ -164,12 +174,23 @@ def _usable(splits: list[Split], recipe: Recipe, out: Path) -> list[Split]:
     return [split.without(bad[split.name]) for split in splits]
 
 
-def _statistics(recipe: Recipe, training: Split, out: Path) -> Statistics:
+def _given_statistics(recipe: Recipe, out: Path) -> Statistics | None:
+    """Those the run was begun with, ILSVRC's or a file's; None where they must be computed."""
+    same_recipe = (out / runs.STATISTICS).exists() and runs.is_run_of(out, recipe)
+    if same_recipe:
+        return Statistics.load(out / runs.STATISTICS)
     if recipe.statistics == "ilsvrc":
         return ILSVRC
-    if recipe.statistics != "training-set":
-        return Statistics.load(recipe.statistics)
-    if (out / runs.STATISTICS).exists():
-        return Statistics.load(out / runs.STATISTICS)
+    if recipe.statistics == "training-set":
+        return None
+    if not Path(recipe.statistics).is_file():
+        raise ValueError(
+            "statistics must be ilsvrc, training-set or the name of a JSON file that "
+            f"`vgg-keras statistics --out` wrote. Received: {recipe.statistics!r}"
+        )
+    return Statistics.load(recipe.statistics)
+
+
+def _computed_statistics(training: Split) -> Statistics:
     log.info("computing mean and colour components of %d training pictures", len(training))
     return compute_statistics(training)

@@ -243,6 +243,15 @@ class TestJournal:
         accuracy = model.evaluate(x, y, verbose=0)[1]
         assert entries[1]["val_top1_error"] == pytest.approx(100 * (1 - accuracy), abs=1e-3)
 
+    def test_entries_left_out_and_nan(self, tmp_path):
+        journal = Journal(tmp_path / "j.jsonl", 1, leave_out=("val_loss",))
+        journal.set_model(small_model())
+        journal.on_epoch_begin(0)
+        journal.on_epoch_end(0, {"loss": float("nan"), "val_loss": 1.0})
+        (entry,) = read_journal(tmp_path / "j.jsonl")
+        assert entry["loss"] is None
+        assert "val_loss" not in entry
+
     def test_an_epoch_run_again_replaces_its_line(self, tmp_path):
         journal = Journal(tmp_path / "j.jsonl", 1)
         journal.set_model(small_model())

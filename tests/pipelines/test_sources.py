@@ -63,6 +63,18 @@ def test_without_leaves_out_the_named(folder):
     assert fewer.names_of([0]) == split.names_of([1])
 
 
+def test_pictures_are_told_by_content_and_not_by_name(tmp_path, folder):
+    from pipelines.screening import find_bad_images
+
+    first = tmp_path / "data/train/blue/000.jpg"
+    first.rename(first.with_name("no suffix"))
+    (first.parent / "notes.txt").write_text("not a picture")
+    (first.parent / ".hidden").write_text("left alone")
+    split = open_source(folder)["train"]
+    assert len(split) == 25
+    assert find_bad_images(split) == [str(first.parent / "notes.txt")]
+
+
 class TestErrors:
     def test_unknown_kind(self):
         with pytest.raises(SourceError, match=r"shapes, folder:DIR or tfds.*Received: 'zip:x'"):
@@ -141,6 +153,22 @@ class TestShapes:
         assert sorted(shuffled) == list(range(len(split)))
         assert shuffled == [int(e["index"]) for e in split.shuffled(tf.constant(3, tf.int64))]
         assert shuffled != [int(e["index"]) for e in split.shuffled(tf.constant(4, tf.int64))]
+
+    def test_tfds_order_is_a_function_of_its_seed_alone(self, shapes_dir):
+        """Whatever TensorFlow's global seed is, in a graph, and for seeds beyond 31 bits."""
+        split = open_source("shapes", shapes_dir)["val"]
+
+        def orders(global_seed):
+            tf.random.set_seed(global_seed)
+            seeds = tf.data.Dataset.from_tensor_slices(
+                tf.constant([0, 2, 2**32, 2**31 - 1], tf.int64)
+            )
+            shuffled = seeds.flat_map(lambda s: split.shuffled(s).map(lambda e: e["index"]))
+            return np.reshape(list(shuffled.as_numpy_iterator()), (4, -1))
+
+        first, second = orders(0), orders(7)
+        np.testing.assert_array_equal(first, second)
+        assert len({tuple(order) for order in first}) == 4
 
     def test_tfds_split_without(self, shapes_dir):
         split = open_source("shapes", shapes_dir)["val"]

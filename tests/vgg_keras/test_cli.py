@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from tests.vgg_keras.test_nets import PARAMETERS
 from vgg_keras.cli import main
-from vgg_keras.recipes import Recipe
+from vgg_keras.recipes import RECIPES, Recipe
 
 
 def invoke(*arguments):
@@ -47,6 +47,22 @@ def test_every_field_of_the_recipe_is_a_flag():
     text = invoke("train", "--help").stdout
     for field in dataclasses.fields(Recipe):
         assert f"--{field.name.replace('_', '-')}" in text
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_flags_not_given_leave_the_recipe_as_it_is(name, monkeypatch):
+    import vgg_keras.training
+
+    received = []
+    monkeypatch.setattr(
+        vgg_keras.training, "train", lambda recipe, out, **_: received.append(recipe)
+    )
+    assert invoke("train", "--recipe", name, "--out", "x").exit_code == 0
+    assert received == [RECIPES[name]]
+    flags = ("--train-scale", 300, "--no-flip", "--net", "vgg19", "--width", 0.5)
+    assert invoke("train", "--recipe", name, "--out", "x", *flags).exit_code == 0
+    changes = {"train_scale": (300, 300), "flip": False, "net": "E", "width": 0.5}
+    assert received[1] == dataclasses.replace(RECIPES[name], **changes)
 
 
 @pytest.mark.parametrize("arguments", [("describe", "--crop-size", 50), ("describe", "--width", 0)])

@@ -16,6 +16,8 @@ import pytest
 
 from callbacks.journal import read_journal
 from tests.conftest import write_folder
+from vgg_keras.recipes import Recipe
+from vgg_keras.runs import RunError, claim, claim_classes, is_run_of
 
 TINY = ("--net", "A", "--width", "0.0625", "--crop-size", "32", "--train-scale", "32,40",
         "--batch-size", "8", "--initialisation", "glorot", "--learning-rate", "0.001",
@@ -60,7 +62,9 @@ def finished(data, tmp_path_factory):
 def test_killed_runs_end_with_the_same_weights_to_the_bit(data, finished, tmp_path):
     """Every other kill comes just after an epoch, among its writes or in the next one; the
     others come at any moment from the start of the process."""
-    out, rng = tmp_path / "killed", random.Random()
+    out, seed = tmp_path / "killed", random.randrange(2**32)
+    print("moments drawn with seed", seed)  # shown where the test fails
+    rng = random.Random(seed)
     arguments = command("train", *TINY, "--data", data, "--epochs", EPOCHS, "--out", out)
     for kill in range(KILLS):
         before = len(read_journal(out / "journal.jsonl"))
@@ -112,7 +116,6 @@ def test_evaluate_counts_every_image_once(data, finished, batch_size):
     assert result["images"] == 15
     best = min(e["val_top1_error"] for e in read_journal(finished / "journal.jsonl"))
     assert result["top1_error"] == pytest.approx(best, abs=1e-3)  # Q = 36 is that of validation
-    assert result["top5_error"] == 0.0
 
 
 def test_four_devices_and_one_give_the_same_losses(data, tmp_path):
@@ -122,7 +125,7 @@ def test_four_devices_and_one_give_the_same_losses(data, tmp_path):
             "--out", tmp_path / str(devices))  # fmt: skip
     one, four = (read_journal(tmp_path / str(n) / "journal.jsonl") for n in (1, 4))
     for a, b in zip(one, four, strict=True):
-        for key in ("loss", "cross_entropy", "val_loss", "val_cross_entropy", "val_top1_error"):
+        for key in ("loss", "cross_entropy", "val_cross_entropy", "val_top1_error"):
             assert b[key] == pytest.approx(a[key], rel=1e-5), key
     assert one[0]["loss"] > one[0]["cross_entropy"] + 1e-3  # decay is in the loss
     expected, got = (arrays(tmp_path / str(n) / "best.weights.h5") for n in (1, 4))
@@ -142,7 +145,75 @@ def test_warm_start_from_a_run(data, finished, tmp_path):
     assert not [l for l in lines if "oneDNN" in l or "cuda" in l.lower() or "WARNING" in l], lines
 
 
+def test_shapes_by_the_default_seed(shapes_dir, tmp_path):
+    run("train", *TINY, "--data", "shapes", "--data-dir", shapes_dir, "--batch-size", 800,
+        "--epochs", 1, "--train-scale", 32, "--out", tmp_path / "run")  # fmt: skip
+    (entry,) = read_journal(tmp_path / "run/journal.jsonl")
+    assert entry["val_top1_error"] <= 100
+    recipe = json.loads((tmp_path / "run/recipe.json").read_text())
+    assert (recipe["train_scale"], recipe["flip"], recipe["seed"]) == ([32, 32], True, 0)
+
+
+def test_a_full_disk_leaves_the_last_epoch_whole(data, tmp_path):
+    """A limit on the size of files, below that of the weights, stands for the full disk."""
+    out = tmp_path / "run"
+    run("train", *TINY, "--data", data, "--epochs", 1, "--out", out)
+    (out / "recipe.json").write_text(
+        (out / "recipe.json").read_text().replace('"epochs": 1', '"epochs": 3')
+    )
+    before = arrays(out / "last.weights.h5")
+    limited = "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)); "
+    limited += "sys.argv = ['vgg-keras', *sys.argv[1:]]; "
+    limited += "runpy.run_module('vgg_keras.cli', run_name='__main__')"
+    arguments = command("train", *TINY, "--data", data, "--epochs", 3, "--out", out)[3:]
+    done = subprocess.run([sys.executable, "-c", limited, *arguments],
+                          capture_output=True, text=True, timeout=280, check=False)  # fmt: skip
+    assert done.returncode == 1
+    assert ".weights.h5 could not be written, what was saved before is whole" in done.stderr
+    assert "Traceback" not in done.stderr
+    after = arrays(out / "last.weights.h5")
+    assert all(np.array_equal(after[key], before[key]) for key in before)
+
+
+class TestUnfinishedFolders:
+    """What a kill can leave before the first epoch has ended gives way."""
+
+    @pytest.mark.parametrize("left", [".recipe.json.tmp.json", "recipe.json"])
+    def test_the_same_and_another_recipe(self, left, tmp_path):
+        out = tmp_path / "run"
+        out.mkdir()
+        (out / left).write_text(Recipe(seed=1).to_json())
+        claim(out, Recipe(seed=2))
+        assert is_run_of(out, Recipe(seed=2))
+
+    def test_what_belonged_to_the_other_recipe_goes(self, tmp_path):
+        claim(tmp_path, Recipe(seed=1))
+        for name in ("statistics.json", "best.weights.h5", "journal.jsonl", "bad_images.json"):
+            (tmp_path / name).touch()
+        claim(tmp_path, Recipe(seed=2))
+        assert {p.name for p in tmp_path.iterdir()} == {"recipe.json", "environment.json"}
+
+    def test_a_run_with_an_epoch_does_not(self, tmp_path):
+        claim(tmp_path, Recipe(seed=1))
+        (tmp_path / "last.weights.h5").touch()
+        with pytest.raises(RunError, match="seed: 1 -> 2"):
+            claim(tmp_path, Recipe(seed=2))
+
+    def test_classes_that_changed(self, tmp_path):
+        claim_classes(tmp_path, ["a", "b"])
+        claim_classes(tmp_path, ["a", "b"])
+        with pytest.raises(RunError, match=r"not those that .* was begun with"):
+            claim_classes(tmp_path, ["a", "b", "c"])
+
+
 class TestRefused:
+    def test_statistics_that_are_not_there(self, data, tmp_path):
+        error = run("train", *TINY, "--data", data, "--statistics", "imagenet", "--out",
+                    tmp_path / "x", code=1)  # fmt: skip
+        assert "ilsvrc, training-set or the name of a JSON file" in error
+        assert not (tmp_path / "x").exists()
+
     def test_another_recipe(self, data, finished):
         error = run("train", *TINY, "--data", data, "--epochs", 7, "--out", finished, code=1)
         assert f"holds a run of another recipe (epochs: {EPOCHS} -> 7)" in error
