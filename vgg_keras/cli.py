@@ -236,7 +236,7 @@ class _Lines(logging.Handler):
 @contextlib.contextmanager
 def _errors_for_people(verbose: bool) -> Iterator[None]:
     """An expected error becomes one line and exit code 1; anything else keeps its traceback."""
-    logging.basicConfig(level=logging.WARNING, handlers=[_Lines()])
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[_Lines()])
     for name in ("vgg_keras", "pipelines", "callbacks", "saved_models"):
         logging.getLogger(name).setLevel(logging.INFO)
     try:

@@ -28,6 +28,7 @@ _SHALLOW = dataclasses.replace(
     train_scale=(64, 96),
     batch_size=32,
     epochs=16,
+    plateau_patience=4,
     precision="mixed_bfloat16",
 )
 _SHEET = 18
