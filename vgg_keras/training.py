@@ -57,7 +57,7 @@ def train(
     """
     out = Path(out)
     if tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise ValueError("Event files need TensorBoard: pip install 'vgg_keras[tensorboard]'")
+        raise ValueError("Event files need TensorBoard: pip install tensorboard")
     strategy = make_strategy(devices)  # first: TFDS may start TensorFlow, which fixes the devices
     check_divisible(recipe.batch_size, strategy.num_replicas_in_sync)
     source = open_source(recipe.data, data_dir)

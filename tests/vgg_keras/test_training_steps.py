@@ -161,7 +161,7 @@ def test_twenty_steps_equal_pytorch():
         loss = torch.nn.functional.cross_entropy(
             forward(torch.tensor(x).permute(0, 3, 1, 2)), torch.tensor(y)
         )
-        penalty = DECAY / 2 * sum(float((k**2).sum()) for k in kernels)
+        penalty = DECAY / 2 * sum(float((k.detach() ** 2).sum()) for k in kernels)
         loss.backward()
         optimizer.step()
         model.reset_metrics()
