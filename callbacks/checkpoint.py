@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -91,7 +92,7 @@ class Checkpoint(keras.callbacks.Callback):
         value = float((logs or {})[self.monitor])
         if self.best is None or value > self.best:
             self.best = value
-            with _writing(self.folder / BEST_WEIGHTS) as path:
+            with _writing(self.folder / BEST_WEIGHTS, self.model.variables) as path:
                 # The same layers without the optimizer, whose state would double the file.
                 keras.Model(self.model.inputs, self.model.outputs).save_weights(path)
         state = {
@@ -101,16 +102,18 @@ class Checkpoint(keras.callbacks.Callback):
             "seeds": [keras.ops.convert_to_numpy(v).tolist() for v in _seed_states(self.model)],
             "callbacks": {name: c.get_state() for name, c in self.stateful.items()},
         }
-        with _writing(self.folder / LAST_WEIGHTS) as path:
+        everything = self.model.variables + self.model.optimizer.variables
+        with _writing(self.folder / LAST_WEIGHTS, everything) as path:
             self.model.save_weights(path)
             with h5py.File(path, "a") as file:
                 file.attrs[_ATTRIBUTE] = json.dumps(state)
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[Path]:
+def _writing(path: Path, variables: Sequence) -> Iterator[Path]:
+    bytes_needed = sum(4 * math.prod(v.shape) for v in variables) + 2**18
     try:
-        with aside(path) as temporary:
+        with aside(path, bytes_needed) as temporary:
             yield temporary
     except (OSError, RuntimeError) as error:  # HDF5 raises the latter on a full disk
         raise OSError(

@@ -9,23 +9,41 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def aside(path: str | os.PathLike) -> Iterator[Path]:
+def aside(path: str | os.PathLike, size: int = 0) -> Iterator[Path]:
     """Gives a path beside `path` to write to; moves it into place when the block ends well.
 
     The temporary name keeps the suffix, which some writers go by. After an error, a full disk
     say, the temporary file is removed and `path` is as it was; what a kill leaves behind is
     overwritten by the next write.
+
+    Args:
+        path: where the file is to be.
+        size: bytes that must be free before anything is written, for writers that do not
+            survive a full disk (HDF5 can crash the process).
+
+    Raises:
+        OSError: there is no room, or writing fails.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp{''.join(path.suffixes)}")
     try:
+        if size:
+            _find_room(temporary, size)
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _find_room(path: Path, size: int) -> None:
+    """Reserves `size` bytes, which quotas and limits can refuse too, and gives them back."""
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+            file.truncate(0)
 
 
 def write_aside(path: str | os.PathLike, text: str) -> None:
