@@ -17,10 +17,6 @@ import tensorflow as tf
 
 TRAIN, VALIDATION = "train", "val"
 
-# TFDS gives examples in the order of its files, so they are shuffled through a buffer. TFDS
-# shuffles once when it writes; sets no larger than this are shuffled in full at every epoch.
-_SHUFFLE_BUFFER = 16_384
-
 
 class SourceError(ValueError):
     """The data are not there or not in a form that can be used. The message says what to do."""

@@ -12,7 +12,11 @@ from collections.abc import Sequence
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from pipelines.sources import _SHUFFLE_BUFFER, TRAIN, VALIDATION, Source, SourceError, Split
+from pipelines.sources import TRAIN, VALIDATION, Source, SourceError, Split
+
+# TFDS gives examples in the order of its files, so they are shuffled through a buffer. TFDS
+# shuffles once when it writes; sets no larger than this are shuffled in full at every epoch.
+_SHUFFLE_BUFFER = 16_384
 
 # Splits that people validate on; the first that a data set has is called `val`.
 _VALIDATION_NAMES = (VALIDATION, "validation", "test")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 import time
 from pathlib import Path
@@ -102,6 +101,6 @@ def _sheet(run: Run, split, out: Path) -> None:
         batch_size=_SHEET,
         mean=(0.0, 0.0, 0.0),
     )
-    (images, _) = next(itertools.islice(crops, 1))
+    images, _ = next(iter(crops))
     title = f"net {run.recipe.net}: central crops with the three most probable classes"
     prediction_sheet(images[:, 0].numpy(), posteriors, labels, run.class_names, out, title)
