@@ -67,7 +67,7 @@ class Progress(keras.callbacks.Callback):
         rate = self.images_per_epoch / max(now - self._epoch_started, 1e-9)
         self.console.print(
             f"epoch {epoch + 1}/{epochs}  {_brief(errors)}  {rate:.0f} images/s  "
-            f"left {_clock(left)}",
+            f"left {clock(left)}",
             highlight=False,
             soft_wrap=True,
         )
@@ -92,7 +92,8 @@ def _brief(entry: Mapping[str, float]) -> str:
     return "  ".join(text.format(entry[key]) for key, text in wanted.items() if key in entry)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A duration as minutes:seconds, or hours:minutes:seconds."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,57 +1,163 @@
-"""Streams for scoring: every picture once, in order."""
+"""Streams for scoring: every picture once.
+
+Elements are *views* of pictures, float32 RGB in 0..255 `(B, V, H, W, 3)`, with the pictures' places
+in the split: one view of the whole picture, or the crops of a regular grid.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
-from pipelines.images import add_to_pixels, window
+from pipelines.images import (
+    add_to_pixels,
+    decode,
+    rescale,
+    rescaled_size,
+    upright_size,
+    window,
+    window_origin,
+)
 from pipelines.sources import Split
 
+_SIDES = 2**31  # height and width of a rescaled picture as one key
 
-def centre_crops(
+
+def whole_images(
     split: Split,
     *,
-    crop_size: int,
-    test_scales: Sequence[int],
-    batch_size: int,
-    mean: Sequence[float],
+    test_scale: int,
+    batch_pixels: int,
+    wanted: np.ndarray | None = None,
+    skip_unreadable: bool = False,
 ) -> tf.data.Dataset:
-    """The central crop of every picture at each test scale.
+    """Whole pictures, rescaled to a smaller side of `test_scale`, in batches of one shape.
+
+    Pictures wait, encoded, until there are enough of their shape, so no pixel is padding.
 
     Args:
         split: pictures.
-        crop_size: side of the crops.
-        test_scales: the paper's Q, smaller sides of the rescaled picture.
-        batch_size: pictures a batch; the last one may be smaller.
-        mean: RGB, to subtract.
+        test_scale: the paper's Q.
+        batch_pixels: pixels a batch at most, but one picture at least.
+        wanted: bool `(len(split),)`, which pictures to give; all by default.
+        skip_unreadable: leave out pictures that cannot be read, in place of raising.
 
     Returns:
-        A data set of (float32 `(B, len(test_scales), crop_size, crop_size, 3)`, int64 `(B,)`).
-
-    Raises:
-        ValueError: a scale below the crop size.
+        A data set of (int64 `(B,)`, float32 `(B, 1, H, W, 3)`), in no order to rely on.
     """
-    for scale in test_scales:
-        if scale < crop_size:
-            raise ValueError(
-                f"A test scale must be at least the crop size, {crop_size}. Received: {scale}"
-            )
-    minus_mean = -tf.constant(mean, tf.float32)
 
-    def crops(example):
-        encoded = split.read(example)
-        centre = tf.constant([0.5, 0.5])
-        views = [window(encoded, q, crop_size, centre, False) for q in test_scales]
-        return tf.stack([add_to_pixels(v, minus_mean) for v in views]), example["label"]
+    def measured(index, encoded):
+        height, width = tf.unstack(
+            tf.cast(rescaled_size(upright_size(encoded), test_scale), tf.int64)
+        )
+        return height * _SIDES + width, index, encoded
 
+    def batch_size(shape):
+        return tf.maximum(batch_pixels // ((shape // _SIDES) * (shape % _SIDES)), 1)
+
+    def load(_, index, encoded):
+        return index, rescale(decode(encoded), test_scale)[None]
+
+    def batch_of_a_shape(shape, pictures):
+        loaded = pictures.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+        return _readable(loaded, skip_unreadable).batch(batch_size(shape))
+
+    pictures = _encoded(split, wanted).map(measured, num_parallel_calls=tf.data.AUTOTUNE)
     return (
-        split.in_order()
-        .map(crops, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .batch(batch_size)
+        _readable(pictures, skip_unreadable)
+        .group_by_window(lambda shape, *_: shape, batch_of_a_shape, window_size_func=batch_size)
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def grid_crops(
+    split: Split,
+    *,
+    test_scale: int,
+    crop_size: int,
+    grid: int,
+    batch_size: int,
+    wanted: np.ndarray | None = None,
+    skip_unreadable: bool = False,
+) -> tf.data.Dataset:
+    """The crops of a regular grid over every rescaled picture.
+
+    A grid of 1 is the central crop. In a larger one the first and last crops of each direction
+    touch the picture's borders.
+
+    Args:
+        crop_size: side of the crops.
+        grid: crops in each direction, the paper's 5.
+        batch_size: pictures a batch; the last one may be smaller.
+        split, test_scale, wanted, skip_unreadable: as for `whole_images`.
+
+    Returns:
+        A data set of (int64 `(B,)`, float32 `(B, grid**2, crop_size, crop_size, 3)`), in order.
+
+    Raises:
+        ValueError: the scale is below the crop size.
+    """
+    check_test_scale(test_scale, crop_size)
+
+    def load(index, encoded):
+        image = rescale(decode(encoded), test_scale)
+        rows, columns = tf.unstack(grid_origins(tf.shape(image)[:2], crop_size, grid))
+        crops = [
+            image[rows[i] : rows[i] + crop_size, columns[j] : columns[j] + crop_size]
+            for i in range(grid)
+            for j in range(grid)
+        ]
+        return index, tf.ensure_shape(tf.stack(crops), (grid**2, crop_size, crop_size, 3))
+
+    loaded = _encoded(split, wanted).map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    return _readable(loaded, skip_unreadable).batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def grid_origins(size: tf.Tensor, crop_size: int, grid: int) -> tf.Tensor:
+    """First rows and first columns of a grid of crops, int32 `(2, grid)`.
+
+    Args:
+        size: `[height, width]` of the rescaled picture.
+        crop_size: side of the crops.
+        grid: crops in each direction.
+    """
+    shares = [0.5] if grid == 1 else [i / (grid - 1) for i in range(grid)]
+    scale = tf.reduce_min(size)  # of a picture that is rescaled already
+    return tf.stack([window_origin(size, scale, crop_size, s) for s in shares], axis=1)
+
+
+def read_pictures(split: Split, places: Sequence[int]) -> dict[int, np.ndarray]:
+    """The pictures at some places of a split: uint8 `(H, W, 3)`, upright, by place."""
+    wanted = np.zeros(len(split), bool)
+    wanted[list(places)] = True
+    encoded = _encoded(split, wanted).as_numpy_iterator()
+    return {int(place): decode(image_bytes).numpy() for place, image_bytes in encoded}
+
+
+def check_test_scale(test_scale: int, crop_size: int) -> None:
+    """Raises ValueError for a scale at which pictures are smaller than the crop."""
+    if test_scale < crop_size:
+        raise ValueError(
+            f"A test scale must be at least the crop size, {crop_size}. Received: {test_scale}"
+        )
+
+
+def _encoded(split: Split, wanted: np.ndarray | None) -> tf.data.Dataset:
+    """(place, encoded bytes) of the wanted pictures, in order."""
+    examples = split.in_order()
+    if wanted is not None:
+        is_wanted = tf.constant(wanted)
+        examples = examples.filter(lambda example: is_wanted[example["index"]])
+    return examples.map(
+        lambda example: (example["index"], split.read(example)),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+
+
+def _readable(dataset: tf.data.Dataset, skip_unreadable: bool) -> tf.data.Dataset:
+    return dataset.ignore_errors() if skip_unreadable else dataset
 
 
 def validation_stream(
@@ -70,15 +176,22 @@ def validation_stream(
     Returns:
         A data set of (float32 `(batch_size, crop_size, crop_size, 3)`, int64 `(batch_size,)`,
         float32 weights `(batch_size,)`, 1 for a picture and 0 for filling).
+
+    Raises:
+        ValueError: the scale is below the crop size.
     """
-    crops = centre_crops(
-        split, crop_size=crop_size, test_scales=(test_scale,), batch_size=batch_size, mean=mean
-    )
+    check_test_scale(test_scale, crop_size)
+    minus_mean = -tf.constant(mean, tf.float32)
+
+    def central_crop(example):
+        centre = tf.constant([0.5, 0.5])
+        crop = window(split.read(example), test_scale, crop_size, centre, False)
+        return add_to_pixels(crop, minus_mean), example["label"]
 
     def fill(images, labels):
         count = tf.shape(labels)[0]
         missing = batch_size - count
-        images = tf.pad(images[:, 0], [[0, missing], [0, 0], [0, 0], [0, 0]])
+        images = tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])
         weights = tf.pad(tf.ones(count), [[0, missing]])
         labels = tf.pad(labels, [[0, missing]])
         shape = (batch_size, crop_size, crop_size, 3)
@@ -88,4 +201,10 @@ def validation_stream(
             tf.ensure_shape(weights, shape[:1]),
         )
 
-    return crops.map(fill, num_parallel_calls=tf.data.AUTOTUNE)
+    return (
+        split.in_order()
+        .map(central_crop, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .batch(batch_size)
+        .map(fill, num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(tf.data.AUTOTUNE)
+    )

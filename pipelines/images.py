@@ -34,6 +34,20 @@ def decode(image_bytes: tf.Tensor) -> tf.Tensor:
     return tf.cond(mirrored, lambda: tf.reverse(image, (1,)), lambda: image)
 
 
+def upright_size(image_bytes: tf.Tensor) -> tf.Tensor:
+    """`[height, width]` of what `decode` gives, int32; of a JPEG its header alone is read.
+
+    Raises:
+        tf.errors.InvalidArgumentError: no picture.
+    """
+
+    def of_jpeg():
+        size = tf.io.extract_jpeg_shape(image_bytes)[:2]
+        return tf.cond(_orientation(image_bytes) >= 5, lambda: size[::-1], lambda: size)
+
+    return tf.cond(tf.io.is_jpeg(image_bytes), of_jpeg, lambda: tf.shape(decode(image_bytes))[:2])
+
+
 def rescaled_size(size: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
     """The size after isotropic rescaling, int32 `(2,)`: smaller side `scale`, other rounded."""
     size = tf.cast(size, tf.float32)

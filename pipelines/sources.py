@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,11 @@ class Split(abc.ABC):
         """Encoded bytes of the example's picture; called inside `Dataset.map`."""
 
     @abc.abstractmethod
-    def names_of(self, indices: Sequence[int]) -> list[str]:
+    def all_labels(self) -> np.ndarray:
+        """Labels of all pictures in order, int64 `(len(self),)`."""
+
+    @abc.abstractmethod
+    def names_of(self, indices: Iterable[int]) -> list[str]:
         """Names of the pictures at these places: paths or TFDS ids."""
 
     @abc.abstractmethod
@@ -131,6 +135,9 @@ class FolderSplit(Split):
 
     def read(self, example):
         return tf.io.read_file(example["path"])
+
+    def all_labels(self):
+        return self.labels
 
     def names_of(self, indices):
         return [str(self.paths[i]) for i in indices]

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
@@ -76,18 +77,25 @@ class TfdsSplit(Split):
         return example["image"]
 
     @functools.cached_property
-    def _ids(self) -> list[str]:
-        ids = [e["tfds_id"].decode() for e in self._all().as_numpy_iterator()]
-        return [name for i, name in enumerate(ids) if i not in set(self.left_out)]
+    def _index(self) -> tuple[list[str], np.ndarray]:
+        """TFDS ids and labels in order; one pass over the records."""
+        pairs = self._all().map(lambda e: (e["tfds_id"], tf.cast(e[self.label_key], tf.int64)))
+        left_out = set(self.left_out)
+        kept = [pair for i, pair in enumerate(pairs.as_numpy_iterator()) if i not in left_out]
+        return [name.decode() for name, _ in kept], np.array([label for _, label in kept], np.int64)
+
+    def all_labels(self):
+        return self._index[1]
 
     def names_of(self, indices):
-        return [self._ids[i] for i in indices] if len(indices) else []
+        places = list(indices)
+        return [self._index[0][i] for i in places] if places else []
 
     def without(self, names):
         if not names:
             return self
         whole = dataclasses.replace(self, left_out=())
-        places = {name: i for i, name in enumerate(whole._ids)}
+        places = {name: i for i, name in enumerate(whole._index[0])}
         left_out = {*self.left_out, *(places[name] for name in names)}
         return dataclasses.replace(self, left_out=tuple(sorted(left_out)))
 

@@ -1,23 +1,25 @@
-"""`vgg-keras demo`: the paper's way of training a deep net, in a few minutes on drawn shapes."""
+"""`vgg-keras demo`: the paper from training to its tables, in a few minutes on drawn shapes."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.evaluation import centre_crops
-from pipelines.sources import VALIDATION, open_source
-from vgg_keras import runs
-from vgg_keras.evaluation.centre import centre_posteriors, evaluate_centre
+from pipelines.evaluation import read_pictures
+from pipelines.sources import VALIDATION, Source, open_source
+from vgg_keras.evaluation.evaluate import evaluate
+from vgg_keras.evaluation.predictions import Predictions, fuse
 from vgg_keras.nets import get_net
 from vgg_keras.recipes import RECIPES
-from vgg_keras.report.figures import learning_curves, prediction_sheet
-from vgg_keras.runs import Run, load_run
+from vgg_keras.report.figures import learning_curves, prediction_sheet, save
+from vgg_keras.report.page import write_report
+from vgg_keras.runs import JOURNAL, load_run
 from vgg_keras.training import train
 
 _SHALLOW = dataclasses.replace(
@@ -30,11 +32,12 @@ _SHALLOW = dataclasses.replace(
     plateau_patience=4,
     precision="mixed_bfloat16",
 )
+_PROTOCOLS = ("centre", "dense", "multi-crop+dense")
 _SHEET = 18
 
 
 def run_demo(out: str | os.PathLike, data_dir: str | os.PathLike | None = None) -> None:
-    """Trains net A, warm-starts net D from it, scores both, draws curves and a sheet.
+    """Trains net A, warm-starts net D from it, scores both and their fusion, writes the report.
 
     Args:
         out: folder for everything; a second call goes on where the first was interrupted.
@@ -49,39 +52,19 @@ def run_demo(out: str | os.PathLike, data_dir: str | os.PathLike | None = None) 
     console.rule("net D, started from net A (§3.1)")
     recipe = dataclasses.replace(_SHALLOW, net="D", init_from=str(shallow))
     train(recipe, deep, data_dir=data_dir)
-
+    console.rule("scoring on the validation split (§3.2)")
     source = open_source(_SHALLOW.data, data_dir)
-    table = Table(title="central crop, validation split")
-    columns = (
-        "net",
-        "weight layers",
-        "images",
-        "top-1 error",
-        "top-5 error",
-        "better than chance by",
-    )
-    for column in columns:
-        table.add_column(column, justify="right")
-    chance = 100 * (1 - 1 / len(source.class_names))
-    for path in (shallow, deep):
-        run = load_run(path)
-        result = evaluate_centre(run, source[VALIDATION], source.class_names)
-        table.add_row(
-            run.recipe.net,
-            str(get_net(run.recipe.net).weight_layers),
-            str(result["images"]),
-            f"{result['top1_error']:.1f} %",
-            f"{result['top5_error']:.1f} %",
-            f"{chance - result['top1_error']:.1f} points of {chance:.0f}",
-        )
-    learning_curves(
-        {"A": shallow / runs.JOURNAL, "D, from A": deep / runs.JOURNAL}, out / "learning_curves.png"
-    )
-    _sheet(run, source[VALIDATION], out / "predictions.png")
-    console.print(table)
+    scored = dict(_score((shallow, deep), source, out / "results"))
+
+    page = write_report(out / "results", out / "report", data_dir=data_dir)
+    curves, sheet = out / "learning_curves.png", out / "predictions.png"
+    save(learning_curves({"A": shallow / JOURNAL, "D, from A": deep / JOURNAL}), curves)
+    _save_sheet(scored["d-dense"], source, sheet)
+    console.print(_table(scored, 100 * (1 - 1 / len(source.class_names))))
     files = {
-        "learning curves": out / "learning_curves.png",
-        "example predictions": out / "predictions.png",
+        "report": page,
+        "learning curves": curves,
+        "example predictions": sheet,
         "net A": shallow,
         "net D": deep,
     }
@@ -90,17 +73,54 @@ def run_demo(out: str | os.PathLike, data_dir: str | os.PathLike | None = None) 
     console.print(f"{time.monotonic() - started:.0f} s in all", highlight=False)
 
 
-def _sheet(run: Run, split, out: Path) -> None:
+def _score(paths: tuple[Path, ...], source: Source, out: Path) -> Iterator[tuple[str, Predictions]]:
+    """Each run under each protocol, and the fusion under the last one; all kept in `out`."""
+    for path in paths:
+        run = load_run(path)
+        for protocol in _PROTOCOLS:
+            one = evaluate(run, source, protocol=protocol, keep=path / "evaluation")
+            yield _keep(f"{path.name}-{protocol}", one, out)
+    last = [Predictions.load(out / f"{path.name}-{_PROTOCOLS[-1]}.parquet") for path in paths]
+    yield _keep("fusion", fuse(last), out)
+
+
+def _keep(name: str, predictions: Predictions, out: Path) -> tuple[str, Predictions]:
+    predictions.save(out / f"{name}.parquet")
+    return name, predictions
+
+
+def _table(scored: dict[str, Predictions], chance: float) -> Table:
+    table = Table(title="validation split")
+    for column in ("net", "weight layers", "protocol"):
+        table.add_column(column)
+    for column in ("images", "top-1 error", "top-5 error", "better than chance by"):
+        table.add_column(column, justify="right")
+    for predictions in scored.values():
+        result = predictions.result()
+        nets = [member["net"] for member in result.get("members", [result])]
+        table.add_row(
+            " + ".join(nets),
+            " + ".join(str(get_net(net).weight_layers) for net in nets),
+            result["protocol"].replace("+", " & "),
+            str(result["images"]),
+            f"{result['top1_error']:.1f} %",
+            f"{result['top5_error']:.1f} %",
+            f"{chance - result['top1_error']:.1f} points of {chance:.0f}",
+        )
+    return table
+
+
+def _save_sheet(predictions: Predictions, source: Source, out: Path) -> None:
     """Predictions of the first pictures of the split."""
-    scales = (run.recipe.validation_scale,)
-    posteriors, labels = next(centre_posteriors(run, split, scales, _SHEET))
-    crops = centre_crops(
-        split,
-        crop_size=run.recipe.crop_size,
-        test_scales=scales,
-        batch_size=_SHEET,
-        mean=(0.0, 0.0, 0.0),
+    images = read_pictures(source[VALIDATION], range(_SHEET))
+    title = "net D, dense: the three most probable classes"
+    save(
+        prediction_sheet(
+            [images[i] for i in range(_SHEET)],
+            predictions.posteriors[:_SHEET],
+            predictions.labels[:_SHEET],
+            predictions.class_names,
+            title,
+        ),
+        out,
     )
-    images, _ = next(iter(crops))
-    title = f"net {run.recipe.net}: central crops with the three most probable classes"
-    prediction_sheet(images[:, 0].numpy(), posteriors, labels, run.class_names, out, title)

@@ -18,6 +18,9 @@ INITIALISATIONS: dict[str, float | None] = {
     "glorot": None,  # Glorot & Bengio 2010, which §3.1 found to need no pre-training
 }
 
+# Padding that rounds so: "same" adds, on an odd side, one row that no maximum can come from.
+POOL_ROUNDINGS = {"down": "valid", "up": "same"}
+
 
 def vgg(
     net: str,
@@ -29,6 +32,7 @@ def vgg(
     weight_decay: float = 5e-4,
     dropout: float = 0.5,
     lrn: str = "krizhevsky",
+    pool_rounding: str = "down",
     classifier_activation: str | None = "softmax",
     seed: int = 0,
 ) -> keras.Model:
@@ -51,6 +55,8 @@ def vgg(
             every kernel: an L2 penalty of lambda / 2. Biases are free.
         dropout: rate on both hidden FC layers.
         lrn: constants of net A-LRN, "krizhevsky" or "caffe".
+        pool_rounding: "down", or "up" as Caffe's pooling rounds an odd side. It makes no
+            difference on crops, nor on any sides that 32 divides.
         classifier_activation: "softmax", or None for scores (logits).
         seed: of the initialisation and of dropout.
 
@@ -66,6 +72,10 @@ def vgg(
     full_size = {l.name: l for l in weight_layers(table)}
     if lrn not in LRN_PRESETS:
         raise ValueError(f"lrn must be one of {', '.join(LRN_PRESETS)}. Received: {lrn!r}")
+    if pool_rounding not in POOL_ROUNDINGS:
+        raise ValueError(
+            f"pool_rounding must be one of {', '.join(POOL_ROUNDINGS)}. Received: {pool_rounding!r}"
+        )
     kernels = _kernel_arguments(layers, full_size, initialisation, weight_decay, seed)
 
     inputs = x = keras.Input((None, None, 3), name="image")
@@ -83,7 +93,9 @@ def vgg(
             if table.lrn and (i, j) == (1, 1):
                 constants = asdict(LRN_PRESETS[lrn])
                 x = LocalResponseNormalisation(**constants, name="block1_lrn")(x)
-        x = keras.layers.MaxPooling2D(2, 2, name=f"block{i}_pool")(x)
+        x = keras.layers.MaxPooling2D(
+            2, 2, padding=POOL_ROUNDINGS[pool_rounding], name=f"block{i}_pool"
+        )(x)
     for k, name in enumerate(("fc1", "fc2"), 1):
         layer = layers[name]
         x = SlidingDense(

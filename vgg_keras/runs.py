@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import platform
@@ -38,6 +39,7 @@ class Run(NamedTuple):
     statistics: Statistics
     class_names: tuple[str, ...]
     model: keras.Model
+    pool_rounding: str = "down"
 
 
 def claim(path: Path, recipe: Recipe) -> None:
@@ -90,7 +92,7 @@ def claim_classes(path: Path, class_names: Sequence[str]) -> None:
         )
 
 
-def build_model(recipe: Recipe, num_classes: int) -> keras.Model:
+def build_model(recipe: Recipe, num_classes: int, pool_rounding: str = "down") -> keras.Model:
     """The recipe's net with scores (logits) as output, in the recipe's precision."""
     with _dtype_policy(recipe.precision):
         return vgg(
@@ -102,13 +104,21 @@ def build_model(recipe: Recipe, num_classes: int) -> keras.Model:
             weight_decay=recipe.weight_decay,
             dropout=recipe.dropout,
             lrn=recipe.lrn,
+            pool_rounding=pool_rounding,
             classifier_activation=None,
             seed=recipe.seed,
         )
 
 
-def load_run(path: str | os.PathLike) -> Run:
+def load_run(
+    path: str | os.PathLike, *, precision: str | None = None, pool_rounding: str = "down"
+) -> Run:
     """Reads a run with its best weights.
+
+    Args:
+        path: run folder.
+        precision: Keras dtype policy to compute in; by default that of training.
+        pool_rounding: see `vgg`.
 
     Raises:
         RunError: the folder is no run, or has no weights yet.
@@ -120,13 +130,47 @@ def load_run(path: str | os.PathLike) -> Run:
         if not (path / name).is_file():
             raise RunError(f"{path} holds no {name}: its first epoch has not ended.")
     recipe = _read_recipe(path / RECIPE)
+    recipe = dataclasses.replace(recipe, precision=precision or recipe.precision)
     class_names = tuple(json.loads((path / CLASSES).read_text()))
-    model = build_model(recipe, len(class_names))
+    model = build_model(recipe, len(class_names), pool_rounding)
+    _load_weights(model, path / BEST_WEIGHTS)
+    statistics = Statistics.load(path / STATISTICS)
+    return Run(path, recipe, statistics, class_names, model, pool_rounding)
+
+
+def load_weights_file(
+    path: str | os.PathLike,
+    recipe: Recipe,
+    class_names: Sequence[str],
+    statistics: Statistics,
+    *,
+    pool_rounding: str = "down",
+) -> Run:
+    """A `.weights.h5` file that is not in a run folder, as a run.
+
+    Args:
+        path: weights file.
+        recipe: says the net, its crop size, width and precision, and the scale it was trained at.
+        class_names: of the net's outputs, in order.
+        statistics: the mean that its input is to be free of.
+        pool_rounding: see `vgg`.
+
+    Raises:
+        RunError: no such file, or weights of another net.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RunError(f"There is no weights file {path}.")
+    model = build_model(recipe, len(class_names), pool_rounding)
+    _load_weights(model, path)
+    return Run(path, recipe, statistics, tuple(class_names), model, pool_rounding)
+
+
+def _load_weights(model: keras.Model, file: Path) -> None:
     try:
-        model.load_weights(path / BEST_WEIGHTS)
+        model.load_weights(file)
     except (OSError, KeyError, ValueError) as error:
-        raise RunError(f"{path / BEST_WEIGHTS} cannot be read: {error}") from error
-    return Run(path, recipe, Statistics.load(path / STATISTICS), class_names, model)
+        raise RunError(f"{file} cannot be read as weights of net {model.name}: {error}") from error
 
 
 def _read_recipe(file: Path) -> Recipe:

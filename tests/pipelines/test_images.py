@@ -141,6 +141,7 @@ class TestKinds:
         assert order + (b"*\0" if order == b"II" else b"\0*") in encoded
         upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))))
         self.close_to(encoded, upright, 1.5)  # another JPEG library
+        assert images.upright_size(encoded).numpy().tolist() == list(upright.shape[:2])
 
     @pytest.mark.parametrize("value", [0, 9, 65535])
     def test_exif_with_an_orientation_that_does_not_exist(self, value):

@@ -30,6 +30,7 @@ def test_read_gives_the_files_bytes(tmp_path, folder):
     first = next(iter(split.in_order().map(split.read)))
     assert first.numpy() == (tmp_path / "data/train/blue/000.jpg").read_bytes()
     assert split.names_of([0]) == [str(tmp_path / "data/train/blue/000.jpg")]
+    assert split.all_labels().tolist() == [int(e["label"]) for e in split.in_order()]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**40])
@@ -176,5 +177,6 @@ class TestShapes:
         fewer = split.without(names)
         assert len(fewer) == len(split) - 2
         assert fewer.names_of([0, 1]) == split.names_of([1, 3])
+        assert fewer.all_labels().tolist() == [int(e["label"]) for e in fewer.in_order()]
         assert [int(e["index"]) for e in fewer.in_order()] == list(range(len(fewer)))
         assert len(fewer.without(fewer.names_of([0]))) == len(split) - 3

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from pipelines import images
-from pipelines.evaluation import centre_crops, validation_stream
+from pipelines.evaluation import grid_crops, read_pictures, validation_stream, whole_images
 from pipelines.sources import FolderSplit, open_source
 from pipelines.statistics import ILSVRC, Statistics, compute_statistics
 from pipelines.training import steps_per_epoch, training_stream
@@ -133,15 +133,49 @@ class TestEvaluation:
     @pytest.mark.parametrize("batch_size", [1, 5, 12, 100])
     def test_every_picture_once_in_order_at_any_batch_size(self, folder, batch_size):
         split = open_source(folder)["val"]
-        arguments = {"crop_size": 32, "test_scales": (32, 40), "mean": (0, 0, 0)}
-        batches = list(centre_crops(split, batch_size=batch_size, **arguments))
-        crops = np.concatenate([c for c, _ in batches])
-        assert np.concatenate([y for _, y in batches]).tolist() == [0] * 4 + [1] * 4 + [2] * 4
-        assert crops.shape == (12, 2, 32, 32, 3)
+        batches = list(
+            grid_crops(split, test_scale=40, crop_size=32, grid=1, batch_size=batch_size)
+        )
+        assert np.concatenate([i for i, _ in batches]).tolist() == list(range(12))
+        crops = np.concatenate([c for _, c in batches])
+        assert crops.shape == (12, 1, 32, 32, 3)
         encoded = Path(split.paths[7]).read_bytes()
         whole = images.rescale(images.decode(encoded), 40).numpy()
         top, left = ((np.array(whole.shape[:2]) - 32 + 1) / 2).astype(int)
-        np.testing.assert_allclose(crops[7, 1], whole[top : top + 32, left : left + 32], atol=0.1)
+        np.testing.assert_array_equal(crops[7, 0], whole[top : top + 32, left : left + 32])
+
+    def test_whole_pictures_are_grouped_by_shape(self, tmp_path):
+        """More than batches of one, no shape mixed, none lost; files of all kinds."""
+        rng = np.random.default_rng(0)
+        kinds = [("JPEG", 40, 60), ("PNG", 60, 40), ("JPEG", 80, 120), ("JPEG", 60, 40)] * 3
+        paths = [str(tmp_path / f"{i}") for i in range(len(kinds))]
+        for path, (kind, height, width) in zip(paths, kinds, strict=True):
+            Path(path).write_bytes(encode(photo(rng, height, width), kind))
+        split = FolderSplit("val", np.array(paths), np.zeros(len(paths), np.int64))
+        batches = list(whole_images(split, test_scale=40, batch_pixels=4 * 40 * 60))
+        assert sorted(len(i) for i, _ in batches) == [2, 2, 4, 4]
+        assert sorted(np.concatenate([i for i, _ in batches])) == list(range(12))
+        for places, views in batches:
+            for i, view in zip(places.numpy(), views.numpy(), strict=True):
+                whole = images.rescale(images.decode(Path(paths[i]).read_bytes()), 40)
+                np.testing.assert_array_equal(view[0], whole)
+
+    def test_only_the_wanted_pictures(self, folder):
+        split = open_source(folder)["val"]
+        wanted = np.arange(12) % 3 == 1
+        for stream in (
+            whole_images(split, test_scale=40, batch_pixels=9999, wanted=wanted),
+            grid_crops(split, test_scale=40, crop_size=32, grid=5, batch_size=3, wanted=wanted),
+        ):
+            assert sorted(np.concatenate([i for i, _ in stream])) == [1, 4, 7, 10]
+
+    def test_pictures_at_places(self, folder):
+        split = open_source(folder)["val"]
+        found = read_pictures(split, [7, 2])
+        assert sorted(found) == [2, 7]
+        np.testing.assert_array_equal(
+            found[7], images.decode(Path(split.paths[7]).read_bytes()).numpy()
+        )
 
     def test_validation_fills_the_last_batch_with_weight_zero(self, folder):
         split = open_source(folder)["val"]
@@ -152,9 +186,13 @@ class TestEvaluation:
         assert [w.numpy().sum() for _, _, w in batches] == [5, 5, 2]
 
     def test_scale_under_the_crop_is_refused(self, folder):
-        with pytest.raises(ValueError, match=r"at least the crop size, 32\. Received: 31"):
-            centre_crops(open_source(folder)["val"], crop_size=32, test_scales=(31,),
-                         batch_size=1, mean=(0, 0, 0))  # fmt: skip
+        split, common = open_source(folder)["val"], {"crop_size": 32, "test_scale": 31}
+        for build in (
+            lambda: grid_crops(split, grid=1, batch_size=1, **common),
+            lambda: validation_stream(split, batch_size=1, mean=(0, 0, 0), **common),
+        ):
+            with pytest.raises(ValueError, match=r"at least the crop size, 32\. Received: 31"):
+                build()
 
 
 class TestStatistics:

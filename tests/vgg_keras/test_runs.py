@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -92,7 +93,7 @@ def test_killed_runs_end_with_the_same_weights_to_the_bit(data, finished, tmp_pa
 
 
 def test_run_folder_says_everything(data, finished):
-    names = {p.name for p in finished.iterdir()}
+    names = {p.name for p in finished.iterdir()} - {"evaluation"}  # of the tests below
     assert names == {"recipe.json", "statistics.json", "classes.json", "environment.json",
                      "journal.jsonl", "best.weights.h5", "last.weights.h5"}  # fmt: skip
     assert json.loads((finished / "recipe.json").read_text())["data"] == data
@@ -116,6 +117,32 @@ def test_evaluate_counts_every_image_once(data, finished, batch_size):
     assert result["images"] == 15
     best = min(e["val_top1_error"] for e in read_journal(finished / "journal.jsonl"))
     assert result["top1_error"] == pytest.approx(best, abs=1e-3)  # Q = 36 is that of validation
+
+
+def test_a_killed_evaluation_goes_on(data, finished, tmp_path):
+    """Killed in its first pass; what was done is not done again, and the results are the same."""
+    arguments = ("evaluate", "--run", finished, "--data", data, "--split", "train", "--json",
+                 "--protocol", "multi-crop", "--multi-scale", "--batch-size", 1)  # fmt: skip
+    whole = json.loads(run(*arguments, "--keep", tmp_path / "whole"))
+    process = subprocess.Popen(command(*arguments, "--keep", tmp_path / "killed"),
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+
+    def done() -> int:
+        tables = [np.load(file) for file in (tmp_path / "killed").glob("[!.]*.npy")]
+        return sum(int((~np.isnan(table)).all(1).sum()) for table in tables)
+
+    while not done():
+        assert process.poll() is None, "ended before it could be killed"
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    before = done()
+    assert 0 < before < 3 * 48
+    again = subprocess.run(command(*arguments, "--keep", tmp_path / "killed"), check=True,
+                           capture_output=True, text=True, timeout=280)  # fmt: skip
+    seen = [int(n) for n in re.findall(r"/(\d+) images", again.stderr)]
+    assert sum(seen) == 3 * 48 - before
+    assert json.loads(again.stdout) == whole
 
 
 def test_four_devices_and_one_give_the_same_losses(data, tmp_path):
@@ -240,7 +267,18 @@ class TestRefused:
         (tmp_path / "other/train/red").rename(tmp_path / "other/train/pink")
         (tmp_path / "other/val/red").rename(tmp_path / "other/val/pink")
         error = run("evaluate", "--run", finished, "--data", spec, code=1)
-        assert "other classes than the run" in error
+        assert "pink first" in error
+        assert "other classes than" in error
+
+    def test_evaluating_under_the_crop_size(self, data, finished):
+        error = run("evaluate", "--run", finished, "--data", data, "--test-scales", 31, code=1)
+        assert "at least the crop size, 32. Received: 31" in error
+
+    def test_evaluating_with_nowhere_to_keep(self, data, finished, tmp_path):
+        (tmp_path / "file").touch()
+        error = run("evaluate", "--run", finished, "--data", data, "--keep", tmp_path / "file/x",
+                    code=1)  # fmt: skip
+        assert "Name another folder with --keep" in error
 
 
 class TestBadImages:

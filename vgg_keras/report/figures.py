@@ -1,7 +1,10 @@
-"""Learning curves and sheets of predictions, as PNG."""
+"""Figures of runs and predictions. Each function returns a Matplotlib figure; `save` and
+`data_uri` turn it into a file or into an address that a page can hold."""
 
 from __future__ import annotations
 
+import base64
+import io
 import itertools
 import os
 from collections.abc import Mapping, Sequence
@@ -10,19 +13,21 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # not pyplot: no window system is needed
+from matplotlib.patches import Rectangle
+from PIL import Image
 
 from callbacks.journal import read_journal
 from pipelines.files import aside
+from vgg_keras.nets import STRIDE
 
 
-def learning_curves(runs: Mapping[str, str | os.PathLike], out: str | os.PathLike) -> None:
-    """Cross-entropy and top-1 error against epochs, a colour a run, as a PNG file.
+def learning_curves(runs: Mapping[str, str | os.PathLike]) -> Figure:
+    """Cross-entropy and top-1 error against epochs, a colour a run.
 
     Training is dashed, validation solid; a dotted line marks a drop of the learning rate.
 
     Args:
         runs: journal files by the label to show.
-        out: PNG file to write.
     """
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     panels = {"cross_entropy": "cross-entropy", "top1_error": "top-1 error (%)"}
@@ -42,25 +47,23 @@ def learning_curves(runs: Mapping[str, str | os.PathLike], out: str | os.PathLik
         panel.set_ylabel(panels[key])
         panel.grid(alpha=0.3)
         panel.legend(title="solid: validation, dashed: training", title_fontsize="small")
-    _save(figure, out)
+    return figure
 
 
 def prediction_sheet(
-    images: np.ndarray,
+    images: Sequence[np.ndarray],
     posteriors: np.ndarray,
     labels: Sequence[int] | np.ndarray,
     class_names: Sequence[str],
-    out: str | os.PathLike,
     title: str = "",
-) -> None:
-    """A sheet of pictures, each with its three most probable classes, as a PNG file.
+) -> Figure:
+    """A sheet of pictures, each with its three most probable classes.
 
     Args:
-        images: `(N, H, W, 3)`, RGB in 0..255.
+        images: N pictures `(H, W, 3)`, RGB in 0..255.
         posteriors: `(N, classes)`.
         labels: true classes.
         class_names: all names.
-        out: PNG file to write.
         title: of the sheet.
     """
     columns = min(6, len(images))
@@ -71,9 +74,110 @@ def prediction_sheet(
     for panel in grid:
         panel.axis("off")
     for panel, image, row, label in zip(grid, images, posteriors, labels, strict=False):
-        panel.imshow(np.clip(image, 0, 255).astype(np.uint8))
+        panel.imshow(_pixels(image))
         _caption(panel, row, label, class_names)
-    _save(figure, out)
+    return figure
+
+
+def class_errors(errors: np.ndarray, class_names: Sequence[str], most: int = 40) -> Figure:
+    """Top-1 error of each class as bars, the worst first.
+
+    Args:
+        errors: percent `(classes,)`; NaN for a class without pictures.
+        class_names: all names.
+        most: classes to show.
+    """
+    order = np.argsort(-errors, kind="stable")  # NaN comes last
+    order = order[~np.isnan(errors[order])][:most]
+    figure = Figure(figsize=(7.5, 0.9 + 0.27 * len(order)), layout="constrained")
+    panel = figure.subplots()
+    bars = panel.barh([class_names[k] for k in order], errors[order], color="#4472a8")
+    panel.bar_label(bars, fmt="%.1f", padding=3, fontsize="small")
+    panel.invert_yaxis()
+    panel.set_xlabel("top-1 error (%)")
+    panel.set_xlim(0, max(1.0, errors[order].max() * 1.12))
+    panel.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
+    """Share of each class's pictures (rows) that are taken for each class (columns).
+
+    Args:
+        counts: pictures, `(classes, classes)`, true class by predicted class.
+        class_names: all names.
+    """
+    shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    size = 2.6 + 0.42 * len(counts)
+    figure = Figure(figsize=(size + 0.8, size), layout="constrained")
+    panel = figure.subplots()
+    image = panel.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    ticks = range(len(counts))
+    panel.set_xticks(ticks, class_names, rotation=60, ha="right", rotation_mode="anchor")
+    panel.set_yticks(ticks, class_names)
+    panel.set_xlabel("predicted class")
+    panel.set_ylabel("true class")
+    for i, j in zip(*np.nonzero(shares >= 0.5), strict=True):
+        colour = "white" if shares[i, j] > 55 else "#333333"
+        panel.text(j, i, f"{shares[i, j]:.0f}", ha="center", va="center", fontsize=7, color=colour)
+    figure.colorbar(image, ax=panel, label="share of the true class (%)", shrink=0.75)
+    return figure
+
+
+def score_maps(
+    pictures: Mapping[int, np.ndarray],
+    maps: Mapping[int, np.ndarray],
+    crop_size: int,
+    origins: np.ndarray,
+    label: str,
+) -> Figure:
+    """One class's score map laid over a picture at each test scale, and the grid of crops.
+
+    Args:
+        pictures: the rescaled picture by test scale, `(H, W, 3)`, RGB in 0..255.
+        maps: scores of the class at each place by test scale, `(h, w)`.
+        crop_size: side of the square that a place of the map looks at; they are 32 pixels apart.
+        origins: first rows and first columns of the crops in the last picture, `(2, grid)`.
+        label: what the scores are of.
+    """
+    widths = [p.shape[1] / p.shape[0] for p in pictures.values()]
+    ratios = [*widths, widths[-1]]
+    height = min(2.6, 10.5 / sum(ratios))
+    figure = Figure(figsize=(height * sum(ratios) + 1.4, height + 0.75), layout="constrained")
+    panels = figure.subplots(1, len(ratios), gridspec_kw={"width_ratios": ratios}, squeeze=False)[0]
+    low = min(m.min() for m in maps.values())
+    high = max(m.max() for m in maps.values())
+    for panel, (scale, picture) in zip(panels, pictures.items(), strict=False):
+        h, w = maps[scale].shape
+        first = crop_size / 2 - STRIDE / 2
+        extent = (first, first + STRIDE * w, first + STRIDE * h, first)
+        panel.imshow(_pixels(picture))
+        shown = panel.imshow(
+            maps[scale], extent=extent, cmap="inferno", alpha=0.55, vmin=low, vmax=high
+        )
+        panel.set(xlim=(-0.5, picture.shape[1] - 0.5), ylim=(picture.shape[0] - 0.5, -0.5))
+        panel.set_title(f"Q = {scale}: {h} x {w} places", fontsize=9)
+    _crop_grid(panels[-1], pictures[scale], crop_size, origins)
+    for panel in panels:
+        panel.axis("off")
+    figure.colorbar(shown, ax=list(panels[:-1]), label=label, shrink=0.85, location="left")
+    return figure
+
+
+def _crop_grid(panel: Axes, picture: np.ndarray, crop_size: int, origins: np.ndarray) -> None:
+    rows, columns = origins
+    panel.imshow(_pixels(picture), alpha=0.55)
+    for i, top in enumerate(rows):
+        for j, left in enumerate(columns):
+            is_end = (i, j) in ((0, 0), (len(rows) - 1, len(columns) - 1))
+            width, colour = (2.2, "#d62728") if is_end else (0.6, "#222222")
+            side = crop_size - 1
+            panel.add_patch(Rectangle((left, top), side, side, fill=False, lw=width, ec=colour))
+    panel.set_title(f"{len(rows)} x {len(columns)} crops of {crop_size}", fontsize=9)
+
+
+def _pixels(image: np.ndarray) -> np.ndarray:
+    return np.clip(image, 0, 255).astype(np.uint8)
 
 
 def _caption(panel: Axes, row: np.ndarray, label: int, class_names: Sequence[str]) -> None:
@@ -85,6 +189,29 @@ def _caption(panel: Axes, row: np.ndarray, label: int, class_names: Sequence[str
     panel.set_title("\n".join(lines), fontsize=8, color="darkgreen" if right else "firebrick")
 
 
-def _save(figure: Figure, out: str | os.PathLike) -> None:
+def save(figure: Figure, out: str | os.PathLike) -> None:
+    """Writes a figure as PNG, aside and then into place."""
     with aside(Path(out)) as path:
         figure.savefig(path, dpi=110, format="png")
+
+
+def data_uri(figure: Figure, kind: str = "svg") -> str:
+    """A figure as an address that needs no file: SVG for charts, PNG for photos."""
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if kind == "svg" else {}
+    figure.savefig(buffer, dpi=150, format=kind, metadata=metadata)
+    return as_data_uri(buffer.getvalue(), "image/svg+xml" if kind == "svg" else f"image/{kind}")
+
+
+def thumbnail(image: np.ndarray, size: int = 176) -> str:
+    """A picture, its longer side at most `size` pixels, as an address that needs no file."""
+    small = Image.fromarray(_pixels(image))
+    small.thumbnail((size, size))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=85)
+    return as_data_uri(buffer.getvalue(), "image/jpeg")
+
+
+def as_data_uri(content: bytes, media_type: str) -> str:
+    """RFC 2397."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vgg_keras.evaluation.predictions import Predictions, PredictionsError, fuse
+
+CLASSES = ("ant", "bee", "cat, black", 'dog "rex"', "eel", "fox", "gnu")
+
+
+def predictions(seed=0, count=9, classes=CLASSES, names=None, labels=None, **about):
+    rng = np.random.default_rng(seed)
+    rows = rng.dirichlet(np.ones(len(classes)), count).astype(np.float32)
+    names = names or [f"val/{i}, a.jpg" for i in range(count)]
+    labels = np.arange(count) % len(classes) if labels is None else labels
+    about = {"net": "D", "protocol": "dense", "test_scales": [256], "data": "x"} | about
+    return Predictions(names, labels, rows, classes, about)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+class TestFiles:
+    def test_come_back_to_the_bit(self, tmp_path, ending):
+        one = predictions()
+        one.save(tmp_path / f"p.{ending}")
+        again = Predictions.load(tmp_path / f"p.{ending}")
+        np.testing.assert_array_equal(again.posteriors, one.posteriors)
+        np.testing.assert_array_equal(again.labels, one.labels)
+        assert (list(again.names), again.class_names) == (one.names, one.class_names)
+        assert again.result() == one.result()
+        assert {p.name for p in tmp_path.iterdir()} == {f"p.{ending}", "p.json"}
+
+    def test_the_result_is_beside_them(self, tmp_path, ending):
+        one = predictions()
+        one.save(tmp_path / f"p.{ending}")
+        beside = json.loads((tmp_path / "p.json").read_text())
+        assert beside["top1_error"] == one.result()["top1_error"]
+        assert (beside["images"], beside["predictions"]) == (9, f"p.{ending}")
+
+    def test_a_missing_companion_or_file_is_named(self, tmp_path, ending):
+        path = tmp_path / f"p.{ending}"
+        with pytest.raises(PredictionsError, match=f"There is no .*p.{ending}"):
+            Predictions.load(path)
+        predictions().save(path)
+        (tmp_path / "p.json").unlink()
+        with pytest.raises(PredictionsError, match=r"There is no .*p\.json"):
+            Predictions.load(path)
+
+    @pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"PAR1\0\0\0\0PAR1"])
+    def test_something_else_is_refused(self, tmp_path, ending, content):
+        path = tmp_path / f"p.{ending}"
+        predictions().save(path)
+        path.write_bytes(content)
+        with pytest.raises(PredictionsError, match=f"p.{ending} holds no predictions"):
+            Predictions.load(path)
+
+    def test_fewer_than_five_classes(self, tmp_path, ending):
+        one = predictions(classes=("a", "b"))
+        one.save(tmp_path / f"p.{ending}")
+        np.testing.assert_array_equal(
+            Predictions.load(tmp_path / f"p.{ending}").posteriors, one.posteriors
+        )
+
+
+def test_csv_has_the_five_best_for_people(tmp_path):
+    one = predictions()
+    one.save(tmp_path / "p.csv")
+    with open(tmp_path / "p.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    order = np.argsort(-one.posteriors, 1)
+    assert [r["image"] for r in rows] == one.names
+    assert [r["label"] for r in rows] == [CLASSES[i] for i in one.labels]
+    for k in range(5):
+        assert [r[f"class_{k + 1}"] for r in rows] == [CLASSES[i] for i in order[:, k]]
+        np.testing.assert_allclose(
+            [float(r[f"posterior_{k + 1}"]) for r in rows], -np.sort(-one.posteriors)[:, k]
+        )
+
+
+def test_other_endings_are_refused(tmp_path):
+    with pytest.raises(PredictionsError, match=r"\.parquet or \.csv\. Received: .*p\.txt"):
+        predictions().save(tmp_path / "p.txt")
+
+
+class TestFusion:
+    def test_averages_posteriors(self):
+        a, b, c = (predictions(seed) for seed in range(3))
+        np.testing.assert_allclose(
+            fuse([a, b, c]).posteriors,
+            (a.posteriors + b.posteriors + c.posteriors) / 3,
+            rtol=1e-6,
+        )
+
+    @given(seed=st.integers(0, 1000), times=st.integers(2, 7))
+    def test_with_itself_changes_nothing(self, seed, times):
+        one = predictions(seed)
+        fused = fuse([one] * times)
+        np.testing.assert_allclose(fused.posteriors, one.posteriors, rtol=1e-6)
+        for key in ("images", "top1_error", "top5_error"):
+            assert fused.result()[key] == one.result()[key]
+
+    def test_matches_pictures_by_name(self):
+        a, b = predictions(0), predictions(1)
+        order = np.random.default_rng(0).permutation(9)
+        shuffled = Predictions(
+            [b.names[i] for i in order], b.labels[order], b.posteriors[order], CLASSES, b.about
+        )
+        np.testing.assert_array_equal(fuse([a, shuffled]).posteriors, fuse([a, b]).posteriors)
+
+    def test_says_of_what(self):
+        a, b = predictions(0), predictions(1, net="E")
+        about = fuse([a, b]).result()
+        assert [m["net"] for m in about["members"]] == ["D", "E"]
+        assert (about["protocol"], about["data"]) == ("dense", "x")
+        mixed = fuse([fuse([a, b]), predictions(2, protocol="multi-crop")]).result()
+        assert [m["protocol"] for m in mixed["members"]] == ["dense", "dense", "multi-crop"]
+        assert mixed["protocol"] == "mixed"
+
+    @pytest.mark.parametrize(("other", "message"), [
+        ({"names": [f"val/{i}, a.jpg" for i in range(8)] + ["new"]}, r"only one of them has val/8"),
+        ({"count": 8}, r"9 and 8 pictures; only one of them has val/8, a\.jpg"),
+        ({"classes": ("a", "b", "c", "d", "e", "f", "g")}, r"different classes cannot be fused"),
+        ({"labels": np.zeros(9, np.int64)}, r"val/1, a\.jpg is bee in one and ant in another"),
+    ])  # fmt: skip
+    def test_of_different_validation_sets_is_refused(self, other, message):
+        for pair in ([predictions(), predictions(**other)], [predictions(**other), predictions()]):
+            with pytest.raises(PredictionsError, match="cannot be fused"):
+                fuse(pair)
+        with pytest.raises(PredictionsError, match=message):
+            fuse([predictions(), predictions(**other)])
+
+    def test_of_one_is_refused(self):
+        with pytest.raises(PredictionsError, match=r"two or more\. Received: 1"):
+            fuse([predictions()])

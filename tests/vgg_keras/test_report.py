@@ -1,0 +1,260 @@
+"""The report page: what it shows, what it says is missing, and how a browser sees it."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from callbacks.journal import read_journal
+from pipelines.sources import open_source
+from tests.conftest import CLASSES, TINY, write_folder
+from vgg_keras.cli import main
+from vgg_keras.evaluation.evaluate import evaluate
+from vgg_keras.evaluation.predictions import Predictions, fuse
+from vgg_keras.recipes import Recipe
+from vgg_keras.report import analysis
+from vgg_keras.report.page import write_report
+from vgg_keras.runs import JOURNAL, load_run
+from vgg_keras.training import train
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
+               None)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Results of a tiny run, single and fused, with predictions."""
+    folder = tmp_path_factory.mktemp("report")
+    spec = write_folder(folder / "data", train=8, val=6)
+    recipe = Recipe(**TINY, data=spec, epochs=2, batch_size=8, initialisation="glorot")
+    train(recipe, folder / "runs/tiny <a>")
+    run, source = load_run(folder / "runs/tiny <a>"), open_source(spec)
+    dense, crops = (evaluate(run, source, protocol=p) for p in ("dense", "multi-crop"))
+    dense.save(folder / "results/dense.parquet")
+    crops.save(folder / "results/crops.csv")
+    fuse([dense, crops]).save(folder / "results/fusion.parquet")
+    return folder / "results"
+
+
+@pytest.fixture(scope="module")
+def page(results, tmp_path_factory):
+    return write_report(results, tmp_path_factory.mktemp("out"), examples=3)
+
+
+def images_of(text: str) -> list[tuple[str, bytes]]:
+    found = re.findall(r'<img src="data:([^;]+);base64,([^"]+)"', text)
+    return [(kind, base64.b64decode(content)) for kind, content in found]
+
+
+class TestPage:
+    def test_holds_all_it_shows(self, page):
+        text = page.read_text()
+        assert not re.findall(r"(?:src|href)=\"(?!data:)", text)
+        assert not re.findall(r"url\(|@import|<script|<link", text)
+        pictures = images_of(text)
+        assert len(pictures) == text.count("<img")
+        for kind, content in pictures:
+            if kind == "image/svg+xml":
+                assert b"</svg>" in content
+            else:
+                Image.open(io.BytesIO(content)).load()
+
+    def test_shows_results_tables_curves_classes_mistakes_and_maps(self, page, results):
+        text = html.unescape(page.read_text())
+        best = min(
+            (json.loads(p.read_text()) for p in results.glob("*.json")),
+            key=lambda r: r["top1_error"],
+        )
+        for piece in (f"{best['top1_error']:.2f}", "A + A", "multi-crop", *CLASSES,
+                      *(f"Table {n}: " for n in range(2, 8)), "Learning curves",
+                      "Error per class", "most confident mistakes", "crop grid"):  # fmt: skip
+            assert piece in text
+        kinds = [kind for kind, _ in images_of(page.read_text())]
+        assert kinds.count("image/png") == 3  # score maps, one an example
+        assert kinds.count("image/svg+xml") == 3  # curves, classes, confusions
+        assert text.count("Score maps of") == 3
+
+    def test_names_are_no_markup(self, page):
+        assert "tiny <a>" not in page.read_text()
+        assert "tiny &lt;a&gt;" in page.read_text()
+
+    def test_says_what_is_not_at_hand(self, results, tmp_path):
+        for name, key, value, message in (
+            ("data", "data", "folder:/nowhere", "The pictures are not at hand"),
+            ("run", "run", "/nowhere/run", "No run to make score maps with"),
+        ):
+            folder = tmp_path / name
+            shutil.copytree(results, folder)
+            for file in folder.glob("*.json"):
+                result = json.loads(file.read_text())
+                for one in (result, *result.get("members", ())):
+                    one |= {key: value} if key in one else {}
+                file.write_text(json.dumps(result))
+            assert message in write_report(folder, folder / "out").read_text()
+
+    def test_without_predictions(self, results, tmp_path):
+        result = json.loads((results / "dense.json").read_text())
+        del result["predictions"]
+        (tmp_path / "r.json").write_text(json.dumps(result))
+        assert "No result here has kept predictions" in write_report(tmp_path, tmp_path).read_text()
+
+    def test_without_results(self, tmp_path):
+        with pytest.raises(ValueError, match=r"holds no results\. `vgg-keras evaluate --out"):
+            write_report(tmp_path, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+    def test_in_a_browser(self, page, tmp_path):
+        """Every picture loads, nothing is wider than the window, no two blocks overlap."""
+        probe = """<script>window.onload = () => {
+          const broken = [...document.images].filter(i => !i.complete || !i.naturalWidth).length;
+          const blocks = [...document.querySelectorAll(
+            'h1, h2, h3, p, summary, .wide, img, figcaption')].filter(
+            e => e.checkVisibility()).map(e => e.getBoundingClientRect())
+            .filter(r => r.width && r.height);
+          let overlaps = 0;
+          for (const a of blocks) for (const b of blocks) if (a !== b)
+            overlaps += a.left < b.right - 1 && b.left < a.right - 1 &&
+                        a.top < b.bottom - 1 && b.top < a.bottom - 1;
+          const wide = document.documentElement.scrollWidth > window.innerWidth;
+          document.title = JSON.stringify({images: document.images.length, broken, overlaps, wide});
+        }</script>"""
+        probed = tmp_path / "page.html"
+        probed.write_text(page.read_text().replace("</body>", probe + "</body>"))
+        for width in (1280, 500):
+            flags = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+                     "--disable-background-networking", "--disable-component-update",
+                     "--disable-sync", "--disable-quic", "--virtual-time-budget=5000",
+                     f"--user-data-dir={tmp_path / str(width)}", f"--window-size={width},900",
+                     "--dump-dom", probed.as_uri())  # fmt: skip
+            done = subprocess.run(
+                [BROWSER, *flags], capture_output=True, text=True, timeout=120, check=True
+            )
+            (title,) = re.findall(r"<title>(.*?)</title>", done.stdout)
+            seen = json.loads(html.unescape(title))
+            assert seen.pop("images") == page.read_text().count("<img")
+            assert seen == {"broken": 0, "overlaps": 0, "wide": False}, width
+
+
+class TestAnalysis:
+    def predictions(self):
+        rng = np.random.default_rng(0)
+        rows = rng.dirichlet(np.ones(4), 200).astype(np.float32)
+        labels = np.minimum(rng.integers(0, 4, 200), 2)  # no picture of class d
+        return Predictions([str(i) for i in range(200)], labels, rows, tuple("abcd"))
+
+    def test_counts_and_errors_against_plain_loops(self):
+        p = self.predictions()
+        counts = analysis.confusion_counts(p)
+        for i in range(4):
+            for j in range(4):
+                pairs = zip(p.labels, p.posteriors, strict=True)
+                assert counts[i, j] == sum(y == i and row.argmax() == j for y, row in pairs)
+        errors = analysis.class_errors(counts)
+        assert np.isnan(errors[3])
+        assert errors[0] == pytest.approx(100 * (1 - counts[0, 0] / counts[0].sum()))
+
+    def test_commonest_confusions_come_first(self):
+        p = self.predictions()
+        counts = analysis.confusion_counts(p)
+        found = analysis.commonest_confusions(counts, p.class_names, 5)
+        wrong = counts.copy()
+        np.fill_diagonal(wrong, 0)
+        assert [c.images for c in found] == sorted(wrong.ravel(), reverse=True)[:5]
+        assert all(c.true != c.predicted for c in found)
+        assert found[0].share == pytest.approx(
+            100 * found[0].images / counts["abcd".index(found[0].true)].sum()
+        )
+
+    def test_most_confident(self):
+        p = self.predictions()
+        best, found = p.posteriors.max(1), p.posteriors.argmax(1)
+        for right in (True, False):
+            rows = analysis.most_confident(p, right, 7)
+            assert [best[i] for i in rows] == sorted(best[(found == p.labels) == right])[:-8:-1]
+
+
+class TestCommands:
+    def invoke(self, *arguments):
+        return CliRunner().invoke(main, [str(a) for a in arguments])
+
+    def test_fuse(self, results, tmp_path):
+        files = results / "dense.parquet", results / "crops.csv"
+        result = json.loads(self.invoke("fuse", *files, "--json").stdout)
+        expected = json.loads((results / "fusion.json").read_text())
+        for key in ("top1_error", "top5_error", "images", "protocol"):
+            assert result[key] == expected[key]
+        line = self.invoke("fuse", *files, "--out", tmp_path / "f.csv").stdout
+        assert line.startswith("fusion of net A, Q = 36 + net A, Q = 36, mixed: top-1 error")
+        assert len(Predictions.load(tmp_path / "f.csv")) == 18
+
+    def test_fuse_of_what_is_not_there(self, tmp_path):
+        done = self.invoke("fuse", tmp_path / "a.parquet", tmp_path / "b.parquet")
+        assert (done.exit_code, done.output.count("\n")) == (1, 1)
+        assert "a.parquet" in done.output
+
+    def test_table_of_own_results(self, results):
+        done = self.invoke("table", 2, "--results", results, "--json")
+        assert json.loads(done.stdout)["number"] == 2
+        assert "ours top-1" in self.invoke("table", 3, "--results", results).stdout
+        failed = self.invoke("table", 13)
+        assert (failed.exit_code, "Tables: 1, 2" in failed.output) == (1, True)
+
+    def test_report(self, results, tmp_path):
+        done = self.invoke("report", "--results", results, "--out", tmp_path / "r", "--examples", 0)
+        assert done.stdout.strip() == str(tmp_path / "r/index.html")
+        assert (tmp_path / "r/index.html").stat().st_size > 20_000
+
+    def test_evaluate_several_runs(self, results, tmp_path):
+        """Each is scored, and their fusion; a net fused with itself stays as it is."""
+        run = results.parent / "runs/tiny <a>"
+        spec = f"folder:{results.parent / 'data'}"
+        done = self.invoke("evaluate", "--run", run, "--run", run, "--data", spec, "--json",
+                           "--out", tmp_path / "all.parquet")  # fmt: skip
+        one, two, both = json.loads(done.stdout)
+        assert one == two
+        assert [m["net"] for m in both["members"]] == ["A", "A"]
+        assert both["top1_error"] == one["top1_error"]
+        assert one["test_scales"] == [36]
+        names = sorted(p.name for p in tmp_path.glob("*.parquet"))
+        assert names == ["all-1-tiny <a>.parquet", "all-2-tiny <a>.parquet", "all.parquet"]
+        kept = list((run / "evaluation").iterdir())
+        assert len(kept) == 1  # the second net was read from what the first one left
+
+    def test_evaluate_a_weights_file(self, results):
+        run = results.parent / "runs/tiny <a>"
+        spec = f"folder:{results.parent / 'data'}"
+        shared = ("--data", spec, "--keep", "", "--json", "--no-flip")
+        of_run = json.loads(self.invoke("evaluate", "--run", run, *shared).stdout)
+        arguments = ("--weights", run / "best.weights.h5", "--net", "vgg11", "--crop-size", 32,
+                     "--width", 0.0625, "--train-scale", "32,40",
+                     "--statistics", run / "statistics.json")  # fmt: skip
+        of_file = json.loads(self.invoke("evaluate", *arguments, *shared).stdout)
+        assert of_file | {"run": of_run["run"]} == of_run
+        assert of_run["flip"] is False
+
+    @pytest.mark.parametrize(("arguments", "message"), [
+        ((), "Give --run, once or more, or --weights."),
+        (("--weights", "w.weights.h5"), "--weights needs --net"),
+        (("--weights", "w.weights.h5", "--net", "A"), "There is no weights file w.weights.h5"),
+        (("--run", "r", "--net", "A"), "go with --weights; a run has its own"),
+        (("--run", "r", "--out", "x.txt"), "end in .parquet or .csv"),
+    ])  # fmt: skip
+    def test_evaluate_refuses(self, results, arguments, message):
+        done = self.invoke("evaluate", "--data", f"folder:{results.parent / 'data'}", *arguments)
+        assert (done.exit_code, done.output.count("\n")) == (1, 1), done.output
+        assert message in done.output
+
+
+def test_journal_is_that_of_the_run(results):
+    assert len(read_journal(results.parent / "runs/tiny <a>" / JOURNAL)) == 2

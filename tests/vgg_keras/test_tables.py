@@ -1,0 +1,430 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+
+from vgg_keras.nets import NETS, TABLE_1
+from vgg_keras.report.paper import PAPER_TABLES
+from vgg_keras.report.tables import KINDS, build_table, matches, read_results, render
+
+TWO_NETS = "(D/[256;512]/256,384,512), (E/[256;512]/256,384,512)"
+# The same in proportion for 64-pixel crops.
+SMALL_SCALES = {(256, 256): (64, 73, 82), (384, 384): (101, 110, 119), (256, 512): (73, 109, 146)}
+SMALL_TRAIN = {(256, 256): (73, 73), (384, 384): (110, 110), (256, 512): (73, 146)}
+
+
+def member(net="D", train=(73, 146), scales=(73, 109, 146), crop=64, width=0.25, **more):
+    return {
+        "net": net,
+        "train_scale": list(train),
+        "crop_size": crop,
+        "width": width,
+        "protocol": "dense",
+        "test_scales": list(scales),
+    } | more
+
+
+def errors(top1=30.07, top5=5.04, **more):
+    scored = {"data": "folder:imagenette160", "split": "val", "images": 1982}
+    return scored | {"top1_error": top1, "top5_error": top5} | more
+
+
+def result(top1=30.07, top5=5.04, **more):
+    return errors(top1, top5, run="runs/d", flip=True) | member(**more)
+
+
+def fusion(members, protocol="dense", **more):
+    parts = [part | {"protocol": protocol} for part in members]
+    return errors(protocol=protocol, members=parts, **more)
+
+
+def ours(number, *results):
+    """Our columns of the rows that have any, by the row's place in the table."""
+    rows = build_table(number, results).rows
+    return {i: row[-3:] for i, row in enumerate(rows) if row[-3] is not None}
+
+
+# The paper's numbers.
+
+
+@pytest.mark.parametrize(("number", "rows"), [(2, 6), (3, 12), (4, 10), (5, 6), (6, 4), (7, 15)])
+def test_rows_of_each_table(number, rows):
+    table = PAPER_TABLES[number]
+    assert (table.number, len(table.rows)) == (number, rows)
+    for row in table.rows:
+        assert len(row.cells) == len(table.columns)
+        assert len(row.values) == len(table.value_columns)
+
+
+@pytest.mark.parametrize(
+    ("number", "row", "cells", "printed"),
+    [
+        (2, 0, ("A",), (133,)),
+        (3, 5, ("C", "[256;512]", "384"), (27.3, 8.8)),
+        (3, 11, ("E", "[256;512]", "384"), (25.5, 8.0)),
+        (4, 0, ("B", "256", "224,256,288"), (28.2, 9.6)),
+        (4, 2, ("C", "384", "352,384,416"), (27.8, 9.2)),
+        (4, 9, ("E", "[256;512]", "256,384,512"), (24.8, 7.5)),
+        (5, 1, ("D", "multi-crop"), (24.6, 7.5)),
+        (5, 5, ("E", "multi-crop & dense"), (24.4, 7.1)),
+        (6, 1, ("post-submission", f"{TWO_NETS}, dense eval."), (24.0, 7.1, 7.0)),
+        (7, 1, ("VGG (1 net, multi-crop & dense eval.)",), (24.4, 7.1, 7.0)),
+        (7, 3, ("GoogLeNet (Szegedy et al., 2014) (1 net)",), (None, 7.9, None)),
+        (7, 14, ("Krizhevsky et al. (Krizhevsky et al., 2012) (1 net)",), (40.7, 18.2, None)),
+    ],
+)
+def test_numbers_of_the_paper(number, row, cells, printed):
+    found = PAPER_TABLES[number].rows[row]
+    assert (found.cells, found.values) == (cells, printed)
+
+
+SUMS = {  # of the columns in the paper's text
+    2: [815],
+    3: [330.6, 109.6],
+    4: [266.3, 85.7],
+    5: [147.6, 44.2],
+    6: [96.3, 28.6, 21.1],
+    7: [322.7, 137.8, 123.4],
+}
+
+
+@pytest.mark.parametrize("number", SUMS)
+def test_a_slip_in_one_number_shows_in_the_sum_of_its_column(number):
+    columns = zip(*(row.values for row in PAPER_TABLES[number].rows), strict=True)
+    assert [round(sum(filter(None, column)), 1) for column in columns] == SUMS[number]
+
+
+def test_scales_follow_sections_4_1_and_4_2():
+    for single in (row.tested[0] for row in PAPER_TABLES[3].rows):
+        assert single.test_scales == (sum(single.train_scale) // 2,)
+    for multi in (row.tested[0] for row in PAPER_TABLES[4].rows):
+        low, high = multi.train_scale
+        fixed = (low - 32, low, low + 32)
+        assert multi.test_scales == (fixed if low == high else (low, (low + high) // 2, high))
+
+
+def test_dense_rows_of_table_5_are_those_of_table_4():
+    table_4 = {row.tested: row.values for row in PAPER_TABLES[4].rows}
+    dense = [row for row in PAPER_TABLES[5].rows if row.protocol == "dense"]
+    assert [row.cells[0] for row in dense] == ["D", "E"]
+    assert [row.values for row in dense] == [table_4[row.tested] for row in dense]
+
+
+def test_our_rows_of_table_7_are_those_of_tables_6_and_5():
+    def measured(row):
+        return row.values[:2], row.protocol, row.tested
+
+    two, one, seven, *others = PAPER_TABLES[7].rows
+    assert measured(two) == measured(PAPER_TABLES[6].rows[-1])
+    assert measured(one) == measured(PAPER_TABLES[5].rows[-1])
+    assert measured(seven) == measured(PAPER_TABLES[6].rows[0])
+    assert (two.values, seven.values) == tuple(PAPER_TABLES[6].rows[i].values for i in (-1, 0))
+    assert [len(row.tested) for row in (two, one, seven)] == [2, 1, 7]
+    assert all(not row.tested for row in others)
+
+
+def test_tested_nets():
+    """Those of Table 1; what Tables 5 to 7 combine was measured singly in Table 4."""
+    tested = {n: {t for row in PAPER_TABLES[n].rows for t in row.tested} for n in range(3, 8)}
+    assert {one.net for one in tested[3]} == set(TABLE_1) <= set(NETS)
+    assert tested[5] | tested[6] | tested[7] < tested[4]
+
+
+# Results beside them.
+
+
+def test_every_row_of_tables_3_to_5_is_matched_by_its_own_test():
+    for number in (3, 4, 5):
+        for i, row in enumerate(PAPER_TABLES[number].rows):
+            (net,) = row.tested
+            same = result(
+                net=net.net,
+                train=net.train_scale,
+                scales=net.test_scales,
+                crop=224,
+                width=1.0,
+                protocol=row.protocol,
+            )
+            assert list(ours(number, same)) == [i]
+
+
+@pytest.mark.parametrize("place", [4, 5, 6])
+def test_scales_in_proportion_at_crop_64(place):
+    row = PAPER_TABLES[4].rows[place]
+    train = row.tested[0].train_scale
+    small = result(train=SMALL_TRAIN[train], scales=SMALL_SCALES[train])
+    assert matches(small, row)
+    assert matches(small | {"test_scales": small["test_scales"][::-1]}, row)
+
+
+def test_a_result_beside_its_row():
+    what = "imagenette160, 1982 images, crop 64, width 1/4"
+    assert ours(4, result()) == {6: (30.07, 5.04, what)}
+    assert ours(3, result(scales=[109])) == {8: (30.07, 5.04, what)}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"protocol": "centre"},
+        {"net": "B-shallow"},
+        {"train": (73, 73)},
+        {"train": (75, 146)},
+        {"scales": (73, 109)},
+        {"scales": (73, 109, 148)},
+        {"scales": (73, 73, 109, 146)},
+        {"crop": 96},
+        {"crop": 224},
+    ],
+)
+def test_what_matches_no_row(other):
+    assert ours(4, result(**other)) == {}
+
+
+def test_at_full_size_scales_are_equal():
+    full = {"train": (256, 256), "crop": 224, "width": 1.0}
+    assert list(ours(4, result(scales=(224, 256, 288), **full))) == [4]
+    assert ours(4, result(scales=(224, 257, 288), **full)) == {}
+
+
+@pytest.mark.parametrize("key", ["net", "train_scale", "crop_size", "width", "test_scales"])
+def test_a_result_that_does_not_say_its_circumstances_matches_nothing(key):
+    partial = result()
+    del partial[key]
+    assert ours(4, partial) == {}
+
+
+def test_protocols_of_table_5():
+    results = [result(protocol=p) for p in ("multi-crop", "multi-crop+dense", "dense")]
+    assert list(ours(5, *results)) == [0, 1, 2]
+    assert list(ours(7, result(net="E", protocol="multi-crop+dense"))) == [1]
+
+
+def test_fusion_of_two_nets_in_any_order():
+    d, e = member("D"), member("E", width=0.5)
+    for protocol, place in (("dense", 1), ("multi-crop", 2), ("multi-crop+dense", 3)):
+        for members in ([d, e], [e, d]):
+            assert list(ours(6, fusion(members, protocol))) == [place]
+    (row,) = ours(7, fusion([d, e], "multi-crop+dense")).values()
+    assert row[-1] == "imagenette160, 1982 images, crop 64, width 1/4 and 1/2"
+
+
+def test_fusion_of_seven_nets():
+    members = [
+        member(net, SMALL_TRAIN[train], SMALL_SCALES[train])
+        for net in "CDE"
+        for train in SMALL_TRAIN
+        if net == "D" or train != (256, 512)
+    ]
+    assert list(ours(6, fusion(members))) == [0]
+    assert list(ours(7, fusion(members))) == [2]
+    assert ours(6, fusion(members[1:])) == {}
+    assert ours(6, fusion([*members[1:], members[1]])) == {}  # a net twice is not two nets
+
+
+def test_fusions_that_match_no_row():
+    d, e = member("D"), member("E")
+    assert ours(6, fusion([d, d])) == {}
+    assert ours(6, fusion([d])) == {}
+    assert ours(6, fusion([d, e], "centre")) == {}
+    mixed = errors(protocol="dense", members=[d, e | {"protocol": "multi-crop"}])
+    assert ours(6, mixed) == {}
+    assert ours(6, fusion([d, e]) | {"protocol": "multi-crop"}) == {}
+    assert ours(7, fusion([])) == {}
+    assert ours(4, fusion([d, e])) == {}
+
+
+@pytest.mark.parametrize(
+    ("more", "what"),
+    [
+        ({"data": "folder:/data/ilsvrc/"}, "ilsvrc, 1982 images"),
+        ({"data": "tfds:imagenette/160px-v2"}, "imagenette/160px-v2, 1982 images"),
+        ({"data": "shapes", "split": "test"}, "shapes test, 1982 images"),
+        ({"flip": False}, "imagenette160, 1982 images, no flip"),
+    ],
+)
+def test_what_ours_is_of(more, what):
+    full = member("E", (256, 512), (256, 384, 512), 224, 1.0)
+    assert ours(4, errors() | full | more) == {9: (30.07, 5.04, what)}
+
+
+def test_table_1_is_the_papers():
+    table = build_table(1)
+    a_lrn, e = ([row[table.header.index(net)] for row in table.rows] for net in ("A-LRN", "E"))
+    assert table.header == TABLE_1
+    assert a_lrn[:4] == [
+        "11 weight layers",
+        "input (224 x 224 RGB image)",
+        "conv3-64\nLRN",
+        "maxpool",
+    ]
+    assert e[6] == "\n".join(["conv3-256"] * 4)
+    assert e[-4:] == ["FC-4096", "FC-4096", "FC-1000", "soft-max"]
+    c = [row[table.header.index("C")] for row in table.rows]
+    assert c[6:11:2] == [f"conv3-{n}\nconv3-{n}\nconv1-{n}" for n in (256, 512, 512)]
+
+
+def test_parameters_of_table_2_are_the_papers_to_the_million():
+    table = build_table(2, [result()])
+    assert table.header == ("Network", "Number of parameters", "ours")
+    assert [row[-1] for row in table.rows] == [132.9, 132.9, 133.0, 133.6, 138.4, 143.7]
+    assert all(round(ours) == printed for _, printed, ours in table.rows)
+
+
+@pytest.mark.parametrize("number", [0, 8, "3"])
+def test_unknown_table_lists_those_there_are(number):
+    with pytest.raises(ValueError, match=rf"1, 2, 3, 4, 5, 6, 7\. Received: {number!r}"):
+        build_table(number)
+
+
+# Rendering.
+
+
+def two_results():
+    return build_table(4, [result(top1=30.07), result(top1=25.0, width=1 / 3)])
+
+
+def markdown_rows(text):
+    return [
+        [cell.strip() for cell in line.strip("|").split(" | ")]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
+
+
+def test_markdown_shows_the_papers_cells_once():
+    text = render(two_results(), "markdown")
+    assert text.startswith("**Table 4: ConvNet performance at multiple test scales (§4.2)**\n\n|")
+    header, rule, *rows = markdown_rows(text)
+    assert len(rows) == 11
+    assert {len(row) for row in (header, rule, *rows)} == {8}
+    assert rule == ["---"] * 3 + ["---:"] * 4 + ["---"]
+    of = "imagenette160, 1982 images, crop 64, width"
+    assert rows[6] == ["D", "[256;512]", "256,384,512", "24.8", "7.5", "30.1", "5.0", f"{of} 1/4"]
+    assert rows[7] == [""] * 5 + ["25.0", "5.0", f"{of} 1/3"]
+    assert rows[8] == ["E", "256", "224,256,288", "26.9", "8.7", "", "", ""]
+
+
+def test_markdown_escapes_pipes_and_breaks_lines():
+    assert r"| a\|b, 1982 images" in render(build_table(4, [result(data="a|b")]), "markdown")
+    assert "| conv3-64<br>LRN |" in render(build_table(1), "markdown")
+
+
+def test_csv_has_every_cell():
+    table = two_results()
+    header, *rows = csv.reader(io.StringIO(render(table, "csv")))
+    assert header == list(table.header)
+    assert rows == [["" if cell is None else str(cell) for cell in row] for row in table.rows]
+    assert rows[6][:3] == rows[7][:3] == ["D", "[256;512]", "256,384,512"]
+    _, first, *_, last = csv.reader(io.StringIO(render(build_table(1), "csv")))
+    assert (first[0], last) == ("11 weight layers", ["soft-max"] * 6)
+
+
+def test_json_keeps_numbers_and_has_null_for_none():
+    content = json.loads(render(two_results(), "json"))
+    assert (content["number"], len(content["rows"])) == (4, 11)
+    assert content["title"] == "ConvNet performance at multiple test scales (§4.2)"
+    first, second, third = content["rows"][6:9]
+    assert (first["ours top-1"], second["ours top-1"], third["ours top-1"]) == (30.07, 25.0, None)
+    assert second["top-1 val. error (%)"] == 24.8
+    assert "conv3-64 LRN" in render(build_table(1), "json")
+
+
+def test_text_is_plain_and_shows_brackets(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    text = render(build_table(4, [result(data="folder:x[red]y")]), "text", width=150)
+    assert "\x1b" not in text
+    assert "[256;512]" in text
+    assert "x[red]y" in text
+    assert max(map(len, text.splitlines())) <= 150
+
+
+@pytest.mark.parametrize("width", [80, 132])
+def test_narrow_text_loses_nothing(width):
+    text = render(build_table(6, [fusion([member("D"), member("E")])]), "text", width)
+    assert "…" not in text
+    assert all(number in text for number in ("24.7", "30.1"))
+
+
+def test_text_rules_off_the_nets_as_in_print():
+    assert render(build_table(5), "text").count("├") == 1
+
+
+def test_text_of_table_1_says_once_what_all_nets_share():
+    text = render(build_table(1), "text")
+    assert (text.count("maxpool"), text.count("soft-max"), text.count("FC-4096")) == (5, 1, 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("number", range(1, 8))
+def test_every_table_in_every_kind(number, kind):
+    text = render(build_table(number), kind)
+    assert text.endswith("\n")
+    assert "None" not in text
+
+
+def test_unknown_kind_lists_those_there_are():
+    with pytest.raises(ValueError, match=r"text, markdown, csv, json\. Received: 'html'"):
+        render(build_table(2), "html")
+
+
+def test_nothing_heavy_is_imported():
+    code = "import vgg_keras.report.tables, sys; print({'tensorflow', 'rich'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+# Reading.
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def test_reads_objects_and_lists_in_the_order_of_paths(tmp_path):
+    write(tmp_path / "b.json", [result(top1=2.0), result(top1=3.0), {"epoch": 1}])
+    write(tmp_path / "a" / "z.json", result(top1=1.0))
+    write(tmp_path / "c.json", fusion([member("D"), member("E")]))
+    found = read_results(tmp_path)
+    assert [one["top1_error"] for one in found] == [1.0, 2.0, 3.0, 30.07]
+    assert found[0]["file"] == str(tmp_path / "a" / "z.json")
+    assert found[0] == result(top1=1.0) | {"file": found[0]["file"]}
+
+
+def test_passes_over_other_content(tmp_path):
+    others = ({"net": "D"}, [1, 2], "text", None, 3.5, [], {}, [["a"]], {"protocol": "dense"})
+    for i, content in enumerate(others):
+        write(tmp_path / f"{i}.json", json.dumps(content))
+    write(tmp_path / "journal.jsonl", "{}\n{}\n")
+    (tmp_path / "folder.json").mkdir()
+    assert read_results(tmp_path) == []
+
+
+def test_the_same_result_is_kept_once(tmp_path):
+    write(tmp_path / "a.json", result())
+    write(tmp_path / "b.json", [dict(reversed(result().items())), result(top1=1.0)])
+    write(tmp_path / "c.json", read_results(tmp_path))  # with the key `file`
+    write(tmp_path / "d.json", result() | {"predictions": "d.parquet", "class_names": ["a"]})
+    found = read_results(tmp_path)
+    assert [(one["top1_error"], one["file"][-6:]) for one in found] == [
+        (30.07, "a.json"),
+        (1.0, "b.json"),
+    ]
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b'"\xff"'])
+def test_a_broken_file_is_named(tmp_path, content):
+    (tmp_path / "broken.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"must hold JSON .* Received: .*broken\.json"):
+        read_results(tmp_path)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"a folder that exists\. Received: .*nowhere"):
+        read_results(tmp_path / "nowhere")

@@ -1,0 +1,1 @@
+"""The commands of `vgg-keras`: thin, they read arguments, call the library, show what it says."""

@@ -1,0 +1,193 @@
+"""`evaluate`, and what is made of its results: `fuse`, `table`, `report`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import click
+
+from vgg_keras.commands.shared import (
+    NetName,
+    Scales,
+    bad_image_option,
+    data_dir_option,
+    data_option,
+    errors_for_people,
+    json_option,
+    quiet_tensorflow,
+)
+from vgg_keras.evaluation.protocols import CROP_OF_PAPER, MAP_AVERAGES, PROTOCOLS
+from vgg_keras.recipes import PRECISIONS, Recipe
+from vgg_keras.report.tables import KINDS, build_table, read_results, render
+
+
+@click.command()
+@click.option("--run", "run_folders", multiple=True, type=click.Path(path_type=Path),
+              help="Run folder; several are scored one by one and fused.")  # fmt: skip
+@click.option("--weights", type=click.Path(path_type=Path), help="Weights file, without a run.")
+@click.option("--net", type=NetName(), help="With --weights: its net.")
+@click.option("--crop-size", type=int, help="With --weights: crop size [224].")
+@click.option("--width", type=float, help="With --weights: width [1].")
+@click.option("--train-scale", type=Scales(), help="With --weights: S, or S_MIN,S_MAX [256].")
+@click.option("--statistics", "statistics_file", type=click.Path(path_type=Path),
+              help="With --weights: JSON file with the mean [ILSVRC's].")  # fmt: skip
+@data_option
+@data_dir_option
+@click.option("--split", default="val", show_default=True, help="Split to score.")
+@click.option("--protocol", type=click.Choice(tuple(PROTOCOLS)), default="dense", show_default=True)
+@click.option("--test-scales", type=Scales(), help="Q, between commas [as the paper pairs it].")
+@click.option("--multi-scale", is_flag=True, help="The paper's several scales (§4.2), not one.")
+@click.option("--flip/--no-flip", default=None, help="Mirror images too [all but centre].")
+@click.option("--map-average", type=click.Choice(MAP_AVERAGES), default=MAP_AVERAGES[0],
+              show_default=True, help="What is averaged over the class score map.")  # fmt: skip
+@click.option("--pool-rounding", type=click.Choice(("down", "up")), default="down",
+              show_default=True, help="Of odd sides in pooling; Caffe's is up.")  # fmt: skip
+@click.option("--precision", type=click.Choice(PRECISIONS), help="Dtype policy [the run's].")
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True,
+              help="Crops in memory at once; whole images up to as many pixels.")  # fmt: skip
+@click.option("--keep", help="Folder for posteriors, to go on from [RUN/evaluation]; '' for none.")
+@click.option("--out", type=click.Path(path_type=Path), help="Keep predictions, .parquet or .csv.")
+@bad_image_option
+@json_option
+@click.pass_obj
+def evaluate(verbose, run_folders, weights, data, data_dir, keep, out, as_json, **options) -> None:
+    """Score runs: top-1 and top-5 error in percent, of each and of their fusion."""
+    from vgg_keras.evaluation.predictions import known_format
+
+    with errors_for_people(verbose):
+        if bool(run_folders) == bool(weights):
+            raise ValueError("Give --run, once or more, or --weights.")
+        if out:
+            known_format(out)
+        weights_options = {name: options.pop(name) for name in _WEIGHTS_OPTIONS}
+        if run_folders and any(value is not None for value in weights_options.values()):
+            raise ValueError(
+                "--net, --crop-size and the like go with --weights; a run has its own."
+            )
+        model_options = {name: options.pop(name) for name in ("precision", "pool_rounding")}
+        with quiet_tensorflow(verbose):
+            import keras
+
+            from pipelines.sources import open_source
+            from vgg_keras.evaluation.evaluate import evaluate as run_evaluation
+            from vgg_keras.evaluation.predictions import fuse as run_fusion
+            from vgg_keras.runs import load_run
+        source = open_source(data, data_dir)
+        predictions = []
+        for path in run_folders or (weights,):
+            keras.backend.clear_session()
+            if weights:
+                run = _run_of_weights(weights, source, weights_options, model_options)
+            else:
+                run = load_run(path, **model_options)
+            kept_in = path.with_suffix(".evaluation") if weights else path / "evaluation"
+            folder = kept_in if keep is None else keep or None
+            predictions.append(run_evaluation(run, source, keep=folder, **options))
+        if len(predictions) > 1:
+            predictions.append(run_fusion(predictions))
+        _show_results(predictions, out, as_json, names=[path.name for path in run_folders])
+
+
+_WEIGHTS_OPTIONS = ("net", "crop_size", "width", "train_scale", "statistics_file")
+
+
+def _run_of_weights(weights, source, given, model_options):
+    """A weights file with what the flags say of it, as a run."""
+    from pipelines.statistics import ILSVRC, Statistics
+    from vgg_keras.runs import load_weights_file
+
+    if not given["net"]:
+        raise ValueError("--weights needs --net, the net that they are of.")
+    fields = {k: v for k, v in given.items() if v is not None and k != "statistics_file"}
+    if len(fields.get("train_scale", ())) == 1:
+        fields["train_scale"] *= 2
+    crop_size = fields.get("crop_size", CROP_OF_PAPER)
+    fields.setdefault("train_scale", (round(256 * crop_size / CROP_OF_PAPER),) * 2)
+    fields["precision"] = model_options["precision"] or "float32"
+    file = given["statistics_file"]
+    statistics = Statistics.load(file) if file else ILSVRC
+    return load_weights_file(
+        weights,
+        Recipe(**fields),
+        source.class_names,
+        statistics,
+        pool_rounding=model_options["pool_rounding"],
+    )
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Keep predictions, .parquet or .csv.")
+@json_option
+@click.pass_obj
+def fuse(verbose, files, out, as_json) -> None:
+    """Average the posteriors in files that `evaluate --out` wrote (§4.4)."""
+    from vgg_keras.evaluation.predictions import Predictions
+    from vgg_keras.evaluation.predictions import fuse as run_fusion
+
+    with errors_for_people(verbose):
+        _show_results([run_fusion([Predictions.load(file) for file in files])], out, as_json)
+
+
+@click.command()
+@click.argument("number", type=int)
+@click.option("--results", type=click.Path(path_type=Path),
+              help="Folder with results: what --json printed or --out kept.")  # fmt: skip
+@click.option("--format", "kind", type=click.Choice(KINDS), default="text", show_default=True)
+@json_option
+@click.pass_obj
+def table(verbose, number, results, kind, as_json) -> None:
+    """A table of the paper, 1 to 7, with results of your own beside its numbers."""
+    with errors_for_people(verbose):
+        built = build_table(number, read_results(results) if results else ())
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 132
+        click.echo(render(built, "json" if as_json else kind, width), nl=False)
+
+
+@click.command()
+@click.option("--results", required=True, type=click.Path(path_type=Path),
+              help="Folder with results; those that --out kept show most.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), default=Path("report"), show_default=True,
+              help="Folder for the page.")  # fmt: skip
+@data_dir_option
+@click.option("--examples", type=click.IntRange(0), default=4, show_default=True,
+              help="Pictures to lay score maps over.")  # fmt: skip
+@click.pass_obj
+def report(verbose, results, out, data_dir, examples) -> None:
+    """One HTML page: tables beside the paper's, curves, classes, mistakes, score maps."""
+    with errors_for_people(verbose):
+        with quiet_tensorflow(verbose):
+            from vgg_keras.report.page import write_report
+        click.echo(write_report(results, out, data_dir=data_dir, examples=examples))
+
+
+def _show_results(predictions, out, as_json, names=()) -> None:
+    """Prints results, a single one as one object; writes predictions where `out` is given.
+
+    Of several the last, their fusion, gets the name `out`, the others its stem and their own.
+    """
+    results = [p.result() for p in predictions]
+    if out:
+        files = [out.with_name(f"{out.stem}-{i}-{n}{out.suffix}") for i, n in enumerate(names, 1)]
+        for one, file in zip(predictions, [*files[: len(predictions) - 1], out], strict=True):
+            one.save(file)
+    if as_json:
+        click.echo(json.dumps(results if len(results) > 1 else results[0]))
+        return
+    for result in results:
+        click.echo(_line(result))
+
+
+def _line(result: dict) -> str:
+    """A result for people."""
+    members = result.get("members", [result])
+    who = " + ".join(f"net {m['net']}, Q = {','.join(map(str, m['test_scales']))}" for m in members)
+    skipped = f" ({len(result['skipped'])} more could not be read)" if "skipped" in result else ""
+    return (
+        f"{'fusion of ' if len(members) > 1 else ''}{who}, {result['protocol']}: "
+        f"top-1 error {result['top1_error']:.2f} %, top-5 error {result['top5_error']:.2f} % "
+        f"of {result['images']} images{skipped}"
+    )

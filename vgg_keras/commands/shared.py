@@ -1,0 +1,110 @@
+"""What the commands share: kinds of arguments, flags, errors as one line, a quiet start."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+
+import click
+
+from vgg_keras.nets import NETS
+
+_ALIASES = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}
+
+
+class NetName(click.ParamType):
+    name = "net"
+
+    def convert(self, value, param, ctx):
+        name = _ALIASES.get(value.lower(), value.upper() if value.upper() in NETS else value)
+        if name not in NETS:
+            self.fail(f"{value!r} is no net. Nets: {', '.join(NETS)}", param, ctx)
+        return name
+
+
+class Scales(click.ParamType):
+    """Whole numbers between commas (or a colon)."""
+
+    name = "scales"
+
+    def convert(self, value, param, ctx):
+        if not isinstance(value, str):
+            return value
+        try:
+            return tuple(int(part) for part in value.replace(":", ",").split(","))
+        except ValueError:
+            self.fail(f"{value!r}: whole numbers between commas are expected", param, ctx)
+
+
+data_option = click.option(
+    "--data", required=True, help="shapes, folder:DIR or tfds:NAME[/CONFIG]."
+)
+data_dir_option = click.option(
+    "--data-dir", help="Where TFDS keeps its data [~/tensorflow_datasets]."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+bad_image_option = click.option(
+    "--on-bad-image",
+    type=click.Choice(("stop", "skip")),
+    default="stop",
+    show_default=True,
+    help="What to do with an unreadable image.",
+)
+
+
+class _Lines(logging.Handler):
+    """Log messages as plain lines on what is standard error now; a progress bar takes its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(self.format(record), err=True)
+
+
+@contextlib.contextmanager
+def errors_for_people(verbose: bool) -> Iterator[None]:
+    """An expected error becomes one line and exit code 1; anything else keeps its traceback."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[_Lines()])
+    for name in ("vgg_keras", "pipelines", "callbacks", "saved_models"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("interrupted; the same command goes on from here", err=True)
+        raise SystemExit(130) from None
+    except Exception as error:
+        expected = (ValueError, OSError, ImportError, MemoryError)
+        is_bad_image = type(error).__name__ == "BadImageError"
+        if verbose or not (isinstance(error, expected) or is_bad_image):
+            raise
+        raise click.ClickException(str(error)) from error
+
+
+@contextlib.contextmanager
+def quiet_tensorflow(verbose: bool) -> Iterator[None]:
+    """Keeps what TensorFlow's C++ code prints while it is imported off the terminal.
+
+    It writes to the file descriptor before any log level is heeded. After an error it is shown.
+    """
+    if verbose:
+        yield
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as chatter:
+        os.dup2(chatter.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            chatter.seek(0)
+            os.write(kept, chatter.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.ERROR)

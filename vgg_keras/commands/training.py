@@ -1,0 +1,115 @@
+"""`train`, and what looks at data and runs: `statistics`, `curves`, `demo`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from pathlib import Path
+
+import click
+
+from vgg_keras.commands.shared import (
+    NetName,
+    Scales,
+    bad_image_option,
+    data_dir_option,
+    data_option,
+    errors_for_people,
+    quiet_tensorflow,
+)
+from vgg_keras.recipes import RECIPES, Recipe
+
+
+def _recipe_options(command):
+    """A flag for every field of `Recipe`."""
+    hints = typing.get_type_hints(Recipe)
+    kinds = {"net": NetName(), "train_scale": Scales()}
+    for f in reversed(dataclasses.fields(Recipe)):
+        flag = "--" + f.name.replace("_", "-")
+        if hints[f.name] is bool:
+            flag += f"/--no-{f.name.replace('_', '-')}"
+        command = click.option(
+            flag,
+            f.name,
+            type=kinds.get(f.name, hints[f.name]),
+            default=None,  # not given: the recipe's own; click would take False for a switch
+            help=f.metadata["help"],
+        )(command)
+    return command
+
+
+@click.command()
+@click.option("--recipe", "recipe_name", type=click.Choice(tuple(RECIPES)), default="paper",
+              show_default=True, help="Values of all flags that are not given.")  # fmt: skip
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder.")
+@_recipe_options
+@data_dir_option
+@click.option("--devices", type=int, help="GPUs to use, or virtual devices to split the CPU into.")
+@click.option("--tensorboard", is_flag=True, help="Write event files into the run folder.")
+@click.pass_obj
+def train(verbose, recipe_name, out, data_dir, devices, tensorboard, **fields) -> None:
+    """Train a net, or go on with a run that was interrupted."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    if len(given.get("train_scale", ())) == 1:
+        given["train_scale"] *= 2
+    with errors_for_people(verbose):
+        recipe = dataclasses.replace(RECIPES[recipe_name], **given)
+        with quiet_tensorflow(verbose):
+            from vgg_keras.training import train as run_training
+        path = run_training(
+            recipe, out, data_dir=data_dir, devices=devices, tensorboard=tensorboard
+        )
+        click.echo(f"{path}: done", err=True)
+
+
+@click.command()
+@data_option
+@data_dir_option
+@click.option("--split", default="train", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="Write the JSON here too.")
+@bad_image_option
+@click.pass_obj
+def statistics(verbose, data, data_dir, split, out, on_bad_image) -> None:
+    """Mean RGB and colour components of a training set, as JSON."""
+    with errors_for_people(verbose):
+        with quiet_tensorflow(verbose):
+            from pipelines.screening import without_bad_images
+            from pipelines.sources import open_source
+            from pipelines.statistics import compute_statistics
+        pictures = open_source(data, data_dir)[split]
+        if on_bad_image == "skip":
+            pictures, _ = without_bad_images(pictures)
+        computed = compute_statistics(pictures)
+        if out:
+            computed.save(out)
+        click.echo(json.dumps(dataclasses.asdict(computed)))
+
+
+@click.command()
+@click.argument("run_folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), default=Path("curves.png"))
+@click.pass_obj
+def curves(verbose, run_folders, out) -> None:
+    """Draw the learning curves of runs as a PNG."""
+    with errors_for_people(verbose):
+        with quiet_tensorflow(verbose):
+            from vgg_keras.report.figures import learning_curves, save
+            from vgg_keras.runs import JOURNAL
+        missing = [str(path) for path in run_folders if not (path / JOURNAL).is_file()]
+        if missing:
+            raise ValueError(f"no {JOURNAL}, so no run with an epoch done: {', '.join(missing)}")
+        save(learning_curves({path.name: path / JOURNAL for path in run_folders}), out)
+        click.echo(out)
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True)
+@data_dir_option
+@click.pass_obj
+def demo(verbose, out, data_dir) -> None:
+    """Train a small A and a deeper net from it on drawn shapes, and show the result."""
+    with errors_for_people(verbose):
+        with quiet_tensorflow(verbose):
+            from vgg_keras.demo import run_demo
+        run_demo(out, data_dir)

@@ -1,0 +1,107 @@
+"""Scores runs on a split by a protocol of the paper."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipelines.sources import VALIDATION, Source, SourceError
+from vgg_keras.evaluation.passes import PassRunner
+from vgg_keras.evaluation.predictions import Predictions
+from vgg_keras.evaluation.protocols import paper_scales, passes_of
+from vgg_keras.runs import Run
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(
+    run: Run,
+    source: Source,
+    split: str = VALIDATION,
+    *,
+    protocol: str = "dense",
+    test_scales: Sequence[int] | None = None,
+    multi_scale: bool = False,
+    flip: bool | None = None,
+    map_average: str = "scores",
+    batch_size: int = 64,
+    on_bad_image: str = "stop",
+    keep: str | os.PathLike | None = None,
+) -> Predictions:
+    """Posteriors of a run for every picture of a split (§3.2).
+
+    Args:
+        run: from `load_run`.
+        source: data whose classes the run knows; some of them are enough.
+        split: name of the split.
+        protocol: "centre", "dense", "multi-crop" or "multi-crop+dense".
+        test_scales: Q. By default what the paper pairs with the scale of training.
+        multi_scale: that default is the several scales of §4.2, not the one of §4.1.
+        flip: average with mirror images; by default for all but "centre".
+        map_average: "scores", or "posteriors" for soft-max at each place of the map.
+        batch_size, on_bad_image, keep: see `PassRunner`.
+
+    Returns:
+        `Predictions`, whose `result()` gives the errors in percent; with "skip", of the
+        pictures that can be read, and `about["skipped"]` names the others.
+
+    Raises:
+        SourceError: the data have a class that the run does not know, or no picture is readable.
+        BadImageError, ValueError, MemoryError, OSError: see `PassRunner.posteriors`.
+    """
+    pictures = source[split]
+    labels = _labels_of_the_run(run, source)[pictures.all_labels()]
+    scales = tuple(test_scales or ()) or paper_scales(run.recipe, multi_scale)
+    passes = passes_of(protocol, scales, flip, map_average)
+    runner = PassRunner(
+        run.model,
+        pictures,
+        crop_size=run.recipe.crop_size,
+        mean=run.statistics.mean,
+        batch_size=batch_size,
+        on_bad_image=on_bad_image,
+        keep=keep,
+    )
+    posteriors = runner.posteriors(passes)
+    read = np.ones(len(pictures), bool)
+    if on_bad_image == "skip":
+        read = ~np.isnan(posteriors).any(1)
+    skipped = pictures.names_of(np.flatnonzero(~read))
+    for name in skipped:
+        log.warning("skipped, cannot be read: %s", name)
+    if not read.any():
+        raise SourceError(f"None of the {len(read)} pictures of {source.spec} can be read.")
+    about = {
+        "run": str(run.path),
+        "net": run.recipe.net,
+        "train_scale": list(run.recipe.train_scale),
+        "crop_size": run.recipe.crop_size,
+        "width": run.recipe.width,
+        "protocol": protocol,
+        "test_scales": list(scales),
+        "flip": passes[0].flip,
+        "map_average": map_average,
+        "pool_rounding": run.pool_rounding,
+        "precision": run.recipe.precision,
+        "data": source.spec,
+        "split": split,
+        **({"skipped": skipped} if skipped else {}),
+    }
+    names = pictures.names_of(np.flatnonzero(read))
+    return Predictions(names, labels[read], posteriors[read], run.class_names, about)
+
+
+def _labels_of_the_run(run: Run, source: Source) -> np.ndarray:
+    """For each class of the data its index among the run's, matched by name."""
+    places = {name: i for i, name in enumerate(run.class_names)}
+    unknown = [name for name in source.class_names if name not in places]
+    if unknown:
+        raise SourceError(
+            f"{source.spec} has other classes than {run.path} was trained on: {len(unknown)} of "
+            f"its {len(source.class_names)} are not among the net's {len(places)}, "
+            f"{unknown[0]} first. The net's: {', '.join(run.class_names[:3])}, ..."
+        )
+    return np.array([places[name] for name in source.class_names], np.int64)

@@ -1,0 +1,231 @@
+"""Runs a net over every picture of a split, and keeps what it has done."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pipelines.evaluation import check_test_scale, grid_crops, whole_images
+from pipelines.files import aside
+from pipelines.screening import naming_bad_images
+from pipelines.sources import Split
+from vgg_keras.evaluation.meter import Meter
+from vgg_keras.evaluation.protocols import VIEWS, Pass
+from vgg_keras.models import fully_convolutional
+from vgg_keras.version import __version__
+
+log = logging.getLogger(__name__)
+
+
+class PassRunner:
+    """A net that looks at a split in the ways of §3.2.
+
+    Args:
+        model: from `vgg`, with or without soft-max.
+        split: pictures.
+        crop_size: of the net's training.
+        mean: RGB, subtracted from every pixel.
+        batch_size: memory, as the number of crops that pass through the net together; whole
+            pictures are batched to as many pixels. Has no influence on the result.
+        on_bad_image: "stop", or "skip" to leave a row of NaN for a picture that cannot be read.
+        keep: folder in which posteriors are kept while they are made, and after; a run that was
+            killed goes on from there. None: in memory alone.
+
+    Raises:
+        ValueError: a batch size under 1.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        split: Split,
+        *,
+        crop_size: int,
+        mean: Sequence[float],
+        batch_size: int = 64,
+        on_bad_image: str = "stop",
+        keep: str | os.PathLike | None = None,
+    ):
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more. Received: {batch_size}")
+        self.model = model
+        self.split = split
+        self.crop_size = crop_size
+        self.mean = tuple(mean)
+        self.batch_size = batch_size
+        self.on_bad_image = on_bad_image
+        self.keep = None if keep is None else Path(keep)
+        self._scorers: dict[tuple[bool, str], Callable] = {}
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the net."""
+        return self.model.output_shape[-1]
+
+    def posteriors(self, passes: Iterable[Pass]) -> np.ndarray:
+        """Runs what is not done yet; float32 `(len(split), classes)`, their average.
+
+        Passes of one kind of view are averaged first, then the kinds, so that "multi-crop+dense"
+        is the mean of two posteriors (§4.3).
+
+        Raises:
+            BadImageError: a picture cannot be read, and `on_bad_image` is "stop".
+            ValueError: a scale below the crop size.
+            MemoryError: a batch does not fit; the message says what would.
+            OSError: the folder to keep posteriors in cannot be written.
+        """
+        passes = list(passes)
+        for one in passes:
+            check_test_scale(one.test_scale, self.crop_size)
+        tables = [self._table(p) for p in passes]
+        to_do = [np.isnan(table).any(1) for table in tables]
+        total = sum(self._cost(p) * rows.sum() for p, rows in zip(passes, to_do, strict=True))
+        with Meter(total) as meter:
+            for one, table, wanted in zip(passes, tables, to_do, strict=True):
+                if wanted.any():
+                    with naming_bad_images(self.split):
+                        self._run(one, table, wanted, meter)
+        kinds = dict.fromkeys(p.views for p in passes)
+        return _mean(
+            _mean(t for p, t in zip(passes, tables, strict=True) if p.views == kind)
+            for kind in kinds
+        )
+
+    def _run(self, one: Pass, table: np.ndarray, wanted: np.ndarray, meter: Meter) -> None:
+        score = self._scorer(one.flip, one.map_average)
+        meter.start(str(one), int(wanted.sum()), self._cost(one))
+        for places, views in self.stream(one, wanted):
+            with _explaining_memory(views.shape, self.batch_size):
+                table[places.numpy()] = score(views).numpy()
+            meter.advance(len(places))
+
+    def stream(self, one: Pass, wanted: np.ndarray | None = None) -> tf.data.Dataset:
+        """(places `(B,)`, pixels `(B, V, H, W, 3)`) of the pictures that are wanted."""
+        grid, flips = VIEWS[one.views].grid, 1 + one.flip
+        skip = self.on_bad_image == "skip"
+        if not grid:
+            return whole_images(
+                self.split,
+                test_scale=one.test_scale,
+                batch_pixels=self.batch_size * self.crop_size**2 // flips,
+                wanted=wanted,
+                skip_unreadable=skip,
+            )
+        return grid_crops(
+            self.split,
+            test_scale=one.test_scale,
+            crop_size=self.crop_size,
+            grid=grid,
+            batch_size=max(1, self.batch_size // (flips * grid**2)),
+            wanted=wanted,
+            skip_unreadable=skip,
+        )
+
+    def _cost(self, one: Pass) -> float:
+        """Pixels that the net sees of a picture, by its smaller side: for the time left."""
+        pixels = VIEWS[one.views].grid ** 2 * self.crop_size**2 or one.test_scale**2
+        return float(pixels * (1 + one.flip))
+
+    def _scorer(self, flip: bool, map_average: str) -> Callable:
+        key = flip, map_average
+        if key not in self._scorers:
+            self._scorers[key] = make_scorer(self.model, self.mean, flip, map_average)
+        return self._scorers[key]
+
+    def _table(self, one: Pass) -> np.ndarray:
+        """Posteriors of a pass, in memory or in a file; NaN where they are still to be made."""
+        shape = len(self.split), self.num_classes
+        if self.keep is None:
+            return np.full(shape, np.nan, np.float32)
+        path = self.keep / f"{one.views}-q{one.test_scale}-{self._fingerprint(one)}.npy"
+        try:
+            if not path.exists():
+                with aside(path, size=4 * shape[0] * shape[1]) as temporary:
+                    np.save(temporary, np.full(shape, np.nan, np.float32))
+            return np.load(path, mmap_mode="r+")
+        except OSError as error:
+            raise OSError(
+                f"Posteriors cannot be kept in {self.keep}: {error}. Name another folder with "
+                f"--keep, or none with --keep ''."
+            ) from error
+
+    def _fingerprint(self, one: Pass) -> str:
+        """Of everything that decides the posteriors of a pass."""
+        about = [self._net_and_pictures, __version__, self.mean, self.crop_size, asdict(one)]
+        return hashlib.blake2b(json.dumps(about).encode(), digest_size=8).hexdigest()
+
+    @functools.cached_property
+    def _net_and_pictures(self) -> str:
+        digest = hashlib.blake2b(self.model.to_json().encode())
+        for weight in self.model.get_weights():
+            digest.update(np.ascontiguousarray(weight).tobytes())
+        digest.update("\0".join(self.split.names_of(range(len(self.split)))).encode())
+        return digest.hexdigest()
+
+
+def make_scorer(
+    model: keras.Model, mean: Sequence[float], flip: bool = True, map_average: str = "scores"
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function from views of pictures to posteriors; one trace serves all sizes.
+
+    Args:
+        model: from `vgg`, with or without soft-max.
+        mean: RGB, subtracted from every pixel.
+        flip: average with the mirror images, which pass through the net in the same batch.
+        map_average: see `Pass`.
+
+    Returns:
+        A `tf.function` from float32 `(B, V, H, W, 3)`, RGB in 0..255, to float32
+        `(B, classes)`: the soft-max posteriors averaged over the views and both flips.
+    """
+    maps = fully_convolutional(model)
+    colour = tf.constant(mean, tf.float32)
+    flips = 1 + flip
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, None, 3), tf.float32)])
+    def score(views):
+        b, v, h, w, _ = tf.unstack(tf.shape(views))
+        images = tf.reshape(views, (b * v, h, w, 3)) - colour
+        if flip:
+            images = tf.concat([images, tf.reverse(images, (2,))], 0)
+        found = maps(images, training=False)
+        if map_average == "scores":
+            posteriors = tf.nn.softmax(found["scores"])  # (flips * B * V, classes)
+        else:
+            posteriors = tf.reduce_mean(tf.nn.softmax(found["score_map"]), (1, 2))
+        by_view = tf.reshape(posteriors, (flips, b, v, posteriors.shape[-1]))
+        return tf.reduce_mean(by_view, (0, 2))
+
+    return score
+
+
+def _mean(arrays: Iterable[np.ndarray]) -> np.ndarray:
+    """Average of float32 arrays of one shape."""
+    first, *others = arrays
+    total = np.array(first)
+    for array in others:
+        total += array
+    return total / np.float32(1 + len(others))
+
+
+@contextlib.contextmanager
+def _explaining_memory(shape: tf.TensorShape, batch_size: int) -> Iterator[None]:
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        b, v, h, w, _ = shape
+        raise MemoryError(
+            f"{b} picture{'s' * (b > 1)} of {h} x {w} pixels with {v} view{'s' * (v > 1)} did not "
+            f"fit into memory. Give a smaller --batch-size. Received: {batch_size}"
+        ) from error

@@ -1,0 +1,215 @@
+"""What nets say of pictures: posteriors with labels, kept in files, fused, counted."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.files import aside, write_aside
+from vgg_keras.evaluation.metrics import ErrorCount
+
+FORMATS = (".parquet", ".csv")
+TOP = 5
+
+
+class PredictionsError(ValueError):
+    """Files of predictions cannot be used, or not together. The message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Posteriors of a net, or of several, for the pictures of a split.
+
+    Attributes:
+        names: of the pictures.
+        labels: int64 `(N,)`, indices into `class_names`.
+        posteriors: float32 `(N, classes)`; rows sum to 1.
+        class_names: of the columns.
+        about: where they come from, as in `result`; what can be written as JSON.
+    """
+
+    names: Sequence[str]
+    labels: np.ndarray
+    posteriors: np.ndarray
+    class_names: tuple[str, ...]
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def result(self) -> dict[str, Any]:
+        """`about`, `images`, and `top1_error` and `top5_error` in percent."""
+        count = ErrorCount()
+        count.add(self.posteriors, self.labels)
+        return self.about | {
+            "images": count.images,
+            "top1_error": count.top1_error,
+            "top5_error": count.top5_error,
+        }
+
+    def top(self, k: int = TOP) -> tuple[np.ndarray, np.ndarray]:
+        """The k most probable classes, best first: indices and posteriors, `(N, k)` each."""
+        order = np.argsort(-self.posteriors, axis=1, kind="stable")[:, :k]
+        return order, np.take_along_axis(self.posteriors, order, axis=1)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes a table of pictures, and beside it, as `.json`, the result and class names.
+
+        Columns: `image`, `label`, `class_1`, `posterior_1` to `class_5`, `posterior_5`, and
+        `posteriors`, those of all classes in the order of `class_names`: a list in Parquet,
+        numbers between blanks in CSV. Both keep float32 exactly.
+
+        Raises:
+            PredictionsError: the name ends in neither .parquet nor .csv.
+            OSError: it cannot be written; what was there before stays.
+        """
+        path = known_format(path)
+        table = self._table(as_text=path.suffix == ".csv")
+        with aside(path) as temporary:
+            if path.suffix == ".csv":
+                from pyarrow import csv
+
+                csv.write_csv(table, temporary)
+            else:
+                from pyarrow import parquet
+
+                parquet.write_table(table, temporary, compression="zstd")
+        about = self.result() | {"predictions": path.name, "class_names": list(self.class_names)}
+        write_aside(path.with_suffix(".json"), json.dumps(about, indent=2) + "\n")
+
+    def _table(self, as_text: bool):
+        import pyarrow as pa
+
+        names = np.array(self.class_names)
+        columns = {"image": pa.array(list(self.names)), "label": pa.array(names[self.labels])}
+        for k, (classes, values) in enumerate(zip(*(a.T for a in self.top()), strict=True), 1):
+            columns[f"class_{k}"] = pa.array(names[classes])
+            columns[f"posterior_{k}"] = pa.array(values)
+        if as_text:
+            rows = (" ".join(f"{p:.9g}" for p in row) for row in self.posteriors)
+            columns["posteriors"] = pa.array(list(rows), pa.string())
+        else:
+            flat = pa.array(np.ascontiguousarray(self.posteriors).ravel())
+            columns["posteriors"] = pa.FixedSizeListArray.from_arrays(flat, len(names))
+        return pa.table(columns)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Predictions:
+        """Reads what `save` wrote.
+
+        Raises:
+            PredictionsError: the file, or the `.json` beside it, is missing or holds something
+                else.
+        """
+        path = known_format(path)
+        beside = path.with_suffix(".json")
+        for file in (path, beside):
+            if not file.is_file():
+                raise PredictionsError(f"There is no {file}; `vgg-keras evaluate --out` writes it.")
+        try:
+            about = json.loads(beside.read_text())
+            class_names = tuple(about.pop("class_names"))
+            names, labels, posteriors = _read(path)
+            places = {name: i for i, name in enumerate(class_names)}
+            indices = np.array([places[label] for label in labels], np.int64)
+            posteriors = posteriors.reshape(len(names), len(class_names))
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise PredictionsError(f"{path} holds no predictions: {error!r}") from error
+        for key in ("predictions", "images", "top1_error", "top5_error"):
+            about.pop(key, None)
+        return cls(names, indices, posteriors, class_names, about)
+
+
+def fuse(predictions: Sequence[Predictions]) -> Predictions:
+    """Average of the posteriors of several nets for the same pictures (§4.4).
+
+    Raises:
+        PredictionsError: fewer than two, or other classes, pictures or labels.
+    """
+    if len(predictions) < 2:
+        raise PredictionsError(f"Fusion takes two or more. Received: {len(predictions)}")
+    first = predictions[0]
+    total = np.zeros_like(first.posteriors)
+    for one in predictions:
+        total += one.posteriors[_places(first, one)]
+    members = [member for p in predictions for member in p.about.get("members", [p.about])]
+    shared = {
+        key: value
+        for key, value in members[0].items()
+        if key in _SHARED and all(member.get(key) == value for member in members)
+    }
+    shared.setdefault("protocol", "mixed")
+    about = {"members": members, **shared}
+    return Predictions(
+        first.names, first.labels, total / np.float32(len(predictions)), first.class_names, about
+    )
+
+
+_SHARED = ("protocol", "data", "split", "skipped")
+
+
+def _places(first: Predictions, other: Predictions) -> np.ndarray:
+    """Rows of `other` in the order of `first`'s pictures."""
+    if other.class_names != first.class_names:
+        raise PredictionsError(
+            f"Predictions of different classes cannot be fused: {len(first.class_names)} "
+            f"({', '.join(first.class_names[:3])}, ...) and {len(other.class_names)} "
+            f"({', '.join(other.class_names[:3])}, ...)."
+        )
+    places = {name: i for i, name in enumerate(other.names)}
+    missing = [name for name in first.names if name not in places]
+    surplus = sorted(places.keys() - set(first.names))
+    if missing or surplus:
+        raise PredictionsError(
+            f"Predictions of different validation sets cannot be fused: {len(first)} and "
+            f"{len(other)} pictures; only one of them has {(missing or surplus)[0]}."
+        )
+    rows = np.array([places[name] for name in first.names], np.int64)
+    differ = np.flatnonzero(other.labels[rows] != first.labels)
+    if len(differ):
+        i = differ[0]
+        raise PredictionsError(
+            f"Predictions with different labels cannot be fused: {first.names[i]} is "
+            f"{first.class_names[first.labels[i]]} in one and "
+            f"{first.class_names[other.labels[rows][i]]} in another."
+        )
+    return rows
+
+
+def known_format(path: str | os.PathLike) -> Path:
+    """The path, if predictions can be kept in such a file.
+
+    Raises:
+        PredictionsError: it ends in neither .parquet nor .csv.
+    """
+    path = Path(path)
+    if path.suffix not in FORMATS:
+        raise PredictionsError(
+            f"Predictions are kept in files that end in {' or '.join(FORMATS)}. Received: {path}"
+        )
+    return path
+
+
+def _read(path: Path) -> tuple[list[str], list[str], np.ndarray]:
+    """Names, labels and posteriors of a file, the last flat or by row."""
+    if path.suffix == ".csv":
+        import pyarrow as pa
+        from pyarrow import csv
+
+        columns = {"image": pa.string(), "label": pa.string(), "posteriors": pa.string()}
+        options = csv.ConvertOptions(column_types=columns, include_columns=list(columns))
+        table = csv.read_csv(path, convert_options=options)
+        text = " ".join(table["posteriors"].to_pylist())
+        posteriors = np.array(text.split(), np.float32)
+    else:
+        from pyarrow import parquet
+
+        table = parquet.read_table(path, columns=["image", "label", "posteriors"])
+        posteriors = table["posteriors"].combine_chunks().flatten().to_numpy()
+    return table["image"].to_pylist(), table["label"].to_pylist(), posteriors

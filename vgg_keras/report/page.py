@@ -1,0 +1,224 @@
+"""One HTML page of results: tables beside the paper's, curves, classes, mistakes, score maps."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import keras
+import numpy as np
+
+from pipelines.evaluation import grid_origins, read_pictures
+from pipelines.files import write_aside
+from pipelines.images import rescale
+from pipelines.sources import SourceError, Split, open_source
+from vgg_keras.evaluation.predictions import Predictions, PredictionsError
+from vgg_keras.evaluation.protocols import VIEWS, paper_scales
+from vgg_keras.models import fully_convolutional
+from vgg_keras.report import analysis, figures
+from vgg_keras.report.paper import PAPER_TABLES
+from vgg_keras.report.tables import build_table, cells_as_text, matches, read_results
+from vgg_keras.runs import JOURNAL, Run, RunError, load_run
+
+log = logging.getLogger(__name__)
+
+_CLASSES_IN_MATRIX = 40
+_MISTAKES = 18
+
+
+def write_report(
+    results: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    examples: int = 4,
+) -> Path:
+    """Writes `out/index.html`, which holds everything it shows and needs no network.
+
+    What cannot be shown because a run, the data or kept predictions are not at hand is said so
+    on the page.
+
+    Args:
+        results: folder with results, as `read_results` takes it.
+        out: folder for the page.
+        data_dir: where TFDS keeps its data.
+        examples: pictures to lay score maps over, half of them mistakes.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        ValueError: no such folder, no result in it, or a broken file.
+    """
+    found = read_results(Path(results))
+    if not found:
+        raise ValueError(
+            f"{results} holds no results. `vgg-keras evaluate --out {results}/NAME.parquet` writes "
+            f"one."
+        )
+    found.sort(key=lambda result: (result["top1_error"], result["file"]))
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    template = resources.files("vgg_keras.report").joinpath("page.html.j2").read_text("utf-8")
+    page = environment.from_string(template).render(
+        data=sorted({f"{r.get('data', '?')}, split {r.get('split', '?')}" for r in found}),
+        results=[_summary(result) for result in found],
+        tables=list(_tables(found)),
+        curves=_curves(found),
+        best=_best(found, data_dir, examples),
+    )
+    path = Path(out) / "index.html"
+    write_aside(path, page)
+    return path
+
+
+def _summary(result: dict) -> dict[str, Any]:
+    members = result.get("members", [result])
+    return {
+        "nets": [m.get("net", "?") for m in members],
+        "train": [_range(m.get("train_scale", ())) for m in members],
+        "test": [",".join(map(str, m.get("test_scales", ()))) for m in members],
+        "protocol": _protocol(result),
+        "top1": result["top1_error"],
+        "top5": result["top5_error"],
+        "images": result["images"],
+        "skipped": len(result.get("skipped", ())),
+        "file": Path(result["file"]).name,
+    }
+
+
+def _protocol(result: dict) -> str:
+    return result["protocol"].replace("+", " & ")
+
+
+def _range(scale: Sequence[int]) -> str:
+    values = sorted(set(scale))
+    return str(values[0]) if len(values) == 1 else f"[{';'.join(map(str, values))}]"
+
+
+def _tables(found: Sequence[dict]) -> Iterator[dict]:
+    for number, paper in PAPER_TABLES.items():
+        table = build_table(number, found)
+        yield {
+            "number": number,
+            "title": table.title,
+            "header": table.header,
+            "rows": cells_as_text(table),
+            "paper_columns": table.paper_columns,
+            "matched": any(matches(result, row) for result in found for row in paper.rows),
+        }
+
+
+def _runs_of(found: Sequence[dict]) -> list[Path]:
+    members = [m for result in found for m in result.get("members", [result])]
+    return [Path(path) for path in dict.fromkeys(m["run"] for m in members if "run" in m)]
+
+
+def _curves(found: Sequence[dict]) -> str | None:
+    journals = {path.name: path / JOURNAL for path in _runs_of(found)}
+    journals = {name: path for name, path in journals.items() if path.is_file()}
+    return figures.data_uri(figures.learning_curves(journals)) if journals else None
+
+
+def _best(found: Sequence[dict], data_dir, examples: int) -> dict[str, Any] | None:
+    """What the best result with kept predictions says of classes and pictures."""
+    kept = next((r for r in found if "predictions" in r), None)
+    if kept is None:
+        return None
+    try:
+        predictions = Predictions.load(Path(kept["file"]).with_name(kept["predictions"]))
+    except PredictionsError as error:
+        return {"name": kept["file"], "problem": str(error)}
+    counts = analysis.confusion_counts(predictions)
+    names = predictions.class_names
+    present = np.flatnonzero(counts.sum(1) + counts.sum(0))
+    matrix = counts[np.ix_(present, present)]
+    shown = [names[k] for k in present]
+    best: dict[str, Any] = {
+        "name": Path(kept["file"]).stem,
+        "summary": _summary(kept),
+        "problem": None,
+        "classes": len(names),
+        "class_errors": figures.data_uri(
+            figures.class_errors(analysis.class_errors(counts), names)
+        ),
+        "confusions": analysis.commonest_confusions(counts, names),
+        "matrix": figures.data_uri(figures.confusion_matrix(matrix, shown))
+        if len(present) <= _CLASSES_IN_MATRIX
+        else None,
+    }
+    return best | _pictures(kept, predictions, data_dir, examples)
+
+
+def _pictures(kept: dict, predictions: Predictions, data_dir, examples: int) -> dict[str, Any]:
+    """Mistakes as thumbnails and examples with score maps; or why there are none."""
+    try:
+        split = open_source(kept["data"], data_dir)[kept["split"]]
+        places = _places(split, predictions.names)
+    except (SourceError, KeyError) as error:
+        return {"pictures_problem": f"The pictures are not at hand: {error}"}
+    shown: dict[str, Any] = {"pictures_problem": None, "maps_problem": None}
+    wrong = analysis.most_confident(predictions, right=False, most=_MISTAKES)
+    right = analysis.most_confident(predictions, right=True, most=examples - examples // 2)
+    rows = [*right, *wrong[: examples - len(right)]]
+    images = read_pictures(split, [places[i] for i in {*wrong, *rows}])
+    by_row = {i: images[places[i]] for i in {*wrong, *rows}}
+    shown["mistakes"] = [
+        _caption(predictions, i) | {"image": figures.thumbnail(by_row[i])} for i in wrong
+    ]
+    try:
+        run = _first_run(kept)
+        maps = [_caption(predictions, i) | _map_of(run, predictions, i, by_row[i]) for i in rows]
+    except (RunError, KeyError, IndexError) as error:
+        return shown | {"maps_problem": f"No run to make score maps with: {error}"}
+    return shown | {"maps": maps, "maps_of": f"net {run.recipe.net}, {run.path.name}"}
+
+
+def _places(split: Split, names: Sequence[str]) -> list[int]:
+    """Where in the split the named pictures are."""
+    places = {name: i for i, name in enumerate(split.names_of(range(len(split))))}
+    missing = [name for name in names if name not in places]
+    if missing:
+        raise SourceError(f"{missing[0]} is not among them.")
+    return [places[name] for name in names]
+
+
+def _caption(predictions: Predictions, row: int) -> dict[str, Any]:
+    posteriors = predictions.posteriors[row]
+    best = int(posteriors.argmax())
+    return {
+        "name": predictions.names[row],
+        "true": predictions.class_names[predictions.labels[row]],
+        "predicted": predictions.class_names[best],
+        "posterior": 100 * float(posteriors[best]),
+        "right": best == predictions.labels[row],
+    }
+
+
+def _first_run(kept: dict) -> Run:
+    return load_run(_runs_of([kept])[0])
+
+
+def _map_of(run: Run, predictions: Predictions, row: int, image: np.ndarray) -> dict[str, Any]:
+    """The score map of the predicted class at the paper's several scales."""
+    label = int(predictions.posteriors[row].argmax())
+    crop_size = run.recipe.crop_size
+    maps_of = fully_convolutional(run.model)
+    pictures, maps = {}, {}
+    for scale in paper_scales(run.recipe, multi_scale=True):
+        if scale >= crop_size:
+            pictures[scale] = rescale(image, scale).numpy()
+            pixels = pictures[scale][None] - np.array(run.statistics.mean, np.float32)
+            score_map = keras.ops.convert_to_numpy(maps_of(pixels, training=False)["score_map"])
+            maps[scale] = score_map[0, :, :, label].astype(np.float32)
+    grid = VIEWS["multi-crop"].grid
+    origins = grid_origins(pictures[scale].shape[:2], crop_size, grid).numpy()
+    text = f"score of {predictions.class_names[label]}"
+    figure = figures.score_maps(pictures, maps, crop_size, origins, text)
+    return {"image": figures.data_uri(figure, "png")}
