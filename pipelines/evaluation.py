@@ -18,10 +18,11 @@ from pipelines.images import (
     rescaled_size,
     upright_size,
     window,
-    window_origin,
 )
 from pipelines.sources import Split
 
+# AutoGraph has nothing to convert here, and looking for it takes longer than tracing.
+_as_it_is = tf.autograph.experimental.do_not_convert
 _SIDES = 2**31  # height and width of a rescaled picture as one key
 
 
@@ -48,6 +49,7 @@ def whole_images(
         A data set of (int64 `(B,)`, float32 `(B, 1, H, W, 3)`), in no order to rely on.
     """
 
+    @_as_it_is
     def measured(index, encoded):
         height, width = tf.unstack(
             tf.cast(rescaled_size(upright_size(encoded), test_scale), tf.int64)
@@ -57,6 +59,7 @@ def whole_images(
     def batch_size(shape):
         return tf.maximum(batch_pixels // ((shape // _SIDES) * (shape % _SIDES)), 1)
 
+    @_as_it_is
     def load(_, index, encoded):
         return index, rescale(decode(encoded), test_scale)[None]
 
@@ -101,6 +104,7 @@ def grid_crops(
     """
     check_test_scale(test_scale, crop_size)
 
+    @_as_it_is
     def load(index, encoded):
         image = rescale(decode(encoded), test_scale)
         rows, columns = tf.unstack(grid_origins(tf.shape(image)[:2], crop_size, grid))
@@ -124,8 +128,8 @@ def grid_origins(size: tf.Tensor, crop_size: int, grid: int) -> tf.Tensor:
         grid: crops in each direction.
     """
     shares = [0.5] if grid == 1 else [i / (grid - 1) for i in range(grid)]
-    scale = tf.reduce_min(size)  # of a picture that is rescaled already
-    return tf.stack([window_origin(size, scale, crop_size, s) for s in shares], axis=1)
+    room = tf.cast(tf.convert_to_tensor(size) - crop_size, tf.float32)
+    return tf.cast(tf.floor(room[:, None] * tf.constant(shares) + 0.5), tf.int32)
 
 
 def read_pictures(split: Split, places: Sequence[int]) -> dict[int, np.ndarray]:

@@ -49,4 +49,4 @@ def _find_room(path: Path, size: int) -> None:
 def write_aside(path: str | os.PathLike, text: str) -> None:
     """Writes a text file through `aside`."""
     with aside(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")

@@ -45,7 +45,10 @@ def upright_size(image_bytes: tf.Tensor) -> tf.Tensor:
         size = tf.io.extract_jpeg_shape(image_bytes)[:2]
         return tf.cond(_orientation(image_bytes) >= 5, lambda: size[::-1], lambda: size)
 
-    return tf.cond(tf.io.is_jpeg(image_bytes), of_jpeg, lambda: tf.shape(decode(image_bytes))[:2])
+    def of_others():  # which have no orientation
+        return tf.shape(tf.io.decode_image(image_bytes, expand_animations=False))[:2]
+
+    return tf.cond(tf.io.is_jpeg(image_bytes), of_jpeg, of_others)
 
 
 def rescaled_size(size: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:

@@ -53,7 +53,11 @@ class Split(abc.ABC):
 
     @abc.abstractmethod
     def names_of(self, indices: Iterable[int]) -> list[str]:
-        """Names of the pictures at these places: paths or TFDS ids."""
+        """Where the pictures at these places are to be found: absolute paths, or TFDS ids."""
+
+    def ids_of(self, indices: Iterable[int]) -> list[str]:
+        """Names that stay the same wherever the data lie."""
+        return self.names_of(indices)
 
     @abc.abstractmethod
     def without(self, names: Sequence[str]) -> Split:
@@ -76,7 +80,9 @@ class Source:
         return self.splits[name]
 
 
-def open_source(spec: str, data_dir: str | os.PathLike | None = None) -> Source:
+def open_source(
+    spec: str, data_dir: str | os.PathLike | None = None, *, prepare: bool = True
+) -> Source:
     """Opens a data set.
 
     Args:
@@ -84,21 +90,22 @@ def open_source(spec: str, data_dir: str | os.PathLike | None = None) -> Source:
             DIR/val/CLASS/*, or DIR/CLASS/* as one split named `all`, or
             `tfds:NAME[/CONFIG]`.
         data_dir: where TFDS keeps its data; by default ~/tensorflow_datasets.
+        prepare: whether TFDS may download or draw what is not there yet.
 
     Raises:
         SourceError: nothing usable is there.
     """
     kind, _, rest = spec.partition(":")
     if kind == "folder" and rest:
-        return _open_folder(spec, Path(rest).expanduser())
+        return _open_folder(spec, Path(rest).expanduser().absolute())
     if kind == "tfds" and rest:
         from pipelines.tfds_source import open_tfds  # TFDS takes seconds to import
 
-        return open_tfds(spec, rest, data_dir)
+        return open_tfds(spec, rest, data_dir, prepare)
     if spec == "shapes":
         from pipelines.tfds_source import open_shapes
 
-        return open_shapes(spec, data_dir)
+        return open_shapes(spec, data_dir, prepare)
     raise SourceError(
         f"Data are given as shapes, folder:DIR or tfds:NAME[/CONFIG]. Received: {spec!r}"
     )
@@ -116,6 +123,7 @@ class FolderSplit(Split):
     name: str
     paths: np.ndarray  # (N,) of str
     labels: np.ndarray  # (N,) int64
+    root: str = ""  # of the data set
 
     def __len__(self):
         return len(self.paths)
@@ -142,9 +150,14 @@ class FolderSplit(Split):
     def names_of(self, indices):
         return [str(self.paths[i]) for i in indices]
 
+    def ids_of(self, indices):
+        if not self.root:
+            return self.names_of(indices)
+        return [Path(name).relative_to(self.root).as_posix() for name in self.names_of(indices)]
+
     def without(self, names):
         kept = ~np.isin(self.paths, list(names))
-        return FolderSplit(self.name, self.paths[kept], self.labels[kept])
+        return dataclasses.replace(self, paths=self.paths[kept], labels=self.labels[kept])
 
 
 def _open_folder(spec: str, root: Path) -> Source:
@@ -163,7 +176,10 @@ def _open_folder(spec: str, root: Path) -> Source:
         ]
         raise SourceError(f"{root}: train and val must hold the same classes; {'; '.join(only)}.")
     class_names = next(iter(classes.values()))
-    splits = {name: _list_split(name, folder, class_names) for name, folder in folders.items()}
+    splits = {
+        name: dataclasses.replace(_list_split(name, folder, class_names), root=str(root))
+        for name, folder in folders.items()
+    }
     return Source(spec, tuple(class_names), splits)
 
 

@@ -82,7 +82,10 @@ class TfdsSplit(Split):
         pairs = self._all().map(lambda e: (e["tfds_id"], tf.cast(e[self.label_key], tf.int64)))
         left_out = set(self.left_out)
         kept = [pair for i, pair in enumerate(pairs.as_numpy_iterator()) if i not in left_out]
-        return [name.decode() for name, _ in kept], np.array([label for _, label in kept], np.int64)
+        # TFDS's own ids do not say of which configuration and version they are.
+        origin = self.builder.info.full_name
+        names = [f"{origin}/{name.decode()}" for name, _ in kept]
+        return names, np.array([label for _, label in kept], np.int64)
 
     def all_labels(self):
         return self._index[1]
@@ -100,7 +103,7 @@ class TfdsSplit(Split):
         return dataclasses.replace(self, left_out=tuple(sorted(left_out)))
 
 
-def open_tfds(spec: str, name: str, data_dir: str | os.PathLike | None) -> Source:
+def open_tfds(spec: str, name: str, data_dir: str | os.PathLike | None, prepare: bool) -> Source:
     """A data set of TFDS's catalogue, prepared if it is not yet.
 
     Raises:
@@ -111,22 +114,24 @@ def open_tfds(spec: str, name: str, data_dir: str | os.PathLike | None) -> Sourc
         builder = tfds.builder(name, data_dir=_expanded(data_dir))
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
         raise SourceError(f"TFDS has no data set {name!r}: {error}") from error
-    return _open_builder(spec, builder)
+    return _open_builder(spec, builder, prepare)
 
 
-def open_shapes(spec: str, data_dir: str | os.PathLike | None) -> Source:
+def open_shapes(spec: str, data_dir: str | os.PathLike | None, prepare: bool) -> Source:
     """The embedded set of drawn shapes, made on first use."""
     from pipelines.shapes import Shapes
 
-    return _open_builder(spec, Shapes(data_dir=_expanded(data_dir)))
+    return _open_builder(spec, Shapes(data_dir=_expanded(data_dir)), prepare)
 
 
 def _expanded(data_dir):
     return os.path.expanduser(data_dir) if data_dir is not None else None
 
 
-def _open_builder(spec: str, builder: tfds.core.DatasetBuilder) -> Source:
+def _open_builder(spec: str, builder: tfds.core.DatasetBuilder, prepare: bool) -> Source:
     image_key, label_key = _keys(spec, builder)
+    if not prepare and not builder.is_prepared():
+        raise SourceError(f"{spec} is not prepared in {builder.data_dir}.")
     _prepare(spec, builder)
     sizes = builder.info.splits
     splits: dict[str, Split] = {}

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vgg_keras.evaluation.evaluate import evaluate
+    from vgg_keras.evaluation.predictions import Predictions, fuse
     from vgg_keras.models import fully_convolutional, vgg
     from vgg_keras.recipes import RECIPES, Recipe
     from vgg_keras.runs import load_run
@@ -23,9 +25,23 @@ _PUBLIC = {
     "RECIPES": "vgg_keras.recipes",
     "Recipe": "vgg_keras.recipes",
     "load_run": "vgg_keras.runs",
+    "evaluate": "vgg_keras.evaluation.evaluate",
+    "fuse": "vgg_keras.evaluation.predictions",
+    "Predictions": "vgg_keras.evaluation.predictions",
     "train": "vgg_keras.training",
 }
-__all__ = ["RECIPES", "Recipe", "__version__", "fully_convolutional", "load_run", "train", "vgg"]
+__all__ = [
+    "RECIPES",
+    "Predictions",
+    "Recipe",
+    "__version__",
+    "evaluate",
+    "fully_convolutional",
+    "fuse",
+    "load_run",
+    "train",
+    "vgg",
+]
 
 
 def __getattr__(name: str):

@@ -19,6 +19,7 @@ from vgg_keras.nets import get_net
 from vgg_keras.recipes import RECIPES
 from vgg_keras.report.figures import learning_curves, prediction_sheet, save
 from vgg_keras.report.page import write_report
+from vgg_keras.report.tables import members
 from vgg_keras.runs import JOURNAL, load_run
 from vgg_keras.training import train
 
@@ -97,7 +98,7 @@ def _table(scored: dict[str, Predictions], chance: float) -> Table:
         table.add_column(column, justify="right")
     for predictions in scored.values():
         result = predictions.result()
-        nets = [member["net"] for member in result.get("members", [result])]
+        nets = [member["net"] for member in members(result)]
         table.add_row(
             " + ".join(nets),
             " + ".join(str(get_net(net).weight_layers) for net in nets),

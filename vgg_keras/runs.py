@@ -110,6 +110,21 @@ def build_model(recipe: Recipe, num_classes: int, pool_rounding: str = "down") -
         )
 
 
+def read_run(path: str | os.PathLike) -> tuple[Recipe, tuple[str, ...]]:
+    """Recipe and class names of a run that can be loaded.
+
+    Raises:
+        RunError: the folder is no run, or has no weights yet.
+    """
+    path = Path(path)
+    if not (path / RECIPE).is_file():
+        raise RunError(f"{path} is no run folder: it holds no {RECIPE}.")
+    for name in (CLASSES, STATISTICS, BEST_WEIGHTS):
+        if not (path / name).is_file():
+            raise RunError(f"{path} holds no {name}: its first epoch has not ended.")
+    return _read_recipe(path / RECIPE), tuple(json.loads((path / CLASSES).read_text()))
+
+
 def load_run(
     path: str | os.PathLike, *, precision: str | None = None, pool_rounding: str = "down"
 ) -> Run:
@@ -124,14 +139,8 @@ def load_run(
         RunError: the folder is no run, or has no weights yet.
     """
     path = Path(path)
-    if not (path / RECIPE).is_file():
-        raise RunError(f"{path} is no run folder: it holds no {RECIPE}.")
-    for name in (CLASSES, STATISTICS, BEST_WEIGHTS):
-        if not (path / name).is_file():
-            raise RunError(f"{path} holds no {name}: its first epoch has not ended.")
-    recipe = _read_recipe(path / RECIPE)
+    recipe, class_names = read_run(path)
     recipe = dataclasses.replace(recipe, precision=precision or recipe.precision)
-    class_names = tuple(json.loads((path / CLASSES).read_text()))
     model = build_model(recipe, len(class_names), pool_rounding)
     _load_weights(model, path / BEST_WEIGHTS)
     statistics = Statistics.load(path / STATISTICS)
@@ -170,7 +179,10 @@ def _load_weights(model: keras.Model, file: Path) -> None:
     try:
         model.load_weights(file)
     except (OSError, KeyError, ValueError) as error:
-        raise RunError(f"{file} cannot be read as weights of net {model.name}: {error}") from error
+        raise RunError(
+            f"{file} cannot be read as weights of net {model.name} with "
+            f"{model.output_shape[-1]} classes: {error}"
+        ) from error
 
 
 def _read_recipe(file: Path) -> Recipe:

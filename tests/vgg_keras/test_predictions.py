@@ -18,7 +18,13 @@ def predictions(seed=0, count=9, classes=CLASSES, names=None, labels=None, **abo
     rows = rng.dirichlet(np.ones(len(classes)), count).astype(np.float32)
     names = names or [f"val/{i}, a.jpg" for i in range(count)]
     labels = np.arange(count) % len(classes) if labels is None else labels
-    about = {"net": "D", "protocol": "dense", "test_scales": [256], "data": "x"} | about
+    about = {
+        "run": "runs/d",
+        "net": "D",
+        "protocol": "dense",
+        "test_scales": [256],
+        "data": "x",
+    } | about
     return Predictions(names, labels, rows, classes, about)
 
 
@@ -32,12 +38,12 @@ class TestFiles:
         np.testing.assert_array_equal(again.labels, one.labels)
         assert (list(again.names), again.class_names) == (one.names, one.class_names)
         assert again.result() == one.result()
-        assert {p.name for p in tmp_path.iterdir()} == {f"p.{ending}", "p.json"}
+        assert {p.name for p in tmp_path.iterdir()} == {f"p.{ending}", f"p.{ending}.json"}
 
     def test_the_result_is_beside_them(self, tmp_path, ending):
         one = predictions()
         one.save(tmp_path / f"p.{ending}")
-        beside = json.loads((tmp_path / "p.json").read_text())
+        beside = json.loads((tmp_path / f"p.{ending}.json").read_text())
         assert beside["top1_error"] == one.result()["top1_error"]
         assert (beside["images"], beside["predictions"]) == (9, f"p.{ending}")
 
@@ -46,8 +52,8 @@ class TestFiles:
         with pytest.raises(PredictionsError, match=f"There is no .*p.{ending}"):
             Predictions.load(path)
         predictions().save(path)
-        (tmp_path / "p.json").unlink()
-        with pytest.raises(PredictionsError, match=r"There is no .*p\.json"):
+        (tmp_path / f"p.{ending}.json").unlink()
+        with pytest.raises(PredictionsError, match=rf"There is no .*p\.{ending}\.json"):
             Predictions.load(path)
 
     @pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"PAR1\0\0\0\0PAR1"])
@@ -116,15 +122,19 @@ class TestFusion:
         about = fuse([a, b]).result()
         assert [m["net"] for m in about["members"]] == ["D", "E"]
         assert (about["protocol"], about["data"]) == ("dense", "x")
-        mixed = fuse([fuse([a, b]), predictions(2, protocol="multi-crop")]).result()
+        c = predictions(2, protocol="multi-crop")
+        np.testing.assert_allclose(
+            fuse([fuse([a, b]), c]).posteriors, fuse([a, b, c]).posteriors, rtol=1e-6
+        )
+        mixed = fuse([fuse([a, b]), c]).result()
         assert [m["protocol"] for m in mixed["members"]] == ["dense", "dense", "multi-crop"]
         assert mixed["protocol"] == "mixed"
 
     @pytest.mark.parametrize(("other", "message"), [
         ({"names": [f"val/{i}, a.jpg" for i in range(8)] + ["new"]}, r"only one of them has val/8"),
-        ({"count": 8}, r"9 and 8 pictures; only one of them has val/8, a\.jpg"),
+        ({"count": 8}, r"has 9 pictures, runs/d 8; only one of them has val/8, a\.jpg"),
         ({"classes": ("a", "b", "c", "d", "e", "f", "g")}, r"different classes cannot be fused"),
-        ({"labels": np.zeros(9, np.int64)}, r"val/1, a\.jpg is bee in one and ant in another"),
+        ({"labels": np.zeros(9, np.int64)}, r"val/1, a\.jpg is bee for runs/d and ant for runs/d"),
     ])  # fmt: skip
     def test_of_different_validation_sets_is_refused(self, other, message):
         for pair in ([predictions(), predictions(**other)], [predictions(**other), predictions()]):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipelines.images import rescale
 from pipelines.screening import BadImageError
-from pipelines.sources import FolderSplit, Source, SourceError
+from pipelines.sources import FolderSplit, Source, SourceError, open_source
 from pipelines.statistics import ILSVRC
 from tests.conftest import encode, photo
 from vgg_keras import vgg
@@ -208,11 +208,8 @@ class TestMultiCrop:
             image = rescale(tf.io.decode_png(tf.io.read_file(path)), 40).numpy()
             crops, (height, width) = views[i], image.shape[:2]
             assert crops.shape == (25, CROP, CROP, 3)
-            corners = [
-                (min(int(a * (height - CROP + 1) / 4), height - CROP),
-                 min(int(b * (width - CROP + 1) / 4), width - CROP))
-                for a in range(5) for b in range(5)
-            ]  # fmt: skip
+            rows, columns = (np.linspace(0, n - CROP, 5) + 0.5 for n in (height, width))
+            corners = [(int(top), int(left)) for top in rows for left in columns]
             assert corners[0] == (0, 0)
             assert corners[-1] == (height - CROP, width - CROP)
             for crop, (top, left) in zip(crops, corners, strict=True):
@@ -226,6 +223,7 @@ class TestMultiCrop:
         assert rows.tolist() == [0] * 5
         assert (columns[0], columns[-1]) == (0, extra)
         assert np.ptp(np.diff(columns)) <= 1
+        assert np.abs(columns - np.linspace(0, extra, 5)).max() <= 0.5
 
     def test_is_the_mean_over_crops_and_flips(self, model, split):
         runner = PassRunner(model, split, crop_size=CROP, mean=MEAN)
@@ -264,7 +262,7 @@ class TestConstantImage:
                 layer.set_weights([middle, bias])
         expected = posteriors(model, grey, "centre", 32)
         for protocol in PROTOCOLS:
-            got = posteriors(model, grey, protocol, 32, 50, 90)
+            got = posteriors(model, grey, protocol, 32, 90)
             np.testing.assert_allclose(got, expected, rtol=1e-5)
 
     def test_what_remains_is_at_the_border_of_the_map(self, model):
@@ -279,30 +277,30 @@ class TestConstantImage:
 
 class TestNothingElseMatters:
     @pytest.mark.parametrize("protocol", PROTOCOLS)
-    @pytest.mark.parametrize("batch_size", [1, 3, 1000])
+    @pytest.mark.parametrize("batch_size", [1, 1000])
     def test_batch_size_and_grouping(self, model, split, protocol, batch_size):
         expected = posteriors(model, split, protocol, 40, 64)
         got = posteriors(model, split, protocol, 40, 64, batch_size=batch_size)
-        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
 
     def test_order_and_company(self, model, split):
         """Each picture by itself, and all in reverse."""
         expected = posteriors(model, split, "dense", 40)
         alone = [
             posteriors(model, FolderSplit("val", split.paths[i : i + 1], split.labels[:1]),
-                       "dense", 40)[0] for i in range(len(split))
+                       "dense", 40)[0] for i in (0, 3, 7)
         ]  # fmt: skip
-        np.testing.assert_allclose(alone, expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(alone, expected[[0, 3, 7]], rtol=0, atol=1e-6)
         turned = FolderSplit("val", split.paths[::-1], split.labels[::-1])
         np.testing.assert_allclose(
-            posteriors(model, turned, "dense", 40)[::-1], expected, rtol=1e-5, atol=1e-6
+            posteriors(model, turned, "dense", 40)[::-1], expected, rtol=0, atol=1e-6
         )
 
     def test_number_of_workers(self, model, split, monkeypatch):
         expected = posteriors(model, split, "multi-crop+dense", 40)
         monkeypatch.setattr(tf.data, "AUTOTUNE", 1)
         np.testing.assert_allclose(
-            posteriors(model, split, "multi-crop+dense", 40), expected, rtol=1e-5, atol=1e-6
+            posteriors(model, split, "multi-crop+dense", 40), expected, rtol=0, atol=1e-6
         )
 
     def test_batches_are_of_one_shape_and_bounded(self, model, split):
@@ -325,13 +323,9 @@ class TestAveraging:
         }  # fmt: skip
         dense, crops = (np.mean([one[p, q] for q in (32, 40)], 0) for p in ("dense", "multi-crop"))
         np.testing.assert_allclose(posteriors(model, split, "dense", 32, 40), dense, rtol=1e-5)
-        np.testing.assert_allclose(
-            posteriors(model, split, "multi-crop+dense", 32, 40), (dense + crops) / 2, rtol=1e-5
-        )
-
-    def test_rows_sum_to_one(self, model, split):
-        rows = posteriors(model, split, "multi-crop+dense", 32, 40).sum(1)
-        np.testing.assert_allclose(rows, 1, rtol=1e-5)
+        both = posteriors(model, split, "multi-crop+dense", 32, 40)
+        np.testing.assert_allclose(both, (dense + crops) / 2, rtol=1e-5)
+        np.testing.assert_allclose(both.sum(1), 1, rtol=1e-5)
 
 
 class TestScales:
@@ -350,6 +344,10 @@ class TestScales:
         recipe = self.recipe(*arguments)
         assert paper_scales(recipe) == single
         assert paper_scales(recipe, multi_scale=True) == several
+
+    def test_a_step_down_below_the_crop_is_explained(self):
+        with pytest.raises(ValueError, match=r"S - 32, S and S \+ 32 the first is below the crop"):
+            paper_scales(self.recipe(224, 224), multi_scale=True)
 
     def test_under_the_crop_size_is_refused(self, model, split):
         with pytest.raises(ValueError, match=r"at least the crop size, 32\. Received: 31"):
@@ -395,14 +393,32 @@ class TestKeeping:
         np.testing.assert_allclose(got[1:], expected[1:], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(got[0], 1 / CLASSES)
 
+    @pytest.mark.parametrize("broken", ["zeros", "empty", "shape", "text"])
+    def test_a_damaged_file_is_mended_or_named(self, model, split, tmp_path, broken):
+        expected = posteriors(model, split, "dense", 40, keep=tmp_path)
+        (file,) = tmp_path.iterdir()
+        if broken == "zeros":  # what numpy makes of a file that was cut short
+            file.write_bytes(file.read_bytes()[:-50])
+            got = posteriors(model, split, "dense", 40, keep=tmp_path)
+            np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+            return
+        if broken == "shape":
+            np.save(file, np.zeros((3, 3), np.float32))
+        else:
+            file.write_bytes({"empty": b"", "text": b"no posteriors here"}[broken])
+        with pytest.raises(OSError, match=r"dense-q40-.*holds no posteriors.*Remove it"):
+            posteriors(model, split, "dense", 40, keep=tmp_path)
+
     def test_other_weights_pictures_or_procedures_are_kept_apart(self, model, split, tmp_path):
         posteriors(model, split, "dense", 40, keep=tmp_path)
+        runner = PassRunner(model, split, crop_size=CROP, mean=(1, 2, 3), keep=tmp_path)
+        runner.posteriors([Pass("dense", 40, flip=True)])
         posteriors(lively(seed=1), split, "dense", 40, keep=tmp_path)
         posteriors(lively(pool_rounding="up"), split, "dense", 40, keep=tmp_path)
         posteriors(model, split.without(split.paths[:1]), "dense", 40, keep=tmp_path)
         posteriors(model, split, "dense", 40, flip=False, keep=tmp_path)
         posteriors(model, split, "dense", 40, map_average="posteriors", keep=tmp_path)
-        assert len(list(tmp_path.iterdir())) == 6
+        assert len(list(tmp_path.iterdir())) == 7
 
     def test_a_folder_that_cannot_be_written(self, model, split, tmp_path):
         (tmp_path / "file").touch()
@@ -457,6 +473,47 @@ class TestEvaluate:
             expected = posteriors(run.model, split, protocol, 40)
             np.testing.assert_allclose(predictions.posteriors, expected, rtol=1e-5, atol=1e-6)
         assert str(bad) in caplog.text
+
+    def test_a_net_that_gives_nan_is_no_unreadable_picture(self, run, split):
+        model = lively()
+        model.get_layer("fc2").bias.assign(np.full(model.get_layer("fc2").units, np.nan))
+        for policy in ("stop", "skip"):
+            with pytest.raises(ValueError, match=r"The net gives NaN for .*\.png\. Its weights"):
+                evaluate(run._replace(model=model), self.source(split), on_bad_image=policy)
+
+    def test_pictures_without_a_class_are_refused(self, run, split):
+        hidden = FolderSplit("val", split.paths, np.where(split.labels == 3, -1, split.labels))
+        with pytest.raises(SourceError, match=r"a picture without a class.*3\.png, label -1"):
+            evaluate(run, self.source(hidden))
+
+    def test_too_little_memory_is_explained(self, run, split, monkeypatch):
+        def score(views):
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM")
+
+        monkeypatch.setattr(PassRunner, "_scorer", lambda *_: score)
+        with pytest.raises(MemoryError, match=r"32 pixels \(25 to.*a smaller --batch-size than 64"):
+            evaluate(run, self.source(split), protocol="multi-crop")
+        with pytest.raises(MemoryError, match=r"0\.png\. Leave it out, or test at a smaller"):
+            evaluate(run, self.source(split), batch_size=1)
+
+    def test_of_a_tfds_set_keeps_sets_apart(self, shapes_dir, tmp_path):
+        """By whole names, and with pictures known by names that do not depend on the folder."""
+        source = open_source("shapes", shapes_dir)
+        few = source["val"].without(source["val"].names_of(range(8, 400)))
+        source = dataclasses.replace(source, splits={"val": few})
+        model = vgg("A", 10, CROP, 1 / 16)
+        run = Run(tmp_path, Recipe(crop_size=CROP, train_scale=(32, 32)), ILSVRC,
+                  source.class_names, model)  # fmt: skip
+        predictions = evaluate(run, source, keep=tmp_path)
+        assert predictions.labels.tolist() == few.all_labels().tolist()
+        assert predictions.names[0].startswith("shapes/")
+        assert len(predictions) == 8
+
+    def test_typing_errors_are_refused(self, run, split):
+        with pytest.raises(ValueError, match="on_bad_image must be one of stop, skip"):
+            evaluate(run, self.source(split), on_bad_image="ignore")
+        with pytest.raises(ValueError, match="not both"):
+            evaluate(run, self.source(split), test_scales=(40,), multi_scale=True)
 
     def test_nothing_readable_at_all(self, run, tmp_path):
         (tmp_path / "x.jpg").write_text("no picture")

@@ -75,7 +75,8 @@ class TestPage:
             (json.loads(p.read_text()) for p in results.glob("*.json")),
             key=lambda r: r["top1_error"],
         )
-        for piece in (f"{best['top1_error']:.2f}", "A + A", "multi-crop", *CLASSES,
+        for piece in (f"{best['top1_error']:.2f}", "A<br>A", "multi-crop", *CLASSES,
+                      "18 images, crop 32, width 1/16",
                       *(f"Table {n}: " for n in range(2, 8)), "Learning curves",
                       "Error per class", "most confident mistakes", "crop grid"):  # fmt: skip
             assert piece in text
@@ -103,7 +104,7 @@ class TestPage:
             assert message in write_report(folder, folder / "out").read_text()
 
     def test_without_predictions(self, results, tmp_path):
-        result = json.loads((results / "dense.json").read_text())
+        result = json.loads((results / "dense.parquet.json").read_text())
         del result["predictions"]
         (tmp_path / "r.json").write_text(json.dumps(result))
         assert "No result here has kept predictions" in write_report(tmp_path, tmp_path).read_text()
@@ -117,6 +118,7 @@ class TestPage:
     def test_in_a_browser(self, page, tmp_path):
         """Every picture loads, nothing is wider than the window, no two blocks overlap."""
         probe = """<script>window.onload = () => {
+          document.querySelectorAll('details').forEach(d => d.open = true);
           const broken = [...document.images].filter(i => !i.complete || !i.naturalWidth).length;
           const blocks = [...document.querySelectorAll(
             'h1, h2, h3, p, summary, .wide, img, figcaption')].filter(
@@ -191,7 +193,7 @@ class TestCommands:
     def test_fuse(self, results, tmp_path):
         files = results / "dense.parquet", results / "crops.csv"
         result = json.loads(self.invoke("fuse", *files, "--json").stdout)
-        expected = json.loads((results / "fusion.json").read_text())
+        expected = json.loads((results / "fusion.parquet.json").read_text())
         for key in ("top1_error", "top5_error", "images", "protocol"):
             assert result[key] == expected[key]
         line = self.invoke("fuse", *files, "--out", tmp_path / "f.csv").stdout
@@ -231,6 +233,14 @@ class TestCommands:
         kept = list((run / "evaluation").iterdir())
         assert len(kept) == 1  # the second net was read from what the first one left
 
+    def test_evaluate_refuses_runs_of_different_classes_at_once(self, results, tmp_path):
+        run = results.parent / "runs/tiny <a>"
+        shutil.copytree(run, tmp_path / "other")
+        (tmp_path / "other/classes.json").write_text('["x", "y", "z"]')
+        done = self.invoke("evaluate", "--run", run, "--run", tmp_path / "other",
+                           "--data", f"folder:{results.parent / 'data'}")  # fmt: skip
+        assert "The runs have different classes" in done.output
+
     def test_evaluate_a_weights_file(self, results):
         run = results.parent / "runs/tiny <a>"
         spec = f"folder:{results.parent / 'data'}"
@@ -249,6 +259,7 @@ class TestCommands:
         (("--weights", "w.weights.h5", "--net", "A"), "There is no weights file w.weights.h5"),
         (("--run", "r", "--net", "A"), "go with --weights; a run has its own"),
         (("--run", "r", "--out", "x.txt"), "end in .parquet or .csv"),
+        (("--run", "r", "--out", "/proc/nowhere/x.csv"), "/proc/nowhere"),
     ])  # fmt: skip
     def test_evaluate_refuses(self, results, arguments, message):
         done = self.invoke("evaluate", "--data", f"folder:{results.parent / 'data'}", *arguments)

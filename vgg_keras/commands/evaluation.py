@@ -21,7 +21,7 @@ from vgg_keras.commands.shared import (
 )
 from vgg_keras.evaluation.protocols import CROP_OF_PAPER, MAP_AVERAGES, PROTOCOLS
 from vgg_keras.recipes import PRECISIONS, Recipe
-from vgg_keras.report.tables import KINDS, build_table, read_results, render
+from vgg_keras.report.tables import KINDS, build_table, members, read_results, render
 
 
 @click.command()
@@ -47,27 +47,25 @@ from vgg_keras.report.tables import KINDS, build_table, read_results, render
               show_default=True, help="Of odd sides in pooling; Caffe's is up.")  # fmt: skip
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Dtype policy [the run's].")
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True,
-              help="Crops in memory at once; whole images up to as many pixels.")  # fmt: skip
-@click.option("--keep", help="Folder for posteriors, to go on from [RUN/evaluation]; '' for none.")
+              help="Crops through the net at once; whole images up to as many pixels.")  # fmt: skip
+@click.option("--keep", help="Folder for posteriors, to go on from [RUN/evaluation,"
+              " FILE.evaluation beside --weights]; '' for none.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Keep predictions, .parquet or .csv.")
 @bad_image_option
 @json_option
 @click.pass_obj
 def evaluate(verbose, run_folders, weights, data, data_dir, keep, out, as_json, **options) -> None:
     """Score runs: top-1 and top-5 error in percent, of each and of their fusion."""
-    from vgg_keras.evaluation.predictions import known_format
-
     with errors_for_people(verbose):
         if bool(run_folders) == bool(weights):
             raise ValueError("Give --run, once or more, or --weights.")
-        if out:
-            known_format(out)
         weights_options = {name: options.pop(name) for name in _WEIGHTS_OPTIONS}
         if run_folders and any(value is not None for value in weights_options.values()):
             raise ValueError(
                 "--net, --crop-size and the like go with --weights; a run has its own."
             )
         model_options = {name: options.pop(name) for name in ("precision", "pool_rounding")}
+        _check_out(out)
         with quiet_tensorflow(verbose):
             import keras
 
@@ -75,9 +73,10 @@ def evaluate(verbose, run_folders, weights, data, data_dir, keep, out, as_json, 
             from vgg_keras.evaluation.evaluate import evaluate as run_evaluation
             from vgg_keras.evaluation.predictions import fuse as run_fusion
             from vgg_keras.runs import load_run
+        _check_runs(run_folders, options)
         source = open_source(data, data_dir)
         predictions = []
-        for path in run_folders or (weights,):
+        for i, path in enumerate(run_folders or (weights,), 1):
             keras.backend.clear_session()
             if weights:
                 run = _run_of_weights(weights, source, weights_options, model_options)
@@ -86,9 +85,38 @@ def evaluate(verbose, run_folders, weights, data, data_dir, keep, out, as_json, 
             kept_in = path.with_suffix(".evaluation") if weights else path / "evaluation"
             folder = kept_in if keep is None else keep or None
             predictions.append(run_evaluation(run, source, keep=folder, **options))
+            if out and len(run_folders) > 1:
+                predictions[-1].save(out.with_name(f"{out.stem}-{i}-{path.name}{out.suffix}"))
         if len(predictions) > 1:
             predictions.append(run_fusion(predictions))
-        _show_results(predictions, out, as_json, names=[path.name for path in run_folders])
+        _show([p.result() for p in predictions], as_json)
+        if out:
+            predictions[-1].save(out)
+
+
+def _check_out(out: Path | None) -> None:
+    """Refuses at once what could not be written at the end."""
+    if out:
+        from pipelines.files import aside
+        from vgg_keras.evaluation.predictions import known_format
+
+        probe = known_format(out).with_suffix(".probe")
+        with aside(probe) as temporary:
+            temporary.touch()
+        probe.unlink()
+
+
+def _check_runs(run_folders, options) -> None:
+    """Refuses at once what would come up after hours of work on the first run."""
+    from vgg_keras.evaluation.evaluate import plan
+    from vgg_keras.runs import read_run
+
+    names = ("protocol", "test_scales", "multi_scale", "flip", "map_average")
+    runs = [read_run(path) for path in run_folders]
+    for recipe, _ in runs:
+        plan(recipe, **{name: options[name] for name in names})
+    if len({class_names for _, class_names in runs}) > 1:
+        raise ValueError("The runs have different classes, so they cannot be fused.")
 
 
 _WEIGHTS_OPTIONS = ("net", "crop_size", "width", "train_scale", "statistics_file")
@@ -129,7 +157,11 @@ def fuse(verbose, files, out, as_json) -> None:
     from vgg_keras.evaluation.predictions import fuse as run_fusion
 
     with errors_for_people(verbose):
-        _show_results([run_fusion([Predictions.load(file) for file in files])], out, as_json)
+        _check_out(out)
+        fused = run_fusion([Predictions.load(file) for file in files])
+        _show([fused.result()], as_json)
+        if out:
+            fused.save(out)
 
 
 @click.command()
@@ -164,16 +196,8 @@ def report(verbose, results, out, data_dir, examples) -> None:
         click.echo(write_report(results, out, data_dir=data_dir, examples=examples))
 
 
-def _show_results(predictions, out, as_json, names=()) -> None:
-    """Prints results, a single one as one object; writes predictions where `out` is given.
-
-    Of several the last, their fusion, gets the name `out`, the others its stem and their own.
-    """
-    results = [p.result() for p in predictions]
-    if out:
-        files = [out.with_name(f"{out.stem}-{i}-{n}{out.suffix}") for i, n in enumerate(names, 1)]
-        for one, file in zip(predictions, [*files[: len(predictions) - 1], out], strict=True):
-            one.save(file)
+def _show(results: list[dict], as_json: bool) -> None:
+    """Prints results; as JSON a single one as an object, several as a list."""
     if as_json:
         click.echo(json.dumps(results if len(results) > 1 else results[0]))
         return
@@ -183,11 +207,11 @@ def _show_results(predictions, out, as_json, names=()) -> None:
 
 def _line(result: dict) -> str:
     """A result for people."""
-    members = result.get("members", [result])
-    who = " + ".join(f"net {m['net']}, Q = {','.join(map(str, m['test_scales']))}" for m in members)
+    nets = members(result)
+    who = " + ".join(f"net {m['net']}, Q = {','.join(map(str, m['test_scales']))}" for m in nets)
     skipped = f" ({len(result['skipped'])} more could not be read)" if "skipped" in result else ""
     return (
-        f"{'fusion of ' if len(members) > 1 else ''}{who}, {result['protocol']}: "
+        f"{'fusion of ' if len(nets) > 1 else ''}{who}, {result['protocol']}: "
         f"top-1 error {result['top1_error']:.2f} %, top-5 error {result['top5_error']:.2f} % "
         f"of {result['images']} images{skipped}"
     )

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipelines.evaluation import check_test_scale
 from pipelines.sources import VALIDATION, Source, SourceError
 from vgg_keras.evaluation.passes import PassRunner
 from vgg_keras.evaluation.predictions import Predictions
-from vgg_keras.evaluation.protocols import paper_scales, passes_of
+from vgg_keras.evaluation.protocols import Pass, paper_scales, passes_of
+from vgg_keras.recipes import Recipe
 from vgg_keras.runs import Run
 
 log = logging.getLogger(__name__)
@@ -49,13 +51,13 @@ def evaluate(
         pictures that can be read, and `about["skipped"]` names the others.
 
     Raises:
-        SourceError: the data have a class that the run does not know, or no picture is readable.
+        SourceError: the data have a class that the run does not know or a picture without one, or
+            no picture is readable.
         BadImageError, ValueError, MemoryError, OSError: see `PassRunner.posteriors`.
     """
     pictures = source[split]
-    labels = _labels_of_the_run(run, source)[pictures.all_labels()]
-    scales = tuple(test_scales or ()) or paper_scales(run.recipe, multi_scale)
-    passes = passes_of(protocol, scales, flip, map_average)
+    labels = _labels_of_the_run(run, source, split)
+    passes = plan(run.recipe, protocol, test_scales, multi_scale, flip, map_average)
     runner = PassRunner(
         run.model,
         pictures,
@@ -81,7 +83,7 @@ def evaluate(
         "crop_size": run.recipe.crop_size,
         "width": run.recipe.width,
         "protocol": protocol,
-        "test_scales": list(scales),
+        "test_scales": sorted({one.test_scale for one in passes}),
         "flip": passes[0].flip,
         "map_average": map_average,
         "pool_rounding": run.pool_rounding,
@@ -90,12 +92,33 @@ def evaluate(
         "split": split,
         **({"skipped": skipped} if skipped else {}),
     }
-    names = pictures.names_of(np.flatnonzero(read))
-    return Predictions(names, labels[read], posteriors[read], run.class_names, about)
+    ids = pictures.ids_of(np.flatnonzero(read))
+    return Predictions(ids, labels[read], posteriors[read], run.class_names, about)
 
 
-def _labels_of_the_run(run: Run, source: Source) -> np.ndarray:
-    """For each class of the data its index among the run's, matched by name."""
+def plan(
+    recipe: Recipe,
+    protocol: str = "dense",
+    test_scales: Sequence[int] | None = None,
+    multi_scale: bool = False,
+    flip: bool | None = None,
+    map_average: str = "scores",
+) -> list[Pass]:
+    """The passes that `evaluate` makes with a net of this recipe.
+
+    Raises:
+        ValueError: unknown names, scales given twice over, or a scale below the crop size.
+    """
+    if test_scales and multi_scale:
+        raise ValueError("Give test_scales or multi_scale, not both.")
+    scales = tuple(test_scales or ()) or paper_scales(recipe, multi_scale)
+    for scale in scales:
+        check_test_scale(scale, recipe.crop_size)
+    return passes_of(protocol, scales, flip, map_average)
+
+
+def _labels_of_the_run(run: Run, source: Source, split: str) -> np.ndarray:
+    """Labels of the pictures as indices into the run's classes, matched by name."""
     places = {name: i for i, name in enumerate(run.class_names)}
     unknown = [name for name in source.class_names if name not in places]
     if unknown:
@@ -104,4 +127,11 @@ def _labels_of_the_run(run: Run, source: Source) -> np.ndarray:
             f"its {len(source.class_names)} are not among the net's {len(places)}, "
             f"{unknown[0]} first. The net's: {', '.join(run.class_names[:3])}, ..."
         )
-    return np.array([places[name] for name in source.class_names], np.int64)
+    labels = source[split].all_labels()
+    outside = np.flatnonzero((labels < 0) | (labels >= len(source.class_names)))
+    if len(outside):
+        raise SourceError(
+            f"The split {split!r} of {source.spec} has a picture without a class, as test sets "
+            f"have: {source[split].names_of(outside[:1])[0]}, label {labels[outside[0]]}."
+        )
+    return np.array([places[name] for name in source.class_names], np.int64)[labels]

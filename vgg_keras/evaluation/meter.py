@@ -44,7 +44,7 @@ class Meter:
     def start(self, name: str, pictures: int, cost: float) -> None:
         """A pass begins: so many pictures, each of a cost."""
         self._name, self._pictures, self._cost = name, pictures, cost
-        self._seen = 0
+        self._seen, self._line = 0, f"{name}  0/{pictures} images"
         self._pass_began = time.monotonic()
 
     def advance(self, pictures: int) -> None:
@@ -58,8 +58,16 @@ class Meter:
             f"{self._name}  {self._seen}/{self._pictures} images  {rate:.1f} images/s  "
             f"left {clock(left)}"
         )
+        self._line = line
         self._bar.update(self._task, description=line, completed=self._done)
-        due = now - self._said > _SECONDS_BETWEEN_LINES and not self.console.is_terminal
-        if due or self._seen == self._pictures:
+        if now - self._said > _SECONDS_BETWEEN_LINES and not self.console.is_terminal:
             self._said = now
-            self.console.print(line, highlight=False, soft_wrap=True)
+            self._say()
+
+    def finish(self) -> None:
+        """The pass has ended; pictures that could not be read are missing from its count."""
+        self._done += (self._pictures - self._seen) * self._cost
+        self._say()
+
+    def _say(self) -> None:
+        self.console.print(self._line, highlight=False, soft_wrap=True)

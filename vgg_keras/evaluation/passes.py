@@ -23,6 +23,7 @@ from pipelines.sources import Split
 from vgg_keras.evaluation.meter import Meter
 from vgg_keras.evaluation.protocols import VIEWS, Pass
 from vgg_keras.models import fully_convolutional
+from vgg_keras.recipes import BAD_IMAGE_POLICIES
 from vgg_keras.version import __version__
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class PassRunner:
             killed goes on from there. None: in memory alone.
 
     Raises:
-        ValueError: a batch size under 1.
+        ValueError: a batch size under 1, or no such policy.
     """
 
     def __init__(
@@ -59,6 +60,11 @@ class PassRunner:
     ):
         if batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more. Received: {batch_size}")
+        if on_bad_image not in BAD_IMAGE_POLICIES:
+            raise ValueError(
+                f"on_bad_image must be one of {', '.join(BAD_IMAGE_POLICIES)}. "
+                f"Received: {on_bad_image!r}"
+            )
         self.model = model
         self.split = split
         self.crop_size = crop_size
@@ -81,7 +87,7 @@ class PassRunner:
 
         Raises:
             BadImageError: a picture cannot be read, and `on_bad_image` is "stop".
-            ValueError: a scale below the crop size.
+            ValueError: a scale below the crop size, or a net that gives NaN.
             MemoryError: a batch does not fit; the message says what would.
             OSError: the folder to keep posteriors in cannot be written.
         """
@@ -89,13 +95,13 @@ class PassRunner:
         for one in passes:
             check_test_scale(one.test_scale, self.crop_size)
         tables = [self._table(p) for p in passes]
-        to_do = [np.isnan(table).any(1) for table in tables]
+        # A row that was cut off by a kill does not sum to 1, nor does one of NaN or zeros.
+        to_do = [~(np.abs(table.sum(1) - 1) < 1e-2) for table in tables]
         total = sum(self._cost(p) * rows.sum() for p, rows in zip(passes, to_do, strict=True))
         with Meter(total) as meter:
             for one, table, wanted in zip(passes, tables, to_do, strict=True):
                 if wanted.any():
-                    with naming_bad_images(self.split):
-                        self._run(one, table, wanted, meter)
+                    self._run(one, table, wanted, meter)
         kinds = dict.fromkeys(p.views for p in passes)
         return _mean(
             _mean(t for p, t in zip(passes, tables, strict=True) if p.views == kind)
@@ -105,10 +111,49 @@ class PassRunner:
     def _run(self, one: Pass, table: np.ndarray, wanted: np.ndarray, meter: Meter) -> None:
         score = self._scorer(one.flip, one.map_average)
         meter.start(str(one), int(wanted.sum()), self._cost(one))
-        for places, views in self.stream(one, wanted):
-            with _explaining_memory(views.shape, self.batch_size):
-                table[places.numpy()] = score(views).numpy()
+        at_once = max(1, self.batch_size // (1 + one.flip))
+        for places, views in self._batches(one, wanted):
+            parts = range(0, views.shape[1], at_once)
+            with self._explaining_memory(places, views.shape):
+                sums = [
+                    score(part).numpy() * part.shape[1]
+                    for part in (views[:, i : i + at_once] for i in parts)
+                ]
+            rows = sum(sums) / np.float32(views.shape[1])
+            self._refuse_nan(places, rows)
+            table[places.numpy()] = rows
             meter.advance(len(places))
+        meter.finish()
+
+    def _batches(self, one: Pass, wanted: np.ndarray) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        # A generator, so that errors of what is done with a batch are not taken for a picture's.
+        with naming_bad_images(self.split):
+            yield from self.stream(one, wanted)
+
+    def _refuse_nan(self, places: tf.Tensor, rows: np.ndarray) -> None:
+        bad = places.numpy()[np.isnan(rows).any(1)]
+        if len(bad):
+            raise ValueError(
+                f"The net gives NaN for {self.split.names_of(bad)[0]}. Its weights hold NaN or "
+                f"Inf, or overflow in {self.model.dtype_policy.name}."
+            )
+
+    @contextlib.contextmanager
+    def _explaining_memory(self, places: tf.Tensor, shape: tf.TensorShape) -> Iterator[None]:
+        try:
+            yield
+        except tf.errors.ResourceExhaustedError as error:
+            b, v, h, w, _ = shape
+            names = ", ".join(self.split.names_of(places.numpy()[:3]))
+            advice = (
+                f"Give a smaller --batch-size than {self.batch_size}"
+                if b * v > 1 and self.batch_size > 1
+                else "Leave it out, or test at a smaller scale"
+            )
+            raise MemoryError(
+                f"{b} picture{'s' * (b > 1)} of {h} x {w} pixels ({v} to a picture) did not fit "
+                f"into memory: {names}{', ...' * (b > 3)}. {advice}."
+            ) from error
 
     def stream(self, one: Pass, wanted: np.ndarray | None = None) -> tf.data.Dataset:
         """(places `(B,)`, pixels `(B, V, H, W, 3)`) of the pictures that are wanted."""
@@ -153,15 +198,20 @@ class PassRunner:
             if not path.exists():
                 with aside(path, size=4 * shape[0] * shape[1]) as temporary:
                     np.save(temporary, np.full(shape, np.nan, np.float32))
-            return np.load(path, mmap_mode="r+")
+            table = np.load(path, mmap_mode="r+")
+        except (ValueError, EOFError) as error:
+            raise OSError(f"{path} holds no posteriors: {error}. Remove it.") from error
         except OSError as error:
             raise OSError(
                 f"Posteriors cannot be kept in {self.keep}: {error}. Name another folder with "
                 f"--keep, or none with --keep ''."
             ) from error
+        if table.shape != shape:
+            raise OSError(f"{path} holds no posteriors of shape {shape}. Remove it.")
+        return table
 
     def _fingerprint(self, one: Pass) -> str:
-        """Of everything that decides the posteriors of a pass."""
+        """Of what decides the posteriors of a pass, but for the contents of the pictures."""
         about = [self._net_and_pictures, __version__, self.mean, self.crop_size, asdict(one)]
         return hashlib.blake2b(json.dumps(about).encode(), digest_size=8).hexdigest()
 
@@ -193,7 +243,9 @@ def make_scorer(
     colour = tf.constant(mean, tf.float32)
     flips = 1 + flip
 
-    @tf.function(input_signature=[tf.TensorSpec((None, None, None, None, 3), tf.float32)])
+    views_of_any_size = tf.TensorSpec((None, None, None, None, 3), tf.float32)
+
+    @tf.function(input_signature=[views_of_any_size], autograph=False)
     def score(views):
         b, v, h, w, _ = tf.unstack(tf.shape(views))
         images = tf.reshape(views, (b * v, h, w, 3)) - colour
@@ -217,15 +269,3 @@ def _mean(arrays: Iterable[np.ndarray]) -> np.ndarray:
     for array in others:
         total += array
     return total / np.float32(1 + len(others))
-
-
-@contextlib.contextmanager
-def _explaining_memory(shape: tf.TensorShape, batch_size: int) -> Iterator[None]:
-    try:
-        yield
-    except tf.errors.ResourceExhaustedError as error:
-        b, v, h, w, _ = shape
-        raise MemoryError(
-            f"{b} picture{'s' * (b > 1)} of {h} x {w} pixels with {v} view{'s' * (v > 1)} did not "
-            f"fit into memory. Give a smaller --batch-size. Received: {batch_size}"
-        ) from error

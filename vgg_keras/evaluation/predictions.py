@@ -59,7 +59,7 @@ class Predictions:
         return order, np.take_along_axis(self.posteriors, order, axis=1)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes a table of pictures, and beside it, as `.json`, the result and class names.
+        """Writes a table of pictures, and beside it, as NAME.json, the result and class names.
 
         Columns: `image`, `label`, `class_1`, `posterior_1` to `class_5`, `posterior_5`, and
         `posteriors`, those of all classes in the order of `class_names`: a list in Parquet,
@@ -81,7 +81,7 @@ class Predictions:
 
                 parquet.write_table(table, temporary, compression="zstd")
         about = self.result() | {"predictions": path.name, "class_names": list(self.class_names)}
-        write_aside(path.with_suffix(".json"), json.dumps(about, indent=2) + "\n")
+        write_aside(_companion(path), json.dumps(about, indent=2) + "\n")
 
     def _table(self, as_text: bool):
         import pyarrow as pa
@@ -104,11 +104,11 @@ class Predictions:
         """Reads what `save` wrote.
 
         Raises:
-            PredictionsError: the file, or the `.json` beside it, is missing or holds something
+            PredictionsError: the file, or the JSON file beside it, is missing or holds something
                 else.
         """
         path = known_format(path)
-        beside = path.with_suffix(".json")
+        beside = _companion(path)
         for file in (path, beside):
             if not file.is_file():
                 raise PredictionsError(f"There is no {file}; `vgg-keras evaluate --out` writes it.")
@@ -129,6 +129,8 @@ class Predictions:
 def fuse(predictions: Sequence[Predictions]) -> Predictions:
     """Average of the posteriors of several nets for the same pictures (§4.4).
 
+    What is a fusion already counts as many times as it has members, so that each net counts once.
+
     Raises:
         PredictionsError: fewer than two, or other classes, pictures or labels.
     """
@@ -137,7 +139,8 @@ def fuse(predictions: Sequence[Predictions]) -> Predictions:
     first = predictions[0]
     total = np.zeros_like(first.posteriors)
     for one in predictions:
-        total += one.posteriors[_places(first, one)]
+        weight = np.float32(len(one.about.get("members", [one])))
+        total += weight * one.posteriors[_places(first, one)]
     members = [member for p in predictions for member in p.about.get("members", [p.about])]
     shared = {
         key: value
@@ -147,7 +150,7 @@ def fuse(predictions: Sequence[Predictions]) -> Predictions:
     shared.setdefault("protocol", "mixed")
     about = {"members": members, **shared}
     return Predictions(
-        first.names, first.labels, total / np.float32(len(predictions)), first.class_names, about
+        first.names, first.labels, total / np.float32(len(members)), first.class_names, about
     )
 
 
@@ -158,17 +161,18 @@ def _places(first: Predictions, other: Predictions) -> np.ndarray:
     """Rows of `other` in the order of `first`'s pictures."""
     if other.class_names != first.class_names:
         raise PredictionsError(
-            f"Predictions of different classes cannot be fused: {len(first.class_names)} "
-            f"({', '.join(first.class_names[:3])}, ...) and {len(other.class_names)} "
-            f"({', '.join(other.class_names[:3])}, ...)."
+            f"Predictions of different classes cannot be fused: {_who(first)} has "
+            f"{len(first.class_names)} ({', '.join(first.class_names[:3])}, ...), {_who(other)} "
+            f"{len(other.class_names)} ({', '.join(other.class_names[:3])}, ...)."
         )
     places = {name: i for i, name in enumerate(other.names)}
     missing = [name for name in first.names if name not in places]
     surplus = sorted(places.keys() - set(first.names))
     if missing or surplus:
         raise PredictionsError(
-            f"Predictions of different validation sets cannot be fused: {len(first)} and "
-            f"{len(other)} pictures; only one of them has {(missing or surplus)[0]}."
+            f"Predictions of different validation sets cannot be fused: {_who(first)} has "
+            f"{len(first)} pictures, {_who(other)} {len(other)}; only one of them has "
+            f"{(missing or surplus)[0]}."
         )
     rows = np.array([places[name] for name in first.names], np.int64)
     differ = np.flatnonzero(other.labels[rows] != first.labels)
@@ -176,10 +180,22 @@ def _places(first: Predictions, other: Predictions) -> np.ndarray:
         i = differ[0]
         raise PredictionsError(
             f"Predictions with different labels cannot be fused: {first.names[i]} is "
-            f"{first.class_names[first.labels[i]]} in one and "
-            f"{first.class_names[other.labels[rows][i]]} in another."
+            f"{first.class_names[first.labels[i]]} for {_who(first)} and "
+            f"{first.class_names[other.labels[rows][i]]} for {_who(other)}."
         )
     return rows
+
+
+def _companion(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _who(predictions: Predictions) -> str:
+    """By what people know predictions in an error message."""
+    return " + ".join(
+        str(member.get("run", "?"))
+        for member in predictions.about.get("members", [predictions.about])
+    )
 
 
 def known_format(path: str | os.PathLike) -> Path:
@@ -205,8 +221,9 @@ def _read(path: Path) -> tuple[list[str], list[str], np.ndarray]:
         columns = {"image": pa.string(), "label": pa.string(), "posteriors": pa.string()}
         options = csv.ConvertOptions(column_types=columns, include_columns=list(columns))
         table = csv.read_csv(path, convert_options=options)
-        text = " ".join(table["posteriors"].to_pylist())
-        posteriors = np.array(text.split(), np.float32)
+        posteriors = np.array(
+            [np.array(str(row).split(), np.float32) for row in table["posteriors"]]
+        )
     else:
         from pyarrow import parquet
 

@@ -87,7 +87,13 @@ def passes_of(
             f"test_scales must be one or more different scales. Received: {test_scales}"
         )
     return [
-        Pass(views, scale, VIEWS[views].flip if flip is None else flip, map_average)
+        Pass(
+            views,
+            scale,
+            VIEWS[views].flip if flip is None else flip,
+            # A crop's map has one place: both averages are the same.
+            MAP_AVERAGES[0] if VIEWS[views].grid else map_average,
+        )
         for views in PROTOCOLS[protocol]
         for scale in test_scales
     ]
@@ -98,6 +104,9 @@ def paper_scales(recipe: Recipe, multi_scale: bool = False) -> tuple[int, ...]:
 
     A single scale is Q = S, or the middle of the range (§4.1). Several are {S - 32, S, S + 32},
     the step in proportion to the crop size, or {S_min, middle, S_max} (§4.2).
+
+    Raises:
+        ValueError: S - 32 is below the crop size.
     """
     low, high = recipe.train_scale
     middle = recipe.validation_scale
@@ -105,5 +114,10 @@ def paper_scales(recipe: Recipe, multi_scale: bool = False) -> tuple[int, ...]:
         return (middle,)
     if low == high:
         step = round(SCALE_STEP * recipe.crop_size / CROP_OF_PAPER)
+        if middle - step < recipe.crop_size:
+            raise ValueError(
+                f"Of the paper's scales S - {step}, S and S + {step} the first is below the crop "
+                f"size, {recipe.crop_size}. Give test_scales. Received: a net trained at S={low}"
+            )
         return (middle - step, middle, middle + step)
     return tuple(sorted({low, middle, high}))

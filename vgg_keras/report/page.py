@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from importlib import resources
@@ -21,11 +21,17 @@ from vgg_keras.evaluation.predictions import Predictions, PredictionsError
 from vgg_keras.evaluation.protocols import VIEWS, paper_scales
 from vgg_keras.models import fully_convolutional
 from vgg_keras.report import analysis, figures
-from vgg_keras.report.paper import PAPER_TABLES
-from vgg_keras.report.tables import build_table, cells_as_text, matches, read_results
+from vgg_keras.report.paper import PAPER_TABLES, Tested
+from vgg_keras.report.tables import (
+    build_table,
+    cells_as_text,
+    circumstances,
+    matches,
+    members,
+    numeric_columns,
+    read_results,
+)
 from vgg_keras.runs import JOURNAL, Run, RunError, load_run
-
-log = logging.getLogger(__name__)
 
 _CLASSES_IN_MATRIX = 40
 _MISTAKES = 18
@@ -79,27 +85,20 @@ def write_report(
 
 
 def _summary(result: dict) -> dict[str, Any]:
-    members = result.get("members", [result])
+    nets = [
+        Tested(
+            m.get("net", "?"), tuple(m.get("train_scale", "??")), tuple(m.get("test_scales", ()))
+        )
+        for m in members(result)
+    ]
     return {
-        "nets": [m.get("net", "?") for m in members],
-        "train": [_range(m.get("train_scale", ())) for m in members],
-        "test": [",".join(map(str, m.get("test_scales", ()))) for m in members],
-        "protocol": _protocol(result),
+        "nets": [net.cells for net in nets],
+        "protocol": result["protocol"].replace("+", " & "),
         "top1": result["top1_error"],
         "top5": result["top5_error"],
-        "images": result["images"],
-        "skipped": len(result.get("skipped", ())),
+        "of": circumstances(result),
         "file": Path(result["file"]).name,
     }
-
-
-def _protocol(result: dict) -> str:
-    return result["protocol"].replace("+", " & ")
-
-
-def _range(scale: Sequence[int]) -> str:
-    values = sorted(set(scale))
-    return str(values[0]) if len(values) == 1 else f"[{';'.join(map(str, values))}]"
 
 
 def _tables(found: Sequence[dict]) -> Iterator[dict]:
@@ -110,20 +109,34 @@ def _tables(found: Sequence[dict]) -> Iterator[dict]:
             "title": table.title,
             "header": table.header,
             "rows": cells_as_text(table),
-            "paper_columns": table.paper_columns,
+            "classes": [
+                " ".join(
+                    name
+                    for name, is_so in (("ours", i >= table.paper_columns), ("number", numeric))
+                    if is_so
+                )
+                for i, numeric in enumerate(numeric_columns(table))
+            ],
             "matched": any(matches(result, row) for result in found for row in paper.rows),
         }
 
 
 def _runs_of(found: Sequence[dict]) -> list[Path]:
-    members = [m for result in found for m in result.get("members", [result])]
-    return [Path(path) for path in dict.fromkeys(m["run"] for m in members if "run" in m)]
+    nets = [net for result in found for net in members(result)]
+    return [Path(path) for path in dict.fromkeys(net["run"] for net in nets if "run" in net)]
 
 
-def _curves(found: Sequence[dict]) -> str | None:
-    journals = {path.name: path / JOURNAL for path in _runs_of(found)}
-    journals = {name: path for name, path in journals.items() if path.is_file()}
-    return figures.data_uri(figures.learning_curves(journals)) if journals else None
+def _curves(found: Sequence[dict]) -> dict[str, Any]:
+    """Learning curves of the runs at hand, and the names of the others."""
+    runs = _runs_of(found)
+    at_hand = [path for path in runs if (path / JOURNAL).is_file()]
+    missing = [str(path) for path in runs if path not in at_hand]
+    names = [path.name for path in at_hand]
+    journals = {
+        path.name if names.count(path.name) == 1 else str(path): path / JOURNAL for path in at_hand
+    }
+    figure = figures.data_uri(figures.learning_curves(journals)) if journals else None
+    return {"figure": figure, "missing": missing}
 
 
 def _best(found: Sequence[dict], data_dir, examples: int) -> dict[str, Any] | None:
@@ -141,10 +154,10 @@ def _best(found: Sequence[dict], data_dir, examples: int) -> dict[str, Any] | No
     matrix = counts[np.ix_(present, present)]
     shown = [names[k] for k in present]
     best: dict[str, Any] = {
-        "name": Path(kept["file"]).stem,
+        "name": Path(kept["predictions"]).stem,
         "summary": _summary(kept),
         "problem": None,
-        "classes": len(names),
+        "classes": int((counts.sum(1) > 0).sum()),
         "class_errors": figures.data_uri(
             figures.class_errors(analysis.class_errors(counts), names)
         ),
@@ -159,9 +172,11 @@ def _best(found: Sequence[dict], data_dir, examples: int) -> dict[str, Any] | No
 def _pictures(kept: dict, predictions: Predictions, data_dir, examples: int) -> dict[str, Any]:
     """Mistakes as thumbnails and examples with score maps; or why there are none."""
     try:
-        split = open_source(kept["data"], data_dir)[kept["split"]]
+        if "data" not in kept:
+            raise SourceError("the results are of different data.")
+        split = open_source(kept["data"], data_dir, prepare=False)[kept["split"]]
         places = _places(split, predictions.names)
-    except (SourceError, KeyError) as error:
+    except SourceError as error:
         return {"pictures_problem": f"The pictures are not at hand: {error}"}
     shown: dict[str, Any] = {"pictures_problem": None, "maps_problem": None}
     wrong = analysis.most_confident(predictions, right=False, most=_MISTAKES)
@@ -172,17 +187,22 @@ def _pictures(kept: dict, predictions: Predictions, data_dir, examples: int) -> 
     shown["mistakes"] = [
         _caption(predictions, i) | {"image": figures.thumbnail(by_row[i])} for i in wrong
     ]
+    if not rows:
+        return shown | {"maps": []}
     try:
         run = _first_run(kept)
-        maps = [_caption(predictions, i) | _map_of(run, predictions, i, by_row[i]) for i in rows]
-    except (RunError, KeyError, IndexError) as error:
+        scales = _scales(run, members(kept)[0])
+        maps = [
+            _caption(predictions, i) | _map_of(run, scales, predictions, i, by_row[i]) for i in rows
+        ]
+    except RunError as error:
         return shown | {"maps_problem": f"No run to make score maps with: {error}"}
     return shown | {"maps": maps, "maps_of": f"net {run.recipe.net}, {run.path.name}"}
 
 
 def _places(split: Split, names: Sequence[str]) -> list[int]:
     """Where in the split the named pictures are."""
-    places = {name: i for i, name in enumerate(split.names_of(range(len(split))))}
+    places = {name: i for i, name in enumerate(split.ids_of(range(len(split))))}
     missing = [name for name in names if name not in places]
     if missing:
         raise SourceError(f"{missing[0]} is not among them.")
@@ -202,21 +222,35 @@ def _caption(predictions: Predictions, row: int) -> dict[str, Any]:
 
 
 def _first_run(kept: dict) -> Run:
-    return load_run(_runs_of([kept])[0])
+    """The first of the result's nets, as it was tested."""
+    net = members(kept)[0]
+    if "run" not in net:
+        raise RunError("the result does not say of which run it is.")
+    rounding = net.get("pool_rounding", "down")
+    return load_run(net["run"], precision=net.get("precision"), pool_rounding=rounding)
 
 
-def _map_of(run: Run, predictions: Predictions, row: int, image: np.ndarray) -> dict[str, Any]:
-    """The score map of the predicted class at the paper's several scales."""
+def _scales(run: Run, net: dict) -> list[int]:
+    """Those that the net was tested at, and the paper's several."""
+    scales = set(net.get("test_scales", ()))
+    with contextlib.suppress(ValueError):  # S - 32 may be below the crop size
+        scales |= set(paper_scales(run.recipe, multi_scale=True))
+    return sorted(scales)
+
+
+def _map_of(
+    run: Run, scales: Sequence[int], predictions: Predictions, row: int, image: np.ndarray
+) -> dict[str, Any]:
+    """The score map of the predicted class at some scales."""
     label = int(predictions.posteriors[row].argmax())
     crop_size = run.recipe.crop_size
     maps_of = fully_convolutional(run.model)
     pictures, maps = {}, {}
-    for scale in paper_scales(run.recipe, multi_scale=True):
-        if scale >= crop_size:
-            pictures[scale] = rescale(image, scale).numpy()
-            pixels = pictures[scale][None] - np.array(run.statistics.mean, np.float32)
-            score_map = keras.ops.convert_to_numpy(maps_of(pixels, training=False)["score_map"])
-            maps[scale] = score_map[0, :, :, label].astype(np.float32)
+    for scale in scales:
+        pictures[scale] = rescale(image, scale).numpy()
+        pixels = pictures[scale][None] - np.array(run.statistics.mean, np.float32)
+        score_map = keras.ops.convert_to_numpy(maps_of(pixels, training=False)["score_map"])
+        maps[scale] = score_map[0, :, :, label].astype(np.float32)
     grid = VIEWS["multi-crop"].grid
     origins = grid_origins(pictures[scale].shape[:2], crop_size, grid).numpy()
     text = f"score of {predictions.class_names[label]}"

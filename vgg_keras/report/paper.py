@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-CROP_SIZE = 224  # side of the paper's crops in pixels, §2.1; its S and Q are for it
-
 
 @dataclass(frozen=True)
 class Tested:

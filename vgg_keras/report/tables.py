@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path, PurePath
 
+from vgg_keras.evaluation.protocols import CROP_OF_PAPER
 from vgg_keras.nets import NETS, TABLE_1, Net, weight_layers
-from vgg_keras.report.paper import CROP_SIZE, PAPER_TABLES, Row, Tested
+from vgg_keras.report.paper import PAPER_TABLES, Row, Tested
 
 Cell = str | float | None
 
@@ -26,6 +27,7 @@ _TABLES = (1, *PAPER_TABLES)
 # What is not as the paper has it, where it is not the default.
 _READINGS = (
     ("flip", True, "no flip"),
+    ("precision", "float32", "mixed precision"),
     ("map_average", "scores", "posteriors averaged over the map"),
     ("pool_rounding", "down", "pooling rounded up"),
 )
@@ -93,7 +95,10 @@ def _configurations() -> Table:
 
 def _configuration(net: Net) -> list[str]:
     """The column of a net: conv<receptive field>-<channels>, one line a layer of a block."""
-    cells = [f"{net.weight_layers} weight layers", f"input ({CROP_SIZE} x {CROP_SIZE} RGB image)"]
+    cells = [
+        f"{net.weight_layers} weight layers",
+        f"input ({CROP_OF_PAPER} x {CROP_OF_PAPER} RGB image)",
+    ]
     layers = weight_layers(net)
     for i in range(1, len(net.kernels) + 1):
         block = (layer for layer in layers if layer.name.startswith(f"block{i}_"))
@@ -113,7 +118,7 @@ def _parameters(row: Row) -> list[tuple[Cell, ...]]:
 def _matching(row: Row, results: Sequence[dict]) -> list[tuple[Cell, ...]]:
     """Errors and circumstances of each of the row's results; one blank line where it has none."""
     found: list[tuple[Cell, ...]] = [
-        (result["top1_error"], result["top5_error"], _circumstances(result))
+        (result["top1_error"], result["top5_error"], circumstances(result))
         for result in results
         if matches(result, row)
     ]
@@ -127,10 +132,10 @@ def matches(result: dict, row: Row) -> bool:
     where |q - p * c / 224| < 1, less than a pixel. A result that does not say what it was
     measured with matches nothing.
     """
-    members, left = _members(result), list(row.tested)
-    if not left or len(members) != len(left):
+    nets, left = members(result), list(row.tested)
+    if not left or len(nets) != len(left):
         return False
-    for member in members:
+    for member in nets:
         found = next((tested for tested in left if _is_of(member, tested)), None)
         if found is None or member.get("protocol", row.protocol) != row.protocol:
             return False
@@ -138,7 +143,7 @@ def matches(result: dict, row: Row) -> bool:
     return result["protocol"] == row.protocol
 
 
-def _members(result: dict) -> Sequence[dict]:
+def members(result: dict) -> Sequence[dict]:
     """The nets whose posteriors were averaged; a single net is its own one member."""
     return result.get("members", [result])
 
@@ -156,22 +161,24 @@ def _is_of(member: dict, tested: Tested) -> bool:
 
 def _in_proportion(ours: Sequence[int], papers: Sequence[int], crop: int) -> bool:
     return len(ours) == len(papers) and all(
-        abs(q * CROP_SIZE - p * crop) < CROP_SIZE for q, p in zip(ours, papers, strict=True)
+        abs(q * CROP_OF_PAPER - p * crop) < CROP_OF_PAPER for q, p in zip(ours, papers, strict=True)
     )
 
 
-def _circumstances(result: dict) -> str:
+def circumstances(result: dict) -> str:
     """What sets a result apart from the paper's: imagenette160, 1982 images, crop 64, width 1/4."""
-    members = _members(result)
-    crops = dict.fromkeys(str(member["crop_size"]) for member in members)
-    widths = dict.fromkeys(str(Fraction(m["width"]).limit_denominator(1000)) for m in members)
+    nets = members(result)
+    crops = dict.fromkeys(str(net.get("crop_size", CROP_OF_PAPER)) for net in nets)
+    widths = dict.fromkeys(str(Fraction(m.get("width", 1)).limit_denominator(1000)) for m in nets)
     parts = [_data_name(result), f"{result['images']} images"]
-    if list(crops) != [str(CROP_SIZE)]:
+    if "skipped" in result:
+        parts.append(f"{len(result['skipped'])} unreadable")
+    if list(crops) != [str(CROP_OF_PAPER)]:
         parts.append(f"crop {' and '.join(crops)}")
     if list(widths) != ["1"]:
         parts.append(f"width {' and '.join(widths)}")
     for key, value, text in _READINGS:
-        if any(one.get(key, value) != value for one in (result, *members)):
+        if any(one.get(key, value) != value for one in (result, *nets)):
             parts.append(text)
     return ", ".join(filter(None, parts))
 
@@ -188,7 +195,7 @@ def read_results(folder: Path) -> list[dict]:
 
     Returns:
         Results in the order of their paths, each with its path under `file`. One that is met
-        again, printed and beside its predictions, is left out.
+        again is left out: the one beside its predictions stays, where there is one.
 
     Raises:
         ValueError: there is no such folder, or a file is no JSON.
@@ -196,7 +203,7 @@ def read_results(folder: Path) -> list[dict]:
     if not folder.is_dir():
         raise ValueError(f"Results are read from a folder that exists. Received: {folder}")
     results: dict[str, dict] = {}
-    for path in sorted(path for path in folder.rglob("*.json") if path.is_file()):
+    for path in sorted(path for path in folder.rglob("[!.]*.json") if path.is_file()):
         try:
             content = json.loads(path.read_bytes())
         except ValueError as error:
@@ -205,7 +212,9 @@ def read_results(folder: Path) -> list[dict]:
             if isinstance(item, dict) and item.keys() >= _RESULT_KEYS:
                 measured = {key: item[key] for key in item.keys() - _KEEPING_KEYS}
                 key = json.dumps(measured, sort_keys=True)
-                results.setdefault(key, item | {"file": str(path)})
+                better = "predictions" in item and "predictions" not in results.get(key, item)
+                if key not in results or better:
+                    results[key] = item | {"file": str(path)}
     return list(results.values())
 
 
@@ -237,12 +246,13 @@ def _text(table: Table, width: int) -> str:
 
     # Text, not str: names of data are no markup.
     drawn = RichTable(title=Text(f"Table {table.number}: {table.title}"))
-    for name, right in zip(table.header, _numeric(table), strict=True):
+    for name, right in zip(table.header, numeric_columns(table), strict=True):
         # Long words go on in the next line: an ellipsis would hide scales.
         drawn.add_column(Text(name), justify="right" if right else "left", overflow="fold")
     firsts = [row[0] for row in table.rows]
+    grouped = len(set(firsts)) < len(firsts)  # a line between groups, none between single rows
     for row, first, below in zip(cells_as_text(table), firsts, [*firsts[1:], None], strict=True):
-        drawn.add_row(*map(Text, row), end_section=first != below)
+        drawn.add_row(*map(Text, row), end_section=grouped and first != below)
     out = io.StringIO()
     Console(file=out, width=width, force_terminal=False).print(drawn)
     return out.getvalue()
@@ -252,7 +262,7 @@ _ESCAPES = str.maketrans({"|": r"\|", "\n": "<br>"})
 
 
 def _markdown(table: Table) -> str:
-    rule = ["---:" if right else "---" for right in _numeric(table)]
+    rule = ["---:" if right else "---" for right in numeric_columns(table)]
     rows = [[cell.translate(_ESCAPES) for cell in row] for row in cells_as_text(table)]
     lines = [f"| {' | '.join(row)} |" for row in (table.header, rule, *rows)]
     return "\n".join([f"**Table {table.number}: {table.title}**", "", *lines]) + "\n"
@@ -279,7 +289,7 @@ def _one_line(table: Table) -> list[list[Cell]]:
     return [[c.replace("\n", " ") if isinstance(c, str) else c for c in row] for row in table.rows]
 
 
-def _numeric(table: Table) -> list[bool]:
+def numeric_columns(table: Table) -> list[bool]:
     """Whether a column has numbers alone."""
     columns = zip(*table.rows, strict=True)
     return [all(not isinstance(cell, str) for cell in column) for column in columns]
