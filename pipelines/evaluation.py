@@ -6,6 +6,7 @@ in the split: one view of the whole picture, or the crops of a regular grid.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,6 +24,7 @@ from pipelines.sources import Split
 
 # AutoGraph has nothing to convert here, and looking for it takes longer than tracing.
 _as_it_is = tf.autograph.experimental.do_not_convert
+_WORKERS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 _SIDES = 2**31  # height and width of a rescaled picture as one key
 
 
@@ -64,14 +66,14 @@ def whole_images(
         return index, rescale(decode(encoded), test_scale)[None]
 
     def batch_of_a_shape(shape, pictures):
-        loaded = pictures.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+        loaded = pictures.map(load, num_parallel_calls=_WORKERS)
         return _readable(loaded, skip_unreadable).batch(batch_size(shape))
 
-    pictures = _encoded(split, wanted).map(measured, num_parallel_calls=tf.data.AUTOTUNE)
-    return (
-        _readable(pictures, skip_unreadable)
-        .group_by_window(lambda shape, *_: shape, batch_of_a_shape, window_size_func=batch_size)
-        .prefetch(tf.data.AUTOTUNE)
+    pictures = _encoded(split, wanted).map(measured, num_parallel_calls=_WORKERS)
+    return _buffered(
+        _readable(pictures, skip_unreadable).group_by_window(
+            lambda shape, *_: shape, batch_of_a_shape, window_size_func=batch_size
+        )
     )
 
 
@@ -115,8 +117,8 @@ def grid_crops(
         ]
         return index, tf.ensure_shape(tf.stack(crops), (grid**2, crop_size, crop_size, 3))
 
-    loaded = _encoded(split, wanted).map(load, num_parallel_calls=tf.data.AUTOTUNE)
-    return _readable(loaded, skip_unreadable).batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    loaded = _encoded(split, wanted).map(load, num_parallel_calls=_WORKERS)
+    return _buffered(_readable(loaded, skip_unreadable).batch(batch_size))
 
 
 def grid_origins(size: tf.Tensor, crop_size: int, grid: int) -> tf.Tensor:
@@ -156,12 +158,21 @@ def _encoded(split: Split, wanted: np.ndarray | None) -> tf.data.Dataset:
         examples = examples.filter(lambda example: is_wanted[example["index"]])
     return examples.map(
         lambda example: (example["index"], split.read(example)),
-        num_parallel_calls=tf.data.AUTOTUNE,
+        num_parallel_calls=_WORKERS,
     )
 
 
 def _readable(dataset: tf.data.Dataset, skip_unreadable: bool) -> tf.data.Dataset:
     return dataset.ignore_errors() if skip_unreadable else dataset
+
+
+def _buffered(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """With batches made ahead, and without tf.data's tuning thread: at the end of a stream it can
+    keep its iterator waiting for seconds (TensorFlow 2.21: a lost wake-up, in about one stream of
+    three that lasted longer than a second)."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.prefetch(2).with_options(options)
 
 
 def validation_stream(
@@ -205,10 +216,9 @@ def validation_stream(
             tf.ensure_shape(weights, shape[:1]),
         )
 
-    return (
+    return _buffered(
         split.in_order()
-        .map(central_crop, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .map(central_crop, num_parallel_calls=_WORKERS, deterministic=True)
         .batch(batch_size)
-        .map(fill, num_parallel_calls=tf.data.AUTOTUNE)
-        .prefetch(tf.data.AUTOTUNE)
+        .map(fill, num_parallel_calls=_WORKERS)
     )

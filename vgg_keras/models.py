@@ -117,8 +117,8 @@ def fully_convolutional(model: keras.Model) -> keras.Model:
 
     Returns:
         A model from `(B, H, W, 3)` to `{"score_map": (B, h, w, classes), "scores": (B, classes)}`,
-        where h = floor(H / 32) - crop_size / 32 + 1 (with pool_rounding="down"); scores are the map's average, before the
-        soft-max.
+        where h = floor(H / 32) - crop_size / 32 + 1, with pool_rounding="down"; scores are the
+        map's average, before the soft-max.
     """
     return keras.Model(
         model.input,

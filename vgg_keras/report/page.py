@@ -97,7 +97,7 @@ def _summary(result: dict) -> dict[str, Any]:
         "top1": result["top1_error"],
         "top5": result["top5_error"],
         "of": circumstances(result),
-        "file": Path(result["file"]).name,
+        "file": Path(result["file"]).stem,
     }
 
 
