@@ -167,9 +167,8 @@ def _readable(dataset: tf.data.Dataset, skip_unreadable: bool) -> tf.data.Datase
 
 
 def _buffered(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """With batches made ahead, and without tf.data's tuning thread: at the end of a stream it can
-    keep its iterator waiting for seconds (TensorFlow 2.21: a lost wake-up, in about one stream of
-    three that lasted longer than a second)."""
+    """With batches made ahead, and without tf.data's tuning thread, for which the iterator's end
+    waits: sometimes for seconds, after streams of seconds (seen with TensorFlow 2.21)."""
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.prefetch(2).with_options(options)

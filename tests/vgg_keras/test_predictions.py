@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import json
+import resource
+import signal
 
 import numpy as np
 import pytest
@@ -63,6 +65,22 @@ class TestFiles:
         path.write_bytes(content)
         with pytest.raises(PredictionsError, match=f"p.{ending} holds no predictions"):
             Predictions.load(path)
+
+    def test_what_cannot_be_written_is_named(self, tmp_path, ending):
+        predictions().save(tmp_path / f"p.{ending}")
+        before = (tmp_path / f"p.{ending}").read_bytes()
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
+            with pytest.raises(OSError, match=rf"p\.{ending} cannot be written"):
+                predictions(count=500).save(tmp_path / f"p.{ending}")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, handler)
+        assert (tmp_path / f"p.{ending}").read_bytes() == before
+        assert len(list(tmp_path.iterdir())) == 2
+        assert len(Predictions.load(tmp_path / f"p.{ending}")) == 9
 
     def test_fewer_than_five_classes(self, tmp_path, ending):
         one = predictions(classes=("a", "b"))

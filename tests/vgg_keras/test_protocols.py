@@ -496,18 +496,22 @@ class TestEvaluate:
         with pytest.raises(MemoryError, match=r"0\.png\. Leave it out, or test at a smaller"):
             evaluate(run, self.source(split), batch_size=1)
 
-    def test_of_a_tfds_set_keeps_sets_apart(self, shapes_dir, tmp_path):
-        """By whole names, and with pictures known by names that do not depend on the folder."""
+    def test_of_a_tfds_set(self, shapes_dir, tmp_path, monkeypatch):
+        """Posteriors of one set are not taken for those of another whose files are named alike."""
         source = open_source("shapes", shapes_dir)
         few = source["val"].without(source["val"].names_of(range(8, 400)))
         source = dataclasses.replace(source, splits={"val": few})
-        model = vgg("A", 10, CROP, 1 / 16)
-        run = Run(tmp_path, Recipe(crop_size=CROP, train_scale=(32, 32)), ILSVRC,
-                  source.class_names, model)  # fmt: skip
+        recipe = Recipe(crop_size=CROP, train_scale=(32, 32))
+        run = Run(tmp_path, recipe, ILSVRC, source.class_names, vgg("A", 10, CROP, 1 / 16))
         predictions = evaluate(run, source, keep=tmp_path)
         assert predictions.labels.tolist() == few.all_labels().tolist()
-        assert predictions.names[0].startswith("shapes/")
-        assert len(predictions) == 8
+        assert all(name.startswith("shapes/1.") for name in predictions.names)
+        evaluate(run, source, keep=tmp_path)
+        assert len(list(tmp_path.glob("dense-q32-*"))) == 1
+        renamed = [name.replace("shapes/", "shapes/large/") for name in few.names_of(range(8))]
+        monkeypatch.setattr(type(few), "names_of", lambda _, places: [renamed[i] for i in places])
+        evaluate(run, source, keep=tmp_path)
+        assert len(list(tmp_path.glob("dense-q32-*"))) == 2
 
     def test_typing_errors_are_refused(self, run, split):
         with pytest.raises(ValueError, match="on_bad_image must be one of stop, skip"):

@@ -15,7 +15,6 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from callbacks.journal import read_journal
 from pipelines.sources import open_source
 from tests.conftest import CLASSES, TINY, write_folder
 from vgg_keras.cli import main
@@ -24,7 +23,7 @@ from vgg_keras.evaluation.predictions import Predictions, fuse
 from vgg_keras.recipes import Recipe
 from vgg_keras.report import analysis
 from vgg_keras.report.page import write_report
-from vgg_keras.runs import JOURNAL, load_run
+from vgg_keras.runs import load_run
 from vgg_keras.training import train
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
@@ -218,20 +217,23 @@ class TestCommands:
         assert (tmp_path / "r/index.html").stat().st_size > 20_000
 
     def test_evaluate_several_runs(self, results, tmp_path):
-        """Each is scored, and their fusion; a net fused with itself stays as it is."""
-        run = results.parent / "runs/tiny <a>"
+        """Each is scored, and their fusion: the mean of what was kept of each."""
+        run, other = results.parent / "runs/tiny <a>", tmp_path / "runs/b"
         spec = f"folder:{results.parent / 'data'}"
-        done = self.invoke("evaluate", "--run", run, "--run", run, "--data", spec, "--json",
+        train(Recipe(**TINY, data=spec, epochs=1, batch_size=8, initialisation="glorot", seed=1),
+              other)  # fmt: skip
+        done = self.invoke("evaluate", "--run", run, "--run", other, "--data", spec, "--json",
                            "--out", tmp_path / "all.parquet")  # fmt: skip
-        one, two, both = json.loads(done.stdout)
-        assert one == two
-        assert [m["net"] for m in both["members"]] == ["A", "A"]
-        assert both["top1_error"] == one["top1_error"]
-        assert one["test_scales"] == [36]
-        names = sorted(p.name for p in tmp_path.glob("*.parquet"))
-        assert names == ["all-1-tiny <a>.parquet", "all-2-tiny <a>.parquet", "all.parquet"]
-        kept = list((run / "evaluation").iterdir())
-        assert len(kept) == 1  # the second net was read from what the first one left
+        names = ("all-1-tiny <a>", "all-2-b", "all")
+        files = [Predictions.load(tmp_path / f"{name}.parquet") for name in names]
+        one, two, both = (file.posteriors for file in files)
+        assert np.abs(one - two).max() > 1e-3
+        np.testing.assert_allclose(both, (one + two) / 2, rtol=1e-6)
+        printed = json.loads(done.stdout)
+        assert printed == [file.result() for file in files]
+        assert [m["run"] for m in printed[2]["members"]] == [str(run), str(other)]
+        assert printed[0]["test_scales"] == [36]
+        assert len(list((other / "evaluation").iterdir())) == 1
 
     def test_evaluate_refuses_runs_of_different_classes_at_once(self, results, tmp_path):
         run = results.parent / "runs/tiny <a>"
@@ -265,7 +267,3 @@ class TestCommands:
         done = self.invoke("evaluate", "--data", f"folder:{results.parent / 'data'}", *arguments)
         assert (done.exit_code, done.output.count("\n")) == (1, 1), done.output
         assert message in done.output
-
-
-def test_journal_is_that_of_the_run(results):
-    assert len(read_journal(results.parent / "runs/tiny <a>" / JOURNAL)) == 2

@@ -100,7 +100,7 @@ def _check_out(out: Path | None) -> None:
         from pipelines.files import aside
         from vgg_keras.evaluation.predictions import known_format
 
-        probe = known_format(out).with_suffix(".probe")
+        probe = known_format(out).with_name(f".{out.name}.probe")
         with aside(probe) as temporary:
             temporary.touch()
         probe.unlink()

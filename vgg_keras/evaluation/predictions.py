@@ -43,6 +43,11 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def members(self) -> list[dict[str, Any]]:
+        """`about` of each net whose posteriors were averaged; a single net's own."""
+        return self.about.get("members", [self.about])
+
     def result(self) -> dict[str, Any]:
         """`about`, `images`, and `top1_error` and `top5_error` in percent."""
         count = ErrorCount()
@@ -71,17 +76,13 @@ class Predictions:
         """
         path = known_format(path)
         table = self._table(as_text=path.suffix == ".csv")
-        with aside(path) as temporary:
-            if path.suffix == ".csv":
-                from pyarrow import csv
-
-                csv.write_csv(table, temporary)
-            else:
-                from pyarrow import parquet
-
-                parquet.write_table(table, temporary, compression="zstd")
         about = self.result() | {"predictions": path.name, "class_names": list(self.class_names)}
-        write_aside(_companion(path), json.dumps(about, indent=2) + "\n")
+        try:
+            with aside(path) as temporary:
+                _write(table, temporary)
+            write_aside(_companion(path), json.dumps(about, indent=2) + "\n")
+        except OSError as error:  # PyArrow's do not name the file
+            raise OSError(f"{path} cannot be written: {error}") from error
 
     def _table(self, as_text: bool):
         import pyarrow as pa
@@ -139,9 +140,8 @@ def fuse(predictions: Sequence[Predictions]) -> Predictions:
     first = predictions[0]
     total = np.zeros_like(first.posteriors)
     for one in predictions:
-        weight = np.float32(len(one.about.get("members", [one])))
-        total += weight * one.posteriors[_places(first, one)]
-    members = [member for p in predictions for member in p.about.get("members", [p.about])]
+        total += np.float32(len(one.members)) * one.posteriors[_places(first, one)]
+    members = [member for p in predictions for member in p.members]
     shared = {
         key: value
         for key, value in members[0].items()
@@ -192,10 +192,7 @@ def _companion(path: Path) -> Path:
 
 def _who(predictions: Predictions) -> str:
     """By what people know predictions in an error message."""
-    return " + ".join(
-        str(member.get("run", "?"))
-        for member in predictions.about.get("members", [predictions.about])
-    )
+    return " + ".join(str(member.get("run", "?")) for member in predictions.members)
 
 
 def known_format(path: str | os.PathLike) -> Path:
@@ -210,6 +207,17 @@ def known_format(path: str | os.PathLike) -> Path:
             f"Predictions are kept in files that end in {' or '.join(FORMATS)}. Received: {path}"
         )
     return path
+
+
+def _write(table, path: Path) -> None:
+    if path.suffix == ".csv":
+        from pyarrow import csv
+
+        csv.write_csv(table, path)
+    else:
+        from pyarrow import parquet
+
+        parquet.write_table(table, path, compression="zstd")
 
 
 def _read(path: Path) -> tuple[list[str], list[str], np.ndarray]:
