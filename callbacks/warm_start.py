@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import h5py
@@ -16,7 +16,10 @@ log = logging.getLogger(__name__)
 BEST_WEIGHTS = "best.weights.h5"
 
 
-def read_layers(source: keras.Model | str | os.PathLike) -> dict[str, list[np.ndarray]]:
+Layers = Mapping[str, Sequence[np.ndarray]]  # weights by layer name
+
+
+def read_layers(source: keras.Model | str | os.PathLike) -> Layers:
     """Weights by layer name, of a model, a Keras `.weights.h5` file, or a run's best weights.
 
     Args:
@@ -53,8 +56,11 @@ class WarmStart(keras.callbacks.Callback):
     goes on is not set back.
 
     Args:
-        source: a model, a `.weights.h5` file, or a run folder, whose best weights are taken.
+        source: a model, a `.weights.h5` file, a run folder, whose best weights are taken, or the
+            weights themselves by layer.
         layers: names; None for all layers that have weights.
+        matching: leave out, and name, layers that are missing or of another shape.
+        name: of the source, for messages.
 
     Raises, when training begins:
         ValueError: a layer is missing on either side, or its shapes differ.
@@ -62,11 +68,18 @@ class WarmStart(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, source: keras.Model | str | os.PathLike, layers: Sequence[str] | None = None
+        self,
+        source: keras.Model | str | os.PathLike | Layers,
+        layers: Sequence[str] | None = None,
+        *,
+        matching: bool = False,
+        name: str | None = None,
     ):
         super().__init__()
         self.source = source
         self.layers = layers
+        self.matching = matching
+        self.name = name or getattr(source, "name", str(source))
 
     def on_train_begin(self, logs=None):
         if int(keras.ops.convert_to_numpy(self.model.optimizer.iterations)) == 0:
@@ -77,26 +90,25 @@ class WarmStart(keras.callbacks.Callback):
         given = self.check(model)
         for name, weights in given.items():
             model.get_layer(name).set_weights(weights)
-        log.info("started from %s: %s", self._source_name(), ", ".join(given))
+        log.info("started from %s: %s", self.name, ", ".join(given))
         return list(given)
 
-    def check(self, model: keras.Model) -> dict[str, list[np.ndarray]]:
+    def check(self, model: keras.Model) -> Layers:
         """What would be copied, by layer; raises as training would."""
-        given = read_layers(self.source)
+        given = self.source if isinstance(self.source, Mapping) else read_layers(self.source)
         mine = {layer.name: layer for layer in model.layers if layer.weights}
         names = list(mine) if self.layers is None else list(self.layers)
-        problems = [p for name in names if (p := _problem(name, given, mine))]
-        if problems:
+        problems = {name: p for name in names if (p := _problem(name, given, mine))}
+        if problems and (not self.matching or len(problems) == len(names)):
             raise ValueError(
-                f"Cannot start {model.name} from {self._source_name()}: {'; '.join(problems)}."
+                f"Cannot start {model.name} from {self.name}: {'; '.join(problems.values())}."
             )
-        return {name: given[name] for name in names}
+        for problem in problems.values():
+            log.info("not taken from %s: %s", self.name, problem)
+        return {name: given[name] for name in names if name not in problems}
 
-    def _source_name(self) -> str:
-        return self.source.name if isinstance(self.source, keras.Model) else str(self.source)
 
-
-def _problem(name: str, given: dict[str, list[np.ndarray]], mine: dict) -> str | None:
+def _problem(name: str, given: Layers, mine: dict) -> str | None:
     if name not in given:
         return f"{name} is not there (its layers: {', '.join(given)})"
     if name not in mine:

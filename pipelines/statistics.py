@@ -6,14 +6,14 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
 
 from pipelines.files import write_aside
-from pipelines.images import decode
-from pipelines.screening import naming_bad_images
-from pipelines.sources import Split
+
+if TYPE_CHECKING:
+    from pipelines.sources import Split
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,10 @@ def compute_statistics(split: Split) -> Statistics:
     Raises:
         BadImageError: an image cannot be read; it is named.
     """
+    import tensorflow as tf  # here alone: the constants are read by what needs no TensorFlow
+
+    from pipelines.images import decode
+    from pipelines.screening import naming_bad_images
 
     def moments(example):
         pixels = tf.reshape(tf.cast(decode(split.read(example)), tf.float32), (-1, 3))

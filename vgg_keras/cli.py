@@ -7,7 +7,9 @@ import click
 from vgg_keras import __version__
 from vgg_keras.commands.description import describe
 from vgg_keras.commands.evaluation import evaluate, fuse, report, table
+from vgg_keras.commands.prediction import predict
 from vgg_keras.commands.training import curves, demo, statistics, train
+from vgg_keras.commands.weights import convert
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -19,7 +21,19 @@ def main(ctx: click.Context, verbose: bool) -> None:
     ctx.obj = verbose
 
 
-for _command in (describe, train, evaluate, fuse, table, report, statistics, curves, demo):
+for _command in (
+    describe,
+    train,
+    evaluate,
+    predict,
+    convert,
+    fuse,
+    table,
+    report,
+    statistics,
+    curves,
+    demo,
+):
     main.add_command(_command)
 
 

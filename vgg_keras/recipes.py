@@ -14,7 +14,7 @@ from typing import Any
 from vgg_keras.nets import check_geometry, get_net
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-INIT_LAYERS = ("warm-start", "all")
+INIT_LAYERS = ("warm-start", "all", "matching")
 BAD_IMAGE_POLICIES = ("stop", "skip")
 
 
@@ -39,9 +39,13 @@ class Recipe:
     dropout: float = _say(0.5, "Dropout rate on both hidden FC layers.")
     initialisation: str = _say("gaussian", "gaussian (sd 0.01), gaussian-0.1 or glorot.")
     lrn: str = _say("krizhevsky", "LRN constants of A-LRN: krizhevsky or caffe.")
-    init_from: str = _say("", "Run folder or weights file to start from.")
+    init_from: str = _say(
+        "", "Run folder or file of weights, of any kind that `convert` reads, to start from."
+    )
     init_layers: str = _say(
-        "warm-start", "Layers to take: warm-start (four conv. and the FC layers, §3.1) or all."
+        "warm-start",
+        "Layers to take: warm-start (four conv. and the FC layers, §3.1), all, or matching: those "
+        "that both have in one shape.",
     )
     plateau_patience: int = _say(5, "Epochs without better validation accuracy before a drop.")
     plateau_factor: float = _say(10.0, "What the rate is divided by.")

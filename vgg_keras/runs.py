@@ -18,9 +18,11 @@ import keras
 from callbacks.checkpoint import LAST_WEIGHTS
 from callbacks.warm_start import BEST_WEIGHTS
 from pipelines.files import write_aside
-from pipelines.statistics import Statistics
+from pipelines.statistics import ILSVRC, Statistics
+from vgg_keras.ilsvrc import wnids
 from vgg_keras.models import vgg
 from vgg_keras.recipes import Recipe
+from vgg_keras.weights import Preprocessing, WeightsError, read
 
 RECIPE, STATISTICS, CLASSES = "recipe.json", "statistics.json", "classes.json"
 ENVIRONMENT, JOURNAL, BAD_IMAGES = "environment.json", "journal.jsonl", "bad_images.json"
@@ -149,30 +151,67 @@ def load_run(
 
 def load_weights_file(
     path: str | os.PathLike,
-    recipe: Recipe,
-    class_names: Sequence[str],
-    statistics: Statistics,
+    net: str | None = None,
+    class_names: Sequence[str] | None = None,
     *,
+    preprocessing: str | None = None,
+    statistics: Statistics | None = None,
+    train_scale: tuple[int, int] | None = None,
+    precision: str = "float32",
     pool_rounding: str = "down",
 ) -> Run:
-    """A `.weights.h5` file that is not in a run folder, as a run.
+    """A file of weights that is not in a run folder, as a run.
 
     Args:
-        path: weights file.
-        recipe: says the net, its crop size, width and precision, and the scale it was trained at.
-        class_names: of the net's outputs, in order.
-        statistics: the mean that its input is to be free of.
+        path: of any kind that `vgg_keras.weights.read` takes.
+        net: its net; by default told by its layers.
+        class_names: of the net's outputs, in order; or some of ILSVRC's, where it has 1,000
+            outputs and so all of them. By default those, or else numbers.
+        preprocessing: see `vgg_keras.weights.read`.
+        statistics: their mean is what the weights' input, RGB, is free of; by default what the
+            file or its kind says.
+        train_scale: S that it was trained at; by default 256 in proportion to the crop size.
+        precision: Keras dtype policy to compute in.
         pool_rounding: see `vgg`.
 
     Raises:
-        RunError: no such file, or weights of another net.
+        WeightsError: see `vgg_keras.weights.read`; or the FC layers are missing.
+        ValueError: the class names are not as many as the net's outputs.
     """
     path = Path(path)
-    if not path.is_file():
-        raise RunError(f"There is no weights file {path}.")
-    model = build_model(recipe, len(class_names), pool_rounding)
-    _load_weights(model, path)
-    return Run(path, recipe, statistics, tuple(class_names), model, pool_rounding)
+    if preprocessing and statistics:
+        raise ValueError("Give preprocessing or statistics, not both.")
+    given = Preprocessing(statistics.mean) if statistics else preprocessing
+    statistics = statistics or ILSVRC
+    layers, contents = read(path, net, preprocessing=given, mean=statistics.mean)
+    if not contents.has_top:
+        raise WeightsError(f"{path} has no FC layers, so it gives no scores.")
+    class_names = _names_of_outputs(path, contents.num_classes, tuple(class_names or ()))
+    scale = round(256 * contents.crop_size / 224)
+    recipe = Recipe(
+        net=contents.net,
+        crop_size=contents.crop_size,
+        width=contents.width,
+        train_scale=train_scale or (scale, scale),
+        precision=precision,
+    )
+    model = build_model(recipe, contents.num_classes, pool_rounding)
+    for name in contents.taken:
+        model.get_layer(name).set_weights(layers.pop(name))
+    return Run(path, recipe, statistics, class_names, model, pool_rounding)
+
+
+def _names_of_outputs(path: Path, number: int, given: tuple[str, ...]) -> tuple[str, ...]:
+    if len(given) == number:
+        return given
+    if number == len(wnids()) and set(given) <= set(wnids()):
+        return wnids()
+    if given:
+        raise ValueError(
+            f"{path} has {number} outputs, which cannot be the {len(given)} classes "
+            f"{', '.join(given[:3])}{', ...' * (len(given) > 3)}"
+        )
+    return tuple(map(str, range(number)))
 
 
 def _load_weights(model: keras.Model, file: Path) -> None:

@@ -23,6 +23,7 @@ from vgg_keras import runs
 from vgg_keras.distribution import check_divisible, is_cpu_only, make_strategy
 from vgg_keras.nets import WARM_START_LAYERS
 from vgg_keras.recipes import Recipe
+from vgg_keras.weights import read
 
 log = logging.getLogger(__name__)
 
@@ -151,8 +152,15 @@ def _warm_start(recipe: Recipe, model: keras.Model, out: Path) -> list[WarmStart
     """The callback, if there is to be one, found to fit."""
     if not recipe.init_from or (out / LAST_WEIGHTS).exists():
         return []
-    layers = None if recipe.init_layers == "all" else WARM_START_LAYERS
-    warm_start = WarmStart(recipe.init_from, layers)
+    source = recipe.init_from
+    layers = WARM_START_LAYERS if recipe.init_layers == "warm-start" else None
+    matching = recipe.init_layers == "matching"
+    warm_start = WarmStart(
+        source if Path(source).is_dir() else read(source, partial=matching).layers,
+        layers,
+        matching=matching,
+        name=source,
+    )
     warm_start.check(model)
     return [warm_start]
 

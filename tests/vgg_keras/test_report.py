@@ -108,6 +108,17 @@ class TestPage:
         (tmp_path / "r.json").write_text(json.dumps(result))
         assert "No result here has kept predictions" in write_report(tmp_path, tmp_path).read_text()
 
+    def test_names_the_classes_of_ilsvrc(self, results, tmp_path):
+        """In the table of confusions, where the two cranes are told apart."""
+        about = json.loads((results / "dense.parquet.json").read_text()) | {"data": "folder:/x"}
+        bird, machine, other = "n02012849", "n03126707", "blue"
+        rows = np.array([[0.1, 0.7, 0.2], [0.6, 0.1, 0.3]], np.float32)
+        predictions = Predictions(["a", "b"], np.array([0, 2]), rows, (bird, machine, other), about)
+        predictions.save(tmp_path / "p.parquet")
+        text = write_report(tmp_path, tmp_path / "out").read_text()
+        for true, found in ((f"crane ({bird})", f"crane ({machine})"), (other, f"crane ({bird})")):
+            assert f"<td>{true}</td><td>{found}</td>" in text
+
     def test_without_results(self, tmp_path):
         with pytest.raises(ValueError, match=r"holds no results\. `vgg-keras evaluate --out"):
             write_report(tmp_path, tmp_path / "out")
@@ -248,18 +259,17 @@ class TestCommands:
         spec = f"folder:{results.parent / 'data'}"
         shared = ("--data", spec, "--keep", "", "--json", "--no-flip")
         of_run = json.loads(self.invoke("evaluate", "--run", run, *shared).stdout)
-        arguments = ("--weights", run / "best.weights.h5", "--net", "vgg11", "--crop-size", 32,
-                     "--width", 0.0625, "--train-scale", "32,40",
-                     "--statistics", run / "statistics.json")  # fmt: skip
+        arguments = ("--weights", run / "best.weights.h5", "--net", "vgg11",
+                     "--train-scale", "32,40", "--statistics", run / "statistics.json")  # fmt: skip
         of_file = json.loads(self.invoke("evaluate", *arguments, *shared).stdout)
         assert of_file | {"run": of_run["run"]} == of_run
         assert of_run["flip"] is False
 
     @pytest.mark.parametrize(("arguments", "message"), [
         ((), "Give --run, once or more, or --weights."),
-        (("--weights", "w.weights.h5"), "--weights needs --net"),
         (("--weights", "w.weights.h5", "--net", "A"), "There is no weights file w.weights.h5"),
-        (("--run", "r", "--net", "A"), "go with --weights; a run has its own"),
+        (("--run", "r", "--net", "A"), "--net goes with --weights; a run has its own"),
+        (("--run", "r", "--weights", "w"), "Give --run, once or more, or --weights."),
         (("--run", "r", "--out", "x.txt"), "end in .parquet or .csv"),
         (("--run", "r", "--out", "/proc/nowhere/x.csv"), "/proc/nowhere"),
     ])  # fmt: skip

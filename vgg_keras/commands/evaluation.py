@@ -10,7 +10,6 @@ from pathlib import Path
 import click
 
 from vgg_keras.commands.shared import (
-    NetName,
     Scales,
     bad_image_option,
     data_dir_option,
@@ -19,21 +18,21 @@ from vgg_keras.commands.shared import (
     json_option,
     quiet_tensorflow,
 )
-from vgg_keras.evaluation.protocols import CROP_OF_PAPER, MAP_AVERAGES, PROTOCOLS
-from vgg_keras.recipes import PRECISIONS, Recipe
+from vgg_keras.commands.weights import (
+    check_one_kind,
+    run_of_weights,
+    take_weights_options,
+    weights_options,
+)
+from vgg_keras.evaluation.protocols import MAP_AVERAGES, PROTOCOLS
+from vgg_keras.recipes import PRECISIONS
 from vgg_keras.report.tables import KINDS, build_table, members, read_results, render
 
 
 @click.command()
 @click.option("--run", "run_folders", multiple=True, type=click.Path(path_type=Path),
               help="Run folder; several are scored one by one and fused.")  # fmt: skip
-@click.option("--weights", type=click.Path(path_type=Path), help="Weights file, without a run.")
-@click.option("--net", type=NetName(), help="With --weights: its net.")
-@click.option("--crop-size", type=int, help="With --weights: crop size [224].")
-@click.option("--width", type=float, help="With --weights: width [1].")
-@click.option("--train-scale", type=Scales(), help="With --weights: S, or S_MIN,S_MAX [256].")
-@click.option("--statistics", "statistics_file", type=click.Path(path_type=Path),
-              help="With --weights: JSON file with the mean [ILSVRC's].")  # fmt: skip
+@weights_options
 @data_option
 @data_dir_option
 @click.option("--split", default="val", show_default=True, help="Split to score.")
@@ -54,16 +53,11 @@ from vgg_keras.report.tables import KINDS, build_table, members, read_results, r
 @bad_image_option
 @json_option
 @click.pass_obj
-def evaluate(verbose, run_folders, weights, data, data_dir, keep, out, as_json, **options) -> None:
+def evaluate(verbose, run_folders, data, data_dir, keep, out, as_json, **options) -> None:
     """Score runs: top-1 and top-5 error in percent, of each and of their fusion."""
     with errors_for_people(verbose):
-        if bool(run_folders) == bool(weights):
-            raise ValueError("Give --run, once or more, or --weights.")
-        weights_options = {name: options.pop(name) for name in _WEIGHTS_OPTIONS}
-        if run_folders and any(value is not None for value in weights_options.values()):
-            raise ValueError(
-                "--net, --crop-size and the like go with --weights; a run has its own."
-            )
+        given = take_weights_options(options)
+        check_one_kind(bool(run_folders), given, "once or more")
         model_options = {name: options.pop(name) for name in ("precision", "pool_rounding")}
         _check_out(out)
         with quiet_tensorflow(verbose):
@@ -76,13 +70,13 @@ def evaluate(verbose, run_folders, weights, data, data_dir, keep, out, as_json, 
         _check_runs(run_folders, options)
         source = open_source(data, data_dir)
         predictions = []
-        for i, path in enumerate(run_folders or (weights,), 1):
+        for i, path in enumerate(run_folders or (given["weights"],), 1):
             keras.backend.clear_session()
-            if weights:
-                run = _run_of_weights(weights, source, weights_options, model_options)
+            if run_folders:
+                run, kept_in = load_run(path, **model_options), path / "evaluation"
             else:
-                run = load_run(path, **model_options)
-            kept_in = path.with_suffix(".evaluation") if weights else path / "evaluation"
+                run = run_of_weights(given, model_options, source.class_names)
+                kept_in = path.with_suffix(".evaluation")
             folder = kept_in if keep is None else keep or None
             predictions.append(run_evaluation(run, source, keep=folder, **options))
             if out and len(run_folders) > 1:
@@ -117,33 +111,6 @@ def _check_runs(run_folders, options) -> None:
         plan(recipe, **{name: options[name] for name in names})
     if len({class_names for _, class_names in runs}) > 1:
         raise ValueError("The runs have different classes, so they cannot be fused.")
-
-
-_WEIGHTS_OPTIONS = ("net", "crop_size", "width", "train_scale", "statistics_file")
-
-
-def _run_of_weights(weights, source, given, model_options):
-    """A weights file with what the flags say of it, as a run."""
-    from pipelines.statistics import ILSVRC, Statistics
-    from vgg_keras.runs import load_weights_file
-
-    if not given["net"]:
-        raise ValueError("--weights needs --net, the net that they are of.")
-    fields = {k: v for k, v in given.items() if v is not None and k != "statistics_file"}
-    if len(fields.get("train_scale", ())) == 1:
-        fields["train_scale"] *= 2
-    crop_size = fields.get("crop_size", CROP_OF_PAPER)
-    fields.setdefault("train_scale", (round(256 * crop_size / CROP_OF_PAPER),) * 2)
-    fields["precision"] = model_options["precision"] or "float32"
-    file = given["statistics_file"]
-    statistics = Statistics.load(file) if file else ILSVRC
-    return load_weights_file(
-        weights,
-        Recipe(**fields),
-        source.class_names,
-        statistics,
-        pool_rounding=model_options["pool_rounding"],
-    )
 
 
 @click.command()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from pipelines.evaluation import check_test_scale
-from pipelines.sources import VALIDATION, Source, SourceError
+from pipelines.sources import VALIDATION, Source, SourceError, Split
 from vgg_keras.evaluation.passes import PassRunner
 from vgg_keras.evaluation.predictions import Predictions
 from vgg_keras.evaluation.protocols import Pass, paper_scales, passes_of
@@ -58,14 +59,42 @@ def evaluate(
     pictures = source[split]
     labels = _labels_of_the_run(run, source, split)
     passes = plan(run.recipe, protocol, test_scales, multi_scale, flip, map_average)
+    places, posteriors, skipped = score(
+        run, pictures, passes, batch_size=batch_size, on_bad_image=on_bad_image, keep=keep
+    )
+    if not len(places):
+        raise SourceError(f"None of the {len(pictures)} pictures of {source.spec} can be read.")
+    about = conditions(run, passes, protocol, map_average, skipped)
+    about |= {"data": source.spec, "split": split}
+    ids = pictures.ids_of(places)
+    return Predictions(ids, labels[places], posteriors, run.class_names, about)
+
+
+def score(
+    run: Run, pictures: Split, passes: Sequence[Pass], *, on_bad_image: str = "stop", **options: Any
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """What a run says of pictures, and of which: the others are named and logged.
+
+    Args:
+        run: from `load_run`.
+        pictures: labels are not looked at.
+        passes: from `plan`.
+        on_bad_image, options: see `PassRunner`.
+
+    Returns:
+        Places in `pictures` of the M that could be read, int64 `(M,)`; their posteriors, float32
+        `(M, classes)`; names of the others, of which there are none but with "skip".
+
+    Raises:
+        BadImageError, ValueError, MemoryError, OSError: see `PassRunner.posteriors`.
+    """
     runner = PassRunner(
         run.model,
         pictures,
         crop_size=run.recipe.crop_size,
         mean=run.statistics.mean,
-        batch_size=batch_size,
         on_bad_image=on_bad_image,
-        keep=keep,
+        **options,
     )
     posteriors = runner.posteriors(passes)
     read = np.ones(len(pictures), bool)
@@ -74,9 +103,14 @@ def evaluate(
     skipped = pictures.names_of(np.flatnonzero(~read))
     for name in skipped:
         log.warning("skipped, cannot be read: %s", name)
-    if not read.any():
-        raise SourceError(f"None of the {len(read)} pictures of {source.spec} can be read.")
-    about = {
+    return np.flatnonzero(read), posteriors[read], skipped
+
+
+def conditions(
+    run: Run, passes: Sequence[Pass], protocol: str, map_average: str, skipped: Sequence[str]
+) -> dict[str, Any]:
+    """Which net looked at pictures, how, and what it could not see; can be written as JSON."""
+    return {
         "run": str(run.path),
         "net": run.recipe.net,
         "train_scale": list(run.recipe.train_scale),
@@ -88,12 +122,8 @@ def evaluate(
         "map_average": map_average,
         "pool_rounding": run.pool_rounding,
         "precision": run.recipe.precision,
-        "data": source.spec,
-        "split": split,
-        **({"skipped": skipped} if skipped else {}),
+        **({"skipped": list(skipped)} if skipped else {}),
     }
-    ids = pictures.ids_of(np.flatnonzero(read))
-    return Predictions(ids, labels[read], posteriors[read], run.class_names, about)
 
 
 def plan(

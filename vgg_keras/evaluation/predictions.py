@@ -60,8 +60,7 @@ class Predictions:
 
     def top(self, k: int = TOP) -> tuple[np.ndarray, np.ndarray]:
         """The k most probable classes, best first: indices and posteriors, `(N, k)` each."""
-        order = np.argsort(-self.posteriors, axis=1, kind="stable")[:, :k]
-        return order, np.take_along_axis(self.posteriors, order, axis=1)
+        return top_classes(self.posteriors, k)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes a table of pictures, and beside it, as NAME.json, the result and class names.
@@ -125,6 +124,20 @@ class Predictions:
         for key in ("predictions", "images", "top1_error", "top5_error"):
             about.pop(key, None)
         return cls(names, indices, posteriors, class_names, about)
+
+
+def top_classes(posteriors: np.ndarray, k: int = TOP) -> tuple[np.ndarray, np.ndarray]:
+    """The k most probable classes, best first and of equals the first: indices and posteriors.
+
+    Args:
+        posteriors: `(N, classes)`.
+        k: at most the number of classes counts.
+
+    Returns:
+        int64 and float32 `(N, k)`.
+    """
+    order = np.argsort(-posteriors, axis=1, kind="stable")[:, :k]
+    return order, np.take_along_axis(posteriors, order, axis=1)
 
 
 def fuse(predictions: Sequence[Predictions]) -> Predictions:

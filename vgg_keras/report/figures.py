@@ -7,6 +7,7 @@ import base64
 import io
 import itertools
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -160,6 +161,7 @@ def score_maps(
     _crop_grid(panels[-1], pictures[scale], crop_size, origins)
     for panel in panels:
         panel.axis("off")
+    label = textwrap.fill(label, 24)  # names of classes can be longer than the figure is high
     figure.colorbar(shown, ax=list(panels[:-1]), label=label, shrink=0.85, location="left")
     return figure
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from importlib import resources
@@ -10,17 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import keras
 import numpy as np
 
-from pipelines.evaluation import grid_origins, read_pictures
+from pipelines.evaluation import read_pictures
 from pipelines.files import write_aside
-from pipelines.images import rescale
 from pipelines.sources import SourceError, Split, open_source
 from vgg_keras.evaluation.predictions import Predictions, PredictionsError
-from vgg_keras.evaluation.protocols import VIEWS, paper_scales
-from vgg_keras.models import fully_convolutional
+from vgg_keras.evaluation.protocols import paper_scales
+from vgg_keras.ilsvrc import short_label
 from vgg_keras.report import analysis, figures
+from vgg_keras.report.maps import score_map_figure
 from vgg_keras.report.paper import PAPER_TABLES, Tested
 from vgg_keras.report.tables import (
     build_table,
@@ -148,6 +148,8 @@ def _best(found: Sequence[dict], data_dir, examples: int) -> dict[str, Any] | No
         predictions = Predictions.load(Path(kept["file"]).with_name(kept["predictions"]))
     except PredictionsError as error:
         return {"name": kept["file"], "problem": str(error)}
+    readable = tuple(map(short_label, predictions.class_names))
+    predictions = dataclasses.replace(predictions, class_names=readable)
     counts = analysis.confusion_counts(predictions)
     names = predictions.class_names
     present = np.flatnonzero(counts.sum(1) + counts.sum(0))
@@ -243,16 +245,6 @@ def _map_of(
 ) -> dict[str, Any]:
     """The score map of the predicted class at some scales."""
     label = int(predictions.posteriors[row].argmax())
-    crop_size = run.recipe.crop_size
-    maps_of = fully_convolutional(run.model)
-    pictures, maps = {}, {}
-    for scale in scales:
-        pictures[scale] = rescale(image, scale).numpy()
-        pixels = pictures[scale][None] - np.array(run.statistics.mean, np.float32)
-        score_map = keras.ops.convert_to_numpy(maps_of(pixels, training=False)["score_map"])
-        maps[scale] = score_map[0, :, :, label].astype(np.float32)
-    grid = VIEWS["multi-crop"].grid
-    origins = grid_origins(pictures[scale].shape[:2], crop_size, grid).numpy()
     text = f"score of {predictions.class_names[label]}"
-    figure = figures.score_maps(pictures, maps, crop_size, origins, text)
+    figure = score_map_figure(run, image, scales, label, text)
     return {"image": figures.data_uri(figure, "png")}

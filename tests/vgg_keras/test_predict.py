@@ -1,0 +1,312 @@
+"""Single pictures: classes and their names, posteriors, score maps, and the command."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from pipelines.images import rescale
+from pipelines.screening import BadImageError
+from pipelines.sources import Source, SourceError
+from pipelines.statistics import ILSVRC
+from tests.conftest import encode, photo
+from tests.vgg_keras.test_protocols import CROP, MEAN, by_hand, convolutional, lively
+from vgg_keras import ilsvrc
+from vgg_keras.commands.prediction import predict as command
+from vgg_keras.evaluation import passes
+from vgg_keras.evaluation.evaluate import evaluate
+from vgg_keras.evaluation.passes import PassRunner, make_scorer
+from vgg_keras.evaluation.predict import Predicted, as_split, predict
+from vgg_keras.recipes import Recipe
+from vgg_keras.report.maps import draw_predicted, score_map_figure
+from vgg_keras.runs import Run, claim, claim_classes, load_run
+
+BIRD, MACHINE = "n02012849", "n03126707"
+CLASSES = ("n01440764", BIRD, MACHINE, "n03710637", "n03710721", "n99999999", "red")
+SIZES = [(50, 70), (70, 50), (41, 41), (50, 70), (120, 64)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _trace_each_net_once():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passes, "make_scorer", functools.cache(make_scorer))
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run folder whose net was drawn, not trained."""
+    path = tmp_path_factory.mktemp("runs") / "tiny"
+    recipe = Recipe(net="A", crop_size=CROP, width=1 / 16, train_scale=(32, 48))
+    claim(path, recipe)
+    claim_classes(path, CLASSES)
+    statistics = dataclasses.replace(ILSVRC, mean=MEAN)
+    statistics.save(path / "statistics.json")
+    model = lively()
+    model.save_weights(path / "best.weights.h5")
+    return Run(path, recipe, statistics, CLASSES, model)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Pictures of several sizes, in a lossless format."""
+    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(1)
+    for i, (height, width) in enumerate(SIZES):
+        (folder / f"{i}.png").write_bytes(encode(photo(rng, height, width), "PNG"))
+    return [str(folder / f"{i}.png") for i in range(len(SIZES))]
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """A JPEG file cut short."""
+    path = tmp_path / "bad.jpg"
+    path.write_bytes(encode(photo(np.random.default_rng(0), 50, 70))[:500])
+    return str(path)
+
+
+class TestClasses:
+    def test_are_a_thousand_in_the_order_of_labels(self):
+        wnids = ilsvrc.wnids()
+        assert len(set(wnids)) == 1000
+        assert list(wnids) == sorted(wnids)
+        assert all(len(wnid) == 9 and wnid[0] == "n" and wnid[1:].isdigit() for wnid in wnids)
+        for place, wnid, names in (
+            (0, "n01440764", "tench, Tinca tinca"),
+            (134, BIRD, "crane"),
+            (281, "n02123045", "tabby, tabby cat"),
+            (517, MACHINE, "crane"),
+            (999, "n15075141", "toilet tissue, toilet paper, bathroom tissue"),
+        ):
+            assert (wnids[place], ilsvrc.readable(wnid)) == (wnid, names)
+
+    @pytest.mark.parametrize("label", [ilsvrc.label, ilsvrc.short_label])
+    def test_no_two_are_labelled_alike(self, label):
+        assert len(set(map(label, ilsvrc.wnids()))) == 1000
+        assert label(BIRD) == f"crane ({BIRD})"
+
+    def test_labels(self):
+        assert ilsvrc.label("n01440764") == "tench, Tinca tinca (n01440764)"
+        assert ilsvrc.short_label("n01440764") == "tench (n01440764)"
+
+    @pytest.mark.parametrize("name", ["red", "crane", "n99999999", ""])
+    def test_other_names_stay_as_they_are(self, name):
+        assert [f(name) for f in (ilsvrc.readable, ilsvrc.label, ilsvrc.short_label)] == [name] * 3
+
+    def test_need_no_tensorflow(self):
+        code = "import sys, vgg_keras.ilsvrc as i; i.wnids(); print('tensorflow' in sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+        assert done.stdout.strip() == b"False"
+
+
+class TestPredict:
+    @pytest.mark.parametrize("options", [
+        {},
+        {"multi_scale": True, "batch_size": 3},
+        {"protocol": "multi-crop+dense", "test_scales": (40,), "flip": False},
+        {"map_average": "posteriors", "test_scales": (75,)},
+    ])  # fmt: skip
+    def test_says_what_evaluate_says(self, run, images, options):
+        split = as_split(images)
+        labelled = dataclasses.replace(split, labels=np.arange(len(images)))
+        expected = evaluate(run, Source("x", CLASSES, {"val": labelled}), **options)
+        predicted = predict(run, images, **options)
+        np.testing.assert_allclose(predicted.posteriors, expected.posteriors, rtol=0, atol=1e-6)
+        assert list(predicted.names) == list(expected.names) == images
+        assert predicted.about == {
+            key: value for key, value in expected.about.items() if key not in ("data", "split")
+        }
+
+    def test_by_convolutions_at_the_papers_scale(self, run, images):
+        predicted = predict(run, images)
+        assert (predicted.about["test_scales"], len(predicted)) == ([40], len(images))
+        np.testing.assert_allclose(
+            predicted.posteriors, by_hand(run.model, as_split(images), 40), rtol=1e-4, atol=1e-7
+        )
+
+    def test_a_row_for_each_as_they_were_given(self, run, images):
+        expected = predict(run, images).posteriors
+        order = [3, 0, 3]
+        predicted = predict(run, [images[i] for i in order])
+        assert list(predicted.names) == [images[i] for i in order]
+        assert np.abs(expected[3] - expected[0]).max() > 1e-4
+        np.testing.assert_allclose(predicted.posteriors, expected[order], rtol=0, atol=1e-6)
+
+    def test_kinds_are_told_by_content(self, run, tmp_path):
+        """A picture of few colours in even blocks, which JPEG and GIF keep."""
+        colours = np.random.default_rng(0).integers(0, 256, (4, 5, 3))
+        pixels = colours.repeat(16, 0).repeat(16, 1).astype(np.uint8)
+        paths = [tmp_path / name for name in ("a.jpg", "b.png", "c", "d.txt")]
+        for path, kind in zip(paths, ("PNG", "BMP", "GIF", "JPEG"), strict=True):
+            options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {}
+            path.write_bytes(encode(pixels, kind, **options))
+        first, *others = predict(run, paths).posteriors
+        assert first.max() < 0.99
+        np.testing.assert_allclose(others, [first] * 3, rtol=0, atol=0.01)
+
+    def test_top_is_best_first_and_of_equals_the_first(self):
+        rows = np.tile(np.float32([0.1, 0.4]), (2, 500))
+        rows[1, 7] = 0.6
+        predicted = Predicted(("x", "y"), rows, tuple(map(str, range(1000))), {})
+        classes, posteriors = predicted.top(3)
+        assert classes.tolist() == [[1, 3, 5], [7, 1, 3]]
+        np.testing.assert_array_equal(posteriors, np.float32([[0.4, 0.4, 0.4], [0.6, 0.4, 0.4]]))
+        assert predicted.top(2000)[0].shape == (2, 1000)
+
+    def test_a_broken_picture_stops_it_and_is_named(self, run, images, broken):
+        with pytest.raises(BadImageError, match=r"cannot be read: .*bad\.jpg"):
+            predict(run, [images[0], broken])
+
+    def test_a_broken_picture_is_left_out_and_named(self, run, images, broken, caplog):
+        mixed = [images[0], broken, *images[1:]]
+        predicted = predict(run, mixed, on_bad_image="skip")
+        assert list(predicted.names) == images
+        assert predicted.about["skipped"] == [broken]
+        assert broken in caplog.text
+        expected = predict(run, images).posteriors
+        np.testing.assert_allclose(predicted.posteriors, expected, rtol=0, atol=1e-6)
+        with pytest.raises(SourceError, match=r"None of the pictures can be read: .*bad\.jpg"):
+            predict(run, [broken], on_bad_image="skip")
+
+    def test_what_is_no_file_is_named_before_the_net_runs(self, run, images, tmp_path, monkeypatch):
+        monkeypatch.setattr(PassRunner, "posteriors", None)
+        (tmp_path / "cats").mkdir()
+        for given, message in (
+            ([], "No picture is given"),
+            ([images[0], tmp_path / "gone.jpg"], r"no such file: .*gone\.jpg$"),
+            ([tmp_path / f"{i}.jpg" for i in range(5)], r"0\.jpg, .*1\.jpg, .*2\.jpg, \.\.\.$"),
+            ([images[0], tmp_path / "cats"], r"as .*cats/\*\. Received a folder: .*cats$"),
+        ):
+            with pytest.raises(SourceError, match=message):
+                predict(run, given)
+        with pytest.raises(ValueError, match=r"at least the crop size, 32\. Received: 31"):
+            predict(run, images, test_scales=(31,))
+
+
+class TestScoreMaps:
+    @pytest.mark.parametrize("scales", [(32,), (40, 75)])
+    def test_are_the_nets_scores_at_every_place(self, run, images, scales):
+        image = np.asarray(Image.open(images[4]))
+        label = 3
+        figure = score_map_figure(run, image, scales, label, "score of red")
+        net = convolutional(run.model)
+        panels = [axes.images for axes in figure.axes if len(axes.images) == 2]
+        assert len(panels) == len(scales)
+        for scale, (picture, score_map) in zip(scales, panels, strict=True):
+            pixels = rescale(image, scale).numpy()
+            np.testing.assert_array_equal(picture.get_array(), pixels.astype(np.uint8))
+            np.testing.assert_allclose(
+                score_map.get_array(), net(pixels[None] - MEAN)[0, :, :, label],
+                rtol=1e-3, atol=1e-4,
+            )  # fmt: skip
+
+    def test_are_drawn_for_the_most_probable_class(self, run, images, tmp_path, monkeypatch):
+        drawn = []
+        monkeypatch.setattr(
+            "vgg_keras.report.maps.score_map_figure",
+            lambda _, image, *rest: drawn.append((image.shape[:2], *rest)),
+        )
+        monkeypatch.setattr("vgg_keras.report.figures.save", lambda *_: None)
+        predicted = predict(run, images, test_scales=(32, 40))
+        draw_predicted(run, predicted, tmp_path)
+        best = predicted.posteriors.argmax(1)
+        assert len(set(best)) > 1
+        assert drawn == [
+            (size, [32, 40], k, f"score of {ilsvrc.short_label(CLASSES[k])}")
+            for size, k in zip(SIZES, best, strict=True)
+        ]
+
+    def test_no_picture_is_written_over(self, run, tmp_path):
+        """Not by another of its name, nor by one of a name that ours looks like."""
+        rng = np.random.default_rng(0)
+        for name in ("cat", "cat.png", "a/cat", "a/cat-2"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_bytes(encode(photo(rng, 40, 40), "PNG"))
+        given = [tmp_path / name for name in ("cat", "cat.png", "a/cat", "a/cat-2", "cat")]
+        before = [path.read_bytes() for path in given]
+        files = draw_predicted(run, predict(run, given), tmp_path)
+        assert [file.name for file in files] == [
+            "cat-2.png", "cat.png.png", "cat-3.png", "cat-2-2.png", "cat-4.png"
+        ]  # fmt: skip
+        assert [path.read_bytes() for path in given] == before
+
+
+class TestCommand:
+    def invoke(self, *arguments):
+        return CliRunner().invoke(command, [str(a) for a in arguments], obj=False)
+
+    def test_names_the_most_probable_classes(self, run, images):
+        done = self.invoke("--run", run.path, *images[:2], "--top", 3)
+        expected = []
+        predicted = predict(run, images[:2])
+        for name, row in zip(images, predicted.posteriors, strict=False):
+            best = sorted(range(len(CLASSES)), key=lambda k: -row[k])[:3]
+            expected.append(name)
+            expected += [f"{100 * row[k]:6.1f} %  {ilsvrc.label(CLASSES[k])}" for k in best]
+        assert done.stdout.splitlines() == expected
+        assert any("(n0" in line for line in expected)
+
+    def test_json_and_every_option(self, run, images, broken):
+        done = self.invoke("--run", run.path, images[0], broken, images[4], "--json",
+                           "--protocol", "multi-crop+dense", "--test-scales", "47", "--no-flip",
+                           "--map-average", "posteriors", "--pool-rounding", "up",
+                           "--precision", "mixed_bfloat16", "--batch-size", 8,
+                           "--on-bad-image", "skip")  # fmt: skip
+        printed = json.loads(done.stdout)
+        same = load_run(run.path, precision="mixed_bfloat16", pool_rounding="up")
+        predicted = predict(same, [images[0], images[4]], protocol="multi-crop+dense",
+                            test_scales=(47,), flip=False, map_average="posteriors",
+                            batch_size=8)  # fmt: skip
+        found = printed.pop("images")
+        assert printed == predicted.about | {"skipped": [broken]}
+        assert (printed["run"], printed["pool_rounding"]) == (str(run.path), "up")
+        assert [image["image"] for image in found] == [images[0], images[4]]
+        for image, row in zip(found, predicted.posteriors, strict=True):
+            assert len(image["top"]) == 5
+            for one, k in zip(image["top"], np.argsort(-row), strict=False):
+                assert one == {
+                    "class": CLASSES[k],
+                    "name": ilsvrc.readable(CLASSES[k]),
+                    "posterior": pytest.approx(row[k], abs=1e-6),
+                }
+
+    def test_pictures(self, run, images, tmp_path):
+        """Two pictures of one name; sizes by the picture's own shape."""
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir()
+        wide, high = tmp_path / "a/cat.jpg", tmp_path / "b/cat.jpg"
+        rng = np.random.default_rng(0)
+        wide.write_bytes(encode(photo(rng, 64, 96)))
+        high.write_bytes(encode(photo(rng, 96, 64)))
+        out = tmp_path / "new/out"
+        done = self.invoke("--run", run.path, wide, high, "--pictures", out, "--test-scales", 64)
+        assert done.exit_code == 0, done.output
+        assert sorted(path.name for path in out.iterdir()) == ["cat.jpg-2.png", "cat.jpg.png"]
+        for name, ratio in (("cat.jpg.png", 96 / 64), ("cat.jpg-2.png", 64 / 96)):
+            with Image.open(out / name) as picture:
+                picture.load()
+                size = 110 * (2.6 * 2 * ratio + 1.4), 110 * (2.6 + 0.75)  # the map, and the grid
+                np.testing.assert_allclose(picture.size, size, atol=1)
+
+    @pytest.mark.parametrize(("arguments", "message"), [
+        (("{image}",), "Give --run, once, or --weights."),
+        (("--run", "{run}", "--weights", "w.npz", "{image}"), "Give --run, once, or --weights."),
+        (("--run", "{folder}", "{image}"), "is no run folder"),
+        (("--run", "{run}", "{folder}/gone.jpg"), "no such file: {folder}/gone.jpg"),
+        (("--run", "{run}", "{image}", "{folder}"), "as {folder}/*. Received a folder"),
+        (("--run", "{run}", "{broken}"), "This picture cannot be read: {broken}"),
+        (("--run", "{run}", "{image}", "--pictures", "{broken}/below"), "Not a directory"),
+    ])  # fmt: skip
+    def test_refuses_in_a_line(self, run, images, broken, tmp_path, arguments, message):
+        fields = {"run": run.path, "image": images[0], "folder": tmp_path, "broken": broken}
+        done = self.invoke(*(a.format(**fields) for a in arguments))
+        assert done.exit_code == 1
+        assert message.format(**fields) in done.stderr.splitlines()[-1]
+        assert done.stdout == ""

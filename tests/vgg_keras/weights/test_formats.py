@@ -1,0 +1,416 @@
+"""Every kind of file x every net, in small; what files say of themselves; parts of nets."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.vgg_keras.weights import foreign
+from vgg_keras import vgg, weights
+from vgg_keras.cli import main
+from vgg_keras.nets import FC_NAMES, NETS, WARM_START_LAYERS
+from vgg_keras.weights.naming import CONVENTIONS, identify, kernels_of
+from vgg_keras.weights.preprocessing import PREPROCESSINGS, Preprocessing, refit
+from vgg_keras.weights.transfer import TARGETS
+
+SIZE = (7, 64, 1 / 16)  # classes, crop size, width
+MEAN = np.array(PREPROCESSINGS["rgb"].mean, np.float32)
+TORCH = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def given_weights(net, size=SIZE, seed=0):
+    return foreign.random_weights(foreign.kernel_shapes(net, *size), seed)
+
+
+def assert_equal_layers(layers, expected, **tolerance):
+    assert list(layers) == list(expected)
+    for name in expected:
+        for got, wanted in zip(layers[name], expected[name], strict=True):
+            assert got.dtype == np.float32
+            np.testing.assert_allclose(got, wanted, **({"rtol": 0} | tolerance), err_msg=name)
+
+
+def images(*shape):
+    return np.random.default_rng(1).uniform(0, 255, shape).astype(np.float32)
+
+
+# By ending: a writer of given weights, as others write them.
+FOREIGN = {
+    "app.h5": foreign.applications_h5,
+    "v1.caffemodel": foreign.caffemodel,
+    "v2.caffemodel": lambda path, w: foreign.caffemodel(path, w, version=2),
+    "tidy.mat": lambda path, w: foreign.matconvnet(path, foreign.in_rgb(w)),
+    "old.mat": lambda path, w: foreign.matconvnet(path, foreign.in_rgb(w), old=True),
+    "packed.mat": lambda path, w: foreign.matconvnet(path, foreign.in_rgb(w), compress=True),
+    "tf.npz": lambda path, w: foreign.frossard_npz(path, foreign.in_rgb(w)),
+    "keras.npz": lambda path, w: np.savez(path, **{
+        f"{name}/{part}": a for name, arrays in w.items()
+        for part, a in zip(("kernel", "bias"), arrays, strict=True)}),
+    "keras.npy": lambda path, w: np.save(path, as_record(w)),
+    "tv.safetensors": lambda path, w: foreign.safetensors(
+        path, foreign.torch_tensors(foreign.in_torch(w, *TORCH))),
+    "timm.safetensors": lambda path, w: foreign.safetensors(
+        path, foreign.torch_tensors(foreign.in_torch(w, *TORCH), foreign.TIMM_FC)),
+}  # fmt: skip
+
+
+def as_record(w):
+    arrays = {
+        f"{name}/{part}": a
+        for name, pair in w.items()
+        for part, a in zip(("kernel", "bias"), pair, strict=True)
+    }
+    record = np.zeros((), [(name, a.dtype, a.shape) for name, a in arrays.items()])
+    for name, a in arrays.items():
+        record[name] = a
+    return record
+
+
+@pytest.mark.parametrize("ending", FOREIGN)
+@pytest.mark.parametrize("net", ["A", "B", "D", "E"])
+def test_files_of_others_give_the_same_net(net, ending, tmp_path):
+    """Names, layout, channel order and mean: the weights for RGB minus the ILSVRC mean."""
+    FOREIGN[ending](tmp_path / ending, given_weights(net))
+    layers, found = weights.read(tmp_path / ending)
+    tolerance = {"rtol": 2e-6, "atol": 1e-5} if "safetensors" in ending else {}
+    assert_equal_layers(layers, foreign.in_rgb(given_weights(net)), **tolerance)
+    assert (found.net, found.num_classes, found.crop_size, found.width) == (net, *SIZE)
+    assert found.taken == tuple(layers)
+    assert found.left == {}
+    assert found.has_top
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("ending", TARGETS)
+def test_written_and_read_again(net, ending, tmp_path):
+    model = vgg(net, *SIZE, seed=1)
+    file = tmp_path / f"w{ending}"
+    if TARGETS[ending].nets and net not in TARGETS[ending].nets:
+        with pytest.raises(weights.WeightsError, match=r"torchvision has names .* A, B, D, E\."):
+            weights.save(model, file)
+        assert not file.exists()
+        return
+    weights.save(model, file)
+    other = vgg(net, *SIZE, seed=2)
+    assert weights.load(other, file).net == net  # A-LRN is told from A
+    tolerance = {"rtol": 2e-6, "atol": 1e-6} if "safetensors" in ending else {"rtol": 0}
+    for got, wanted in zip(other.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_allclose(got, wanted, **tolerance)
+    assert [p.name for p in tmp_path.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_keras_loads_what_is_written(net, tmp_path):
+    model, other = vgg(net, *SIZE, seed=1), vgg(net, *SIZE, seed=2)
+    weights.save(model, tmp_path / "w.weights.h5")
+    other.load_weights(tmp_path / "w.weights.h5")
+    x = images(1, 64, 96, 3)
+    np.testing.assert_array_equal(other(x), model(x))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_keras_writes_of_our_models(whole, tmp_path):
+    """`.weights.h5` and `.keras`, with an optimizer beside; input RGB as it is ours."""
+    model = vgg("C", *SIZE, seed=1)
+    model.compile("adam", "mse")
+    model.fit(images(2, 64, 64, 3), np.zeros((2, 7)), verbose=0)
+    file = tmp_path / ("m.keras" if whole else "m.weights.h5")
+    model.save(file) if whole else model.save_weights(file)
+    layers, found = weights.read(file)
+    assert found.net == "C"
+    for name in layers:
+        for got, wanted in zip(layers[name], model.get_layer(name).get_weights(), strict=True):
+            np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("kind", ["whole.h5", "m.keras", "m.weights.h5"])
+def test_what_keras_writes_of_keras_applications(kind, tmp_path):
+    """Told from ours, which have the same layer names, by the kind of FC layer: input is BGR."""
+    theirs = keras.applications.VGG16(weights=None, input_shape=(32, 32, 3), classes=7)
+    theirs.save_weights(tmp_path / kind) if "weights" in kind else theirs.save(tmp_path / kind)
+    kernel, bias = theirs.get_layer("block1_conv1").get_weights()
+    layers, found = weights.read(tmp_path / kind)
+    assert (found.net, found.crop_size) == ("D", 32)
+    np.testing.assert_array_equal(layers["block1_conv1"][0], kernel[:, :, ::-1])
+    np.testing.assert_array_equal(layers["block1_conv1"][1], bias)
+
+
+class TestPreprocessing:
+    def test_that_of_the_file_its_kind_or_the_caller(self, tmp_path):
+        w = given_weights("A")
+        foreign.applications_h5(tmp_path / "w.h5", w)
+        first = {}
+        for name in (None, "rgb", "caffe", "torch"):
+            layers, _ = weights.read(tmp_path / "w.h5", preprocessing=name)
+            first[name] = layers["block1_conv1"]
+        np.testing.assert_array_equal(first["rgb"][0], w["block1_conv1"][0])
+        np.testing.assert_array_equal(first["caffe"][0], w["block1_conv1"][0][:, :, ::-1])
+        np.testing.assert_array_equal(first[None][0], first["caffe"][0])
+        sd = np.array(TORCH[1], np.float32)[:, None] * 255
+        np.testing.assert_allclose(first["torch"][0], w["block1_conv1"][0] / sd, rtol=1e-6)
+        with pytest.raises(ValueError, match=r"one of rgb, caffe, torch\. Received: 'tf'"):
+            weights.read(tmp_path / "w.h5", preprocessing="tf")
+
+    def test_the_mean_of_matconvnet_is_the_files(self, tmp_path):
+        w = foreign.in_rgb(given_weights("A"))
+        foreign.matconvnet(tmp_path / "w.mat", w, mean=(100.0, 110.0, 120.0))
+        layers, _ = weights.read(tmp_path / "w.mat", mean=(100, 110, 120))
+        assert_equal_layers(layers, w)
+
+    @settings(max_examples=20, deadline=None)
+    @given(seed=st.integers(0, 99), bgr=st.booleans(), bgr_wanted=st.booleans())
+    def test_refitted_layer_sees_the_same_inside_the_picture(self, seed, bgr, bgr_wanted):
+        rng = np.random.default_rng(seed)
+        given, wanted = (
+            Preprocessing(tuple(rng.uniform(90, 130, 3)), tuple(rng.uniform(1, 60, 3)), flipped)
+            for flipped in (bgr, bgr_wanted)
+        )
+        kernel, bias = rng.normal(0, 1, (3, 3, 3, 4)), rng.normal(0, 1, 4)
+        picture = rng.uniform(0, 255, (1, 5, 6, 3))
+
+        def output(pre, kernel, bias):
+            x = (picture - pre.mean) / pre.sd
+            x = x[..., ::-1] if pre.bgr else x
+            return (
+                keras.ops.convert_to_numpy(
+                    keras.ops.conv(x.astype(np.float32), kernel.astype(np.float32), padding="valid")
+                )
+                + bias
+            )
+
+        before = output(given, kernel, bias)
+        after = output(wanted, *refit(kernel.astype("f4"), bias.astype("f4"), given, wanted))
+        np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4 * np.abs(before).max())
+
+    def test_a_layer_that_fits_stays_the_same_to_the_bit(self):
+        kernel, bias = given_weights("A")["block1_conv1"]
+        for pre in PREPROCESSINGS.values():
+            again = refit(kernel, bias, pre, pre)
+            np.testing.assert_array_equal(again[0], kernel)
+            np.testing.assert_array_equal(again[1], bias)
+
+    def test_a_run_keeps_what_its_own_mean_did(self, tmp_path):
+        """A model for another mean, written out and loaded for that mean again."""
+        model, other = vgg("A", *SIZE, seed=1), vgg("A", *SIZE, seed=2)
+        weights.save(model, tmp_path / "w.npz", mean=(90, 100, 110))
+        weights.load(other, tmp_path / "w.npz", mean=(90, 100, 110))
+        for got, wanted in zip(other.get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+
+
+class TestParts:
+    def test_without_top(self, tmp_path):
+        w = {k: v for k, v in given_weights("D").items() if k not in FC_NAMES}
+        foreign.applications_h5(tmp_path / "notop.h5", w)
+        found = weights.convert(tmp_path / "notop.h5", tmp_path / "notop.npz")
+        assert (found.net, found.has_top, found.width) == ("D", False, 1 / 16)
+        model = vgg("D", *SIZE)
+        before = model.get_weights()
+        with pytest.raises(weights.WeightsError, match=r"fc1/kernel is missing;.* `partial` takes"):
+            weights.load(model, tmp_path / "notop.npz")
+        assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), before, strict=True))
+        found = weights.load(model, tmp_path / "notop.npz", partial=True)
+        assert found.taken == tuple(w)
+        np.testing.assert_array_equal(
+            model.get_layer("block5_conv3").get_weights()[0], w["block5_conv3"][0])  # fmt: skip
+        np.testing.assert_array_equal(model.get_layer("fc1").get_weights()[0], before[-6])
+
+    def test_other_classes_are_left_and_named(self, tmp_path):
+        foreign.applications_h5(tmp_path / "w.h5", given_weights("D"))
+        model = vgg("D", 3, *SIZE[1:])
+        with pytest.raises(weights.WeightsError, match=r"\(256, 7\) where \(256, 3\) is wanted"):
+            weights.load(model, tmp_path / "w.h5")
+        found = weights.load(model, tmp_path / "w.h5", partial=True)
+        assert set(found.left) == {"predictions"}
+        assert "(256, 7) where (256, 3)" in found.left["predictions"]
+        assert "fc2" in found.taken
+
+    def test_first_blocks_of_e(self, tmp_path):
+        """Such a file as vgg19-blocks1-3.npz."""
+        w = {k: v for k, v in given_weights("E").items() if k < "block4"}
+        FOREIGN["keras.npz"](tmp_path / "b.npz", w)
+        files = [str(tmp_path / name) for name in ("b.npz", "o.safetensors")]
+        done = CliRunner().invoke(main, ["convert", *files, "--partial"])
+        assert done.exit_code == 0, done.output
+        assert "net E" in done.output
+        assert "took block1_conv1, block1_conv2, block2_conv1" in done.output
+        layers, _ = weights.read(tmp_path / "o.safetensors", partial=True)
+        assert_equal_layers(layers, foreign.in_rgb(w), rtol=2e-6, atol=1e-6)
+
+    def test_nothing_in_common(self, tmp_path):
+        FOREIGN["keras.npz"](tmp_path / "w.npz", given_weights("A", (7, 64, 1 / 8)))
+        with pytest.raises(weights.WeightsError, match="has none of the layers"):
+            weights.load(vgg("A", *SIZE), tmp_path / "w.npz", partial=True)
+
+    def test_train_starts_from_any_file(self, tmp_path, folder):
+        """Fine-tuning on other classes: all that match, by the command that trains."""
+        foreign.caffemodel(tmp_path / "w.caffemodel", given_weights("A", (9, 32, 1 / 16)))
+        arguments = ["train", "--recipe", "small", "--net", "A", "--width", "0.0625", "--crop-size",
+                     "32", "--train-scale", "32,40", "--batch-size", "8", "--epochs", "1",
+                     "--learning-rate", "0", "--data", folder, "--out", str(tmp_path / "run"),
+                     "--init-from", str(tmp_path / "w.caffemodel"), "--init-layers"]  # fmt: skip
+        done = CliRunner().invoke(main, [*arguments, "all"])
+        assert "predictions has shapes [(256, 9), (9,)]" in done.output
+        assert not (tmp_path / "run").exists()
+        done = CliRunner().invoke(main, [*arguments, "matching"])
+        assert done.exit_code == 0, done.output
+        layers, _ = weights.read(tmp_path / "run/best.weights.h5")
+        expected = foreign.in_rgb(given_weights("A", (9, 32, 1 / 16)))
+        del layers["predictions"], expected["predictions"]
+        assert_equal_layers(layers, expected)
+
+    def test_warm_start_takes_the_papers_layers_from_a_file(self, tmp_path):
+        from callbacks import WarmStart
+
+        foreign.caffemodel(tmp_path / "a.caffemodel", given_weights("A"))
+        model = vgg("D", *SIZE)
+        start = WarmStart(weights.read(tmp_path / "a.caffemodel").layers, WARM_START_LAYERS)
+        assert start.apply(model) == list(WARM_START_LAYERS)
+        kernel = model.get_layer("block3_conv2").get_weights()[0]
+        np.testing.assert_array_equal(kernel, given_weights("A")["block3_conv2"][0])
+
+
+class TestNaming:
+    @pytest.mark.parametrize("net", NETS)
+    @pytest.mark.parametrize("family", CONVENTIONS, ids=lambda family: family.name)
+    def test_every_net_is_told_by_every_naming(self, net, family):
+        kernels = kernels_of(NETS[net], *SIZE)
+        shapes = {
+            name: family.shapes(kernels[layer], layer in FC_NAMES)[0]
+            if part == "kernel"
+            else kernels[layer][-1:]
+            for (layer, part), name in family.names(NETS[net]).items()
+        }
+        found = identify(shapes)
+        assert found is not None
+        assert found[0] is family
+        assert found[1].name == net.replace("A-LRN", "A")  # LRN has no weights
+
+    @pytest.mark.parametrize("family", CONVENTIONS, ids=lambda family: family.name)
+    def test_layouts_are_undone(self, family):
+        rng = np.random.default_rng(0)
+        for kernel, is_fc in (((3, 3, 5, 7), False), ((2, 2, 5, 7), True), ((1, 1, 4, 6), True)):
+            shape = (int(np.prod(kernel[:3])), kernel[3]) if is_fc else kernel
+            array = rng.normal(size=shape).astype(np.float32)
+            theirs = family.to_theirs(array, kernel, is_fc)
+            assert theirs.shape == family.shapes(kernel, is_fc)[0]
+            np.testing.assert_array_equal(family.to_ours(theirs, kernel, is_fc), array)
+
+    def test_dataparallel_names_and_half_precision(self, tmp_path):
+        """Half-precision floats are read as they are."""
+        tensors = foreign.torch_tensors(foreign.in_torch(given_weights("A"), *TORCH))
+        halves = {name: array.astype(np.float16) for name, array in tensors.items()}
+        foreign.safetensors(tmp_path / "h.safetensors", halves)
+        layers, _ = weights.read(tmp_path / "h.safetensors")
+        expected = given_weights("A")["fc2"][0].astype(np.float16)
+        np.testing.assert_array_equal(layers["fc2"][0], expected)
+
+
+class TestCommand:
+    def test_json(self, tmp_path):
+        foreign.caffemodel(tmp_path / "w.caffemodel", given_weights("D"))
+        files = [str(tmp_path / name) for name in ("w.caffemodel", "w.h5")]
+        done = CliRunner().invoke(main, ["convert", *files, "--json"])
+        said = json.loads(done.stdout)
+        assert (said["net"], said["family"], said["num_classes"]) == ("D", "Caffe", 7)
+        assert (said["crop_size"], said["width"]) == SIZE[1:]
+        with h5py.File(tmp_path / "w.h5") as file:
+            kernel = file["block1_conv1/block1_conv1/kernel:0"][()]
+        np.testing.assert_array_equal(kernel, given_weights("D")["block1_conv1"][0])  # BGR again
+
+    @pytest.mark.parametrize(("names", "message"), [
+        (("w.npz", "w.onnx"), "end in .weights.h5, .h5, .safetensors, .npz. Received: w.onnx"),
+        (("none.npz", "o.npz"), "There is no weights file"),
+        (("w.npz", "w.npz"), "the same file"),
+        (("w.npz", "o.npz", "--net", "E"), "just net E: block3_conv3/kernel is missing"),
+        (("w.txt", "o.npz"), "weights are read from .h5,"),
+        ((".", "o.npz"), "is no run folder"),
+    ])  # fmt: skip
+    def test_refuses_in_a_line(self, tmp_path, names, message):
+        FOREIGN["keras.npz"](tmp_path / "w.npz", given_weights("B"))
+        (tmp_path / "w.txt").touch()
+        files = [str(tmp_path / name) for name in names[:2]]
+        done = CliRunner().invoke(main, ["convert", *files, *names[2:]])
+        assert done.exit_code == 1, done.output
+        assert message in done.output
+        assert done.output.count("\n") == 1
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["w.npz", "w.txt"]
+
+    def test_a_full_disk_leaves_what_was_there(self, tmp_path, monkeypatch):
+        import errno
+
+        def full(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        FOREIGN["keras.npz"](tmp_path / "w.npz", given_weights("A"))
+        (tmp_path / "o.h5").write_text("before")
+        monkeypatch.setattr(os, "posix_fallocate", full)
+        done = CliRunner().invoke(
+            main, ["convert", str(tmp_path / "w.npz"), str(tmp_path / "o.h5")]
+        )
+        assert "No space left" in done.output
+        assert (tmp_path / "o.h5").read_text() == "before"
+
+    def test_needs_no_tensorflow(self, tmp_path):
+        FOREIGN["keras.npz"](tmp_path / "w.npz", given_weights("A"))
+        code = (
+            "import sys; from vgg_keras import weights; "
+            f"weights.convert({str(tmp_path / 'w.npz')!r}, {str(tmp_path / 'w.h5')!r}); "
+            "sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+        )
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_of_one_backend_in_another(tmp_path):
+    """Trained under TensorFlow, loaded and run under JAX, and back."""
+    pytest.importorskip("jax")
+    model = vgg("A-LRN", 5, 32, 1 / 16, seed=3)
+    for ending in (".weights.h5", ".npz"):
+        weights.save(model, tmp_path / f"w{ending}")
+    x = images(1, 32, 64, 3) - MEAN
+    np.save(tmp_path / "x.npy", x)
+    code = """
+import sys, numpy as np, keras
+from vgg_keras import vgg, weights
+assert keras.backend.backend() == "jax"
+folder = sys.argv[1] + "/"
+model = vgg("A-LRN", 5, 32, 1 / 16, seed=4)
+model.load_weights(folder + "w.weights.h5")
+np.save(folder + "y.npy", model.predict(np.load(folder + "x.npy"), verbose=0))
+for source, target in (("w.weights.h5", "h5.npz"), ("w.npz", "npz.npz")):
+    model.set_weights([0 * w for w in model.get_weights()])
+    weights.load(model, folder + source)
+    weights.save(model, folder + target)
+model.save_weights(folder + "back.weights.h5")
+"""
+    environment = os.environ | {"KERAS_BACKEND": "jax"}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=environment)
+    expected = keras.ops.convert_to_numpy(model(x))
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, rtol=1e-4, atol=1e-6)
+    for file in ("h5.npz", "npz.npz", "back.weights.h5"):
+        other = vgg("A-LRN", 5, 32, 1 / 16, seed=5)
+        weights.load(other, tmp_path / file)
+        for got, wanted in zip(other.get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_array_equal(got, wanted)
+
+
+def test_a_keras_file_is_not_run(tmp_path):
+    """The configuration in a `.keras` file, which can name code, is not looked at."""
+    vgg("A", *SIZE, seed=1).save(tmp_path / "m.keras")
+    with zipfile.ZipFile(tmp_path / "m.keras") as archive:
+        inside = archive.read("model.weights.h5")
+    with zipfile.ZipFile(tmp_path / "evil.keras", "w") as archive:
+        archive.writestr("config.json", '{"class_name": "Lambda", "module": "os"}')
+        archive.writestr("model.weights.h5", inside)
+    assert weights.read(tmp_path / "evil.keras").contents.net == "A"

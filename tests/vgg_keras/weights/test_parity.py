@@ -1,0 +1,138 @@
+"""At full width: the same logits as nets that are not ours, through their files, both ways."""
+
+from __future__ import annotations
+
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+from tests.vgg_keras.weights import foreign
+from vgg_keras import vgg, weights
+from vgg_keras.nets import NETS
+
+MEAN = np.array([123.68, 116.779, 103.939], np.float32)
+TORCH_MEAN, TORCH_SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+APPLICATIONS = {"D": keras.applications.VGG16, "E": keras.applications.VGG19}
+
+
+def photos():
+    """RGB in 0..255, uneven and coloured."""
+    rng = np.random.default_rng(5)
+    coarse = rng.integers(0, 256, (2, 8, 8, 3)).astype(np.float32)
+    fine = np.kron(coarse, np.ones((1, 28, 28, 1), np.float32)) + rng.normal(
+        0, 20, (2, 224, 224, 3)
+    )
+    return fine.clip(0, 255).astype(np.float32)
+
+
+def assert_same_logits(got, expected):
+    got = keras.ops.convert_to_numpy(got)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def ours(net):
+    return vgg(net, classifier_activation=None, dropout=0, weight_decay=0)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Half a gigabyte a file: not for keeping."""
+    yield tmp_path
+    shutil.rmtree(tmp_path)
+
+
+@pytest.fixture(scope="module", params=["D", "E"])
+def theirs(request):
+    """Net, its model in Keras Applications, its weights, and its logits for `photos`."""
+    net = request.param
+    model = APPLICATIONS[net](weights=None, classifier_activation=None)
+    given = foreign.random_weights(foreign.kernel_shapes(net))
+    for name, arrays in given.items():
+        model.get_layer(name).set_weights(arrays)
+    bgr = keras.applications.imagenet_utils.preprocess_input(photos(), mode="caffe")
+    logits = keras.ops.convert_to_numpy(model(bgr))
+    assert logits.std() > 0.1
+    return net, model, given, logits
+
+
+def test_keras_applications_both_ways(theirs, folder):
+    net, model, _, logits = theirs
+    model.save(folder / "whole.h5")
+    found = weights.convert(folder / "whole.h5", folder / "ours.weights.h5")
+    assert (found.net, found.num_classes, found.crop_size, found.width) == (net, 1000, 224, 1)
+    (folder / "whole.h5").unlink()
+    mine = ours(net)
+    mine.load_weights(folder / "ours.weights.h5")
+    (folder / "ours.weights.h5").unlink()
+    assert_same_logits(mine(photos() - MEAN), logits)
+    weights.save(mine, folder / "back.h5")
+    again = APPLICATIONS[net](weights=str(folder / "back.h5"), classifier_activation=None)
+    bgr = keras.applications.imagenet_utils.preprocess_input(photos(), mode="caffe")
+    assert_same_logits(again(bgr), logits)
+
+
+def test_caffe_and_matconvnet(theirs, folder):
+    """D as the VGG team's .caffemodel, E as MatConvNet's .mat."""
+    net, _, given, logits = theirs
+    if net == "D":
+        file = folder / "VGG_ILSVRC_16_layers.caffemodel"
+        foreign.caffemodel(file, given)
+    else:
+        file = folder / "imagenet-vgg-verydeep-19.mat"
+        foreign.matconvnet(file, foreign.in_rgb(given))
+    mine = ours(net)
+    assert weights.load(mine, file).net == net
+    assert_same_logits(mine(photos() - MEAN), logits)
+
+
+class TestTorch:
+    @pytest.fixture(scope="class")
+    def torch(self):
+        return pytest.importorskip("torch", reason="PyTorch is not installed")
+
+    @staticmethod
+    def module(torch):
+        """torchvision's vgg16, whose wheels need CUDA."""
+        from torch import nn
+
+        layers, channels = [], 3
+        for block, outputs in zip(NETS["D"].kernels, (64, 128, 256, 512, 512), strict=True):
+            for _ in block:
+                layers += [nn.Conv2d(channels, outputs, 3, padding=1), nn.ReLU()]
+                channels = outputs
+            layers.append(nn.MaxPool2d(2, 2))
+        return nn.ModuleDict({
+            "features": nn.Sequential(*layers),
+            "classifier": nn.Sequential(
+                nn.Linear(25088, 4096), nn.ReLU(), nn.Dropout(),
+                nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 1000)),
+        }).eval()  # fmt: skip
+
+    @staticmethod
+    def logits(torch, net):
+        x = ((photos() / 255 - TORCH_MEAN) / TORCH_SD).transpose(0, 3, 1, 2).astype(np.float32)
+        with torch.no_grad():
+            maps = net["features"](torch.from_numpy(np.ascontiguousarray(x)))
+            return net["classifier"](torch.flatten(maps, 1)).numpy()
+
+    def test_both_ways(self, torch, folder):
+        torch.manual_seed(0)
+        net = self.module(torch)
+        for part in net.modules():
+            if hasattr(part, "weight"):
+                torch.nn.init.kaiming_normal_(part.weight)
+                torch.nn.init.normal_(part.bias, 0, 0.1)
+        logits = self.logits(torch, net)
+        torch.save(net.state_dict(), folder / "vgg16.pth")
+        mine = ours("D")
+        assert weights.load(mine, folder / "vgg16.pth").family == "torchvision"
+        (folder / "vgg16.pth").unlink()
+        assert_same_logits(mine(photos() - MEAN), logits)
+        weights.save(mine, folder / "vgg16.safetensors")
+        from safetensors.torch import load_file
+
+        other = self.module(torch)
+        other.load_state_dict(load_file(folder / "vgg16.safetensors"))
+        assert_same_logits(self.logits(torch, other), logits)

@@ -1,0 +1,336 @@
+"""Damaged, wrong and hostile files: refused by name, without running or filling anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.vgg_keras.weights import foreign
+from tests.vgg_keras.weights.test_formats import FOREIGN
+from vgg_keras import vgg, weights
+
+SIZE = (7, 64, 1 / 4)  # 9 MB of net A
+BOMB = 300 * 2**20  # what a small file would grow to
+
+
+def good():
+    return foreign.random_weights(foreign.kernel_shapes("A", *SIZE))
+
+
+BYTES = sum(a.nbytes for pair in good().values() for a in pair)
+
+
+def named_arrays():
+    return {
+        f"{name}/{part}": array
+        for name, pair in good().items()
+        for part, array in zip(("kernel", "bias"), pair, strict=True)
+    }
+
+
+def npz(path, changes=(), remove=()):
+    np.savez(path, **{k: v for k, v in named_arrays().items() if k not in remove} | dict(changes))
+
+
+class Code:
+    """Unpickled, it leaves a file behind."""
+
+    def __init__(self, path):
+        self.mark = str(path.parent / "it ran")
+
+    def __reduce__(self):
+        return open, (self.mark, "w")
+
+
+def cut(ending, share):
+    def make(path):
+        FOREIGN[ending](path, good())
+        os.truncate(path, int(share * path.stat().st_size))
+
+    return make
+
+
+def npz_header(path, shape, dtype="<f4", data=b""):
+    """A good .npz but for `fc1/kernel`, whose entry declares a shape and has other data."""
+    npz(path, remove=["fc1/kernel"])
+    header = str({"descr": dtype, "fortran_order": False, "shape": shape}).ljust(117) + "\n"
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        entry = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + data
+        archive.writestr("fc1/kernel.npy", entry)
+
+
+def keras_bomb(path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.weights.h5", bytes(BOMB))
+
+
+def mat_bomb(path):
+    import zlib
+
+    FOREIGN["tidy.mat"](path, good())
+    packed = zlib.compress(struct.pack("<II", 14, BOMB) + bytes(BOMB))
+    with open(path, "ab") as file:
+        file.write(struct.pack("<II", 15, len(packed)) + packed)
+
+
+def h5_dataset(**options):
+    """A good .h5 but for `fc1/kernel`."""
+
+    def make(path):
+        foreign.applications_h5(path, good())
+        with h5py.File(path, "a") as file:
+            del file["fc1/fc1_W_1:0"]
+            file["fc1"].create_dataset("fc1_W_1:0", **options)
+
+    return make
+
+
+def h5_link(path):
+    foreign.applications_h5(path, good())
+    other = path.with_name("other.h5")
+    foreign.applications_h5(other, good())
+    with h5py.File(path, "a") as file:
+        del file["fc1/fc1_W_1:0"]
+        file["fc1/fc1_W_1:0"] = h5py.ExternalLink(str(other), "/fc1/fc1_W_1:0")
+
+
+def h5_external(path):
+    """Numbers of a tensor from another file of this machine, /etc/passwd say."""
+    other = path.with_name("secret")
+    other.write_bytes(bytes(4 * 7))
+    h5_dataset(shape=(7,), dtype="f4", external=[(str(other), 0, 28)])(path)
+
+
+def h5_no_names(path):
+    foreign.applications_h5(path, good())
+    with h5py.File(path, "a") as file:
+        del file.attrs["layer_names"]
+
+
+def caffe_claims(path):
+    """The first layer claims a terabyte."""
+    path.write_bytes(b"\x12" + foreign._varint(2**40) + b"\x22\x07conv1_1" + bytes(100))
+
+
+def caffe_hole(path):
+    """A layer of 3 GB, none of it on disk."""
+    path.write_bytes(b"\x12" + foreign._varint(3 * 2**30))
+    os.truncate(path, 3 * 2**30 + 10)
+
+
+def caffe_shape(path):
+    kernel = foreign._field(5, bytes(4 * 27)) + b"\x08\xff\xff\xff\x7f" * 1
+    layer = foreign._field(4, b"conv1_1") + foreign._field(6, kernel)
+    path.write_bytes(foreign._field(2, layer))
+
+
+def safetensors_header(path):
+    path.write_bytes(struct.pack("<Q", 2**62) + b"{}")
+
+
+def safetensors_overlap(path):
+    tensors = foreign.torch_tensors(good())
+    foreign.safetensors(path, tensors)
+    data = path.read_bytes()
+    size = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8 : 8 + size])
+    header["classifier.0.bias"]["data_offsets"] = header["classifier.3.bias"]["data_offsets"]
+    text = json.dumps(header).encode().ljust(size)
+    path.write_bytes(struct.pack("<Q", size) + text + data[8 + size :])
+
+
+def torch_like(changes):
+    def make(path):
+        foreign.safetensors(path, foreign.torch_tensors(good()) | changes)
+
+    return make
+
+
+def mat_text(path):
+    from scipy import io
+
+    io.savemat(path, {"layers": "none", "meta": {"a": 1.0}})
+
+
+def pickled(path):
+    path.write_bytes(pickle.dumps({"conv1_1": Code(path)}))
+
+
+def pickled_npy(path):
+    np.save(path, np.array({"conv1_1": Code(path)}, object), allow_pickle=True)
+
+
+KERNEL = np.ones((3, 3, 3, 16), np.float32)
+REFUSED = {
+    # name of the file: how it is made, and what the message says
+    "cut.npz": (cut("keras.npz", 0.5), "not a zip file"),
+    "cut.h5": (cut("app.h5", 0.5), "truncated"),
+    "cut in a layer.caffemodel": (cut("v1.caffemodel", 0.5), "cut off or damaged"),
+    "cut at the end.caffemodel": (cut("v2.caffemodel", 1 - 1e-6), "cut off or damaged"),
+    "cut.mat": (cut("tidy.mat", 0.5), "cut off"),
+    "cut packed.mat": (cut("packed.mat", 0.9), "cut off"),
+    "cut.safetensors": (cut("tv.safetensors", 0.9), "incomplete"),
+    "cut.npy": (cut("keras.npy", 0.9), "mmap length"),
+    "empty.npz": (Path.touch, "not a zip file"),
+    "empty.h5": (Path.touch, "file signature"),
+    "empty.mat": (Path.touch, "no MAT-file of version 5"),
+    "empty.caffemodel": (Path.touch, "Its first names: none"),
+    "empty.safetensors": (Path.touch, "header"),
+    "huge length.safetensors": (safetensors_header, "header"),
+    "overlap.safetensors": (safetensors_overlap, "invalid offset"),
+    "claims a terabyte.caffemodel": (caffe_claims, "claims 1099511627776 bytes"),
+    "layer of 3 GB.caffemodel": (caffe_hole, "more than any of these nets"),
+    "shape without data.caffemodel": (caffe_shape, "conv1_1/0 declares shape (268435455"),
+    "huge shape.npz": (lambda p: npz_header(p, (10**6, 10**6)), "bytes of tensors"),
+    "bomb.npz": (lambda p: npz_header(p, (8192, BOMB // 2**15), data=bytes(BOMB)),
+                 "made to fill memory"),
+    "small bomb.npz": (lambda p: npz_header(p, (8192, 1024), data=bytes(2**25)),
+                       "fc1/kernel has shape (8192, 1024) where (512, 1024) is wanted"),
+    "bomb.keras": (keras_bomb, "made to fill memory"),
+    "bomb.mat": (mat_bomb, "made to fill memory"),
+    "huge shape.h5": (h5_dataset(shape=(10**6, 10**6), chunks=(100, 100), dtype="f4"),
+                      "made to fill memory"),
+    "bomb.h5": (h5_dataset(data=np.zeros((512, BOMB // 2048), "f4"), compression="gzip"),
+                "made to fill memory"),
+    "link to another file.h5": (h5_link, "no tensor in the file itself"),
+    "numbers of another file.h5": (h5_external, "no tensor in the file itself"),
+    "without names.h5": (h5_no_names, "layer_names"),
+    "text for layers.mat": (mat_text, "no net of MatConvNet"),
+    "pickle.npz": (lambda p: npz(p, {"fc1/kernel": np.array([Code(p)], object)}),
+                   "fc1/kernel.npy holds pickled Python objects"),
+    "pickle.npy": (pickled_npy, "holds pickled Python objects"),
+    "bare pickle.npy": (pickled, "magic string"),
+    "swapped layers.npz": (
+        lambda p: npz(p, {"fc1/kernel": named_arrays()["fc2/kernel"],
+                          "fc2/kernel": named_arrays()["fc1/kernel"]}),
+        "fc1/kernel has shape (1024, 1024) where (512, 1024) is wanted; fc2/kernel has shape (512"),
+    "channels first.npz": (
+        lambda p: npz(p, {"block1_conv1/kernel": KERNEL.transpose(3, 2, 0, 1)}),
+        "block1_conv1/kernel has shape (16, 3, 3, 3) where (3, 3, 3, 16) is wanted"),
+    "whole numbers.npz": (lambda p: npz(p, {"block1_conv1/kernel": KERNEL.astype(int)}),
+                          "block1_conv1/kernel is of dtype int64, no float"),
+    "complex numbers.npz": (lambda p: npz(p, {"block1_conv1/kernel": KERNEL.astype(complex)}),
+                            "block1_conv1/kernel is of dtype complex128, no float"),
+    "whole numbers.safetensors": (
+        torch_like({"features.0.bias": np.zeros(16, np.int64)}),
+        "block1_conv1/bias (features.0.bias) is of dtype I64, no float"),
+    "nan.npz": (lambda p: npz(p, {"fc2/bias": np.full(1024, np.nan, "f4")}),
+                "fc2/bias holds NaN or Inf"),
+    "overflow.npz": (lambda p: npz(p, {"block1_conv1/kernel": np.full((3, 3, 3, 16), 1e300)}),
+                     "block1_conv1/kernel holds NaN or Inf"),
+    "missing.npz": (lambda p: npz(p, remove=["block5_conv2/bias"]),
+                    "net A: block5_conv2/bias is missing."),
+    "surplus.npz": (lambda p: npz(p, {"fc3/kernel": KERNEL}), "fc3/kernel is surplus"),
+    "batch normalisation.safetensors": (
+        torch_like({"features.1.running_mean": np.zeros(16, "f4")}),
+        "features.1.running_mean is surplus. It has batch normalisation"),
+    "unknown.npz": (lambda p: np.savez(p, x=KERNEL), "Its first names: x"),
+    "said wrong.npz": (lambda p: npz(p, {"about": np.array('{"net": 3}')}), "'preprocessing'"),
+}  # fmt: skip
+
+
+def peak():
+    """Most memory of this process since the last call, in bytes."""
+    status = Path("/proc/self/status").read_text()
+    most = int(status.split("VmHWM:")[1].split()[0]) * 1024
+    Path("/proc/self/clear_refs").write_text("5")
+    return most
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A net that everything fits in form, and its weights."""
+    built = vgg("A", *SIZE, seed=1)
+    return built, built.get_weights()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name, model, tmp_path):
+    make, message = REFUSED[name]
+    path = tmp_path / name
+    make(path)
+    target = tmp_path / "out.npz"
+    attempts = {
+        "loading": lambda: weights.load(model[0], path),
+        "converting": lambda: weights.convert(path, target),
+    }
+    for what, attempt in attempts.items():
+        peak()
+        before = peak()
+        with pytest.raises(weights.WeightsError) as refusal:
+            attempt()
+        grown = peak() - before
+        assert name in str(refusal.value), what
+        if what == "loading":
+            assert message in str(refusal.value)
+        assert grown < 2 * BYTES, what
+    assert not target.exists()
+    assert not (tmp_path / "it ran").exists()
+    for got, wanted in zip(model[0].get_weights(), model[1], strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_torch_files(tmp_path):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    tensors = {k: torch.from_numpy(v.copy()) for k, v in foreign.torch_tensors(good()).items()}
+    path = tmp_path / "w.pth"
+    torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in tensors.items()}}, path)
+    expected, _ = weights.read(path, preprocessing="rgb")
+    np.testing.assert_array_equal(expected["fc2"][0], good()["fc2"][0])
+    torch.save(tensors | {"x": Code(path)}, path)
+    with pytest.raises(weights.WeightsError, match="pickled objects other than tensors"):
+        weights.read(path)
+    assert not (tmp_path / "it ran").exists()
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(weights.WeightsError, match="cut off, or was not saved by PyTorch"):
+        weights.read(path)
+    path.write_bytes(pickle.dumps(Code(path)))
+    with pytest.raises(weights.WeightsError, match="not saved by PyTorch"):
+        weights.read(path)
+    assert not (tmp_path / "it ran").exists()
+
+
+def test_without_torch_the_way_out_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    (tmp_path / "w.pth").touch()
+    with pytest.raises(ImportError, match=r"pip install torch.*safetensors"):
+        weights.read(tmp_path / "w.pth")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Good files of a tiny net by ending, and a place to damage them."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    tiny = foreign.random_weights(foreign.kernel_shapes("A", 3, 32, 1 / 32))
+    for ending, write in FOREIGN.items():
+        write(folder / ending, tiny)
+    return {ending: ((folder / ending).read_bytes(), folder / ending) for ending in FOREIGN}
+
+
+@pytest.mark.parametrize("ending", FOREIGN)
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(place=st.floats(0, 1), near_head=st.booleans(), damage=st.binary(min_size=0, max_size=16))
+def test_any_damage_is_refused_or_harmless(files, ending, place, near_head, damage):
+    """Bytes overwritten anywhere, or the file cut there: an error of ours, or finite weights."""
+    data, path = files[ending]
+    at = int(place * (min(len(data), 4096) if near_head else len(data) - 1))
+    path.write_bytes(data[:at] + damage + data[at + len(damage) :] if damage else data[:at])
+    refusal, layers = "", {}
+    try:
+        layers, _ = weights.read(path)
+    except weights.WeightsError as error:
+        refusal = str(error)
+    assert layers or path.name in refusal
+    assert all(np.isfinite(array).all() for pair in layers.values() for array in pair)

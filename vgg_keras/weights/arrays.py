@@ -1,0 +1,86 @@
+"""NumPy's files: `.npz`, and `.npy` of named fields. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import contextlib
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.lib import format as npy
+
+from vgg_keras.weights.stored import (
+    ABOUT,
+    About,
+    Stored,
+    StoredTensor,
+    WeightsError,
+    refuse_expansion,
+)
+
+_PICKLED = (
+    "holds pickled Python objects, which are not read: unpickling can run any code. Where you "
+    "trust the file, load it with numpy.load(..., allow_pickle=True) and save the arrays with "
+    "numpy.savez"
+)
+
+
+@contextlib.contextmanager
+def open_npz(path: Path) -> Iterator[Stored]:
+    """A `.npz` file, compressed or not."""
+    with zipfile.ZipFile(path) as archive:
+        tensors = {
+            name.removesuffix(".npy"): _member(path, archive, name) for name in archive.namelist()
+        }
+        said = tensors.pop(ABOUT, None)
+        if said is None:
+            yield Stored(tensors)
+            return
+        if not said.dtype.startswith("str") or said.shape:
+            raise WeightsError(f"{path}: its entry {ABOUT!r} is not a line of text.")
+        refuse_expansion(path, int(said.dtype.removeprefix("str")) // 8)
+        yield Stored(tensors, About.from_json(str(said.read())))
+
+
+def _member(path: Path, archive: zipfile.ZipFile, name: str) -> StoredTensor:
+    with archive.open(name) as file:
+        shape, _, dtype = _header(file)
+    if dtype.hasobject:
+        raise WeightsError(f"{path}: {name} {_PICKLED}.")
+
+    def read() -> np.ndarray:
+        with archive.open(name) as file:
+            return npy.read_array(file, allow_pickle=False)
+
+    return StoredTensor(shape, dtype.name, read)
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    version = npy.read_magic(file)
+    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    return read_header(file)
+
+
+@contextlib.contextmanager
+def open_npy(path: Path) -> Iterator[Stored]:
+    """A `.npy` file of one record whose fields are the tensors."""
+    with open(path, "rb") as file:
+        _, _, dtype = _header(file)
+    if dtype.hasobject:
+        raise WeightsError(f"{path} {_PICKLED}.")
+    record = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not dtype.names or record.size != 1:
+        raise WeightsError(f"{path} is a single array, not a record of named tensors.")
+    yield Stored({name: _field(record, name) for name in dtype.names})
+
+
+def _field(record: np.ndarray, name: str) -> StoredTensor:
+    field = record.reshape(1)[name][0]
+    return StoredTensor(field.shape, field.dtype.name, lambda: np.array(field))
+
+
+def write_npz(path: Path, tensors: Mapping[str, np.ndarray], about: About) -> None:
+    """Tensors by name, and what is said of them as an entry of text."""
+    np.savez(path, allow_pickle=False, **tensors, **{ABOUT: np.array(about.to_json())})

@@ -1,0 +1,159 @@
+"""`.caffemodel`: the few messages of caffe.proto that hold weights.
+
+Field numbers are those of Caffe's src/caffe/proto/caffe.proto. The VGG team's release is of
+2014, whose layers are `V1LayerParameter`; later files have `LayerParameter`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from vgg_keras.weights.stored import Stored, StoredTensor, WeightsError
+
+_KEPT = 2**20  # numbers; a larger tensor is parsed again when it is wanted
+_LARGEST = 2**29  # bytes of a layer; the nets' largest has 411 million
+# In NetParameter: where its layers are, and as which message.
+_LAYERS = {2: "V1LayerParameter", 100: "LayerParameter"}
+# By message: name, number and kind of the fields that matter. Packed floats lie there as a run
+# of little-endian numbers, so `data` can be declared as bytes: no number is unpacked in Python.
+_FIELDS: dict[str, tuple[tuple[str, int, str], ...]] = {
+    "BlobShape": (("dim", 1, "repeated int64"),),
+    "BlobProto": (
+        ("num", 1, "int32"),
+        ("channels", 2, "int32"),
+        ("height", 3, "int32"),
+        ("width", 4, "int32"),
+        ("data", 5, "bytes"),
+        ("shape", 7, "BlobShape"),
+    ),
+    "V1LayerParameter": (("name", 4, "string"), ("blobs", 6, "repeated BlobProto")),
+    "LayerParameter": (("name", 1, "string"), ("blobs", 7, "repeated BlobProto")),
+}
+
+
+@contextlib.contextmanager
+def open_caffemodel(path: Path) -> Iterator[Stored]:
+    """A `.caffemodel` file; names are `LAYER/0` for weights and `LAYER/1` for biases.
+
+    Layers are parsed one at a time, large ones again when they are wanted.
+    """
+    with open(path, "rb") as file:
+        tensors = {}
+        for message, start, length in _layers(file, path):
+            layer = _parse(file, message, start, length)
+            for i, blob in enumerate(layer.blobs):
+                name = f"{layer.name}/{i}"
+                if name in tensors:
+                    raise WeightsError(f"{path} has {layer.name} twice.")
+                shape = _shape(blob)
+                if math.prod(shape) > _KEPT:
+                    read = functools.partial(_read, file, message, start, length, i, name)
+                else:
+                    read = functools.partial(np.copy, _numbers(blob, name))
+                tensors[name] = StoredTensor(shape, "float32", read)
+        yield Stored(tensors)
+
+
+def _shape(blob: Any) -> tuple[int, ...]:
+    if blob.HasField("shape"):
+        return tuple(blob.shape.dim)
+    return (blob.num, blob.channels, blob.height, blob.width)
+
+
+def _numbers(blob: Any, name: str) -> np.ndarray:
+    numbers, shape = np.frombuffer(blob.data, "<f4"), _shape(blob)
+    if numbers.size != math.prod(shape):
+        raise WeightsError(f"{name} declares shape {shape} and has {numbers.size:,} numbers.")
+    return numbers.reshape(shape)
+
+
+def _read(file: IO[bytes], message: str, start: int, length: int, i: int, name: str) -> np.ndarray:
+    return _numbers(_parse(file, message, start, length).blobs[i], name)
+
+
+def _parse(file: IO[bytes], message: str, start: int, length: int) -> Any:
+    file.seek(start)
+    return _messages()[message].FromString(file.read(length))
+
+
+def _layers(file: IO[bytes], path: Path) -> Iterator[tuple[str, int, int]]:
+    """(message, first byte, length) of each layer: walks the fields of NetParameter.
+
+    https://protobuf.dev/programming-guides/encoding: a field is a key, number * 8 + wire type,
+    and a payload.
+    """
+    end = os.path.getsize(path)
+    place = 0
+    while place < end:
+        file.seek(place)
+        key = _varint(file)
+        number, wire_type = key >> 3, key & 7
+        if wire_type == 2:
+            length = _varint(file)
+        elif wire_type in (1, 5):
+            length = {1: 8, 5: 4}[wire_type]
+        elif wire_type == 0:
+            _varint(file)
+            length = 0
+        else:
+            raise WeightsError(f"{path} is no .caffemodel, or is damaged at byte {place}.")
+        start = file.tell()
+        place = start + length
+        if place > end or number == 0:
+            raise WeightsError(
+                f"{path} is cut off or damaged: a field at byte {start} claims {length} bytes of "
+                f"{end - start}."
+            )
+        if wire_type == 2 and number in _LAYERS:
+            if length > _LARGEST:
+                raise WeightsError(
+                    f"{path} has a layer of {length:,} bytes, more than any of these nets."
+                )
+            yield _LAYERS[number], start, length
+
+
+def _varint(file: IO[bytes]) -> int:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = file.read(1)
+        if not byte:
+            break
+        value |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
+            return value
+    raise ValueError("it ends in the middle of a number")
+
+
+@functools.cache
+def _messages() -> dict[str, Any]:
+    """Classes of the messages in `_FIELDS`."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    kinds = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="caffe_weights.proto", package="vgg_keras.caffe")
+    for message, fields in _FIELDS.items():
+        described = file.message_type.add(name=message)
+        for name, number, kind in fields:
+            repeated, kind = kind.startswith("repeated "), kind.removeprefix("repeated ")
+            field = described.field.add(name=name, number=number)
+            field.label = kinds.LABEL_REPEATED if repeated else kinds.LABEL_OPTIONAL
+            if kind in _FIELDS:
+                field.type, field.type_name = kinds.TYPE_MESSAGE, f".{file.package}.{kind}"
+            else:
+                field.type = getattr(kinds, f"TYPE_{kind.upper()}")
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return {
+        message: message_factory.GetMessageClass(
+            pool.FindMessageTypeByName(f"{file.package}.{message}")
+        )
+        for message in _FIELDS
+    }

@@ -1,0 +1,146 @@
+"""HDF5 files of Keras: `.weights.h5`, the older `.h5` of Keras Applications, and `.keras`."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from vgg_keras.nets import FC_NAMES, NETS
+from vgg_keras.weights.preprocessing import PREPROCESSINGS
+from vgg_keras.weights.stored import (
+    ABOUT,
+    About,
+    Stored,
+    StoredTensor,
+    WeightsError,
+    refuse_expansion,
+)
+
+_PARTS = ("kernel", "bias")
+
+
+@contextlib.contextmanager
+def open_hdf5(path: Path) -> Iterator[Stored]:
+    """A `.h5` file of either kind, or a whole model saved as one; names are `LAYER/kernel`."""
+    with h5py.File(path) as file:
+        yield _stored(file)
+
+
+@contextlib.contextmanager
+def open_keras_archive(path: Path) -> Iterator[Stored]:
+    """The weights in a `.keras` file. Its configuration, which can hold code, is not looked at."""
+    with zipfile.ZipFile(path) as archive, tempfile.TemporaryFile() as unpacked:
+        member = archive.getinfo("model.weights.h5")
+        refuse_expansion(path, member.file_size)
+        with archive.open(member) as source:
+            shutil.copyfileobj(source, unpacked, 2**20)
+        with h5py.File(unpacked) as file:
+            yield _stored(file)
+
+
+def _stored(file: h5py.File) -> Stored:
+    if "layers" in file:
+        return _of_keras_3(file)
+    return _of_applications(file.get("model_weights", file))
+
+
+def _of_keras_3(file: h5py.File) -> Stored:
+    groups = {kind: layer["vars"] for kind, layer in file["layers"].items() if "vars" in layer}
+    tensors = {}
+    for kind, variables in groups.items():
+        if len(variables) and "name" not in variables.attrs:
+            raise WeightsError(
+                f"{file.filename} does not name its layers, as files of Keras before 3.6 do. Load "
+                f"it with the Keras that wrote it and save it again."
+            )
+        for i in variables:
+            if not kind.startswith("dropout"):  # which has seeds
+                tensors[_name(str(variables.attrs["name"]), int(i))] = _tensor(variables, i)
+    # A net of this package is told from one of Keras Applications by its kind of FC layer.
+    model = file["vars"].attrs.get("name") if "vars" in file else None
+    ours = model in NETS or any(kind.startswith("sliding_dense") for kind in groups)
+    told = About(PREPROCESSINGS["rgb"] if ours else None, str(model) if model in NETS else None)
+    return Stored(tensors, _said(file) or told)
+
+
+def _of_applications(group: h5py.Group) -> Stored:
+    tensors = {}
+    for layer in map(_text, group.attrs["layer_names"]):
+        weights = group[layer]
+        for i, name in enumerate(map(_text, weights.attrs["weight_names"])):
+            tensors[_name(layer, i)] = _tensor(weights, name)
+    return Stored(tensors, _said(group) or About())
+
+
+def _name(layer: str, place: int) -> str:
+    return f"{layer}/{_PARTS[place] if place < len(_PARTS) else place}"
+
+
+def _text(name: bytes | str) -> str:
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
+def _tensor(group: h5py.Group, name: str) -> StoredTensor:
+    link = group.get(name, getlink=True)
+    dataset = None if isinstance(link, h5py.ExternalLink) else group[name]
+    if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
+        raise WeightsError(
+            f"{group.file.filename}: {group.name}/{name} is no tensor in the file itself."
+        )
+    return StoredTensor(dataset.shape, dataset.dtype.name, lambda: dataset[()])
+
+
+def _said(group: h5py.Group) -> About | None:
+    said = group.attrs.get(ABOUT)
+    return None if said is None else About.from_json(_text(said))
+
+
+def write_keras_weights(path: Path, tensors: Mapping[str, np.ndarray], about: About) -> None:
+    """A `.weights.h5` that `vgg(...).load_weights` takes, as Keras 3 writes it."""
+    kinds: Counter[str] = Counter()
+    with h5py.File(path, "w") as file:
+        file.create_group("vars").attrs["name"] = about.net or ""
+        for layer, arrays in _by_layer(tensors).items():
+            kind = "sliding_dense" if layer in FC_NAMES else "conv2d"
+            group = file.create_group(f"layers/{_numbered(kind, kinds)}/vars")
+            group.attrs["name"] = layer
+            for i, array in enumerate(arrays):
+                group[str(i)] = array
+        file.attrs[ABOUT] = about.to_json()
+
+
+def _numbered(kind: str, seen: Counter[str]) -> str:
+    seen[kind] += 1
+    return kind if seen[kind] == 1 else f"{kind}_{seen[kind] - 1}"
+
+
+def write_applications_h5(path: Path, tensors: Mapping[str, np.ndarray], about: About) -> None:
+    """A `.h5` that `keras.applications.VGG16(weights=...)` takes."""
+    layers = _by_layer(tensors)
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = np.array([layer.encode() for layer in layers])
+        file.attrs["backend"] = b"tensorflow"
+        file.attrs["keras_version"] = b"3.0.0"
+        file.attrs[ABOUT] = about.to_json()
+        for layer, arrays in layers.items():
+            group = file.create_group(layer)
+            names = [f"{layer}/{part}:0" for part in _PARTS]
+            group.attrs["weight_names"] = np.array([name.encode() for name in names])
+            for name, array in zip(names, arrays, strict=True):
+                group[name] = array
+
+
+def _by_layer(tensors: Mapping[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
+    """`LAYER/kernel` and `LAYER/bias` as a pair by layer, in order."""
+    layers: dict[str, list[np.ndarray]] = {}
+    for name, array in tensors.items():
+        layers.setdefault(name.split("/")[0], []).append(array)
+    return layers

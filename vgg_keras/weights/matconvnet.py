@@ -1,0 +1,53 @@
+"""`.mat` files of MatConvNet, as its `import-caffe.py` and `vl_simplenn_tidy` write them.
+
+Filters are `(H, W, channels, outputs)`, those of FC layers too. The importer has turned the first
+layer to RGB, and says what to subtract as `averageImage`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vgg_keras.weights.matlab import open_variables
+from vgg_keras.weights.preprocessing import PREPROCESSINGS, Preprocessing
+from vgg_keras.weights.stored import About, Stored, StoredTensor, WeightsError
+
+_PARTS = ("filters", "biases")
+
+
+@contextlib.contextmanager
+def open_mat(path: Path) -> Iterator[Stored]:
+    """A `.mat` file of a net; names are `LAYER/filters` and `LAYER/biases`."""
+    with open_variables(path, ("layers", "normalization", "meta")) as variables:
+        layers = variables.get("layers")
+        if not isinstance(layers, list):
+            raise WeightsError(f"{path} holds no `layers`, so it is no net of MatConvNet.")
+        tensors = {}
+        for layer in layers:
+            if not isinstance(layer, dict) or layer.get("type") != "conv":
+                continue
+            weights = layer.get("weights") or [layer.get(part) for part in _PARTS]
+            for part, tensor in zip(_PARTS, weights, strict=False):
+                if isinstance(tensor, StoredTensor):
+                    tensors[f"{layer.get('name')}/{part}"] = tensor
+        yield Stored(tensors, About(Preprocessing(_mean(variables))))
+
+
+def _mean(variables: dict[str, Any]) -> tuple[float, float, float]:
+    """Of red, green and blue; older files have it as an image."""
+    described = variables.get("meta", variables)
+    average = described.get("normalization", {}).get("averageImage")
+    if average is None:
+        return PREPROCESSINGS["rgb"].mean
+    if average.shape[-1:] != (3,) or np.prod(average.shape, dtype=object) > 2**22:
+        raise WeightsError(f"its average image has shape {average.shape}")
+    colours = average.read().reshape(-1, 3, order="F").astype(np.float64)
+    if np.ptp(colours, axis=0).max() > 1e-3:
+        raise WeightsError("its average image is no single colour, and the nets here take one")
+    red, green, blue = colours.mean(0)
+    return float(red), float(green), float(blue)

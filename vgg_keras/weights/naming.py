@@ -1,0 +1,206 @@
+"""What others call the layers of these nets, how they lay out a kernel, and which net it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from vgg_keras.nets import CHANNELS, FC_NAMES, HIDDEN_UNITS, NETS, STRIDE, Net, weight_layers
+
+PARTS = ("kernel", "bias")
+Key = tuple[str, str]  # layer, part
+Shape = tuple[int, ...]
+# A kernel as (h, w, channels, outputs). That of `fc1` is a window over the last feature map.
+Kernel = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How one family of files names and lays out weights.
+
+    Attributes:
+        name: for messages.
+        names: the family's names of a net's tensors by layer and part.
+        channels_first: whether kernels are `(outputs, channels, h, w)` and the input of `fc1` is
+            flattened C, H, W; else `(h, w, channels, outputs)` and H, W, C.
+        preprocessing: what nets of the family take where the file does not say.
+    """
+
+    name: str
+    names: Callable[[Net], dict[Key, str]]
+    channels_first: bool
+    preprocessing: str
+
+    def shapes(self, kernel: Kernel, is_fc: bool) -> tuple[Shape, ...]:
+        """The shapes in which a kernel may lie in a file."""
+        h, w, channels, outputs = kernel
+        if self.channels_first:
+            whole, flat = (outputs, channels, h, w), (outputs, channels * h * w)
+        else:
+            whole, flat = kernel, (h * w * channels, outputs)
+        return (flat, whole) if is_fc else (whole,)
+
+    def to_ours(self, array: np.ndarray, kernel: Kernel, is_fc: bool) -> np.ndarray:
+        """A kernel of this family as Keras lays it out: contiguous float32."""
+        h, w, channels, outputs = kernel
+        if self.channels_first:
+            array = array.reshape(outputs, channels, h, w).transpose(2, 3, 1, 0)
+        ours = np.ascontiguousarray(array.reshape(kernel), np.float32)
+        return ours.reshape(-1, outputs) if is_fc else ours
+
+    def to_theirs(self, array: np.ndarray, kernel: Kernel, is_fc: bool) -> np.ndarray:
+        """The inverse of `to_ours`, in the first of `shapes`."""
+        if self.channels_first:
+            array = array.reshape(kernel).transpose(3, 2, 0, 1)
+        return np.ascontiguousarray(array).reshape(self.shapes(kernel, is_fc)[0])
+
+
+def kernels_of(net: Net, num_classes: int, crop_size: int, width: float) -> dict[str, Kernel]:
+    """The kernels of a net by layer, in order."""
+    return {
+        layer.name: (layer.kernel, layer.kernel, layer.inputs, layer.outputs)
+        for layer in weight_layers(net, num_classes, crop_size, width)
+    }
+
+
+def as_kernels(shapes: Mapping[str, Shape]) -> dict[str, Kernel]:
+    """Shapes of Keras kernels by layer, in order, with those of FC layers as windows."""
+    kernels: dict[str, Kernel] = {}
+    previous = 0
+    for layer, shape in shapes.items():
+        *_, inputs, outputs = shape
+        side = 1
+        if len(shape) == 2 and previous:  # flattened: it slides over what comes before it
+            side, inputs = math.isqrt(inputs // previous), previous
+        kernels[layer] = (
+            (*shape[:2], inputs, outputs) if len(shape) == 4 else (side, side, inputs, outputs)
+        )
+        previous = outputs
+    return kernels
+
+
+def squeezed(shape: Shape) -> Shape:
+    """Less the sides of 1, which Caffe and MATLAB put in and leave out."""
+    return tuple(side for side in shape if side != 1)
+
+
+def _joined(layers: Mapping[str, str], *parts: str) -> dict[Key, str]:
+    return {
+        (layer, part): theirs + suffix
+        for layer, theirs in layers.items()
+        for part, suffix in zip(PARTS, parts, strict=True)
+    }
+
+
+def _keras_layers(net: Net) -> dict[str, str]:
+    return {name: name for name in (*net.conv_names, *FC_NAMES)}
+
+
+def _caffe_layers(net: Net) -> dict[str, str]:
+    names = [f"conv{name.removeprefix('block').replace('_conv', '_')}" for name in net.conv_names]
+    return dict(zip(_keras_layers(net), (*names, "fc6", "fc7", "fc8"), strict=True))
+
+
+def _torch_layers(net: Net, *fc_names: str) -> dict[str, str]:
+    """Conv. layers by their place in the row of conv. layers, ReLUs and poolings."""
+    names, place = [], 0
+    for block in net.kernels:
+        for _ in block:
+            names.append(f"features.{place}")
+            place += 2
+        place += 1
+    return dict(zip(_keras_layers(net), (*names, *fc_names), strict=True))
+
+
+_TORCHVISION_FC = ("classifier.0", "classifier.3", "classifier.6")
+_TIMM_FC = ("pre_logits.fc1", "pre_logits.fc2", "head.fc")
+KERAS = Convention(
+    "Keras", lambda net: _joined(_keras_layers(net), "/kernel", "/bias"), False, "caffe"
+)
+TORCHVISION = Convention(
+    "torchvision",
+    lambda net: _joined(_torch_layers(net, *_TORCHVISION_FC), ".weight", ".bias"),
+    True,
+    "torch",
+)
+TORCHVISION_NETS = ("A", "B", "D", "E")  # its vgg11, vgg13, vgg16 and vgg19
+CONVENTIONS = (
+    KERAS,
+    Convention("Caffe", lambda net: _joined(_caffe_layers(net), "/0", "/1"), True, "caffe"),
+    Convention(
+        "MatConvNet",
+        lambda net: _joined(_caffe_layers(net), "/filters", "/biases"),
+        False,
+        "rgb",
+    ),
+    TORCHVISION,
+    Convention(
+        "timm",
+        lambda net: _joined(_torch_layers(net, *_TIMM_FC), ".weight", ".bias"),
+        True,
+        "torch",
+    ),
+    # vgg16_weights.npz of https://www.cs.toronto.edu/~frossard/post/vgg16, turned to RGB there.
+    Convention("TensorFlow", lambda net: _joined(_caffe_layers(net), "_W", "_b"), False, "rgb"),
+)
+
+
+def identify(shapes: Mapping[str, Shape]) -> tuple[Convention, Net] | None:
+    """The family and the net that tensors are most like; None where no name is known.
+
+    Args:
+        shapes: by the file's names.
+    """
+
+    def likeness(family: Convention, net: Net) -> tuple[int, int, int]:
+        names = family.names(net)
+        known = sum(name in shapes for name in names.values())
+        return known, known - len(names), _sides_that_fit(net, sizes_of(names, shapes))
+
+    pairs = [(family, net) for family in CONVENTIONS for net in NETS.values()]
+    family, net = max(pairs, key=lambda pair: likeness(*pair))  # the first of equals
+    return (family, net) if set(family.names(net).values()) & set(shapes) else None
+
+
+def sizes_of(names: Mapping[Key, str], shapes: Mapping[str, Shape]) -> dict[Key, int]:
+    """Numbers in each tensor that is there."""
+    return {key: math.prod(shapes[name]) for key, name in names.items() if name in shapes}
+
+
+def _sides_that_fit(net: Net, sizes: Mapping[Key, int]) -> int:
+    """How many conv. kernels have as many places as the net's: C and D differ in that alone."""
+    fitting, inputs = 0, 3
+    sides = [side for block in net.kernels for side in block]
+    for layer, side in zip(net.conv_names, sides, strict=True):
+        outputs = sizes.get((layer, "bias"), 0)
+        fitting += sizes.get((layer, "kernel")) == side**2 * inputs * outputs
+        inputs = outputs
+    return fitting
+
+
+def geometry(net: Net, sizes: Mapping[Key, int]) -> tuple[int, int, float]:
+    """Number of classes, crop size and width that fit the tensors there are.
+
+    Where they do not tell: 1000, 224, 1.
+    """
+    blocks = [int(name[len("block")]) for name in net.conv_names]
+    full = dict(zip(net.conv_names, (CHANNELS[i - 1] for i in blocks), strict=True))
+    full |= dict.fromkeys(FC_NAMES[:2], HIDDEN_UNITS)
+    # The widest layer tells the width best, for channels are rounded.
+    width = max(
+        (
+            (units, sizes[layer, "bias"] / units)
+            for layer, units in full.items()
+            if (layer, "bias") in sizes
+        ),
+        default=(0, 1.0),
+    )[1]
+    num_classes = sizes.get(("predictions", "bias"), 1000)
+    crop_size = 224
+    outputs = sizes.get((net.conv_names[-1], "bias"), 0) * sizes.get(("fc1", "bias"), 0)
+    if outputs and ("fc1", "kernel") in sizes:
+        crop_size = STRIDE * max(1, math.isqrt(sizes["fc1", "kernel"] // outputs))
+    return max(1, num_classes), crop_size, width or 1.0
