@@ -10,7 +10,7 @@ demo: $(INSTALLED)
 	$(BIN)/vgg-keras demo --out demo --data-dir demo/data
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

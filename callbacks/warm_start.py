@@ -79,7 +79,9 @@ class WarmStart(keras.callbacks.Callback):
         self.source = source
         self.layers = layers
         self.matching = matching
-        self.name = name or getattr(source, "name", str(source))
+        if isinstance(source, keras.Model):
+            name = name or source.name
+        self.name = name or ("given weights" if isinstance(source, Mapping) else str(source))
 
     def on_train_begin(self, logs=None):
         if int(keras.ops.convert_to_numpy(self.model.optimizer.iterations)) == 0:
@@ -88,6 +90,10 @@ class WarmStart(keras.callbacks.Callback):
     def apply(self, model: keras.Model) -> list[str]:
         """Copies now; returns the names of the layers copied."""
         given = self.check(model)
+        mine = [layer.name for layer in model.layers if layer.weights]
+        for name in self.layers or mine:
+            if name not in given:
+                log.info("not taken from %s, or not there: %s", self.name, name)
         for name, weights in given.items():
             model.get_layer(name).set_weights(weights)
         log.info("started from %s: %s", self.name, ", ".join(given))
@@ -103,8 +109,6 @@ class WarmStart(keras.callbacks.Callback):
             raise ValueError(
                 f"Cannot start {model.name} from {self.name}: {'; '.join(problems.values())}."
             )
-        for problem in problems.values():
-            log.info("not taken from %s: %s", self.name, problem)
         return {name: given[name] for name in names if name not in problems}
 
 

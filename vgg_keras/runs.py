@@ -22,7 +22,7 @@ from pipelines.statistics import ILSVRC, Statistics
 from vgg_keras.ilsvrc import wnids
 from vgg_keras.models import vgg
 from vgg_keras.recipes import Recipe
-from vgg_keras.weights import Preprocessing, WeightsError, read
+from vgg_keras.weights import WeightsError, read
 
 RECIPE, STATISTICS, CLASSES = "recipe.json", "statistics.json", "classes.json"
 ENVIRONMENT, JOURNAL, BAD_IMAGES = "environment.json", "journal.jsonl", "bad_images.json"
@@ -168,8 +168,8 @@ def load_weights_file(
         class_names: of the net's outputs, in order; or some of ILSVRC's, where it has 1,000
             outputs and so all of them. By default those, or else numbers.
         preprocessing: see `vgg_keras.weights.read`.
-        statistics: their mean is what the weights' input, RGB, is free of; by default what the
-            file or its kind says.
+        statistics: their mean is what the weights' input is free of, and what the run will
+            subtract. By default the file or its kind says it, and the run subtracts ILSVRC's.
         train_scale: S that it was trained at; by default 256 in proportion to the crop size.
         precision: Keras dtype policy to compute in.
         pool_rounding: see `vgg`.
@@ -179,11 +179,13 @@ def load_weights_file(
         ValueError: the class names are not as many as the net's outputs.
     """
     path = Path(path)
-    if preprocessing and statistics:
-        raise ValueError("Give preprocessing or statistics, not both.")
-    given = Preprocessing(statistics.mean) if statistics else preprocessing
-    statistics = statistics or ILSVRC
-    layers, contents = read(path, net, preprocessing=given, mean=statistics.mean)
+    layers, contents = read(
+        path,
+        net,
+        preprocessing=preprocessing,
+        mean=(statistics or ILSVRC).mean,
+        source_mean=statistics.mean if statistics else None,
+    )
     if not contents.has_top:
         raise WeightsError(f"{path} has no FC layers, so it gives no scores.")
     class_names = _names_of_outputs(path, contents.num_classes, tuple(class_names or ()))
@@ -198,14 +200,14 @@ def load_weights_file(
     model = build_model(recipe, contents.num_classes, pool_rounding)
     for name in contents.taken:
         model.get_layer(name).set_weights(layers.pop(name))
-    return Run(path, recipe, statistics, class_names, model, pool_rounding)
+    return Run(path, recipe, statistics or ILSVRC, class_names, model, pool_rounding)
 
 
 def _names_of_outputs(path: Path, number: int, given: tuple[str, ...]) -> tuple[str, ...]:
+    if number == len(wnids()) and set(given) <= set(wnids()):
+        return wnids()  # in the order of the public weights
     if len(given) == number:
         return given
-    if number == len(wnids()) and set(given) <= set(wnids()):
-        return wnids()
     if given:
         raise ValueError(
             f"{path} has {number} outputs, which cannot be the {len(given)} classes "

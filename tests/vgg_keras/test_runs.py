@@ -14,10 +14,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from callbacks.journal import read_journal
 from pipelines.sources import open_source
 from tests.conftest import write_folder
+from vgg_keras.cli import main
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.recipes import Recipe
 from vgg_keras.runs import RunError, claim, claim_classes, is_run_of, load_run
@@ -39,6 +41,13 @@ def run(*arguments, code=0):
     """Runs the command line; returns its standard output, or standard error where it fails."""
     done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=280)
     assert done.returncode == code, done.stderr[-3000:]
+    return done.stderr if code else done.stdout
+
+
+def run_here(*arguments, code=0):
+    """The same in this process, for what needs none of its own."""
+    done = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert done.exit_code == code, done.output[-3000:]
     return done.stderr if code else done.stdout
 
 
@@ -108,14 +117,15 @@ def test_run_folder_says_everything(data, finished):
 
 def test_a_finished_run_is_left_alone(data, finished):
     before = (finished / "last.weights.h5").read_bytes()
-    run("train", *TINY, "--data", data, "--epochs", EPOCHS, "--out", finished)
+    run_here("train", *TINY, "--data", data, "--epochs", EPOCHS, "--out", finished)
     assert (finished / "last.weights.h5").read_bytes() == before
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
 def test_evaluate_counts_every_image_once(data, finished, batch_size):
-    result = json.loads(run("evaluate", "--run", finished, "--data", data, "--protocol", "centre",
-                            "--test-scales", 36, "--batch-size", batch_size, "--json"))  # fmt: skip
+    output = run_here("evaluate", "--run", finished, "--data", data, "--protocol", "centre",
+                      "--test-scales", 36, "--batch-size", batch_size, "--json")  # fmt: skip
+    result = json.loads(output)
     assert result["images"] == 15
     best = min(e["val_top1_error"] for e in read_journal(finished / "journal.jsonl"))
     assert result["top1_error"] == pytest.approx(best, abs=1e-3)  # Q = 36 is that of validation
@@ -240,18 +250,18 @@ class TestUnfinishedFolders:
 
 class TestRefused:
     def test_statistics_that_are_not_there(self, data, tmp_path):
-        error = run("train", *TINY, "--data", data, "--statistics", "imagenet", "--out",
-                    tmp_path / "x", code=1)  # fmt: skip
+        error = run_here("train", *TINY, "--data", data, "--statistics", "imagenet", "--out",
+                         tmp_path / "x", code=1)  # fmt: skip
         assert "ilsvrc, training-set or the name of a JSON file" in error
         assert not (tmp_path / "x").exists()
 
     def test_another_recipe(self, data, finished):
-        error = run("train", *TINY, "--data", data, "--epochs", 7, "--out", finished, code=1)
+        error = run_here("train", *TINY, "--data", data, "--epochs", 7, "--out", finished, code=1)
         assert f"holds a run of another recipe (epochs: {EPOCHS} -> 7)" in error
 
     def test_a_folder_of_something_else(self, data, tmp_path):
         (tmp_path / "thesis.tex").write_text("x")
-        assert "holds no run" in run("train", *TINY, "--data", data, "--out", tmp_path, code=1)
+        assert "holds no run" in run_here("train", *TINY, "--data", data, "--out", tmp_path, code=1)
 
     def test_a_batch_that_devices_do_not_divide(self, data, tmp_path):
         error = run("train", *TINY, "--data", data, "--devices", 3, "--out", tmp_path / "x", code=1)
@@ -259,29 +269,29 @@ class TestRefused:
         assert not (tmp_path / "x").exists()
 
     def test_wrong_width_of_the_warm_start(self, data, finished, tmp_path):
-        error = run("train", *TINY, "--data", data, "--width", 0.125, "--init-from", finished,
-                    "--out", tmp_path / "x", code=1)  # fmt: skip
+        error = run_here("train", *TINY, "--data", data, "--width", 0.125, "--init-from", finished,
+                         "--out", tmp_path / "x", code=1)  # fmt: skip
         assert "block1_conv1 has shapes [(3, 3, 3, 4), (4,)], the model's are" in error
 
     def test_evaluating_no_run(self, data, tmp_path):
-        assert "is no run folder" in run("evaluate", "--run", tmp_path, "--data", data, code=1)
+        assert "is no run folder" in run_here("evaluate", "--run", tmp_path, "--data", data, code=1)
 
     def test_evaluating_other_classes(self, finished, tmp_path):
         spec = write_folder(tmp_path / "other", 1, 1)
         (tmp_path / "other/train/red").rename(tmp_path / "other/train/pink")
         (tmp_path / "other/val/red").rename(tmp_path / "other/val/pink")
-        error = run("evaluate", "--run", finished, "--data", spec, code=1)
+        error = run_here("evaluate", "--run", finished, "--data", spec, code=1)
         assert "pink first" in error
         assert "other classes than" in error
 
     def test_evaluating_under_the_crop_size(self, data, finished):
-        error = run("evaluate", "--run", finished, "--data", data, "--test-scales", 31, code=1)
+        error = run_here("evaluate", "--run", finished, "--data", data, "--test-scales", 31, code=1)
         assert "at least the crop size, 32. Received: 31" in error
 
     def test_evaluating_with_nowhere_to_keep(self, data, finished, tmp_path):
         (tmp_path / "file").touch()
-        error = run("evaluate", "--run", finished, "--data", data, "--keep", tmp_path / "file/x",
-                    code=1)  # fmt: skip
+        error = run_here("evaluate", "--run", finished, "--data", data, "--keep",
+                         tmp_path / "file/x", code=1)  # fmt: skip
         assert "Name another folder with --keep" in error
 
 
@@ -298,12 +308,12 @@ class TestBadImages:
         arguments = ("train", *TINY, "--data", spec, "--epochs", 3, "--batch-size", 4)
         for statistics in ("training-set", "ilsvrc"):  # found before training, and in it
             out = tmp_path / statistics
-            error = run(*arguments, "--statistics", statistics, "--out", out, code=1)
+            error = run_here(*arguments, "--statistics", statistics, "--out", out, code=1)
             assert f"This picture cannot be read: {bad}" in error
 
     def test_skip_goes_on_and_lists_it(self, spoilt, tmp_path):
         spec, bad = spoilt
-        run("train", *TINY, "--data", spec, "--epochs", 1, "--batch-size", 11, "--on-bad-image",
-            "skip", "--out", tmp_path / "run")  # fmt: skip
+        run_here("train", *TINY, "--data", spec, "--epochs", 1, "--batch-size", 11,
+                 "--on-bad-image", "skip", "--out", tmp_path / "run")  # fmt: skip
         listed = json.loads((tmp_path / "run/bad_images.json").read_text())
         assert listed == {"train": [str(bad)], "val": []}

@@ -21,7 +21,7 @@ _OPTIONS = {
                                help="With --weights: JSON file with the mean that its input is "
                                "free of [told by its kind]."),
     "train_scale": click.option("--train-scale", type=Scales(),
-                                help="With --weights: S, or S_MIN,S_MAX [256]."),
+                                help="With --weights: S, or S_MIN,S_MAX [256 at crops of 224]."),
 }  # fmt: skip
 
 
@@ -88,9 +88,10 @@ def convert(verbose, source, target, net, partial, preprocessing, as_json) -> No
                 json.dumps({"source": str(source), "target": str(target)} | asdict(contents))
             )
             return
+        top = f"{contents.num_classes} classes, crop {contents.crop_size}, "
         click.echo(
-            f"{source}: net {contents.net}, {contents.num_classes} classes, crop "
-            f"{contents.crop_size}, width {contents.width:g}, as {contents.family} names it"
+            f"{source}: net {contents.net}, {top if contents.has_top else ''}width "
+            f"{contents.width:g}, as {contents.family} names it"
         )
         if partial:
             click.echo(f"took {', '.join(contents.taken)}")

@@ -43,7 +43,7 @@ def score_map_figure(
         maps[scale] = score_map[0, :, :, label].astype(np.float32)
     crop_size = run.recipe.crop_size
     grid = VIEWS["multi-crop"].grid
-    origins = grid_origins(pictures[scale].shape[:2], crop_size, grid).numpy()
+    origins = grid_origins(pictures[scales[-1]].shape[:2], crop_size, grid).numpy()
     return figures.score_maps(pictures, maps, crop_size, origins, text)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from vgg_keras.weights.stored import (
     refuse_expansion,
 )
 
+_LONGEST = 2**16  # bytes of a header
 _PICKLED = (
     "holds pickled Python objects, which are not read: unpickling can run any code. Where you "
     "trust the file, load it with numpy.load(..., allow_pickle=True) and save the arrays with "
@@ -45,6 +47,8 @@ def open_npz(path: Path) -> Iterator[Stored]:
 
 
 def _member(path: Path, archive: zipfile.ZipFile, name: str) -> StoredTensor:
+    if archive.getinfo(name).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise WeightsError(f"{path}: {name} is compressed as NumPy does not.")
     with archive.open(name) as file:
         shape, _, dtype = _header(file)
     if dtype.hasobject:
@@ -58,9 +62,15 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> StoredTensor:
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    version = npy.read_magic(file)
-    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    return read_header(file)
+    """Shape, order and dtype; of a header as long as is sensible."""
+    start = file.read(12)  # magic, version, and the header's length in 2 or 4 bytes
+    version, length = start[6:8], start[8:10] if start[6:7] == b"\1" else start[8:12]
+    if version not in (b"\1\0", b"\2\0", b"\3\0") or int.from_bytes(length, "little") > _LONGEST:
+        raise WeightsError("it holds no array of NumPy, or one with a senseless header")
+    rest = io.BytesIO(start + file.read(int.from_bytes(length, "little")))
+    npy.read_magic(rest)
+    read_header = npy.read_array_header_1_0 if version == b"\1\0" else npy.read_array_header_2_0
+    return read_header(rest)
 
 
 @contextlib.contextmanager

@@ -47,12 +47,13 @@ def open_caffemodel(path: Path) -> Iterator[Stored]:
     """
     with open(path, "rb") as file:
         tensors = {}
-        for message, start, length in _layers(file, path):
+        for message, start, length in _layers(file):
+            _check(file, message, start, length)
             layer = _parse(file, message, start, length)
             for i, blob in enumerate(layer.blobs):
                 name = f"{layer.name}/{i}"
                 if name in tensors:
-                    raise WeightsError(f"{path} has {layer.name} twice.")
+                    raise WeightsError(f"it has {layer.name} twice")
                 shape = _shape(blob)
                 if math.prod(shape) > _KEPT:
                     read = functools.partial(_read, file, message, start, length, i, name)
@@ -84,15 +85,40 @@ def _parse(file: IO[bytes], message: str, start: int, length: int) -> Any:
     return _messages()[message].FromString(file.read(length))
 
 
-def _layers(file: IO[bytes], path: Path) -> Iterator[tuple[str, int, int]]:
-    """(message, first byte, length) of each layer: walks the fields of NetParameter.
+def _layers(file: IO[bytes]) -> Iterator[tuple[str, int, int]]:
+    """(message, first byte, length) of each layer."""
+    for number, start, length in _fields(file, 0, os.fstat(file.fileno()).st_size, 10_000):
+        if number in _LAYERS:
+            if length > _LARGEST:
+                raise WeightsError(
+                    f"it has a layer of {length:,} bytes, more than any of these nets"
+                )
+            yield _LAYERS[number], start, length
+
+
+def _check(file: IO[bytes], message: str, start: int, length: int) -> None:
+    """Refuses a layer whose messages would take much more memory than its bytes."""
+    (blobs,) = (number for name, number, _ in _FIELDS[message] if name == "blobs")
+    found = [
+        place for number, *place in _fields(file, start, start + length, 1000) if number == blobs
+    ]
+    for place, size in found:
+        rest = sum(
+            n for number, _, n in _fields(file, place, place + size, 20) if number not in (5, 6)
+        )
+        if len(found) > 2 or rest > 256:  # kernel and bias; data, gradients, and a shape
+            raise WeightsError(f"its layer at byte {start} is none of weights and biases")
+
+
+def _fields(file: IO[bytes], place: int, end: int, most: int) -> Iterator[tuple[int, int, int]]:
+    """(number, first byte, length) of the fields of a message, numbers of one value left out.
 
     https://protobuf.dev/programming-guides/encoding: a field is a key, number * 8 + wire type,
     and a payload.
     """
-    end = os.path.getsize(path)
-    place = 0
-    while place < end:
+    for _ in range(most):
+        if place >= end:
+            return
         file.seek(place)
         key = _varint(file)
         number, wire_type = key >> 3, key & 7
@@ -104,20 +130,18 @@ def _layers(file: IO[bytes], path: Path) -> Iterator[tuple[str, int, int]]:
             _varint(file)
             length = 0
         else:
-            raise WeightsError(f"{path} is no .caffemodel, or is damaged at byte {place}.")
+            raise WeightsError(f"it is no .caffemodel, or is damaged at byte {place}")
         start = file.tell()
-        place = start + length
-        if place > end or number == 0:
+        if start + length > end or number == 0:
             raise WeightsError(
-                f"{path} is cut off or damaged: a field at byte {start} claims {length} bytes of "
-                f"{end - start}."
+                f"it is cut off or damaged: a field at byte {start} claims {length} bytes of "
+                f"{end - start}"
             )
-        if wire_type == 2 and number in _LAYERS:
-            if length > _LARGEST:
-                raise WeightsError(
-                    f"{path} has a layer of {length:,} bytes, more than any of these nets."
-                )
-            yield _LAYERS[number], start, length
+        place = start + length
+        if wire_type == 2:
+            yield number, start, length
+    if place < end:
+        raise WeightsError(f"it has a message of more than {most:,} fields")
 
 
 def _varint(file: IO[bytes]) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import shutil
 import tempfile
 import zipfile
@@ -14,6 +16,7 @@ import h5py
 import numpy as np
 
 from vgg_keras.nets import FC_NAMES, NETS
+from vgg_keras.weights.naming import PARTS
 from vgg_keras.weights.preprocessing import PREPROCESSINGS
 from vgg_keras.weights.stored import (
     ABOUT,
@@ -24,7 +27,7 @@ from vgg_keras.weights.stored import (
     refuse_expansion,
 )
 
-_PARTS = ("kernel", "bias")
+_APPLICATIONS = ("vgg16", "vgg19")  # names of the models of Keras Applications
 
 
 @contextlib.contextmanager
@@ -49,11 +52,12 @@ def open_keras_archive(path: Path) -> Iterator[Stored]:
 def _stored(file: h5py.File) -> Stored:
     if "layers" in file:
         return _of_keras_3(file)
-    return _of_applications(file.get("model_weights", file))
+    return _of_applications(file)
 
 
 def _of_keras_3(file: h5py.File) -> Stored:
-    groups = {kind: layer["vars"] for kind, layer in file["layers"].items() if "vars" in layer}
+    layers = _inside(file, "layers")
+    groups = {kind: _inside(layers, f"{kind}/vars") for kind in layers if "vars" in layers[kind]}
     tensors = {}
     for kind, variables in groups.items():
         if len(variables) and "name" not in variables.attrs:
@@ -64,37 +68,58 @@ def _of_keras_3(file: h5py.File) -> Stored:
         for i in variables:
             if not kind.startswith("dropout"):  # which has seeds
                 tensors[_name(str(variables.attrs["name"]), int(i))] = _tensor(variables, i)
-    # A net of this package is told from one of Keras Applications by its kind of FC layer.
-    model = file["vars"].attrs.get("name") if "vars" in file else None
-    ours = model in NETS or any(kind.startswith("sliding_dense") for kind in groups)
-    told = About(PREPROCESSINGS["rgb"] if ours else None, str(model) if model in NETS else None)
-    return Stored(tensors, _said(file) or told)
+    # A net of this package is told from one of Keras Applications by its kind of FC layer, or by
+    # its name. Feature extractors have neither.
+    name = str(file["vars"].attrs.get("name")) if "vars" in file else None
+    kinds = {kind.rstrip("_0123456789") for kind in groups}
+    told = _told(name, "sliding_dense" in kinds)
+    is_unclear = told == About() and "dense" not in kinds and name not in _APPLICATIONS
+    return Stored(tensors, _said(file) or told, is_unclear and not _said(file))
 
 
-def _of_applications(group: h5py.Group) -> Stored:
+def _of_applications(file: h5py.File) -> Stored:
+    group = _inside(file, "model_weights") if "model_weights" in file else file
     tensors = {}
     for layer in map(_text, group.attrs["layer_names"]):
-        weights = group[layer]
+        weights = _inside(group, layer)
         for i, name in enumerate(map(_text, weights.attrs["weight_names"])):
             tensors[_name(layer, i)] = _tensor(weights, name)
-    return Stored(tensors, _said(group) or About())
+    config = _text(file.attrs.get("model_config", "{}"))  # of a whole model; text, never built
+    name = json.loads(config).get("config", {}).get("name")
+    return Stored(tensors, _said(group) or _told(name, '"SlidingDense"' in config))
+
+
+def _told(name: str | None, slides: bool) -> About:
+    """What name and kind of FC layer tell of a net."""
+    if name in NETS or slides:
+        return About(PREPROCESSINGS["rgb"], name if name in NETS else None)
+    return About()
 
 
 def _name(layer: str, place: int) -> str:
-    return f"{layer}/{_PARTS[place] if place < len(_PARTS) else place}"
+    return f"{layer}/{PARTS[place] if place < len(PARTS) else place}"
 
 
 def _text(name: bytes | str) -> str:
     return name.decode() if isinstance(name, bytes) else str(name)
 
 
+def _inside(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
+    """What lies in the file itself: links could lead to other files."""
+    for part in filter(None, name.split("/")):
+        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
+            raise WeightsError(f"{group.file.filename}: {name} is not in the file itself.")
+        group = group[part]
+    return group
+
+
 def _tensor(group: h5py.Group, name: str) -> StoredTensor:
-    link = group.get(name, getlink=True)
-    dataset = None if isinstance(link, h5py.ExternalLink) else group[name]
+    dataset = _inside(group, name)
     if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
-        raise WeightsError(
-            f"{group.file.filename}: {group.name}/{name} is no tensor in the file itself."
-        )
+        raise WeightsError(f"{group.file.filename}: {name} is no tensor in the file itself.")
+    size = math.prod(dataset.shape) * dataset.dtype.itemsize
+    if math.prod(dataset.chunks or ()) * dataset.dtype.itemsize > size + 2**20:
+        raise WeightsError(f"{group.file.filename}: {name} is in chunks larger than itself.")
     return StoredTensor(dataset.shape, dataset.dtype.name, lambda: dataset[()])
 
 
@@ -132,7 +157,7 @@ def write_applications_h5(path: Path, tensors: Mapping[str, np.ndarray], about: 
         file.attrs[ABOUT] = about.to_json()
         for layer, arrays in layers.items():
             group = file.create_group(layer)
-            names = [f"{layer}/{part}:0" for part in _PARTS]
+            names = [f"{layer}/{part}:0" for part in PARTS]
             group.attrs["weight_names"] = np.array([name.encode() for name in names])
             for name, array in zip(names, arrays, strict=True):
                 group[name] = array

@@ -46,14 +46,16 @@ def open_variables(path: Path, names: tuple[str, ...]) -> Iterator[dict[str, Any
             raise WeightsError(f"{path} is no MAT-file of version 5 (save it with -v7).")
         order: Literal["little", "big"] = "little" if header[-2:] == b"IM" else "big"
         variables = {}
-        place, end = _HEADER, os.path.getsize(path)
+        place, end, unpacked_bytes = _HEADER, os.path.getsize(path), 0
         while place < end:
             part = _Part(file, order, end)
             kind, start, length, place = part.tag(place)
             if kind == _COMPRESSED:
                 unpacked = stack.enter_context(tempfile.TemporaryFile())
                 place = start + length  # these are not padded
-                part = _Part(unpacked, order, _unpack(path, file, start, length, unpacked))
+                size = _unpack(path, file, start, length, unpacked, unpacked_bytes)
+                unpacked_bytes += size
+                part = _Part(unpacked, order, size)
                 kind, start, length, _ = part.tag(0)
             if kind == _MATRIX:
                 name, value = part.matrix(start, start + length, names)
@@ -62,8 +64,10 @@ def open_variables(path: Path, names: tuple[str, ...]) -> Iterator[dict[str, Any
         yield variables
 
 
-def _unpack(path: Path, file: IO[bytes], start: int, length: int, target: IO[bytes]) -> int:
-    """Decompresses into `target`, no further than weights could grow; returns the size."""
+def _unpack(
+    path: Path, file: IO[bytes], start: int, length: int, target: IO[bytes], so_far: int
+) -> int:
+    """Decompresses into `target`; returns the size. All variables may not grow too far."""
     inflate, size = zlib.decompressobj(), 0
     file.seek(start)
     while length > 0 and not inflate.eof:
@@ -75,7 +79,7 @@ def _unpack(path: Path, file: IO[bytes], start: int, length: int, target: IO[byt
         while data or len(out) == 2**20:
             out = inflate.decompress(data, 2**20)
             size += target.write(out)
-            refuse_expansion(path, size)
+            refuse_expansion(path, so_far + size)
             data = inflate.unconsumed_tail
     return size
 

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vgg_keras.nets import CHANNELS, FC_NAMES, HIDDEN_UNITS, NETS, STRIDE, Net, weight_layers
+from vgg_keras.nets import (
+    CHANNELS,
+    FC_NAMES,
+    HIDDEN_UNITS,
+    NETS,
+    STRIDE,
+    Net,
+    scaled,
+    weight_layers,
+)
 
 PARTS = ("kernel", "bias")
 Key = tuple[str, str]  # layer, part
@@ -27,12 +36,20 @@ class Convention:
         channels_first: whether kernels are `(outputs, channels, h, w)` and the input of `fc1` is
             flattened C, H, W; else `(h, w, channels, outputs)` and H, W, C.
         preprocessing: what nets of the family take where the file does not say.
+        loose: whether sides of 1 are put into shapes and left out of them.
     """
 
     name: str
     names: Callable[[Net], dict[Key, str]]
     channels_first: bool
     preprocessing: str
+    loose: bool = False
+
+    def fits(self, shape: Shape, allowed: tuple[Shape, ...]) -> bool:
+        """Whether a tensor of a file may stand for one of the allowed shapes."""
+        return shape in allowed or (
+            self.loose and _squeezed(shape) in tuple(map(_squeezed, allowed))
+        )
 
     def shapes(self, kernel: Kernel, is_fc: bool) -> tuple[Shape, ...]:
         """The shapes in which a kernel may lie in a file."""
@@ -82,8 +99,7 @@ def as_kernels(shapes: Mapping[str, Shape]) -> dict[str, Kernel]:
     return kernels
 
 
-def squeezed(shape: Shape) -> Shape:
-    """Less the sides of 1, which Caffe and MATLAB put in and leave out."""
+def _squeezed(shape: Shape) -> Shape:
     return tuple(side for side in shape if side != 1)
 
 
@@ -129,12 +145,15 @@ TORCHVISION = Convention(
 TORCHVISION_NETS = ("A", "B", "D", "E")  # its vgg11, vgg13, vgg16 and vgg19
 CONVENTIONS = (
     KERAS,
-    Convention("Caffe", lambda net: _joined(_caffe_layers(net), "/0", "/1"), True, "caffe"),
+    Convention(
+        "Caffe", lambda net: _joined(_caffe_layers(net), "/0", "/1"), True, "caffe", loose=True
+    ),
     Convention(
         "MatConvNet",
         lambda net: _joined(_caffe_layers(net), "/filters", "/biases"),
         False,
         "rgb",
+        loose=True,
     ),
     TORCHVISION,
     Convention(
@@ -158,7 +177,7 @@ def identify(shapes: Mapping[str, Shape]) -> tuple[Convention, Net] | None:
     def likeness(family: Convention, net: Net) -> tuple[int, int, int]:
         names = family.names(net)
         known = sum(name in shapes for name in names.values())
-        return known, known - len(names), _sides_that_fit(net, sizes_of(names, shapes))
+        return known, _sides_that_fit(net, sizes_of(names, shapes)), known - len(names)
 
     pairs = [(family, net) for family in CONVENTIONS for net in NETS.values()]
     family, net = max(pairs, key=lambda pair: likeness(*pair))  # the first of equals
@@ -186,21 +205,28 @@ def geometry(net: Net, sizes: Mapping[Key, int]) -> tuple[int, int, float]:
 
     Where they do not tell: 1000, 224, 1.
     """
-    blocks = [int(name[len("block")]) for name in net.conv_names]
-    full = dict(zip(net.conv_names, (CHANNELS[i - 1] for i in blocks), strict=True))
-    full |= dict.fromkeys(FC_NAMES[:2], HIDDEN_UNITS)
-    # The widest layer tells the width best, for channels are rounded.
-    width = max(
-        (
-            (units, sizes[layer, "bias"] / units)
-            for layer, units in full.items()
-            if (layer, "bias") in sizes
-        ),
-        default=(0, 1.0),
-    )[1]
     num_classes = sizes.get(("predictions", "bias"), 1000)
     crop_size = 224
     outputs = sizes.get((net.conv_names[-1], "bias"), 0) * sizes.get(("fc1", "bias"), 0)
     if outputs and ("fc1", "kernel") in sizes:
         crop_size = STRIDE * max(1, math.isqrt(sizes["fc1", "kernel"] // outputs))
-    return max(1, num_classes), crop_size, width or 1.0
+    return max(1, num_classes), crop_size, _width(net, sizes)
+
+
+def _width(net: Net, sizes: Mapping[Key, int]) -> float:
+    """The plainest width that gives every layer its channels, which are rounded."""
+    full = {name: CHANNELS[int(name[len("block")]) - 1] for name in net.conv_names}
+    full |= dict.fromkeys(FC_NAMES[:2], HIDDEN_UNITS)
+    pairs = sorted(
+        (units, sizes[layer, "bias"]) for layer, units in full.items() if (layer, "bias") in sizes
+    )
+    if not pairs:
+        return 1.0
+    widest = pairs[-1][1] / pairs[-1][0] or 1.0
+    least = max((given - 0.5) / units for units, given in pairs)
+    most = min((given + 0.5) / units for units, given in pairs)
+    middle = (least + most) / 2
+    candidates = (widest, *(round(middle, places) for places in range(1, 9)), middle)
+    return next(
+        (w for w in candidates if all(scaled(units, w) == given for units, given in pairs)), widest
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -28,10 +27,10 @@ class Preprocessing:
     def __post_init__(self):
         for name in ("mean", "sd"):
             values = tuple(float(value) for value in getattr(self, name))
-            if len(values) != 3 or not all(map(math.isfinite, values)):
-                raise ValueError(f"{name} must be three numbers. Received: {values}")
+            if len(values) != 3 or not all(abs(value) < 1e4 for value in values):
+                raise ValueError(f"{name} must be three colours. Received: {values}")
             object.__setattr__(self, name, values)
-        if min(self.sd) <= 0:
+        if min(self.sd) < 1e-4:
             raise ValueError(f"sd must be above 0. Received: {self.sd}")
 
 

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +27,6 @@ from vgg_keras.weights.naming import (
     identify,
     kernels_of,
     sizes_of,
-    squeezed,
 )
 from vgg_keras.weights.preprocessing import PREPROCESSINGS, Preprocessing, get_preprocessing, refit
 from vgg_keras.weights.stored import Stored, StoredTensor, WeightsError, named, refuse_expansion
@@ -94,6 +93,7 @@ def read(
     partial: bool = False,
     preprocessing: str | Preprocessing | None = None,
     mean: Sequence[float] = ILSVRC.mean,
+    source_mean: Sequence[float] | None = None,
     kernels: Mapping[str, Kernel] | None = None,
 ) -> Weights:
     """Reads a file of weights, or the best weights of a run folder.
@@ -104,10 +104,12 @@ def read(
         source: `.h5` and `.keras` of Keras, `.caffemodel`, `.mat` of MatConvNet, `.pth` and
             `.safetensors` of torchvision or timm, `.npz`, `.npy`, or a run folder.
         net: the net that it must hold; by default the one whose layers it has.
-        partial: take the complete layers there are, and leave the rest.
+        partial: take the complete layers there are that fit, and leave the rest.
         preprocessing: what the net takes, "rgb", "caffe", "torch" or another; needed where neither
             the file nor its kind say so rightly.
         mean: RGB, which will be subtracted from what the net is given.
+        source_mean: RGB, in place of the mean that the net takes by `preprocessing`, the file or
+            its kind.
         kernels: those wanted, by layer; by default all of the net in the file's own size.
             Where all FC layers are missing they are not.
 
@@ -115,38 +117,45 @@ def read(
         WeightsError: no such file, a damaged one, or one whose tensors are missing, surplus, of
             another shape, no floats or not finite; they are named.
         ImportError: a `.pth` file without PyTorch.
-        ValueError: an unknown name of a net or preprocessing.
+        ValueError: an unknown name of a net or preprocessing; or a folder that is no run.
     """
     path = Path(source)
+    if net is not None:
+        get_net(net)
     given = get_preprocessing(preprocessing) if isinstance(preprocessing, str) else preprocessing
     if path.is_dir():
         path, run_takes = _of_run(path)
         given = given or run_takes
     if not path.is_file():
         raise WeightsError(f"There is no weights file {path}.")
-    if path.suffix not in READERS:
+    if path.suffix.lower() not in READERS:
         raise WeightsError(
             f"{path}: weights are read from {', '.join(READERS)}. Received: {path.suffix!r}"
         )
-    with named(path), READERS[path.suffix](path) as stored:
+    with named(path), READERS[path.suffix.lower()](path) as stored:
         refuse_expansion(path, sum(map(_size, stored.tensors.values())))
-        reader = _Reader(path, stored, net)
-        reader.choose(kernels, partial)
+        reader = _Reader(path, stored, net, partial)
+        reader.choose(kernels)
+        given = reader.takes(given)
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
             layers = reader.layers()
     if _FIRST in layers:
-        given = given or stored.about.preprocessing or PREPROCESSINGS[reader.family.preprocessing]
-        red, green, blue = mean
-        layers[_FIRST] = refit(*layers[_FIRST], given, Preprocessing((red, green, blue)))
+        given = given if source_mean is None else replace(given, mean=_colour(source_mean))
+        layers[_FIRST] = refit(*layers[_FIRST], given, Preprocessing(_colour(mean)))
     found = (reader.family.name, reader.net.name, *reader.size)
     return Weights(layers, Contents(*found, tuple(layers), reader.left))
+
+
+def _colour(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = values
+    return red, green, blue
 
 
 class _Reader:
     """What a file holds of a net: looked over, then read."""
 
-    def __init__(self, path: Path, stored: Stored, net: str | None):
-        self.path, self.stored = path, stored
+    def __init__(self, path: Path, stored: Stored, net: str | None, partial: bool):
+        self.path, self.stored, self.partial = path, stored, partial
         shapes = {name: tensor.shape for name, tensor in stored.tensors.items()}
         found = identify(shapes)
         if found is None:
@@ -157,51 +166,58 @@ class _Reader:
                 f"names: {first}."
             )
         self.family, likest = found
-        self.net = get_net(net or stored.about.net or likest.name)
+        said = stored.about.net
+        if net and said and net != said and not partial:
+            raise WeightsError(f"{path} holds net {said}. Received: {net}")
+        self.net = get_net(net or said or likest.name)
         self.names = self.family.names(likest)
         self.size = geometry(self.net, sizes_of(self.names, shapes))
+        self.kernels: dict[str, Kernel] = {}
         self.left: dict[str, str] = {}
 
-    def choose(self, kernels: Mapping[str, Kernel] | None, partial: bool) -> None:
+    def takes(self, given: Preprocessing | None) -> Preprocessing:
+        """What the net takes, as given, or as the file or its kind says.
+
+        Raises:
+            WeightsError: neither says it.
+        """
+        if given is None and self.stored.is_unclear:
+            raise WeightsError(
+                f"{self.path} does not say what its net takes. Give the preprocessing: "
+                f"{', '.join(PREPROCESSINGS)}."
+            )
+        family = PREPROCESSINGS[self.family.preprocessing]
+        return given or self.stored.about.preprocessing or family
+
+    def choose(self, kernels: Mapping[str, Kernel] | None) -> None:
         """Settles which layers to take.
 
         Raises:
             WeightsError: with `partial` there is none, without it not just those that are wanted.
         """
         there = {key for key, name in self.names.items() if name in self.stored.tensors}
+        layers_there = {layer for layer, _ in there}
         if kernels is None:
             kernels = kernels_of(self.net, *self.size)
-            if not there & {(layer, part) for layer in FC_NAMES for part in PARTS}:
+            if not layers_there & set(FC_NAMES):
                 kernels = {k: v for k, v in kernels.items() if k not in FC_NAMES}
-        if partial:
-            layers = {layer for layer, _ in there}
-            kernels = {k: v for k, v in kernels.items() if k in layers}
-        missing = [
-            self._both_names((layer, part))
-            for layer in kernels
-            for part in PARTS
-            if (layer, part) not in there
-        ]
+        if self.partial:
+            kernels = {k: v for k, v in kernels.items() if k in layers_there}
         known = {self.names[key] for key in there if key[0] in kernels}
         surplus = [name for name in self.stored.tensors if name not in known]
-        misshapen = {layer: p for layer in kernels if (p := self._misshapen(layer, kernels[layer]))}
-        if partial:
-            self.left = dict.fromkeys(surplus, "there is no such layer to load") | misshapen
-            kernels = {k: v for k, v in kernels.items() if k not in misshapen}
-            surplus, misshapen = [], {}
-        problems = [
-            *(f"{name} is missing" for name in missing),
-            *misshapen.values(),
-            *(f"{name} is surplus" for name in surplus),
-            *self._no_floats(kernels),
-        ]
-        if problems:
-            self._refuse(problems, "" if partial else " `partial` takes just the layers that fit.")
-        if not kernels:
-            raise WeightsError(
-                f"{self.path} has none of the layers: {_listed(self.left.values())}."
-            )
-        self.kernels = kernels
+        problems = {
+            layer: problem
+            for layer, kernel in kernels.items()
+            if (problem := "; ".join(self._problems(layer, kernel)))
+        }
+        self.kernels = {k: v for k, v in kernels.items() if k not in problems}
+        if self.partial:
+            self.left = dict.fromkeys(surplus, "there is no such layer to load") | problems
+        elif problems or surplus:
+            self._refuse([*problems.values(), *(f"{name} is surplus" for name in surplus)])
+        if not self.kernels:
+            reasons = [f"{name}: {reason}" for name, reason in self.left.items()]
+            raise WeightsError(f"{self.path} has none of the layers: {_listed(reasons)}.")
 
     def layers(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Reads what was chosen."""
@@ -215,7 +231,11 @@ class _Reader:
             )
             for part, array in zip(PARTS, layers[layer], strict=True):
                 if not np.isfinite(array.max() - array.min()):
-                    self._refuse([f"{self._both_names((layer, part))} holds NaN or Inf"])
+                    self.left[layer] = f"{self._both_names((layer, part))} holds NaN or Inf"
+            if layer in self.left:
+                del layers[layer]
+                if not self.partial:
+                    self._refuse([self.left[layer]])
         return layers
 
     def _take(self, key: Key) -> np.ndarray:
@@ -224,35 +244,30 @@ class _Reader:
     def _tensor(self, key: Key) -> StoredTensor | None:
         return self.stored.tensors.get(self.names.get(key, ""))
 
-    def _misshapen(self, layer: str, kernel: Kernel) -> str | None:
+    def _problems(self, layer: str, kernel: Kernel) -> Iterator[str]:
+        """What keeps a layer from being taken."""
         allowed = {"kernel": self.family.shapes(kernel, layer in FC_NAMES), "bias": (kernel[-1:],)}
         for part, shapes in allowed.items():
-            tensor = self._tensor((layer, part))
-            if tensor and squeezed(tensor.shape) not in map(squeezed, shapes):
-                name = self._both_names((layer, part))
-                return f"{name} has shape {tensor.shape} where {shapes[0]} is wanted"
-        return None
-
-    def _no_floats(self, layers: Iterable[str]) -> Iterator[str]:
-        for key in ((layer, part) for layer in layers for part in PARTS):
-            tensor = self._tensor(key)
-            if tensor and tensor.dtype not in _BYTES:
-                yield f"{self._both_names(key)} is of dtype {tensor.dtype}, no float"
+            name, tensor = self._both_names((layer, part)), self._tensor((layer, part))
+            if tensor is None:
+                yield f"{name} is missing"
+            elif not self.family.fits(tensor.shape, shapes):
+                yield f"{name} has shape {tensor.shape} where {shapes[0]} is wanted"
+            elif tensor.dtype not in _BYTES:
+                yield f"{name} is of dtype {tensor.dtype}, no float"
 
     def _both_names(self, key: Key) -> str:
         """Ours, and theirs where it is another."""
         ours, theirs = "/".join(key), self.names.get(key)
         return ours if theirs in (ours, None) else f"{ours} ({theirs})"
 
-    def _refuse(self, problems: Sequence[str], advice: str = "") -> None:
-        normalised = any(name.endswith("running_mean") for name in self.stored.tensors)
+    def _refuse(self, problems: Sequence[str]) -> None:
+        advice = "(`partial` takes just the layers that fit.)"
+        if any(name.endswith("running_mean") for name in self.stored.tensors):
+            advice = "It has batch normalisation, which the paper's nets have not."
         raise WeightsError(
             f"{self.path}, in {self.family.name}'s naming, does not hold just net {self.net.name}: "
-            f"{_listed(problems)}."
-            + (
-                " It has batch normalisation, which the paper's nets have not." * normalised
-                or advice
-            )
+            f"{_listed(problems)}. {advice}"
         )
 
 

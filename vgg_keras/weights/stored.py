@@ -78,10 +78,12 @@ class Stored:
         tensors: by the file's own names. Some readers hold the values here until they are taken
             out, so take out what has been read.
         about: what the file says beside them.
+        is_unclear: whether nets that take different input are saved as such files.
     """
 
     tensors: dict[str, StoredTensor]
     about: About = About()
+    is_unclear: bool = False
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat
 @contextlib.contextmanager
 def open_safetensors(path: Path) -> Iterator[Stored]:
     """A `.safetensors` file, torchvision's or timm's."""
+    import ml_dtypes  # noqa: F401 (with it NumPy knows bfloat16)
     from safetensors import safe_open
 
     # Not mapped: pages of a mapping would count as memory beside what they are copied to.
@@ -37,7 +38,8 @@ def open_safetensors(path: Path) -> Iterator[Stored]:
             part = file.get_slice(name)
             dtype = part.get_dtype()
             read = functools.partial(file.get_tensor, name)
-            tensors[name] = StoredTensor(tuple(part.get_shape()), _DTYPES.get(dtype, dtype), read)
+            kind = _DTYPES.get(dtype, dtype)
+            tensors[_plain(name)] = StoredTensor(tuple(part.get_shape()), kind, read)
         yield Stored(tensors, About.from_json(said) if said else About())
 
 
@@ -51,11 +53,11 @@ def open_torch(path: Path) -> Iterator[Stored]:
             f"{path} can only be read with PyTorch: pip install torch. A .safetensors file of the "
             f"same weights can be read without."
         ) from error
-    if not zipfile.is_zipfile(path):
-        raise WeightsError(f"{path} is cut off, or was not saved by PyTorch 1.6 or newer.")
-    with zipfile.ZipFile(path) as archive:
-        size = sum(member.file_size for member in archive.infolist())
-    refuse_expansion(path, size)
+    size = 0  # of torchvision's vgg16 and vgg19, which are older than PyTorch's zip files
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        refuse_expansion(path, size)
     try:
         # Of a file with more than weights, the state of an optimizer say, only these are read.
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=size > _LARGEST)
@@ -70,11 +72,14 @@ def open_torch(path: Path) -> Iterator[Stored]:
     for name in [name for name, value in state.items() if isinstance(value, torch.Tensor)]:
         tensor = state.pop(name).detach()
         dtype = str(tensor.dtype).removeprefix("torch.")
-        # DataParallel, around the net or its features, puts `module.` into the names.
-        tensors[name.replace("module.", "")] = StoredTensor(
-            tuple(tensor.shape), dtype, functools.partial(_as_numpy, tensor)
-        )
+        read = functools.partial(_as_numpy, tensor)
+        tensors[_plain(name)] = StoredTensor(tuple(tensor.shape), dtype, read)
     yield Stored(tensors)
+
+
+def _plain(name: str) -> str:
+    """Less what DataParallel, around the net or its features, puts into names."""
+    return name.replace("module.", "")
 
 
 def _as_numpy(tensor) -> np.ndarray:

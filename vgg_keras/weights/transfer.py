@@ -12,7 +12,7 @@ import numpy as np
 
 from pipelines.files import aside
 from pipelines.statistics import ILSVRC
-from vgg_keras.nets import FC_NAMES, NETS, Net
+from vgg_keras.nets import FC_NAMES, NETS, Net, get_net
 from vgg_keras.weights.arrays import write_npz
 from vgg_keras.weights.hdf5 import write_applications_h5, write_keras_weights
 from vgg_keras.weights.naming import (
@@ -21,7 +21,9 @@ from vgg_keras.weights.naming import (
     TORCHVISION,
     TORCHVISION_NETS,
     Convention,
+    Kernel,
     as_kernels,
+    kernels_of,
 )
 from vgg_keras.weights.preprocessing import PREPROCESSINGS, Preprocessing, refit
 from vgg_keras.weights.reading import Contents, read
@@ -77,8 +79,9 @@ def load(
         WeightsError, ImportError, ValueError: see `read`.
     """
     kernels = as_kernels({layer.name: layer.kernel.shape for layer in _layers_of(model)})
+    net = model.name if model.name in NETS else None
     layers, contents = read(
-        source, partial=partial, preprocessing=preprocessing, mean=mean, kernels=kernels
+        source, net, partial=partial, preprocessing=preprocessing, mean=mean, kernels=kernels
     )
     for name in contents.taken:
         model.get_layer(name).set_weights(layers.pop(name))
@@ -103,9 +106,10 @@ def save(
     red, green, blue = mean
     layers = {}
     for layer in _layers_of(model):
-        kernel, bias = layer.get_weights()
+        kernel, bias = (np.asarray(weights, np.float32) for weights in layer.get_weights())
         layers[layer.name] = kernel, bias
-    _write(Path(target), layers, model.name, Preprocessing((red, green, blue)))
+    kernels = as_kernels({name: kernel.shape for name, (kernel, _) in layers.items()})
+    _write(Path(target), layers, kernels, model.name, Preprocessing((red, green, blue)))
 
 
 def convert(
@@ -130,10 +134,12 @@ def convert(
     """
     target = Path(target)
     _kind(target)
-    if target.exists() and Path(source).exists() and target.samefile(source):
-        raise WeightsError(f"Source and target are the same file. Received: {target}")
+    if target.resolve() in (Path(source).resolve(), Path(source).resolve() / "best.weights.h5"):
+        raise WeightsError(f"The target is the source. Received: {target}")
     layers, contents = read(source, net, partial=partial, preprocessing=preprocessing)
-    _write(target, layers, contents.net, PREPROCESSINGS["rgb"])
+    size = contents.num_classes, contents.crop_size, contents.width
+    kernels = kernels_of(get_net(contents.net), *size)
+    _write(target, layers, kernels, contents.net, PREPROCESSINGS["rgb"])
     return contents
 
 
@@ -158,33 +164,35 @@ def _kind(target: Path) -> Target:
     )
 
 
-def _write(target: Path, layers: Layers, net: str, given: Preprocessing) -> None:
+def _write(
+    target: Path, layers: Layers, kernels: Mapping[str, Kernel], name: str, given: Preprocessing
+) -> None:
     """Writes layers, which are taken out of the dictionary on the way."""
     kind = _kind(target)
     wanted = PREPROCESSINGS[kind.preprocessing]
-    names = kind.family.names(_table_of(net, layers, kind))
-    kernels = as_kernels({layer: kernel.shape for layer, (kernel, _) in layers.items()})
+    net = _table_of(name, layers, kind)
+    names = kind.family.names(net)
     tensors = {}
-    for layer, kernel in kernels.items():
-        arrays = layers.pop(layer)
+    for layer in list(layers):
+        kernel, bias = layers.pop(layer)
         if layer == "block1_conv1":
-            arrays = refit(*arrays, given, wanted)
-        tensors[names[layer, "kernel"]] = kind.family.to_theirs(
-            arrays[0], kernel, layer in FC_NAMES
-        )
-        tensors[names[layer, "bias"]] = arrays[1]
+            kernel, bias = refit(kernel, bias, given, wanted)
+        is_fc = layer in FC_NAMES
+        tensors[names[layer, "kernel"]] = kind.family.to_theirs(kernel, kernels[layer], is_fc)
+        tensors[names[layer, "bias"]] = bias
     size = sum(array.nbytes for array in tensors.values())
     with aside(target, size=size + 2**20) as temporary:
-        kind.write(temporary, tensors, About(wanted, net))
+        kind.write(temporary, tensors, About(wanted, name if name in NETS else None))
 
 
 def _table_of(name: str, layers: Iterable[str], kind: Target) -> Net:
     """The net of that name, or else one that has all the layers."""
-    covering = (net for net in NETS.values() if set(layers) <= {*net.conv_names, *FC_NAMES})
-    net = NETS.get(name) or next(covering, None)
-    if net is None or (kind.nets and net.name not in kind.nets):
+    tables = [NETS[net] for net in kind.nets or NETS]
+    fitting = [net for net in tables if set(layers) <= {*net.conv_names, *FC_NAMES}]
+    named = [net for net in fitting if net.name == name]
+    if not fitting or (name in NETS and not named):
         raise WeightsError(
             f"{kind.family.name} has names for the layers of nets {', '.join(kind.nets or NETS)}. "
             f"Received: {name}, with layers {', '.join(layers)}"
         )
-    return net
+    return (named or fitting)[0]

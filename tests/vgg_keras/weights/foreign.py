@@ -169,7 +169,8 @@ def safetensors(path, tensors, metadata=None):
     header, place = ({"__metadata__": metadata} if metadata else {}), 0
     for name, array in tensors.items():
         end = place + array.nbytes
-        kind = f"{'F' if array.dtype.kind == 'f' else 'I'}{8 * array.itemsize}"
+        letter = {"f": "F", "V": "BF"}.get(array.dtype.kind, "I")
+        kind = f"{letter}{8 * array.itemsize}"
         header[name] = {"dtype": kind, "shape": array.shape, "data_offsets": [place, end]}
         place = end
     text = json.dumps(header).encode()

@@ -10,6 +10,7 @@ import zipfile
 
 import h5py
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -17,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.vgg_keras.weights import foreign
-from vgg_keras import vgg, weights
+from vgg_keras import ilsvrc, load_weights_file, vgg, weights
 from vgg_keras.cli import main
 from vgg_keras.nets import FC_NAMES, NETS, WARM_START_LAYERS
-from vgg_keras.weights.naming import CONVENTIONS, identify, kernels_of
+from vgg_keras.weights.naming import CONVENTIONS, geometry, identify, kernels_of
 from vgg_keras.weights.preprocessing import PREPROCESSINGS, Preprocessing, refit
 from vgg_keras.weights.transfer import TARGETS
 
@@ -146,7 +147,44 @@ def test_what_keras_writes_of_keras_applications(kind, tmp_path):
     np.testing.assert_array_equal(layers["block1_conv1"][1], bias)
 
 
+def test_what_keras_writes_of_our_models_in_its_older_format(tmp_path):
+    """Told by the configuration, which is looked at as text."""
+    model = vgg("D", *SIZE, seed=1)
+    model.save(tmp_path / "m.h5")
+    layers, found = weights.read(tmp_path / "m.h5")
+    assert found.net == "D"
+    np.testing.assert_array_equal(
+        layers["block1_conv1"][0], model.get_layer("block1_conv1").get_weights()[0]
+    )
+
+
+def test_a_feature_extractor_does_not_say_what_it_takes(tmp_path):
+    model = vgg("D", *SIZE, seed=1)
+    part = keras.Model(model.input, model.get_layer("block5_pool").output)
+    part.save_weights(tmp_path / "f.weights.h5")
+    with pytest.raises(weights.WeightsError, match=r"Give the preprocessing: rgb, caffe, torch\."):
+        weights.read(tmp_path / "f.weights.h5")
+    layers, _ = weights.read(tmp_path / "f.weights.h5", preprocessing="rgb")
+    kernel = model.get_layer("block1_conv1").get_weights()[0]
+    np.testing.assert_array_equal(layers["block1_conv1"][0], kernel)
+    weights.save(part, tmp_path / "f.safetensors")  # ours say it
+    layers, _ = weights.read(tmp_path / "f.safetensors")
+    np.testing.assert_allclose(layers["block1_conv1"][0], kernel, rtol=1e-5, atol=1e-7)
+
+
 class TestPreprocessing:
+    def test_given_statistics_replace_the_mean_alone(self, tmp_path):
+        """Not the order of channels, nor torchvision's scale; and so its border is exact too."""
+        from pipelines.statistics import Statistics
+
+        foreign.applications_h5(tmp_path / "w.h5", given_weights("A"))
+        statistics = Statistics((90.0, 100.0, 110.0), (1, 1, 1), ((1, 0, 0),) * 3, 1)
+        run = load_weights_file(tmp_path / "w.h5", statistics=statistics)
+        assert run.statistics.mean == (90.0, 100.0, 110.0)
+        kernel, bias = run.model.get_layer("block1_conv1").get_weights()
+        np.testing.assert_array_equal(kernel, given_weights("A")["block1_conv1"][0][:, :, ::-1])
+        np.testing.assert_array_equal(bias, given_weights("A")["block1_conv1"][1])
+
     def test_that_of_the_file_its_kind_or_the_caller(self, tmp_path):
         w = given_weights("A")
         foreign.applications_h5(tmp_path / "w.h5", w)
@@ -209,7 +247,86 @@ class TestPreprocessing:
             np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
 
 
+class TestRunOfAFile:
+    """What `evaluate --weights` and `predict --weights` load."""
+
+    def test_ilsvrc_is_told_by_its_thousand_outputs(self, tmp_path):
+        w = given_weights("A", (1000, 32, 1 / 16))
+        foreign.caffemodel(tmp_path / "w.caffemodel", w)
+        for names in (None, ("n03126707", "n02012849"), tuple(reversed(ilsvrc.wnids()))):
+            run = load_weights_file(tmp_path / "w.caffemodel", class_names=names)
+            assert run.class_names == ilsvrc.wnids()
+        assert (run.recipe.net, run.recipe.crop_size, run.recipe.train_scale) == ("A", 32, (37, 37))
+        with pytest.raises(ValueError, match=r"1000 outputs, which cannot be the 2 classes a, b$"):
+            load_weights_file(tmp_path / "w.caffemodel", class_names=("a", "b"))
+
+    def test_predicts_with_names(self, tmp_path, folder):
+        foreign.caffemodel(tmp_path / "w.caffemodel", given_weights("A", (1000, 32, 1 / 16)))
+        picture = folder.removeprefix("folder:") + "/val/red/000.jpg"
+        done = CliRunner().invoke(main, ["predict", "--weights", str(tmp_path / "w.caffemodel"),
+                                         "--multi-scale", "--json", "--pictures",
+                                         str(tmp_path / "maps"), picture])  # fmt: skip
+        assert done.exit_code == 0, done.output
+        said = json.loads(done.stdout)
+        assert said["test_scales"] == [32, 37, 42]
+        best = said["images"][0]["top"][0]
+        assert best["name"] == ilsvrc.readable(best["class"]) != best["class"]
+        assert (tmp_path / "maps/000.jpg.png").stat().st_size > 1000
+
+    def test_without_fc_layers_there_are_no_scores(self, tmp_path):
+        w = {k: v for k, v in given_weights("D").items() if k not in FC_NAMES}
+        foreign.applications_h5(tmp_path / "notop.h5", w)
+        with pytest.raises(weights.WeightsError, match="has no FC layers, so it gives no scores"):
+            load_weights_file(tmp_path / "notop.h5")
+
+
 class TestParts:
+    @pytest.mark.parametrize("names", [("block1_conv1",), ("block1_conv1", "block2_conv1")])
+    def test_few_layers_of_a_are_not_taken_for_larger_kernels(self, names, tmp_path):
+        w = {name: given_weights("A")[name] for name in names}
+        FOREIGN["keras.npz"](tmp_path / "b.npz", w)
+        layers, _ = weights.read(tmp_path / "b.npz", partial=True)
+        assert_equal_layers(layers, foreign.in_rgb(w))
+
+    def test_incomplete_and_broken_layers_are_left(self, tmp_path):
+        w = given_weights("A")
+        arrays = {
+            f"{layer}/{part}": pair[i]
+            for layer, pair in w.items()
+            for i, part in enumerate(("kernel", "bias"))
+        }
+        del arrays["fc2/bias"]
+        arrays["block5_conv1/bias"] = arrays["block5_conv1/bias"].astype(int)
+        arrays["predictions/bias"] = arrays["predictions/bias"] * np.nan
+        np.savez(tmp_path / "w.npz", **arrays)
+        found = weights.read(tmp_path / "w.npz", partial=True).contents
+        assert set(w) - set(found.taken) == {"fc2", "block5_conv1", "predictions"}
+        assert found.left == {
+            "fc2": "fc2/bias is missing",
+            "block5_conv1": "block5_conv1/bias is of dtype int64, no float",
+            "predictions": "predictions/bias holds NaN or Inf",
+        }
+
+    def test_fc_layers_alone_keep_their_order(self, tmp_path):
+        """Written channels first without the conv. layers to tell how many channels there are."""
+        w = {k: v for k, v in given_weights("A", (7, 224, 1 / 16)).items() if k in FC_NAMES}
+        FOREIGN["keras.npz"](tmp_path / "fc.npz", w)
+        weights.convert(tmp_path / "fc.npz", tmp_path / "fc.safetensors", "A", partial=True)
+        layers, _ = weights.read(tmp_path / "fc.safetensors", "A", partial=True)
+        assert_equal_layers(layers, w)
+        from safetensors.numpy import load_file
+
+        kernel = w["fc1"][0].reshape(7, 7, 32, 256).transpose(3, 2, 0, 1).reshape(256, -1)
+        np.testing.assert_array_equal(
+            load_file(tmp_path / "fc.safetensors")["classifier.0.weight"], kernel
+        )
+
+    def test_another_net_than_the_file_says(self, tmp_path):
+        weights.save(vgg("A", *SIZE), tmp_path / "a.npz")
+        with pytest.raises(weights.WeightsError, match=r"holds net A\. Received: A-LRN"):
+            weights.load(vgg("A-LRN", *SIZE), tmp_path / "a.npz")
+        assert weights.load(vgg("A-LRN", *SIZE), tmp_path / "a.npz", partial=True).left == {}
+
     def test_without_top(self, tmp_path):
         w = {k: v for k, v in given_weights("D").items() if k not in FC_NAMES}
         foreign.applications_h5(tmp_path / "notop.h5", w)
@@ -217,7 +334,9 @@ class TestParts:
         assert (found.net, found.has_top, found.width) == ("D", False, 1 / 16)
         model = vgg("D", *SIZE)
         before = model.get_weights()
-        with pytest.raises(weights.WeightsError, match=r"fc1/kernel is missing;.* `partial` takes"):
+        with pytest.raises(
+            weights.WeightsError, match=r"fc1/kernel is missing;.*\(`partial` takes"
+        ):
             weights.load(model, tmp_path / "notop.npz")
         assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), before, strict=True))
         found = weights.load(model, tmp_path / "notop.npz", partial=True)
@@ -245,6 +364,7 @@ class TestParts:
         assert done.exit_code == 0, done.output
         assert "net E" in done.output
         assert "took block1_conv1, block1_conv2, block2_conv1" in done.output
+        assert "classes" not in done.output  # which such a file does not tell
         layers, _ = weights.read(tmp_path / "o.safetensors", partial=True)
         assert_equal_layers(layers, foreign.in_rgb(w), rtol=2e-6, atol=1e-6)
 
@@ -307,17 +427,45 @@ class TestNaming:
             assert theirs.shape == family.shapes(kernel, is_fc)[0]
             np.testing.assert_array_equal(family.to_ours(theirs, kernel, is_fc), array)
 
-    def test_dataparallel_names_and_half_precision(self, tmp_path):
-        """Half-precision floats are read as they are."""
+    @settings(max_examples=60, deadline=None)
+    @given(
+        net=st.sampled_from(list(NETS)),
+        width=st.floats(0.01, 2),
+        classes=st.integers(1, 3000),
+        crop=st.sampled_from([32, 64, 224]),
+        top=st.booleans(),
+    )
+    def test_size_is_told_at_any_width(self, net, width, classes, crop, top):
+        """Channels are rounded: the width found must give each layer the same ones again."""
+        kernels = kernels_of(NETS[net], classes, crop, width)
+        kernels = {k: v for k, v in kernels.items() if top or k not in FC_NAMES}
+        sizes = {(k, "kernel"): int(np.prod(v)) for k, v in kernels.items()}
+        sizes |= {(k, "bias"): v[-1] for k, v in kernels.items()}
+        again = kernels_of(NETS[net], *geometry(NETS[net], sizes))
+        assert {k: again[k] for k in kernels} == kernels
+
+    @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+    def test_dataparallel_names_and_half_precision(self, dtype, tmp_path):
+        """Names with `module.`; and bfloat16 where no TensorFlow is there to know it."""
+        dtype = np.dtype(getattr(ml_dtypes, dtype, dtype))
         tensors = foreign.torch_tensors(foreign.in_torch(given_weights("A"), *TORCH))
-        halves = {name: array.astype(np.float16) for name, array in tensors.items()}
+        halves = {f"module.{name}": array.astype(dtype) for name, array in tensors.items()}
         foreign.safetensors(tmp_path / "h.safetensors", halves)
-        layers, _ = weights.read(tmp_path / "h.safetensors")
-        expected = given_weights("A")["fc2"][0].astype(np.float16)
+        code = (
+            "from vgg_keras import weights; import sys; "
+            "weights.convert(sys.argv[1] + '/h.safetensors', sys.argv[1] + '/h.npz')"
+        )
+        subprocess.run([sys.executable, "-c", code, tmp_path], check=True)
+        layers, _ = weights.read(tmp_path / "h.npz")
+        expected = given_weights("A")["fc2"][0].astype(dtype).astype(np.float32)
         np.testing.assert_array_equal(layers["fc2"][0], expected)
 
 
 class TestCommand:
+    def test_a_run_is_not_overwritten_with_its_own_weights(self, tmp_path):
+        with pytest.raises(weights.WeightsError, match=r"is the source\. Received"):
+            weights.convert(tmp_path, tmp_path / "best.weights.h5")
+
     def test_json(self, tmp_path):
         foreign.caffemodel(tmp_path / "w.caffemodel", given_weights("D"))
         files = [str(tmp_path / name) for name in ("w.caffemodel", "w.h5")]
@@ -332,7 +480,8 @@ class TestCommand:
     @pytest.mark.parametrize(("names", "message"), [
         (("w.npz", "w.onnx"), "end in .weights.h5, .h5, .safetensors, .npz. Received: w.onnx"),
         (("none.npz", "o.npz"), "There is no weights file"),
-        (("w.npz", "w.npz"), "the same file"),
+        (("w.npz", "w.npz"), "The target is the source"),
+        (("w.npz", "o.npz", "--preprocessing", "tf"), "one of rgb, caffe, torch. Received: 'tf'"),
         (("w.npz", "o.npz", "--net", "E"), "just net E: block3_conv3/kernel is missing"),
         (("w.txt", "o.npz"), "weights are read from .h5,"),
         ((".", "o.npz"), "is no run folder"),

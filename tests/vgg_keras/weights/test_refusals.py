@@ -104,6 +104,49 @@ def h5_link(path):
         file["fc1/fc1_W_1:0"] = h5py.ExternalLink(str(other), "/fc1/fc1_W_1:0")
 
 
+def h5_group_link(path):
+    foreign.applications_h5(path, good())
+    other = path.with_name("other.h5")
+    foreign.applications_h5(other, good())
+    with h5py.File(path, "a") as file:
+        del file["fc1"]
+        file["fc1"] = h5py.ExternalLink(str(other), "/fc1")
+
+
+def npz_long_header(path):
+    npz(path, remove=["fc1/kernel"])
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        length = struct.pack("<I", 200 * 2**20)
+        archive.writestr("fc1/kernel.npy", b"\x93NUMPY\x02\x00" + length + bytes(200 * 2**20))
+
+
+def npz_bzip2(path):
+    npz(path, remove=["fc1/kernel"])
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("fc1/kernel.npy", bytes(1000))
+
+
+def mat_bombs(path):
+    """Each variable below the limit, all together not."""
+    import zlib
+
+    size = 20 * 2**20
+    FOREIGN["tidy.mat"](path, good())
+    packed = zlib.compress(struct.pack("<II", 14, size) + struct.pack("<8I", 6, 8, 1, 0, 5, 0, 1, 0)
+                           + bytes(size - 32))  # fmt: skip
+    with open(path, "ab") as file:
+        for _ in range(15):
+            file.write(struct.pack("<II", 15, len(packed)) + packed)
+
+
+def caffe_layer(*blobs):
+    def make(path):
+        layer = foreign._field(4, b"conv1_1") + b"".join(foreign._field(6, b) for b in blobs)
+        path.write_bytes(foreign._field(2, layer))
+
+    return make
+
+
 def h5_external(path):
     """Numbers of a tensor from another file of this machine, /etc/passwd say."""
     other = path.with_name("secret")
@@ -194,22 +237,35 @@ REFUSED = {
     "huge shape.npz": (lambda p: npz_header(p, (10**6, 10**6)), "bytes of tensors"),
     "bomb.npz": (lambda p: npz_header(p, (8192, BOMB // 2**15), data=bytes(BOMB)),
                  "made to fill memory"),
-    "small bomb.npz": (lambda p: npz_header(p, (8192, 1024), data=bytes(2**25)),
-                       "fc1/kernel has shape (8192, 1024) where (512, 1024) is wanted"),
+    "small bomb.npz": (lambda p: npz_header(p, (8191, 1024), data=bytes(2**25)),
+                       "fc1/kernel has shape (8191, 1024) where (512, 1024) is wanted"),
     "bomb.keras": (keras_bomb, "made to fill memory"),
     "bomb.mat": (mat_bomb, "made to fill memory"),
     "huge shape.h5": (h5_dataset(shape=(10**6, 10**6), chunks=(100, 100), dtype="f4"),
                       "made to fill memory"),
     "bomb.h5": (h5_dataset(data=np.zeros((512, BOMB // 2048), "f4"), compression="gzip"),
                 "made to fill memory"),
-    "link to another file.h5": (h5_link, "no tensor in the file itself"),
+    "link to another file.h5": (h5_link, "is not in the file itself"),
+    "group of another file.h5": (h5_group_link, "fc1 is not in the file itself"),
+    "chunk bomb.h5": (h5_dataset(shape=(512, 1024), dtype="f4", chunks=(10240, 10240),
+                                 maxshape=(None, None), compression="gzip"),
+                      "in chunks larger than itself"),
+    "long header.npz": (npz_long_header, "senseless header"),
+    "bzip2.npz": (npz_bzip2, "compressed as NumPy does not"),
+    "bombs.mat": (mat_bombs, "made to fill memory"),
+    "empty blobs.caffemodel": (caffe_layer(*[b""] * 10_000), "more than 1,000 fields"),
+    "many blobs.caffemodel": (caffe_layer(*[b""] * 3), "none of weights and biases"),
+    "many sides.caffemodel": (caffe_layer(foreign._field(7, foreign._field(1, b"\x7f" * 10**5))),
+                              "none of weights and biases"),
+    "mean of 1e300.npz": (lambda p: npz(p, {"about": np.array(json.dumps(
+        {"net": "A", "preprocessing": {"mean": [1e300] * 3}}))}), "must be three colours"),
     "numbers of another file.h5": (h5_external, "no tensor in the file itself"),
     "without names.h5": (h5_no_names, "layer_names"),
     "text for layers.mat": (mat_text, "no net of MatConvNet"),
     "pickle.npz": (lambda p: npz(p, {"fc1/kernel": np.array([Code(p)], object)}),
                    "fc1/kernel.npy holds pickled Python objects"),
     "pickle.npy": (pickled_npy, "holds pickled Python objects"),
-    "bare pickle.npy": (pickled, "magic string"),
+    "bare pickle.npy": (pickled, "no array of NumPy"),
     "swapped layers.npz": (
         lambda p: npz(p, {"fc1/kernel": named_arrays()["fc2/kernel"],
                           "fc2/kernel": named_arrays()["fc1/kernel"]}),
@@ -291,11 +347,16 @@ def test_torch_files(tmp_path):
     with pytest.raises(weights.WeightsError, match="pickled objects other than tensors"):
         weights.read(path)
     assert not (tmp_path / "it ran").exists()
-    path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(weights.WeightsError, match="cut off, or was not saved by PyTorch"):
-        weights.read(path)
-    path.write_bytes(pickle.dumps(Code(path)))
-    with pytest.raises(weights.WeightsError, match="not saved by PyTorch"):
+    torch.save(tensors, path, _use_new_zipfile_serialization=False)  # as before PyTorch 1.6
+    layers, _ = weights.read(path, preprocessing="rgb")
+    np.testing.assert_array_equal(layers["fc1"][0], expected["fc1"][0])
+    for damage in (path.read_bytes()[:5000], pickle.dumps(Code(path))):
+        path.write_bytes(damage)
+        with pytest.raises(weights.WeightsError, match=r"w\.pth"):
+            weights.read(path)
+    torch.save(tensors, path)
+    os.truncate(path, 5000)
+    with pytest.raises(weights.WeightsError, match=r"w\.pth"):
         weights.read(path)
     assert not (tmp_path / "it ran").exists()
 
