@@ -48,6 +48,8 @@ READERS: dict[str, Callable[[Path], AbstractContextManager[Stored]]] = {
 _BYTES = {"float16": 2, "float32": 4, "float64": 8, "bfloat16": 2}
 _MOST_PROBLEMS = 6
 _FIRST = "block1_conv1"
+# As `callbacks` and `vgg_keras.runs` name them, which import Keras.
+RUN_WEIGHTS, _RUN_STATISTICS = "best.weights.h5", "statistics.json"
 
 
 @dataclass(frozen=True)
@@ -283,8 +285,7 @@ def _size(tensor: StoredTensor) -> int:
 
 def _of_run(path: Path) -> tuple[Path, Preprocessing]:
     """Best weights of a run folder, and what its net takes."""
-    from callbacks.warm_start import BEST_WEIGHTS  # imports Keras
-    from vgg_keras.runs import STATISTICS, read_run
-
-    read_run(path)
-    return path / BEST_WEIGHTS, Preprocessing(Statistics.load(path / STATISTICS).mean)
+    for name in (RUN_WEIGHTS, _RUN_STATISTICS):
+        if not (path / name).is_file():
+            raise WeightsError(f"{path} is no run folder with weights: it holds no {name}.")
+    return path / RUN_WEIGHTS, Preprocessing(Statistics.load(path / _RUN_STATISTICS).mean)

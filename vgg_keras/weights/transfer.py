@@ -26,7 +26,7 @@ from vgg_keras.weights.naming import (
     kernels_of,
 )
 from vgg_keras.weights.preprocessing import PREPROCESSINGS, Preprocessing, refit
-from vgg_keras.weights.reading import Contents, read
+from vgg_keras.weights.reading import RUN_WEIGHTS, Contents, read
 from vgg_keras.weights.stored import About, WeightsError
 from vgg_keras.weights.torch_files import write_safetensors
 
@@ -134,7 +134,7 @@ def convert(
     """
     target = Path(target)
     _kind(target)
-    if target.resolve() in (Path(source).resolve(), Path(source).resolve() / "best.weights.h5"):
+    if target.resolve() in (Path(source).resolve(), Path(source).resolve() / RUN_WEIGHTS):
         raise WeightsError(f"The target is the source. Received: {target}")
     layers, contents = read(source, net, partial=partial, preprocessing=preprocessing)
     size = contents.num_classes, contents.crop_size, contents.width

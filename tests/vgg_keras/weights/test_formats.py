@@ -17,10 +17,13 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from callbacks.warm_start import BEST_WEIGHTS
+from pipelines.statistics import Statistics
 from tests.vgg_keras.weights import foreign
 from vgg_keras import ilsvrc, load_weights_file, vgg, weights
 from vgg_keras.cli import main
 from vgg_keras.nets import FC_NAMES, NETS, WARM_START_LAYERS
+from vgg_keras.runs import STATISTICS
 from vgg_keras.weights.naming import CONVENTIONS, geometry, identify, kernels_of
 from vgg_keras.weights.preprocessing import PREPROCESSINGS, Preprocessing, refit
 from vgg_keras.weights.transfer import TARGETS
@@ -175,8 +178,6 @@ def test_a_feature_extractor_does_not_say_what_it_takes(tmp_path):
 class TestPreprocessing:
     def test_given_statistics_replace_the_mean_alone(self, tmp_path):
         """Not the order of channels, nor torchvision's scale; and so its border is exact too."""
-        from pipelines.statistics import Statistics
-
         foreign.applications_h5(tmp_path / "w.h5", given_weights("A"))
         statistics = Statistics((90.0, 100.0, 110.0), (1, 1, 1), ((1, 0, 0),) * 3, 1)
         run = load_weights_file(tmp_path / "w.h5", statistics=statistics)
@@ -238,7 +239,25 @@ class TestPreprocessing:
             np.testing.assert_array_equal(again[0], kernel)
             np.testing.assert_array_equal(again[1], bias)
 
-    def test_a_run_keeps_what_its_own_mean_did(self, tmp_path):
+    def test_a_run_folder_brings_its_own_mean(self, tmp_path):
+        model, other = vgg("A", *SIZE, seed=1), vgg("A", *SIZE, seed=2)
+        model.save_weights(tmp_path / BEST_WEIGHTS)
+        with pytest.raises(weights.WeightsError, match=r"it holds no statistics\.json"):
+            weights.read(tmp_path)
+        Statistics((90.0, 100.0, 110.0), (1, 1, 1), ((1, 0, 0),) * 3, 1).save(tmp_path / STATISTICS)
+        weights.load(other, tmp_path, mean=(90, 100, 110))
+        for got, wanted in zip(other.get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_array_equal(got, wanted)
+        weights.convert(tmp_path, tmp_path / "w.npz")  # for ILSVRC's mean
+        x = images(1, 64, 64, 3)
+        weights.load(other, tmp_path / "w.npz")
+        inside = keras.Model(model.input, model.get_layer("block1_conv1").output)
+        inside_other = keras.Model(other.input, other.get_layer("block1_conv1").output)
+        np.testing.assert_allclose(
+            inside(x - np.float32((90, 100, 110)))[:, 1:-1, 1:-1],
+            inside_other(x - MEAN)[:, 1:-1, 1:-1], rtol=1e-4, atol=1e-3)  # fmt: skip
+
+    def test_another_mean_goes_out_and_comes_back(self, tmp_path):
         """A model for another mean, written out and loaded for that mean again."""
         model, other = vgg("A", *SIZE, seed=1), vgg("A", *SIZE, seed=2)
         weights.save(model, tmp_path / "w.npz", mean=(90, 100, 110))
