@@ -72,7 +72,7 @@ def errors_for_people(verbose: bool) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        click.echo("interrupted; the same command goes on from what was kept", err=True)
+        click.echo("interrupted; train and evaluate go on from what they kept", err=True)
         raise SystemExit(130) from None
     except Exception as error:
         expected = (ValueError, OSError, ImportError, MemoryError)

@@ -57,7 +57,9 @@ def _stored(file: h5py.File) -> Stored:
 
 def _of_keras_3(file: h5py.File) -> Stored:
     layers = _inside(file, "layers")
-    groups = {kind: _inside(layers, f"{kind}/vars") for kind in layers if "vars" in layers[kind]}
+    groups = {
+        kind: _inside(layers, f"{kind}/vars") for kind in layers if "vars" in _inside(layers, kind)
+    }
     tensors = {}
     for kind, variables in groups.items():
         if len(variables) and "name" not in variables.attrs:

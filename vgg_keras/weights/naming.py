@@ -65,7 +65,8 @@ class Convention:
         h, w, channels, outputs = kernel
         if self.channels_first:
             array = array.reshape(outputs, channels, h, w).transpose(2, 3, 1, 0)
-        ours = np.ascontiguousarray(array.reshape(kernel), np.float32)
+        with np.errstate(over="ignore"):  # what is not finite then is refused later
+            ours = np.ascontiguousarray(array.reshape(kernel), np.float32)
         return ours.reshape(-1, outputs) if is_fc else ours
 
     def to_theirs(self, array: np.ndarray, kernel: Kernel, is_fc: bool) -> np.ndarray:

@@ -139,13 +139,20 @@ def read(
         reader = _Reader(path, stored, net, partial)
         reader.choose(kernels)
         given = reader.takes(given)
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
-            layers = reader.layers()
+        layers = reader.layers()
     if _FIRST in layers:
         given = given if source_mean is None else replace(given, mean=_colour(source_mean))
         layers[_FIRST] = refit(*layers[_FIRST], given, Preprocessing(_colour(mean)))
+        if not all(map(_is_finite, layers[_FIRST])):
+            raise WeightsError(f"{path}: {_FIRST} overflows for input RGB less the mean.")
     found = (reader.family.name, reader.net.name, *reader.size)
     return Weights(layers, Contents(*found, tuple(layers), reader.left))
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    """Whether all numbers are; without an array of answers."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(array.max() - array.min()))
 
 
 def _colour(values: Sequence[float]) -> tuple[float, float, float]:
@@ -232,7 +239,7 @@ class _Reader:
                 bias,
             )
             for part, array in zip(PARTS, layers[layer], strict=True):
-                if not np.isfinite(array.max() - array.min()):
+                if not _is_finite(array):
                     self.left[layer] = f"{self._both_names((layer, part))} holds NaN or Inf"
             if layer in self.left:
                 del layers[layer]
