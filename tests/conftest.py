@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 
@@ -53,9 +54,13 @@ def folder(tmp_path):
 
 @pytest.fixture(scope="session")
 def shapes_dir(tmp_path_factory):
-    """A TFDS folder in which the drawn shapes are prepared."""
+    """A TFDS folder in which the drawn shapes are prepared, once for all processes of xdist."""
     from pipelines.sources import open_source
 
-    path = tmp_path_factory.mktemp("tfds")
-    open_source("shapes", path)
+    base = tmp_path_factory.getbasetemp()
+    path = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tfds"
+    path.mkdir(exist_ok=True)
+    with open(path / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        open_source("shapes", path)
     return path

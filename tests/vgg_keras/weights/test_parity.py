@@ -103,8 +103,8 @@ def test_caffe_and_matconvnet(theirs, folder):
     if net == "D":
         file = folder / "VGG_ILSVRC_16_layers.caffemodel"
         foreign.caffemodel(file, given)
-        assert convert(file, folder / "vgg16.npz") == net
-        file = folder / "vgg16.npz"
+        assert convert(file, folder / "vgg16.weights.h5") == net
+        file = folder / "vgg16.weights.h5"
     else:
         file = folder / "imagenet-vgg-verydeep-19.mat"
         foreign.matconvnet(file, foreign.in_rgb(given))
