@@ -35,7 +35,7 @@ def decode(image_bytes: tf.Tensor) -> tf.Tensor:
 
 
 def upright_size(image_bytes: tf.Tensor) -> tf.Tensor:
-    """`[height, width]` of what `decode` gives, int32; of a JPEG its header alone is read.
+    """`[height, width]` of what `decode` gives, int32; of a JPEG or PNG its header alone is read.
 
     Raises:
         tf.errors.InvalidArgumentError: no picture.
@@ -45,10 +45,23 @@ def upright_size(image_bytes: tf.Tensor) -> tf.Tensor:
         size = tf.io.extract_jpeg_shape(image_bytes)[:2]
         return tf.cond(_orientation(image_bytes) >= 5, lambda: size[::-1], lambda: size)
 
+    def of_png():  # PNG specification, §11.2.2: width and height stand first in the first chunk
+        header = tf.strings.substr(image_bytes, 16, 8)
+        size = tf.io.decode_raw(header, tf.int32, little_endian=False)[::-1]
+        with tf.control_dependencies([tf.debugging.assert_positive(size)]):
+            return tf.ensure_shape(tf.identity(size), (2,))
+
     def of_others():  # which have no orientation
         return tf.shape(tf.io.decode_image(image_bytes, expand_animations=False))[:2]
 
-    return tf.cond(tf.io.is_jpeg(image_bytes), of_jpeg, of_others)
+    return tf.case(
+        [(tf.io.is_jpeg(image_bytes), of_jpeg), (is_png(image_bytes), of_png)], default=of_others
+    )
+
+
+def is_png(image_bytes: tf.Tensor) -> tf.Tensor:
+    """Whether these are the bytes of a PNG, by its signature."""
+    return tf.equal(tf.strings.substr(image_bytes, 0, 8), b"\x89PNG\r\n\x1a\n")
 
 
 def rescaled_size(size: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:

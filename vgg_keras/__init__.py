@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from vgg_keras.models import fully_convolutional, vgg
     from vgg_keras.recipes import RECIPES, Recipe
     from vgg_keras.runs import load_run, load_weights_file
+    from vgg_keras.serving import export
     from vgg_keras.training import train
+    from vgg_keras.verification import verify
 
 from vgg_keras.version import __version__
 
@@ -29,6 +31,8 @@ _PUBLIC = {
     "load_run": "vgg_keras.runs",
     "load_weights_file": "vgg_keras.runs",
     "predict": "vgg_keras.evaluation.predict",
+    "export": "vgg_keras.serving",
+    "verify": "vgg_keras.verification",
     "evaluate": "vgg_keras.evaluation.evaluate",
     "fuse": "vgg_keras.evaluation.predictions",
     "Predictions": "vgg_keras.evaluation.predictions",
@@ -40,12 +44,14 @@ __all__ = [
     "Recipe",
     "__version__",
     "evaluate",
+    "export",
     "fully_convolutional",
     "fuse",
     "load_run",
     "load_weights_file",
     "predict",
     "train",
+    "verify",
     "vgg",
     "weights",
 ]

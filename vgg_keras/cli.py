@@ -8,6 +8,7 @@ from vgg_keras import __version__
 from vgg_keras.commands.description import describe
 from vgg_keras.commands.evaluation import evaluate, fuse, report, table
 from vgg_keras.commands.prediction import predict
+from vgg_keras.commands.serving import export, request, verify
 from vgg_keras.commands.training import curves, demo, statistics, train
 from vgg_keras.commands.weights import convert
 
@@ -27,6 +28,9 @@ for _command in (
     evaluate,
     predict,
     convert,
+    export,
+    verify,
+    request,
     fuse,
     table,
     report,

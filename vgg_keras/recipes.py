@@ -14,6 +14,7 @@ from typing import Any
 from vgg_keras.nets import check_geometry, get_net
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+SERVING_PRECISIONS = ("float32", "bfloat16")
 INIT_LAYERS = ("warm-start", "all", "matching")
 BAD_IMAGE_POLICIES = ("stop", "skip")
 

@@ -94,9 +94,11 @@ def claim_classes(path: Path, class_names: Sequence[str]) -> None:
         )
 
 
-def build_model(recipe: Recipe, num_classes: int, pool_rounding: str = "down") -> keras.Model:
-    """The recipe's net with scores (logits) as output, in the recipe's precision."""
-    with _dtype_policy(recipe.precision):
+def build_model(
+    recipe: Recipe, num_classes: int, pool_rounding: str = "down", policy: str | None = None
+) -> keras.Model:
+    """The recipe's net with scores (logits) as output, in a dtype policy or the recipe's."""
+    with _dtype_policy(policy or recipe.precision):
         return vgg(
             recipe.net,
             num_classes,
@@ -201,6 +203,21 @@ def load_weights_file(
     for name in contents.taken:
         model.get_layer(name).set_weights(layers.pop(name))
     return Run(path, recipe, statistics or ILSVRC, class_names, model, pool_rounding)
+
+
+def in_precision(run: Run, policy: str) -> Run:
+    """The run with its net in another Keras dtype policy.
+
+    Args:
+        run: from `load_run`.
+        policy: any of Keras's; with "bfloat16" the variables are rounded to it too, all but
+            those of the last layer, whose scores stay float32.
+    """
+    model = build_model(run.recipe, len(run.class_names), run.pool_rounding, policy)
+    for layer in model.layers:
+        if layer.weights:
+            layer.set_weights(run.model.get_layer(layer.name).get_weights())
+    return run._replace(model=model)
 
 
 def _names_of_outputs(path: Path, number: int, given: tuple[str, ...]) -> tuple[str, ...]:

@@ -16,18 +16,17 @@ from PIL import Image
 from pipelines.images import rescale
 from pipelines.screening import BadImageError
 from pipelines.sources import Source, SourceError
-from pipelines.statistics import ILSVRC
 from tests.conftest import encode, photo
-from tests.vgg_keras.test_protocols import CROP, MEAN, by_hand, convolutional, lively
+from tests.tiny import MEAN, tiny_run
+from tests.vgg_keras.test_protocols import by_hand, convolutional
 from vgg_keras import ilsvrc
 from vgg_keras.commands.prediction import predict as command
 from vgg_keras.evaluation import passes
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.evaluation.passes import PassRunner, make_scorer
 from vgg_keras.evaluation.predict import Predicted, as_split, predict
-from vgg_keras.recipes import Recipe
 from vgg_keras.report.maps import draw_predicted, score_map_figure
-from vgg_keras.runs import Run, claim, claim_classes, load_run
+from vgg_keras.runs import load_run
 
 BIRD, MACHINE = "n02012849", "n03126707"
 CLASSES = ("n01440764", BIRD, MACHINE, "n03710637", "n03710721", "n99999999", "red")
@@ -44,15 +43,7 @@ def _trace_each_net_once():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run folder whose net was drawn, not trained."""
-    path = tmp_path_factory.mktemp("runs") / "tiny"
-    recipe = Recipe(net="A", crop_size=CROP, width=1 / 16, train_scale=(32, 48))
-    claim(path, recipe)
-    claim_classes(path, CLASSES)
-    statistics = dataclasses.replace(ILSVRC, mean=MEAN)
-    statistics.save(path / "statistics.json")
-    model = lively()
-    model.save_weights(path / "best.weights.h5")
-    return Run(path, recipe, statistics, CLASSES, model)
+    return tiny_run(tmp_path_factory.mktemp("runs") / "tiny", CLASSES)
 
 
 @pytest.fixture(scope="module")

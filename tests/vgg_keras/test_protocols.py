@@ -17,6 +17,8 @@ from pipelines.screening import BadImageError
 from pipelines.sources import FolderSplit, Source, SourceError, open_source
 from pipelines.statistics import ILSVRC
 from tests.conftest import encode, photo
+from tests.tiny import CROP, MEAN, lively
+from tests.tiny import NUM_CLASSES as CLASSES
 from vgg_keras import vgg
 from vgg_keras.evaluation import passes
 from vgg_keras.evaluation.evaluate import evaluate
@@ -26,25 +28,7 @@ from vgg_keras.nets import NETS
 from vgg_keras.recipes import Recipe
 from vgg_keras.runs import Run
 
-CROP, CLASSES = 32, 7
-MEAN = (120.0, 110.0, 100.0)
 SIZES = [(50, 70), (70, 50), (41, 41), (50, 70), (33, 90), (50, 71), (50, 70), (120, 64)]
-
-
-def lively(net="A", seed=0, **options):
-    """A tiny net whose posteriors differ from picture to picture and place to place."""
-    model = vgg(net, CLASSES, CROP, 1 / 16, classifier_activation=None, **options)
-    rng = np.random.default_rng(seed)
-    for layer in model.layers:
-        if layer.weights:
-            kernel, bias = (w.shape for w in layer.get_weights())
-            gain = np.sqrt(2 / np.prod(kernel[:-1]))
-            layer.set_weights([rng.normal(0, gain, kernel), rng.normal(0, 0.3, bias)])
-    last = model.get_layer("predictions")
-    scores = model(np.array([photo(rng, CROP, CROP) for _ in range(16)]) - np.float32(MEAN)).numpy()
-    last.kernel.assign(last.kernel / scores.std(0))
-    last.bias.assign((last.bias - scores.mean(0)) / scores.std(0))
-    return model
 
 
 @pytest.fixture(scope="module", autouse=True)

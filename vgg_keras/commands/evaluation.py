@@ -10,13 +10,13 @@ from pathlib import Path
 import click
 
 from vgg_keras.commands.shared import (
-    Scales,
     bad_image_option,
     data_dir_option,
     data_option,
     errors_for_people,
     json_option,
     quiet_tensorflow,
+    testing_options,
 )
 from vgg_keras.commands.weights import (
     check_one_kind,
@@ -24,8 +24,6 @@ from vgg_keras.commands.weights import (
     take_weights_options,
     weights_options,
 )
-from vgg_keras.evaluation.protocols import MAP_AVERAGES, PROTOCOLS
-from vgg_keras.recipes import PRECISIONS
 from vgg_keras.report.tables import KINDS, build_table, members, read_results, render
 
 
@@ -36,17 +34,7 @@ from vgg_keras.report.tables import KINDS, build_table, members, read_results, r
 @data_option
 @data_dir_option
 @click.option("--split", default="val", show_default=True, help="Split to score.")
-@click.option("--protocol", type=click.Choice(tuple(PROTOCOLS)), default="dense", show_default=True)
-@click.option("--test-scales", type=Scales(), help="Q, between commas [as the paper pairs it].")
-@click.option("--multi-scale", is_flag=True, help="The paper's several scales (§4.2), not one.")
-@click.option("--flip/--no-flip", default=None, help="Mirror images too [all but centre].")
-@click.option("--map-average", type=click.Choice(MAP_AVERAGES), default=MAP_AVERAGES[0],
-              show_default=True, help="What is averaged over the class score map.")  # fmt: skip
-@click.option("--pool-rounding", type=click.Choice(("down", "up")), default="down",
-              show_default=True, help="Of odd sides in pooling; Caffe's is up.")  # fmt: skip
-@click.option("--precision", type=click.Choice(PRECISIONS), help="Dtype policy [the run's].")
-@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True,
-              help="Crops through the net at once; whole images up to as many pixels.")  # fmt: skip
+@testing_options
 @click.option("--keep", help="Folder for posteriors, to go on from [RUN/evaluation,"
               " FILE.evaluation beside --weights]; '' for none.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Keep predictions, .parquet or .csv.")

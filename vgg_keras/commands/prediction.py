@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 
 from vgg_keras.commands.shared import (
-    Scales,
     bad_image_option,
     errors_for_people,
     json_option,
     quiet_tensorflow,
+    testing_options,
 )
 from vgg_keras.commands.weights import (
     check_one_kind,
@@ -20,26 +20,14 @@ from vgg_keras.commands.weights import (
     take_weights_options,
     weights_options,
 )
-from vgg_keras.evaluation.protocols import MAP_AVERAGES, PROTOCOLS
 from vgg_keras.ilsvrc import label, readable
-from vgg_keras.recipes import PRECISIONS
 
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--run", "run_folder", type=click.Path(path_type=Path), help="Run folder.")
 @weights_options
-@click.option("--protocol", type=click.Choice(tuple(PROTOCOLS)), default="dense", show_default=True)
-@click.option("--test-scales", type=Scales(), help="Q, between commas [as the paper pairs it].")
-@click.option("--multi-scale", is_flag=True, help="The paper's several scales (§4.2), not one.")
-@click.option("--flip/--no-flip", default=None, help="Mirror images too [all but centre].")
-@click.option("--map-average", type=click.Choice(MAP_AVERAGES), default=MAP_AVERAGES[0],
-              show_default=True, help="What is averaged over the class score map.")  # fmt: skip
-@click.option("--pool-rounding", type=click.Choice(("down", "up")), default="down",
-              show_default=True, help="Of odd sides in pooling; Caffe's is up.")  # fmt: skip
-@click.option("--precision", type=click.Choice(PRECISIONS), help="Dtype policy [the run's].")
-@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True,
-              help="Crops through the net at once; whole images up to as many pixels.")  # fmt: skip
+@testing_options
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True,
               help="Classes to name.")  # fmt: skip
 @click.option("--pictures", type=click.Path(path_type=Path, file_okay=False),

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 
 import click
 
+from vgg_keras.evaluation.protocols import MAP_AVERAGES, PROTOCOLS
 from vgg_keras.nets import NETS
+from vgg_keras.recipes import PRECISIONS
 
 _ALIASES = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}
 
@@ -54,6 +56,42 @@ bad_image_option = click.option(
     show_default=True,
     help="What to do with an unreadable image.",
 )
+
+
+_PROCEDURE = (
+    click.option("--test-scales", type=Scales(), help="Q, between commas [as the paper pairs it]."),
+    click.option("--multi-scale", is_flag=True,
+                 help="The paper's several scales (§4.2), not one."),
+    click.option("--flip/--no-flip", default=None, help="Mirror images too [all but centre]."),
+    click.option("--map-average", type=click.Choice(MAP_AVERAGES), default=MAP_AVERAGES[0],
+                 show_default=True, help="What is averaged over the class score map."),
+    click.option("--pool-rounding", type=click.Choice(("down", "up")), default="down",
+                 show_default=True, help="Of odd sides in pooling; Caffe's is up."),
+)  # fmt: skip
+_TESTING = (
+    click.option("--protocol", type=click.Choice(tuple(PROTOCOLS)), default="dense",
+                 show_default=True),
+    *_PROCEDURE,
+    click.option("--precision", type=click.Choice(PRECISIONS), help="Dtype policy [the run's]."),
+    click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True,
+                 help="Crops through the net at once; whole images up to as many pixels."),
+)  # fmt: skip
+
+
+def procedure_options(command):
+    """Adds what the dense protocol leaves open: scales, flips and readings of §3.2."""
+    return _add(_PROCEDURE, command)
+
+
+def testing_options(command):
+    """Adds the protocol too, and how it is run."""
+    return _add(_TESTING, command)
+
+
+def _add(options, command):
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 class _Lines(logging.Handler):

@@ -239,27 +239,55 @@ def make_scorer(
         A `tf.function` from float32 `(B, V, H, W, 3)`, RGB in 0..255, to float32
         `(B, classes)`: the soft-max posteriors averaged over the views and both flips.
     """
-    maps = fully_convolutional(model)
-    colour = tf.constant(mean, tf.float32)
-    flips = 1 + flip
-
+    look = make_look(model, mean, flip, map_average)
     views_of_any_size = tf.TensorSpec((None, None, None, None, 3), tf.float32)
 
     @tf.function(input_signature=[views_of_any_size], autograph=False)
     def score(views):
         b, v, h, w, _ = tf.unstack(tf.shape(views))
-        images = tf.reshape(views, (b * v, h, w, 3)) - colour
-        if flip:
-            images = tf.concat([images, tf.reverse(images, (2,))], 0)
-        found = maps(images, training=False)
-        if map_average == "scores":
-            posteriors = tf.nn.softmax(found["scores"])  # (flips * B * V, classes)
-        else:
-            posteriors = tf.reduce_mean(tf.nn.softmax(found["score_map"]), (1, 2))
-        by_view = tf.reshape(posteriors, (flips, b, v, posteriors.shape[-1]))
-        return tf.reduce_mean(by_view, (0, 2))
+        posteriors = look(tf.reshape(views, (b * v, h, w, 3)))["posteriors"]
+        return tf.reduce_mean(tf.reshape(posteriors, (b, v, posteriors.shape[-1])), 1)
 
     return score
+
+
+def make_look(
+    model: keras.Model, mean: Sequence[float], flip: bool = True, map_average: str = "scores"
+) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    """What a net makes of pictures of one size, for use inside a `tf.function`.
+
+    Args:
+        model, mean, flip, map_average: see `make_scorer`.
+
+    Returns:
+        A function from float32 `(B, H, W, 3)`, RGB in 0..255, to float32 `posteriors`
+        `(B, classes)`, with `flip` the average with the mirror images', and `score_map`
+        `(B, h, w, classes)`, the class scores of the pictures themselves.
+    """
+    maps = fully_convolutional(model)
+
+    def look(images):
+        found = maps(with_mirror_images(images - tf.constant(mean, tf.float32), flip))
+        if map_average == "scores":
+            posteriors = tf.nn.softmax(found["scores"])
+        else:
+            posteriors = tf.reduce_mean(tf.nn.softmax(found["score_map"]), (1, 2))
+        return {
+            "posteriors": mean_of_mirrored(posteriors, flip),
+            "score_map": found["score_map"][: tf.shape(images)[0]],
+        }
+
+    return look
+
+
+def with_mirror_images(images: tf.Tensor, flip: bool) -> tf.Tensor:
+    """`(B, H, W, 3)`, with their mirror images behind them if `flip`."""
+    return tf.concat([images, tf.reverse(images, (2,))], 0) if flip else images
+
+
+def mean_of_mirrored(rows: tf.Tensor, flip: bool) -> tf.Tensor:
+    """The averages of rows `(2 * B, N)` that belong to pictures and then their mirror images."""
+    return tf.reduce_mean(tf.stack(tf.split(rows, 1 + flip)), 0)
 
 
 def _mean(arrays: Iterable[np.ndarray]) -> np.ndarray:

@@ -1,0 +1,178 @@
+"""Encoded pictures inside a graph: each is refused, or decoded and shown to a net.
+
+A request is a batch of pictures of any sizes. What cannot be read or is too large gets a message
+and a row of zeros, and the others of its batch are as they would be alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from pipelines.images import decode, is_png, rescale, rescaled_size, upright_size
+
+UNREADABLE = "cannot be read as a JPEG or PNG picture"
+BROKEN = "is broken: its header can be read, its pixels cannot"
+
+# AutoGraph has nothing to convert here, and looking for it takes longer than tracing.
+_as_it_is = tf.autograph.experimental.do_not_convert
+_DECODERS = 16  # pictures decoded at once, at most
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is refused by its header, before anything is decoded.
+
+    Attributes:
+        pixels: of a picture; 64 million take 192 MB decoded.
+        aspect: longer over shorter side, which a rescaled picture keeps.
+        scans: of a progressive JPEG. Decoding one takes as long as the picture is large, however
+            few its bytes are; usual files have about ten.
+    """
+
+    pixels: int = 64_000_000
+    aspect: float = 8.0
+    scans: int = 100
+
+
+def measure(image_bytes: tf.Tensor, limits: Limits) -> tuple[tf.Tensor, tf.Tensor]:
+    """Sizes of pictures by their headers, and what is wrong with them.
+
+    Args:
+        image_bytes: JPEG or PNG files, string `(B,)`.
+        limits: what to refuse.
+
+    Returns:
+        `[height, width]` upright, int32 `(B, 2)`, zeros where refused; messages, string `(B,)`,
+        empty for a good picture.
+    """
+
+    @_as_it_is
+    def size_and_error(place, encoded):
+        tf.debugging.Assert(tf.io.is_jpeg(encoded) | is_png(encoded), [UNREADABLE])
+        size = upright_size(encoded)
+        error = _beyond(limits, size, _scans(encoded))
+        return place, tf.where(tf.equal(error, ""), size, 0), error
+
+    count = tf.size(image_bytes)
+    places, sizes, errors = _those_that_work(
+        tf.data.Dataset.from_tensor_slices((tf.range(count), image_bytes)).map(size_and_error),
+        (tf.constant(0), tf.zeros(2, tf.int32), tf.constant("")),
+    )
+    unread = tf.fill((count,), UNREADABLE)
+    errors = tf.tensor_scatter_nd_update(unread, places[:, None], errors)
+    return tf.scatter_nd(places[:, None], sizes, (count, 2)), errors
+
+
+def show(
+    look: Callable[[tf.Tensor], tf.Tensor],
+    image_bytes: tf.Tensor,
+    sizes: tf.Tensor,
+    errors: tf.Tensor,
+    *,
+    test_scale: int,
+    outputs: int,
+    group_pixels: int,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """What a net makes of each picture at one scale.
+
+    Pictures that rescale to one size go through the net together, so no pixel is padding.
+
+    Args:
+        look: from float32 `(G, H, W, 3)`, RGB in 0..255, to float32 `(G, outputs)`.
+        image_bytes: files, string `(B,)`.
+        sizes, errors: from `measure`.
+        test_scale: smaller side that pictures are rescaled to.
+        outputs: of `look`.
+        group_pixels: that go through `look` at once, at most, but one picture at least.
+
+    Returns:
+        float32 `(B, outputs)`, zeros where there is an error, and the errors, to which those of
+        pictures that could not be decoded are added.
+    """
+    count = tf.size(image_bytes)
+    scaled = tf.map_fn(lambda size: rescaled_size(size, test_scale), sizes)  # 0 / 0 where refused
+
+    def one_group(left, results, errors):
+        first = tf.argmax(left)
+        height, width = tf.unstack(scaled[first])
+        alike = left & tf.reduce_all(tf.equal(scaled, scaled[first]), 1)
+        most = tf.maximum(group_pixels // (height * width), 1)
+        group = tf.cast(tf.where(alike)[:most], tf.int32)  # (G, 1)
+
+        @_as_it_is
+        def load(place, encoded):
+            return place, tf.ensure_shape(rescale(decode(encoded), test_scale), (None, None, 3))
+
+        read, pixels = _those_that_work(
+            tf.data.Dataset.from_tensor_slices((group, tf.gather_nd(image_bytes, group))).map(
+                load, num_parallel_calls=_DECODERS
+            ),
+            (tf.constant([0]), tf.zeros((height, width, 3))),
+        )
+        left = tf.tensor_scatter_nd_update(left, group, tf.zeros_like(group[:, 0], tf.bool))
+        results = tf.tensor_scatter_nd_update(results, read, look(pixels))
+        broken = tf.tensor_scatter_nd_update(
+            tf.tensor_scatter_nd_update(errors, group, tf.fill(tf.shape(group)[:1], BROKEN)),
+            read,
+            tf.fill(tf.shape(read)[:1], ""),
+        )
+        return left, results, broken
+
+    _, results, errors = tf.while_loop(
+        lambda left, *_: tf.reduce_any(left),
+        one_group,
+        (tf.equal(errors, ""), tf.zeros((count, outputs)), errors),
+        parallel_iterations=1,
+    )
+    return results, errors
+
+
+def _beyond(limits: Limits, size: tf.Tensor, scans: tf.Tensor) -> tf.Tensor:
+    """The limit that a picture exceeds, as a message; empty if none."""
+    short, long = tf.reduce_min(size), tf.reduce_max(size)
+    pixels = tf.cast(short, tf.int64) * tf.cast(long, tf.int64)
+    size_text = tf.strings.reduce_join(tf.as_string(size), separator=" x ")
+
+    def too(text):
+        return lambda: tf.strings.join([f"is refused: {text} Received: ", size_text, " pixels"])
+
+    return tf.case(
+        [
+            (pixels > limits.pixels, too(f"it may have {limits.pixels} pixels.")),
+            (
+                tf.cast(long, tf.float32) > limits.aspect * tf.cast(short, tf.float32),
+                too(f"its longer side may be {limits.aspect:g} times its shorter one."),
+            ),
+            (scans > limits.scans, too(f"a progressive JPEG may have {limits.scans} scans.")),
+        ],
+        default=lambda: tf.constant(""),
+    )
+
+
+def _scans(image_bytes: tf.Tensor) -> tf.Tensor:
+    """Scan headers in a JPEG, int32. Coded data never hold that marker (ITU-T T.81, B.1.1.2)."""
+    data = tf.io.decode_raw(image_bytes, tf.uint8)
+    return tf.reduce_sum(tf.cast((data[:-1] == 0xFF) & (data[1:] == 0xDA), tf.int32))
+
+
+def _those_that_work(dataset: tf.data.Dataset, filling: tuple) -> tuple[tf.Tensor, ...]:
+    """The elements of a dataset that can be made, each component stacked.
+
+    `filling` is an element of the same shapes, which goes on the end and comes off again: it says
+    the shapes where no element works.
+    """
+    options = tf.data.Options()
+    # Neither pays for one short request, and each starts threads or rewrites the graph anew.
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    stacked = (
+        dataset.ignore_errors()
+        .concatenate(tf.data.Dataset.from_tensors(filling))
+        .batch(tf.int64.max)
+        .with_options(options)
+        .get_single_element()
+    )
+    return tuple(component[:-1] for component in stacked)

@@ -1,0 +1,93 @@
+"""An export in the loaders: C, the C API from Python, a process of its own."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from saved_models.cpp_loader import CppModel, LoaderError
+from saved_models.tensors import image_inputs
+from tests.saved_models.conftest import CLASSES
+from vgg_keras import ilsvrc
+from vgg_keras.evaluation.predict import predict
+
+SOURCE = "tests/saved_models/serve.c"
+
+
+@pytest.fixture(scope="module")
+def said(run, photos):
+    """What the Keras net says of the photos, as the export was asked to: classes, posteriors."""
+    return predict(run, photos, test_scales=(40, 48)).top(3)
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="needs a C compiler")
+def test_a_c_program_gives_the_answers_of_keras(exported, served, photos, said, tmp_path, request):
+    program = tmp_path / "serve"
+    libraries = tf.sysconfig.get_lib()
+    subprocess.run(
+        ["gcc", "-Wall", "-Werror", request.config.rootpath / SOURCE, "-o", program,
+         f"-I{tf.sysconfig.get_include()}", f"-L{libraries}", f"-Wl,-rpath,{libraries}",
+         "-l:libtensorflow_cc.so.2", "-l:libtensorflow_framework.so.2"],
+        check=True,
+    )  # fmt: skip
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(photos[0].read_bytes()[:500])
+    signature = served.signatures["serving_default"]
+    names = [signature.inputs["image_bytes"].name]
+    names += [
+        signature.outputs[k].name for k in ("classes", "class_names", "probabilities", "error")
+    ]
+    command = [program, exported, *names, *photos[:3], broken, *photos[3:]]
+    linked = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+    assert "libtensorflow_cc" in linked
+    assert "python" not in linked.replace(str(libraries), "")
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    error, *nothing = lines.pop(3)
+    assert "cannot be read" in error
+    assert nothing == ["-1  0"] * 3
+    for (error, *found), classes, posteriors in zip(lines, *said, strict=True):
+        assert error == ""
+        assert [int(part.split()[0]) for part in found] == list(classes)
+        labels = [part.split(maxsplit=1)[1].rsplit(maxsplit=1)[0] for part in found]
+        assert labels == [ilsvrc.label(CLASSES[k]) for k in classes]
+        values = [float(part.rsplit(maxsplit=1)[1]) for part in found]
+        np.testing.assert_allclose(values, posteriors, atol=1e-5)
+
+
+def test_a_batch_gives_what_its_pictures_give(served, pictures, said):
+    together = served.run("serving_default", image_inputs(pictures))
+    np.testing.assert_array_equal(together["classes"], said[0])
+    np.testing.assert_allclose(together["probabilities"], said[1], atol=1e-5)
+    for i, picture in enumerate(pictures):
+        alone = served.run("serving_default", image_inputs([picture]))
+        np.testing.assert_allclose(
+            alone["probabilities"][0], together["probabilities"][i], atol=1e-6
+        )
+
+
+def test_an_empty_batch_gives_an_empty_answer(served):
+    found = served.run("serving_default", image_inputs([]))
+    assert {name: array.shape for name, array in found.items()} == {
+        "classes": (0, 3), "class_names": (0, 3), "probabilities": (0, 3), "error": (0,)
+    }  # fmt: skip
+
+
+def test_what_is_wrong_is_said(served, exported, tmp_path):
+    with pytest.raises(LoaderError, match=r"no signature 'guess'\. Signatures: .*crops"):
+        served.run("guess", {})
+    with pytest.raises(LoaderError, match=r"takes image_bytes\. Received: images"):
+        served.run("serving_default", {"images": np.zeros((1, 32, 32, 3), np.float32)})
+    with pytest.raises(LoaderError, match=r"Incompatible shapes: \[1,40,40,4\]"):
+        served.run("images", {"images": np.zeros((1, 40, 40, 4), np.float32)})
+    with pytest.raises(LoaderError, match="Could not find SavedModel"):
+        CppModel(tmp_path)
+    copy = shutil.copytree(exported, tmp_path / "cut")
+    data = copy / "variables/variables.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:1000])
+    with pytest.raises(LoaderError, match=r"(?i)variables|checkpoint|corrupt|out of range|restore"):
+        CppModel(copy)

@@ -1,0 +1,214 @@
+"""The clients against servers that speak TensorFlow Serving's interfaces."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import pytest
+import requests
+import tensorflow as tf
+from click.testing import CliRunner
+from tensorflow_serving.apis import prediction_log_pb2, prediction_service_pb2_grpc
+
+from saved_models.client import RequestError, classify, connect
+from saved_models.records import Request, examples, prediction_log
+from saved_models.tensors import image_inputs
+from tests.saved_models import servers
+from tests.saved_models.servers import PredictionService, RestHandler, grpc_server, http_server
+from vgg_keras.cli import main
+
+SIGNATURES = ["serving_default", "images", "crops", "features", "classify"]
+
+
+@pytest.fixture(scope="module")
+def service(served):
+    return PredictionService(served)
+
+
+@pytest.fixture(scope="module")
+def grpc_address(service):
+    with grpc_server(service) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def rest_address(served):
+    class Handler(RestHandler):
+        model = served
+
+    with http_server(Handler) as address:
+        yield address
+
+
+@pytest.fixture(params=["grpc", "http"])
+def url(request, grpc_address, rest_address):
+    if request.param == "grpc":
+        return f"grpc://{grpc_address}/{servers.NAME}"
+    return f"http://{rest_address}/v1/models/{servers.NAME}"
+
+
+def same(found, expected):
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        if array.dtype == object:
+            assert found[name].tolist() == array.tolist()
+        else:
+            np.testing.assert_allclose(found[name], array, atol=1e-6)
+
+
+@pytest.mark.parametrize("signature", SIGNATURES)
+@pytest.mark.parametrize("version", ["", "/versions/1"])
+def test_every_signature_answers(url, version, signature, served, pictures):
+    rng = np.random.default_rng(0)
+    inputs = {
+        "images": {"images": rng.uniform(0, 255, (2, 40, 52, 3)).astype(np.float32)},
+        "crops": {"crops": rng.uniform(0, 255, (3, 32, 32, 3)).astype(np.float32)},
+        "classify": examples(pictures[:2]),
+    }.get(signature, image_inputs(pictures[:2]))
+    same(connect(url + version).predict(inputs, signature), served.run(signature, inputs))
+
+
+def test_pictures_are_sent_in_batches(grpc_address, service, pictures):
+    server = connect(f"grpc://{grpc_address}/{servers.NAME}")
+    service.batches.clear()
+    answers = list(classify(server, iter(pictures), batch_size=2))
+    assert service.batches == [2, 2, 1]
+    one_by_one = list(classify(server, pictures, batch_size=1))
+    assert [a.classes for a in answers] == [a.classes for a in one_by_one]
+
+
+def test_answers_have_names_and_errors(url, pictures):
+    good, bad = classify(connect(url), [pictures[0], b"no picture"])
+    assert good.error == ""
+    assert len(good.class_names) == 3
+    assert 1 >= good.probabilities[0] >= good.probabilities[2] > 0
+    assert bad.error == "cannot be read as a JPEG or PNG picture"
+    assert (bad.classes, bad.class_names, bad.probabilities) == ((-1,) * 3, ("",) * 3, (0.0,) * 3)
+
+
+def test_what_the_server_says_is_passed_on(url):
+    with pytest.raises(RequestError, match=r"not found"):
+        connect(url.replace(servers.NAME, "other")).predict(image_inputs([b""]))
+    with pytest.raises(RequestError, match=r"(NOT_FOUND|404).*not found"):
+        connect(f"{url}/versions/9").predict(image_inputs([b""]))
+    with pytest.raises(RequestError, match="guess"):
+        connect(url).predict(image_inputs([b""]), "guess")
+
+
+def test_the_server_that_checks_refuses_what_is_not_documented(rest_address):
+    url = f"http://{rest_address}/v1/models/{servers.NAME}:predict"
+    picture = {"b64": "AAAA"}
+    for body in (
+        {"inputs": {"image_bytes": [picture]}, "other": 1},
+        {"inputs": {"image_bytes": [picture]}, "instances": [picture]},
+        {"inputs": {"image_bytes": [picture | {"kind": "JPEG"}]}},
+        {"inputs": {"image_bytes": [{"b64": "A-_="}]}},
+        {"inputs": {"pixels": [picture]}},
+    ):
+        assert requests.post(url, json=body, timeout=60).status_code == 400, body
+    rows = requests.post(url, json={"instances": [picture, {"image_bytes": picture}]}, timeout=60)
+    assert rows.status_code == 400
+    rows = requests.post(url, json={"instances": [picture, picture]}, timeout=60).json()
+    assert [row["classes"] for row in rows["predictions"]] == [[-1] * 3] * 2
+
+
+def test_a_server_that_is_slow_or_absent_is_an_error(served):
+    class Slow(RestHandler):
+        model = served
+
+        def do_POST(self):
+            time.sleep(1)
+
+    with http_server(Slow) as address, pytest.raises(RequestError, match="timed out"):
+        connect(f"http://{address}/v1/models/tiny", timeout=0.1).predict(image_inputs([b""]))
+    with pytest.raises(RequestError, match="does not answer"):
+        connect("http://localhost:1/v1/models/tiny").predict(image_inputs([b""]))
+    with pytest.raises(RequestError, match="UNAVAILABLE"):
+        connect("grpc://localhost:1/tiny").predict(image_inputs([b""]))
+
+
+def test_other_answers_than_an_export_s_are_an_error(served):
+    class Other(RestHandler):
+        def do_POST(self):
+            self._reply(200, {"outputs": [[0.1, 0.9]]})
+
+    class NoJson(RestHandler):
+        def do_POST(self):
+            self.send_error(502, "Bad Gateway")
+
+    with http_server(Other) as address, pytest.raises(RequestError, match=r"Its outputs: outputs"):
+        list(classify(connect(f"http://{address}/v1/models/tiny"), [b""]))
+    with http_server(NoJson) as address, pytest.raises(RequestError, match=r"answers 502: .*Bad"):
+        list(classify(connect(f"http://{address}/v1/models/tiny"), [b""]))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["localhost:8501/v1/models/x", "http://localhost:8501/x", "grpc://localhost:8500", "ftp://h/x",
+     "http://localhost/v1/models/x:predict/more", "grpc://localhost:8500/x/versions/one"],
+)  # fmt: skip
+def test_urls_of_another_form_are_refused(url):
+    with pytest.raises(ValueError, match="Received: "):
+        connect(url)
+
+
+def test_warmup_records_replay(exported, grpc_address, service):
+    import grpc
+
+    file = exported / "assets.extra/tf_serving_warmup_requests"
+    records = [r.numpy() for r in tf.data.TFRecordDataset(str(file))]
+    logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in records]
+    replayed = []
+    with grpc.insecure_channel(grpc_address) as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        for log in logs:
+            if log.WhichOneof("log_type") == "classify_log":
+                request = log.classify_log.request
+                result = stub.Classify(request).result.classifications
+                assert len(result) == 1
+                assert len(result[0].classes) == 3
+                assert result[0].classes[0].score > 0
+            else:
+                request = log.predict_log.request
+                outputs = stub.Predict(request).outputs
+                assert not any(outputs["error"].string_val if "error" in outputs else ())
+            assert request.model_spec.name == "tiny"
+            replayed.append(request.model_spec.signature_name)
+    assert replayed == SIGNATURES
+
+
+def test_records_are_what_the_real_messages_write():
+    inputs = {"images": np.arange(12, dtype=np.float32).reshape(1, 2, 2, 3)}
+    log = prediction_log_pb2.PredictionLog()
+    request = log.predict_log.request
+    request.model_spec.name, request.model_spec.signature_name = "a" * 300, "images"
+    request.inputs["images"].CopyFrom(tf.make_tensor_proto(inputs["images"]))
+    assert prediction_log("a" * 300, Request("images", inputs)) == log.SerializeToString()
+
+    log = prediction_log_pb2.PredictionLog()
+    request = log.classify_log.request
+    request.model_spec.name, request.model_spec.signature_name = "net", "classify"
+    for serialised in examples([b"one", b"two" * 99])["inputs"]:
+        request.input.example_list.examples.add().ParseFromString(serialised)
+    given = Request("classify", examples([b"one", b"two" * 99]), "classify")
+    assert prediction_log("net", given) == log.SerializeToString()
+
+
+def test_the_command_asks_a_server(url, photos, tmp_path):
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no picture")
+    done = CliRunner().invoke(main, ["request", "--url", url, str(photos[0])])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[0] == str(photos[0])
+    assert done.stdout.count(" %  ") == 3
+    done = CliRunner().invoke(main, ["request", "--url", url, "--json", str(bad), str(photos[0])])
+    assert done.exit_code == 1
+    found = json.loads(done.stdout)
+    assert [answer["image"] for answer in found] == [str(bad), str(photos[0])]
+    assert "cannot be read" in found[0]["error"]
+    assert found[1]["probabilities"][0] > 0
+    done = CliRunner().invoke(main, ["request", "--url", url, str(tmp_path / "none.jpg")])
+    assert done.exit_code == 1
+    assert "There is no such file" in done.output

@@ -1,0 +1,186 @@
+"""`export`, `verify` and `request`: a net as a SavedModel, checked, and asked on a server."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from vgg_keras.commands.shared import (
+    errors_for_people,
+    json_option,
+    procedure_options,
+    quiet_tensorflow,
+)
+from vgg_keras.commands.weights import (
+    check_one_kind,
+    run_of_weights,
+    take_weights_options,
+    weights_options,
+)
+from vgg_keras.recipes import SERVING_PRECISIONS
+
+
+@click.command()
+@click.option("--run", "run_folder", type=click.Path(path_type=Path), help="Run folder.")
+@weights_options
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False),
+              help="Folder for a server to watch; its last part names the model.")  # fmt: skip
+@click.option("--version", type=click.IntRange(1), help="Number of the version [the next one].")
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True,
+              help="Classes to name for a picture.")  # fmt: skip
+@click.option("--precision", type=click.Choice(SERVING_PRECISIONS), default="float32",
+              show_default=True, help="bfloat16 is half the size.")  # fmt: skip
+@procedure_options
+@click.option("--max-pixels", type=click.IntRange(1), default=64_000_000, show_default=True,
+              help="Larger pictures are refused before they are decoded.")  # fmt: skip
+@click.option("--max-aspect", type=click.FloatRange(1), default=8.0, show_default=True,
+              help="Longer over shorter side of a picture, at most.")  # fmt: skip
+@json_option
+@click.pass_obj
+def export(verbose, run_folder, out, version, max_pixels, max_aspect, pool_rounding, as_json,
+           **options) -> None:  # fmt: skip
+    """Write a SavedModel that TensorFlow Serving takes as it is, OUT/VERSION."""
+    with errors_for_people(verbose):
+        given = take_weights_options(options)
+        check_one_kind(bool(run_folder), given, "once")
+        with quiet_tensorflow(verbose):
+            from saved_models.export import check_version
+            from saved_models.pictures import Limits
+            from vgg_keras.serving import export as run_export
+        check_version(out, version)
+        source = {"run": run_folder} if run_folder else given
+        run = _load(source, pool_rounding)
+        with quiet_tensorflow(verbose):
+            path = run_export(
+                run,
+                out,
+                version=version,
+                limits=Limits(pixels=max_pixels, aspect=max_aspect),
+                source={name: _as_json(value) for name, value in source.items()},
+                **options,
+            )
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        if as_json:
+            click.echo(json.dumps({"path": str(path), "bytes": size}))
+        else:
+            click.echo(f"wrote {path}, {size / 2**20:,.1f} MiB")
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("photos", nargs=-1, metavar="[PHOTO]...")
+@click.option("--run", "run_folder", type=click.Path(path_type=Path),
+              help="Run folder [where the export says it was].")  # fmt: skip
+@weights_options
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True,
+              help="Requests to time.")  # fmt: skip
+@json_option
+@click.pass_obj
+def verify(verbose, path, photos, run_folder, repeats, as_json, **options) -> None:
+    """Compare an export with its net: every signature, in Python's loader and in the C++ one.
+
+    Photos are JPEG or PNG files; by default one that comes with Matplotlib.
+    """
+    with errors_for_people(verbose):
+        given = take_weights_options(options)
+        with quiet_tensorflow(verbose):
+            from saved_models.export import read_about
+            from vgg_keras.verification import verify as run_verification
+        about = read_about(path)
+        if run_folder or given:
+            check_one_kind(bool(run_folder), given, "once")
+        source = {"run": run_folder} if run_folder else given or about["source"]
+        run = _load(source, about["pool_rounding"], about["class_names"])
+        checks, load_seconds = run_verification(path, run, photos, repeats=repeats)
+        passed = all(check.passed for check in checks)
+        if as_json:
+            found = [asdict(check) | {"passed": check.passed} for check in checks]
+            click.echo(json.dumps({"checks": found, "load_seconds": load_seconds}))
+        else:
+            _show(checks, load_seconds)
+        if not passed:
+            raise click.exceptions.Exit(1)
+
+
+@click.command()
+@click.option("--url", required=True,
+              help="http://HOST:8501/v1/models/NAME or grpc://HOST:8500/NAME, with /versions/N or"
+              " without.")  # fmt: skip
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True,
+              help="Images a request.")  # fmt: skip
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=60.0,
+              show_default=True, help="Seconds to wait for an answer.")  # fmt: skip
+@json_option
+@click.pass_obj
+def request(verbose, url, images, batch_size, timeout, as_json) -> None:
+    """Ask a server of TensorFlow Serving what is in images: JPEG or PNG files."""
+    with errors_for_people(verbose):
+        from saved_models.client import classify, connect
+
+        missing = [image for image in images if not Path(image).is_file()]
+        if missing:
+            raise ValueError(f"There is no such file: {missing[0]}")
+        with quiet_tensorflow(verbose):
+            server = connect(url, timeout)
+        pictures = (Path(image).read_bytes() for image in images)
+        answers = []
+        for image, answer in zip(images, classify(server, pictures, batch_size), strict=True):
+            answers.append(answer)
+            if not as_json:
+                _show_answer(image, answer)
+        if as_json:
+            click.echo(
+                json.dumps([{"image": i} | asdict(a) for i, a in zip(images, answers, strict=True)])
+            )
+        if any(answer.error for answer in answers):
+            raise click.exceptions.Exit(1)
+
+
+def _load(source: dict, pool_rounding: str, class_names=None):
+    """The run of `--run` or `--weights`, or of what an export says of its source."""
+    from vgg_keras.runs import load_run
+
+    if "run" in source:
+        return load_run(source["run"], precision="float32", pool_rounding=pool_rounding)
+    paths = {name: Path(source[name]) for name in ("weights", "statistics") if name in source}
+    options = {"precision": "float32", "pool_rounding": pool_rounding}
+    return run_of_weights(dict(source) | paths, options, class_names)
+
+
+def _as_json(value):
+    return str(value.absolute()) if isinstance(value, Path) else value
+
+
+def _show(checks, load_seconds: dict[str, float]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("signature", "loader", "request"):
+        table.add_column(name)
+    for name in ("difference", "allowed", "ms a picture", ""):
+        table.add_column(name, justify="right")
+    for check in checks:
+        table.add_row(
+            check.signature, check.loader, check.request, f"{check.difference:.1e}",
+            f"{check.tolerance:.1e}", f"{1000 * check.seconds:.1f}",
+            "" if check.passed else "TOO FAR",
+        )  # fmt: skip
+    Console().print(table)
+    for loader, seconds in load_seconds.items():
+        click.echo(f"{loader} loader: loaded in {seconds:.1f} s")
+    far = sum(not check.passed for check in checks)
+    click.echo(f"{far} of {len(checks)} checks differ by too much" if far else "as the Keras net")
+
+
+def _show_answer(image: str, answer) -> None:
+    if answer.error:
+        click.echo(f"{image} {answer.error}")
+        return
+    click.echo(image)
+    for name, probability in zip(answer.class_names, answer.probabilities, strict=True):
+        click.echo(f"{100 * probability:6.1f} %  {name}")

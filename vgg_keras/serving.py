@@ -1,0 +1,207 @@
+"""A net as a SavedModel: the dense protocol from bytes to class names in one graph (§3.2)."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from pipelines.images import rescale
+from saved_models.export import Endpoint, check_version, class_name_table, write_version
+from saved_models.pictures import Limits, measure, show
+from saved_models.records import CLASSIFY, EXAMPLE_FEATURE, examples
+from saved_models.tensors import image_inputs
+from vgg_keras.evaluation.evaluate import plan
+from vgg_keras.evaluation.passes import make_look, mean_of_mirrored, with_mirror_images
+from vgg_keras.evaluation.predictions import TOP
+from vgg_keras.ilsvrc import label
+from vgg_keras.recipes import SERVING_PRECISIONS
+from vgg_keras.runs import Run, in_precision
+from vgg_keras.version import __version__
+
+_GROUP = 16  # crops, or as many pixels of whole pictures, that go through the net at once
+
+
+def export(
+    run: Run,
+    out: str | os.PathLike,
+    *,
+    version: int | None = None,
+    top: int = TOP,
+    precision: str = "float32",
+    test_scales: Sequence[int] | None = None,
+    multi_scale: bool = False,
+    flip: bool | None = None,
+    map_average: str = "scores",
+    limits: Limits | None = None,
+    source: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes a run as `out/VERSION/`, which TensorFlow Serving takes as it is.
+
+    Signatures, all from the same variables: `serving_default`, `images`, `crops`, `features` and
+    `classify`; docs/serving.md has their inputs and outputs.
+
+    Args:
+        run: from `load_run` or `load_weights_file`.
+        out: folder that a server watches; its last part is the model's name.
+        version: by default one more than the greatest that is there.
+        top: classes to name for a picture.
+        precision: "float32", or "bfloat16" for half the size: variables and computation, but for
+            the scores.
+        test_scales, multi_scale, flip, map_average: of the dense protocol, see `evaluate`.
+        limits: which pictures to refuse; by default those of `Limits()`.
+        source: where the run came from, for `verify`; by default its path.
+
+    Returns:
+        The version's folder.
+
+    Raises:
+        ExportError: the version is there already.
+        ValueError: another argument cannot be.
+        OSError: the folder cannot be written.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"SavedModels are written with KERAS_BACKEND=tensorflow, which reads the runs of all "
+            f"backends. Received: {keras.backend.backend()}"
+        )
+    if precision not in SERVING_PRECISIONS:
+        raise ValueError(
+            f"precision must be one of {', '.join(SERVING_PRECISIONS)}. Received: {precision!r}"
+        )
+    if top < 1:
+        raise ValueError(f"top must be 1 or more. Received: {top}")
+    check_version(Path(out), version)
+    passes = plan(run.recipe, "dense", test_scales, multi_scale, flip, map_average)
+    procedure = {
+        "test_scales": [one.test_scale for one in passes],
+        "flip": passes[0].flip,
+        "map_average": map_average,
+    }
+    limits = limits or Limits()
+    run = in_precision(run, precision)
+    with tempfile.TemporaryDirectory() as folder:
+        table = class_name_table(Path(folder), [label(name) for name in run.class_names])
+        top = min(top, len(run.class_names))
+        return write_version(
+            out,
+            run.model,
+            _endpoints(run, procedure, table, top, limits),
+            version=version,
+            resources=[table],
+            about={
+                "vgg_keras": __version__,
+                "tensorflow": tf.__version__,
+                "source": dict(source or {"run": str(Path(run.path).absolute())}),
+                "net": run.recipe.net,
+                "crop_size": run.recipe.crop_size,
+                "width": run.recipe.width,
+                "train_scale": list(run.recipe.train_scale),
+                **procedure,
+                "pool_rounding": run.pool_rounding,
+                "precision": precision,
+                "mean": list(run.statistics.mean),
+                "top": top,
+                "limits": asdict(limits),
+                "class_names": list(run.class_names),
+            },
+        )
+
+
+def _endpoints(
+    run: Run,
+    procedure: Mapping[str, Any],
+    table: tf.lookup.StaticHashTable,
+    top: int,
+    limits: Limits,
+) -> dict[str, Endpoint]:
+    """The signatures of an export."""
+    mean, crop_size = run.statistics.mean, run.recipe.crop_size
+    scales, flip = procedure["test_scales"], procedure["flip"]
+    look = make_look(run.model, mean, flip, procedure["map_average"])
+    look_at_crops = make_look(run.model, mean, flip=False)
+
+    def of_pictures(function: Callable, outputs: int, image_bytes: tf.Tensor):
+        """Average over the scales, `(B, outputs)`, zeros where there is an error; errors."""
+        sizes, errors = measure(image_bytes, limits)
+        results = []
+        for scale in scales:
+            result, errors = show(
+                function, image_bytes, sizes, errors, test_scale=scale, outputs=outputs,
+                group_pixels=_GROUP * crop_size**2 // (1 + flip),
+            )  # fmt: skip
+            results.append(result)
+        return tf.reduce_mean(tf.stack(results), 0), errors
+
+    def most_probable(image_bytes):
+        posteriors, errors = of_pictures(
+            lambda images: look(images)["posteriors"], len(run.class_names), image_bytes
+        )
+        probabilities, classes = tf.math.top_k(posteriors, top)
+        classes = tf.where(tf.equal(errors, "")[:, None], tf.cast(classes, tf.int64), -1)
+        return {
+            "classes": classes,
+            "class_names": table.lookup(classes),
+            "probabilities": probabilities,
+            "error": errors,
+        }
+
+    def of_pixels(function: Callable):
+        def signature(images):
+            found = function(images)
+            return {"score_map": found["score_map"], "probabilities": found["posteriors"]}
+
+        return signature
+
+    describe = _descriptor(run, flip)
+
+    def features(image_bytes):
+        descriptors, errors = of_pictures(describe, run.model.get_layer("fc2").units, image_bytes)
+        return {"features": tf.math.l2_normalize(descriptors, -1), "error": errors}
+
+    def classify(serialised):
+        wanted = {EXAMPLE_FEATURE: tf.io.FixedLenFeature((), tf.string, "")}
+        found = most_probable(tf.io.parse_example(serialised, wanted)[EXAMPLE_FEATURE])
+        return {"classes": found["class_names"], "scores": found["probabilities"]}
+
+    def strings(name):
+        return [tf.TensorSpec((None,), tf.string, name)]
+
+    def pixels(side, name):
+        return [tf.TensorSpec((None, side, side, 3), tf.float32, name)]
+
+    picture = _drawn_picture(scales[0])
+    pictures = [tf.io.encode_jpeg(tf.cast(picture, tf.uint8)).numpy()]
+    whole = {"images": rescale(picture, scales[0])[None].numpy()}
+    crops = {"crops": picture[None, :crop_size, :crop_size].numpy()}
+    return {
+        "serving_default": Endpoint(most_probable, strings("image_bytes"), image_inputs(pictures)),
+        "images": Endpoint(of_pixels(look), pixels(None, "images"), whole),
+        "crops": Endpoint(of_pixels(look_at_crops), pixels(crop_size, "crops"), crops),
+        "features": Endpoint(features, strings("image_bytes"), image_inputs(pictures)),
+        "classify": Endpoint(classify, strings("inputs"), examples(pictures), CLASSIFY),
+    }
+
+
+def _descriptor(run: Run, flip: bool) -> Callable[[tf.Tensor], tf.Tensor]:
+    """From `(B, H, W, 3)` to penultimate activations, averaged over places and flips (§B)."""
+    penultimate = keras.Model(run.model.input, run.model.get_layer("fc2").output)
+
+    def describe(images):
+        centred = images - tf.constant(run.statistics.mean, tf.float32)
+        activations = penultimate(with_mirror_images(centred, flip))
+        return mean_of_mirrored(tf.reduce_mean(tf.cast(activations, tf.float32), (1, 2)), flip)
+
+    return describe
+
+
+def _drawn_picture(side: int) -> tf.Tensor:
+    """A picture to warm up with: colours that run into each other, float32 `(side, W, 3)`."""
+    coarse = tf.random.stateless_uniform((6, 8, 3), (0, 0), maxval=255.0)
+    return tf.image.resize(coarse, (side, side * 4 // 3))

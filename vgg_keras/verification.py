@@ -1,0 +1,235 @@
+"""An export compared with the Keras net that it was made of, signature by signature."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from pipelines.images import decode, rescale
+from saved_models.export import read_about
+from saved_models.records import Request, examples
+from saved_models.replay import CPP, PYTHON, Reply, replay
+from saved_models.tensors import Tensors, image_inputs
+from vgg_keras.evaluation.predict import predict
+from vgg_keras.models import fully_convolutional
+from vgg_keras.runs import Run, RunError, in_precision
+
+log = logging.getLogger(__name__)
+
+# Of float32, summation in another order; of bfloat16, one of its steps at 1.
+TOLERANCES = {"float32": 1e-5, "bfloat16": 2.0**-7}
+
+
+@dataclass(frozen=True)
+class Check:
+    """How near one signature comes in one loader.
+
+    Attributes:
+        signature: its name.
+        loader: "python" or "c++".
+        request: what was sent.
+        difference: greatest one of all outputs; of scores and score maps relative to the greatest.
+        tolerance: that is allowed.
+        seconds: of a request, median; divided by its pictures.
+    """
+
+    signature: str
+    loader: str
+    request: str
+    difference: float
+    tolerance: float
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        return self.difference <= self.tolerance
+
+
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """A request, and how far a reply to it is from what the Keras net says."""
+
+    request: Request
+    about: str
+    pictures: int
+    difference: Callable[[Tensors], float]
+
+
+def verify(
+    path: str | os.PathLike,
+    run: Run,
+    photos: Sequence[str | os.PathLike] = (),
+    *,
+    loaders: Sequence[str] = (PYTHON, CPP),
+    repeats: int = 3,
+) -> tuple[list[Check], dict[str, float]]:
+    """Compares all signatures of an export with the run that it was made of.
+
+    Each loader runs in a process of its own.
+
+    Args:
+        path: version folder.
+        run: from `load_run` or `load_weights_file`.
+        photos: JPEG or PNG files; by default one that comes with Matplotlib.
+        loaders: of TensorFlow: Python's, and the C++ one of TensorFlow Serving.
+        repeats: requests that are timed.
+
+    Returns:
+        A check of every signature in every loader, and the seconds that each loader took to load.
+
+    Raises:
+        ExportError: the folder is no export.
+        RunError: the run has other classes or another geometry.
+        ReplayError: the export cannot be loaded or fails.
+        ValueError: the export refuses one of the photos.
+    """
+    about = read_about(path)
+    _check_same_net(path, about, run)
+    names = [os.fspath(photo) for photo in photos] or [_photo_of_matplotlib()]
+    trials = _trials(in_precision(run, about["precision"]), about, names)
+    checks: list[Check] = []
+    load_seconds: dict[str, float] = {}
+    for loader in loaders:
+        log.info("%s loader: %d requests, %d times each", loader, len(trials), repeats + 1)
+        replies, load_seconds[loader] = replay(path, [t.request for t in trials], loader, repeats)
+        for trial, reply in zip(trials, replies, strict=True):
+            _refuse_errors(names, reply)
+            checks.append(
+                Check(
+                    trial.request.signature,
+                    loader,
+                    trial.about,
+                    trial.difference(reply.outputs),
+                    TOLERANCES[about["precision"]],
+                    float(np.median(reply.seconds)) / trial.pictures,
+                )
+            )
+    return checks, load_seconds
+
+
+def _trials(run: Run, about: dict[str, Any], photos: Sequence[str]) -> list[_Trial]:
+    """A request to each signature with what the Keras net says; `images` gets one a photo."""
+    scales, flip, mean = about["test_scales"], about["flip"], np.float32(about["mean"])
+    dense = {"flip": flip, "map_average": about["map_average"]}
+    encoded = [Path(photo).read_bytes() for photo in photos]
+    count = f"{len(photos)} photo{'s' * (len(photos) > 1)}"
+
+    posteriors = predict(run, photos, test_scales=scales, **dense).posteriors
+    at_first = predict(run, photos, test_scales=scales[:1], **dense).posteriors
+    trials = [
+        _Trial(
+            Request("serving_default", image_inputs(encoded)),
+            count,
+            len(photos),
+            lambda found: _of_top(found["classes"], found["probabilities"], posteriors),
+        ),
+        _Trial(
+            Request("classify", examples(encoded)),
+            count,
+            len(photos),
+            lambda found: _of_values(found["scores"], _top(posteriors, about["top"])),
+        ),
+        _Trial(
+            Request("features", image_inputs(encoded)),
+            count,
+            len(photos),
+            lambda found: _of_values(found["features"], descriptors),
+        ),
+    ]
+    pictures = [decode(picture) for picture in encoded]
+    descriptors = np.stack([_descriptor(run, picture, scales, flip, mean) for picture in pictures])
+
+    images = [rescale(picture, scales[0])[None].numpy() for picture in pictures]
+    maps = fully_convolutional(run.model)
+    for image, expected in zip(images, at_first, strict=True):
+        score_map = maps.predict_on_batch(image - mean)["score_map"]
+        trials.append(_of_image(image, score_map, expected))
+    side = run.recipe.crop_size
+    crops = np.concatenate([image[:, :side, :side] for image in images])
+    scores = run.model.predict_on_batch(crops - mean)
+    trials.append(
+        _Trial(
+            Request("crops", {"crops": crops}),
+            f"{len(crops)} x {side} x {side}",
+            len(crops),
+            lambda found: _of_values(found["probabilities"], tf.nn.softmax(scores).numpy()),
+        )
+    )
+    return trials
+
+
+def _of_image(image: np.ndarray, score_map: np.ndarray, posteriors: np.ndarray) -> _Trial:
+    return _Trial(
+        Request("images", {"images": image}),
+        f"{image.shape[1]} x {image.shape[2]}",
+        1,
+        lambda found: max(
+            _of_values(found["score_map"], score_map),
+            _of_values(found["probabilities"][0], posteriors),
+        ),
+    )
+
+
+def _descriptor(run, picture, scales, flip, mean) -> np.ndarray:
+    """§B from Keras's own layers, picture by picture; float32 `(D,)`, L2 norm 1."""
+    penultimate = keras.Model(run.model.input, run.model.get_layer("fc2").output)
+    parts = []
+    for scale in scales:
+        image = rescale(picture, scale)[None].numpy() - mean
+        for view in (image, image[:, :, ::-1])[: 1 + flip]:
+            activations = penultimate.predict_on_batch(np.ascontiguousarray(view))
+            parts.append(np.asarray(activations, np.float32).mean((0, 1, 2)))
+    descriptor = np.mean(parts, 0)
+    return descriptor / max(np.linalg.norm(descriptor), 1e-6)
+
+
+def _of_values(found: np.ndarray, expected: np.ndarray) -> float:
+    """Greatest difference, relative to the greatest value where that is above 1."""
+    if found.shape != expected.shape:
+        return float("inf")
+    difference = np.abs(found.astype(np.float64) - expected).max(initial=0)
+    return float(difference / max(1.0, np.abs(expected).max(initial=0)))
+
+
+def _of_top(classes: np.ndarray, probabilities: np.ndarray, posteriors: np.ndarray) -> float:
+    """The same for the most probable classes; those as probable as each other may change places."""
+    named = np.take_along_axis(posteriors, classes.clip(0), 1)
+    expected = _top(posteriors, classes.shape[1])
+    return max(_of_values(probabilities, named), _of_values(probabilities, expected))
+
+
+def _top(posteriors: np.ndarray, k: int) -> np.ndarray:
+    return np.sort(posteriors, 1)[:, ::-1][:, :k]
+
+
+def _refuse_errors(photos: Sequence[str], reply: Reply) -> None:
+    for photo, error in zip(photos, reply.outputs.get("error", ()), strict=False):
+        if error:
+            raise ValueError(f"{photo} {error.decode()}. Give other photos to compare on.")
+
+
+def _check_same_net(path, about: dict[str, Any], run: Run) -> None:
+    mine = {
+        "net": run.recipe.net,
+        "crop_size": run.recipe.crop_size,
+        "width": run.recipe.width,
+        "pool_rounding": run.pool_rounding,
+        "class_names": list(run.class_names),
+    }
+    other = [name for name, value in mine.items() if about[name] != value]
+    if other:
+        raise RunError(f"{path} was made of another net than {run.path}: {', '.join(other)} differ")
+
+
+def _photo_of_matplotlib() -> str:
+    from matplotlib.cbook import get_sample_data
+
+    return str(get_sample_data("grace_hopper.jpg", asfileobj=False))
