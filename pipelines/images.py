@@ -45,7 +45,7 @@ def upright_size(image_bytes: tf.Tensor) -> tf.Tensor:
         size = tf.io.extract_jpeg_shape(image_bytes)[:2]
         return tf.cond(_orientation(image_bytes) >= 5, lambda: size[::-1], lambda: size)
 
-    def of_png():  # PNG specification, §11.2.2: width and height stand first in the first chunk
+    def of_png():  # PNG specification, §11.2.2: width and height stand first in that chunk
         header = tf.strings.substr(image_bytes, 16, 8)
         size = tf.io.decode_raw(header, tf.int32, little_endian=False)[::-1]
         with tf.control_dependencies([tf.debugging.assert_positive(size)]):
@@ -60,8 +60,8 @@ def upright_size(image_bytes: tf.Tensor) -> tf.Tensor:
 
 
 def is_png(image_bytes: tf.Tensor) -> tf.Tensor:
-    """Whether these are the bytes of a PNG, by its signature."""
-    return tf.equal(tf.strings.substr(image_bytes, 0, 8), b"\x89PNG\r\n\x1a\n")
+    """Whether these are the bytes of a PNG, by its signature and the head of its first chunk."""
+    return tf.equal(tf.strings.substr(image_bytes, 0, 16), b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
 
 
 def rescaled_size(size: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:

@@ -70,7 +70,6 @@ def class_name_table(folder: Path, class_names: Sequence[str]) -> tf.lookup.Stat
 
 def write_version(
     folder: str | os.PathLike,
-    model: keras.Model,
     endpoints: Mapping[str, Endpoint],
     *,
     version: int | None = None,
@@ -81,8 +80,8 @@ def write_version(
 
     Args:
         folder: which TensorFlow Serving watches; its name is the model's.
-        model: whose variables the endpoints use. They are stored once.
-        endpoints: by signature name, "serving_default" among them.
+        endpoints: by signature name, "serving_default" among them. Their variables are stored
+            once.
         version: by default one more than the greatest that is there.
         resources: other things of the endpoints that have a state, such as tables.
         about: what `read_about` is to give; can be written as JSON.
@@ -98,7 +97,7 @@ def write_version(
     check_version(folder, version)
     folder.mkdir(parents=True, exist_ok=True)
     with _aside(folder) as temporary:
-        _write_model(temporary, model, endpoints, resources)
+        _write_model(temporary, endpoints, resources)
         extra = temporary / EXTRA
         extra.mkdir()
         requests = [Request(name, e.example, e.method) for name, e in endpoints.items()]
@@ -152,9 +151,9 @@ def read_about(path: str | os.PathLike) -> dict[str, Any]:
         raise ExportError(f"{path} is no export of vgg-keras: {error}.{hint}") from error
 
 
-def _write_model(path, model, endpoints, resources) -> None:
+def _write_model(path, endpoints, resources) -> None:
+    # Variables are found in the endpoints; those of a model that is tracked too are stored twice.
     archive = keras.export.ExportArchive()
-    archive.track(model)
     for resource in resources:
         archive.track(resource)
     for name, endpoint in endpoints.items():

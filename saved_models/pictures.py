@@ -61,9 +61,9 @@ def measure(image_bytes: tf.Tensor, limits: Limits) -> tuple[tf.Tensor, tf.Tenso
         tf.data.Dataset.from_tensor_slices((tf.range(count), image_bytes)).map(size_and_error),
         (tf.constant(0), tf.zeros(2, tf.int32), tf.constant("")),
     )
-    unread = tf.fill((count,), UNREADABLE)
-    errors = tf.tensor_scatter_nd_update(unread, places[:, None], errors)
-    return tf.scatter_nd(places[:, None], sizes, (count, 2)), errors
+    places = places[:-1, None]
+    errors = tf.tensor_scatter_nd_update(tf.fill((count,), UNREADABLE), places, errors[:-1])
+    return tf.scatter_nd(places, sizes[:-1], (count, 2)), errors
 
 
 def show(
@@ -112,8 +112,11 @@ def show(
             ),
             (tf.constant([0]), tf.zeros((height, width, 3))),
         )
+        read = read[:-1]
+        # oneDNN's fused convolutions fail on a batch of none, so the filling goes in then.
+        found = look(pixels[: tf.maximum(tf.size(read), 1)])[: tf.size(read)]
         left = tf.tensor_scatter_nd_update(left, group, tf.zeros_like(group[:, 0], tf.bool))
-        results = tf.tensor_scatter_nd_update(results, read, look(pixels))
+        results = tf.tensor_scatter_nd_update(results, read, found)
         broken = tf.tensor_scatter_nd_update(
             tf.tensor_scatter_nd_update(errors, group, tf.fill(tf.shape(group)[:1], BROKEN)),
             read,
@@ -161,18 +164,17 @@ def _scans(image_bytes: tf.Tensor) -> tf.Tensor:
 def _those_that_work(dataset: tf.data.Dataset, filling: tuple) -> tuple[tf.Tensor, ...]:
     """The elements of a dataset that can be made, each component stacked.
 
-    `filling` is an element of the same shapes, which goes on the end and comes off again: it says
-    the shapes where no element works.
+    `filling` is an element of the same shapes, which stands at the end: something must, where no
+    element works.
     """
     options = tf.data.Options()
     # Neither pays for one short request, and each starts threads or rewrites the graph anew.
     options.autotune.enabled = False
     options.experimental_optimization.apply_default_optimizations = False
-    stacked = (
+    return (
         dataset.ignore_errors()
         .concatenate(tf.data.Dataset.from_tensors(filling))
         .batch(tf.int64.max)
         .with_options(options)
         .get_single_element()
     )
-    return tuple(component[:-1] for component in stacked)

@@ -91,7 +91,6 @@ def export(
         top = min(top, len(run.class_names))
         return write_version(
             out,
-            run.model,
             _endpoints(run, procedure, table, top, limits),
             version=version,
             resources=[table],

@@ -52,7 +52,7 @@ def export(verbose, run_folder, out, version, max_pixels, max_aspect, pool_round
             from vgg_keras.serving import export as run_export
         check_version(out, version)
         source = {"run": run_folder} if run_folder else given
-        run = _load(source, pool_rounding)
+        run = load_source(source, pool_rounding)
         with quiet_tensorflow(verbose):
             path = run_export(
                 run,
@@ -93,7 +93,7 @@ def verify(verbose, path, photos, run_folder, repeats, as_json, **options) -> No
         if run_folder or given:
             check_one_kind(bool(run_folder), given, "once")
         source = {"run": run_folder} if run_folder else given or about["source"]
-        run = _load(source, about["pool_rounding"], about["class_names"])
+        run = load_source(source, about["pool_rounding"], about["class_names"])
         checks, load_seconds = run_verification(path, run, photos, repeats=repeats)
         passed = all(check.passed for check in checks)
         if as_json:
@@ -140,7 +140,7 @@ def request(verbose, url, images, batch_size, timeout, as_json) -> None:
             raise click.exceptions.Exit(1)
 
 
-def _load(source: dict, pool_rounding: str, class_names=None):
+def load_source(source: dict, pool_rounding: str, class_names=None):
     """The run of `--run` or `--weights`, or of what an export says of its source."""
     from vgg_keras.runs import load_run
 

@@ -1,0 +1,178 @@
+"""What serving costs beyond the net: latency, size, loading, memory over many requests.
+
+    python benchmarks/serving.py [--photos DIR] [--minutes 30] [--soak-width 0.25] [--out FILE.json]
+
+Net D at full width with random weights is exported and loaded by TensorFlow's C++ loader.
+`serving_default` on files is timed in turn with the bare forward pass, the Keras net under
+`tf.function` on the same pictures, decoded and rescaled beforehand: batches of 1 and 8 of one
+size, and 8 as they come. Then requests are sent for `--minutes`, of 1 to 8 photos and damaged
+files, to a net of `--soak-width`, and the resident memory is watched (Linux alone tells it).
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import tensorflow as tf
+from measuring import in_turn, machine, ratios, report
+from rich.console import Console
+
+from pipelines.images import decode, rescale, rescaled_size, upright_size
+from pipelines.statistics import ILSVRC
+from saved_models.cpp_loader import CppModel
+from saved_models.records import Request
+from saved_models.replay import CPP, PYTHON, replay
+from saved_models.tensors import image_inputs
+from vgg_keras import export, vgg
+from vgg_keras.evaluation.passes import make_scorer
+from vgg_keras.recipes import Recipe
+from vgg_keras.runs import Run
+
+Q, BATCH = 256, 8
+console = Console(stderr=True)
+
+
+def drawn_run(width: float) -> Run:
+    """Net D with random weights, as a run."""
+    model = vgg("D", width=width, classifier_activation=None)
+    names = tuple(f"class {i}" for i in range(1000))
+    return Run(Path("drawn"), Recipe(net="D", width=width), ILSVRC, names, model)
+
+
+def photos_of(folder: Path | None) -> list[bytes]:
+    """Files of a folder; or the photo that comes with Matplotlib."""
+    if folder is None:
+        from matplotlib.cbook import get_sample_data
+
+        return [Path(get_sample_data("grace_hopper.jpg", asfileobj=False)).read_bytes()]
+    return [file.read_bytes() for file in sorted(folder.iterdir()) if file.is_file()]
+
+
+def batches(photos: list[bytes]) -> dict[str, list[bytes]]:
+    """What is asked for at once: of one size, the most frequent one, and as they come."""
+    sizes = [tuple(rescaled_size(upright_size(photo), Q).numpy()) for photo in photos]
+    usual = Counter(sizes).most_common(1)[0][0]
+    alike = [photo for photo, size in zip(photos, sizes, strict=True) if size == usual]
+    found = {"batch of 1": alike[:1], f"batch of {BATCH}": (alike * BATCH)[:BATCH]}
+    if len(set(sizes[:BATCH])) > 1:
+        found[f"{BATCH} of several sizes"] = photos[:BATCH]
+    return found
+
+
+def latency(run: Run, path: Path, photos: list[bytes], repetitions: int) -> dict:
+    """Seconds a photo of the bare forward pass and of `serving_default`."""
+    served, score = CppModel(path), make_scorer(run.model, run.statistics.mean)
+    found = {}
+    for name, batch in batches(photos).items():
+        views = [rescale(decode(photo), Q)[None, None] for photo in batch]
+        if len({view.shape for view in views}) == 1:
+            views = [tf.concat(views, 0)]
+        tasks = {
+            "bare": functools.partial(lambda given: [score(v).numpy() for v in given], views),
+            "serving_default": functools.partial(
+                served.run, "serving_default", image_inputs(batch)
+            ),
+        }
+        for task in tasks.values():
+            task()
+        seconds = in_turn({k: functools.partial(timed, v) for k, v in tasks.items()}, repetitions)
+        figures = {name: [s / len(batch) for s in of_task] for name, of_task in seconds.items()}
+        found[name] = figures | {"ratio": ratios(figures, "serving_default", "bare")}
+    served.close()
+    return found
+
+
+def timed(task) -> float:
+    start = time.perf_counter()
+    task()
+    return time.perf_counter() - start
+
+
+def soak(path: Path, photos: list[bytes], minutes: float) -> dict:
+    """Resident memory, in MiB by minute, while requests come in."""
+    served, rng = CppModel(path), np.random.default_rng(0)
+    began, memory, requests = time.monotonic(), [], 0
+    while (passed := time.monotonic() - began) < 60 * minutes:
+        if passed >= 60 * len(memory):
+            memory.append(resident())
+            console.print(
+                f"minute {len(memory) - 1} of {minutes:g}: {requests} requests, "
+                f"{memory[-1]:.0f} MiB",
+                highlight=False,
+            )
+        some = [photos[i] for i in rng.integers(len(photos), size=rng.integers(1, BATCH + 1))]
+        some[0] = some[0][: rng.integers(len(some[0]))] if requests % 3 == 0 else some[0]
+        found = served.run("serving_default", image_inputs(some))
+        assert not any(found["error"][1:])
+        requests += 1
+    memory.append(resident())
+    served.close()
+    return {"minutes": minutes, "requests": requests, "resident_mib": memory}
+
+
+def resident() -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photos", type=Path, help="Folder of JPEG files.")
+    parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--soak-width", type=float, default=0.25)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    photos = photos_of(arguments.photos)
+    result = {"benchmark": "serving", "machine": machine(), "q": Q}
+    with tempfile.TemporaryDirectory() as folder:
+        run = drawn_run(1.0)
+        seconds = timed(lambda: export(run, Path(folder) / "d"))
+        path = Path(folder) / "d/1"
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        result["export"] = {
+            "seconds": seconds, "bytes": size, "of_weights": size / (4 * run.model.count_params())
+        }  # fmt: skip
+        request = [Request("serving_default", image_inputs(photos[:1]))]
+        result["loading"] = {}
+        for loader in (PYTHON, CPP):
+            (reply,), load_seconds = replay(path, request, loader)
+            result["loading"][loader] = {"load": load_seconds, "first": reply.first_seconds}
+        result["latency"] = latency(run, path, photos, arguments.repetitions)
+        if arguments.minutes:
+            export(drawn_run(arguments.soak_width), Path(folder) / "soak")
+            result["soak"] = soak(Path(folder) / "soak/1", photos, arguments.minutes)
+    report(result, rows_of(result), ("", "bare", "serving", "ratio"), arguments.out)
+
+
+def rows_of(result: dict) -> list[tuple]:
+    rows: list[tuple] = [
+        (f"{name}, ms a photo", 1e3 * np.median(found["bare"]),
+         1e3 * np.median(found["serving_default"]),
+         "{median:.3f} ({min:.3f} to {max:.3f})".format(**found["ratio"]))
+        for name, found in result["latency"].items()
+    ]  # fmt: skip
+    rows.append(("size, of the weights", "", "", f"{result['export']['of_weights']:.4f}"))
+    for loader, found in result["loading"].items():
+        rows.append((f"{loader} loader, s: load, first request", found["load"], found["first"], ""))
+    if "soak" in result:
+        memory = result["soak"]["resident_mib"]
+        middle = memory[len(memory) // 2]
+        rows.append(
+            ("MiB resident, halfway and at the end", middle, memory[-1], memory[-1] / middle)
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,338 @@
+"""The folder that an export is, and its signatures against the Keras net."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from click.testing import CliRunner
+
+from pipelines.evaluation import grid_origins
+from pipelines.images import decode, rescale
+from saved_models import export as saving
+from saved_models.cpp_loader import CppModel
+from saved_models.export import Endpoint, ExportError, class_name_table, read_about, write_version
+from saved_models.records import examples
+from saved_models.tensors import image_inputs
+from tests.conftest import encode, photo
+from tests.saved_models.conftest import CLASSES
+from tests.tiny import CROP, MEAN
+from vgg_keras import ilsvrc
+from vgg_keras.cli import main
+from vgg_keras.commands.serving import load_source
+from vgg_keras.evaluation.passes import make_scorer
+from vgg_keras.models import fully_convolutional
+from vgg_keras.runs import load_run
+from vgg_keras.serving import export
+
+
+def doubling():
+    """The endpoint of a small model: what the writer does, without a net."""
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, keras.layers.Dense(2, name="dense")(inputs))
+    example = {"x": np.ones((1, 2), np.float32)}
+    spec = tf.TensorSpec((None, 2), tf.float32, "x")
+    return {"serving_default": Endpoint(lambda x: {"y": model(x)}, [spec], example)}
+
+
+class TestFolder:
+    def test_holds_what_a_server_reads(self, exported):
+        files = {p.relative_to(exported).as_posix() for p in exported.rglob("*") if p.is_file()}
+        assert files == {
+            "saved_model.pb", "fingerprint.pb", "assets/class_names.txt",
+            "assets.extra/tf_serving_warmup_requests", "assets.extra/export.json",
+            "variables/variables.index", "variables/variables.data-00000-of-00001",
+        }  # fmt: skip
+        assert sorted(p.name for p in exported.parent.iterdir()) == [
+            "1", "batching.config", "model.config"
+        ]  # fmt: skip
+        assert 'name: "tiny"' in (exported.parent / "model.config").read_text()
+        assert exported.stat().st_mode & 0o777 == 0o755
+
+    def test_class_names_are_an_asset(self, exported):
+        lines = (exported / "assets/class_names.txt").read_text().splitlines()
+        assert lines == [ilsvrc.label(name) for name in CLASSES]
+
+    def test_variables_are_stored_once(self, exported, run):
+        size = (exported / "variables/variables.data-00000-of-00001").stat().st_size
+        assert 0 <= size - 4 * run.model.count_params() < 6000
+
+    def test_says_what_it_is(self, exported, run):
+        about = read_about(exported)
+        assert about["source"] == {"run": str(run.path)}
+        assert (about["net"], about["test_scales"], about["mean"]) == ("D", [40, 48], list(MEAN))
+        assert about["class_names"] == list(CLASSES)
+
+    def test_signatures_are_named(self, served):
+        found = {
+            name: ({*s.inputs}, {*s.outputs}, s.method_name.rpartition("/")[2])
+            for name, s in served.signatures.items()
+            if not name.startswith("__")
+        }
+        pixels = {"score_map", "probabilities"}
+        assert found == {
+            "serving_default": (
+                {"image_bytes"}, {"classes", "class_names", "probabilities", "error"}, "predict"
+            ),
+            "images": ({"images"}, pixels, "predict"),
+            "crops": ({"crops"}, pixels, "predict"),
+            "features": ({"image_bytes"}, {"features", "error"}, "predict"),
+            "classify": ({"inputs"}, {"classes", "scores"}, "classify"),
+        }  # fmt: skip
+
+
+class TestSignatures:
+    def test_images_of_any_size_are_the_dense_protocol(self, run, served):
+        scores, maps = make_scorer(run.model, MEAN), fully_convolutional(run.model)
+        rng = np.random.default_rng(2)
+        for size in ((224, 224), (224, 600), (333, 500), (768, 1024), (32, 32), (100, 33)):
+            image = rng.uniform(0, 255, (1, *size, 3)).astype(np.float32)
+            found = served.run("images", {"images": image})
+            np.testing.assert_allclose(found["probabilities"], scores(image[:, None]), atol=1e-5)
+            expected = maps(image - np.float32(MEAN))["score_map"]
+            np.testing.assert_allclose(found["score_map"], expected, atol=1e-5)
+
+    def test_images_are_traced_once(self, run, tmp_path, monkeypatch):
+        """For the export; what is loaded is a graph and traces nothing."""
+        traces = []
+        table = class_name_table(tmp_path, CLASSES)
+        from vgg_keras import serving
+
+        procedure = {"test_scales": [40], "flip": True, "map_average": "scores"}
+        endpoint = serving._endpoints(run, procedure, table, 3, serving.Limits())["images"]
+
+        def counted(images):
+            traces.append(images.shape)
+            return endpoint.function(images)
+
+        function = tf.function(counted, input_signature=endpoint.inputs, autograph=False)
+        for size in ((224, 224), (300, 400), (768, 1024)):
+            function(tf.zeros((1, *size, 3)))
+        assert [shape.as_list() for shape in traces] == [[None, None, None, 3]]
+
+    def test_crops_are_the_net_itself(self, run, served, pictures):
+        crops = []
+        for picture in pictures:
+            image = rescale(decode(picture), 48).numpy()
+            (row,), (column,) = grid_origins(image.shape[:2], CROP, 1).numpy()
+            crops.append(image[row : row + CROP, column : column + CROP])
+        found = served.run("crops", {"crops": np.stack(crops)})
+        expected = tf.nn.softmax(run.model(np.stack(crops) - np.float32(MEAN)))
+        np.testing.assert_allclose(found["probabilities"], expected, atol=1e-5)
+
+    def test_features_are_those_of_appendix_b(self, run, served, pictures):
+        penultimate = keras.Model(run.model.input, run.model.get_layer("fc2").output)
+        found = served.run("features", image_inputs(pictures))["features"]
+        assert found.shape == (len(pictures), 256)
+        for picture, descriptor in zip(pictures, found, strict=True):
+            views = []
+            for scale in (40, 48):
+                image = rescale(decode(picture), scale)[None].numpy() - np.float32(MEAN)
+                views += [image, image[:, :, ::-1]]
+            expected = np.mean([penultimate(view).numpy().mean((0, 1, 2)) for view in views], 0)
+            assert expected.any()
+            expected /= np.linalg.norm(expected)
+            np.testing.assert_allclose(descriptor, expected, atol=1e-5)
+
+    def test_classify_says_what_serving_default_says(self, served, pictures):
+        found = served.run("classify", examples(pictures))
+        expected = served.run("serving_default", image_inputs(pictures))
+        assert found["classes"].tolist() == expected["class_names"].tolist()
+        np.testing.assert_allclose(found["scores"], expected["probabilities"], atol=1e-6)
+
+    def test_in_bfloat16_at_half_the_size(self, run, served, exported, pictures, tmp_path):
+        path = export(run, tmp_path / "half", top=3, test_scales=(40, 48), precision="bfloat16")
+        sizes = [
+            (p / "variables/variables.data-00000-of-00001").stat().st_size for p in (path, exported)
+        ]
+        assert sizes[0] < 0.52 * sizes[1]
+        half = CppModel(path)
+        inputs = {"images": rescale(decode(pictures[0]), 48)[None].numpy()}
+        found = half.run("images", inputs)["probabilities"]
+        whole = served.run("images", inputs)["probabilities"]
+        assert 0 < np.abs(found - whole).max() < 0.02
+        half.close()
+
+
+class TestVersions:
+    def test_the_next_one_by_default_and_none_twice(self, tmp_path):
+        endpoints = doubling()
+        folder = tmp_path / "net"
+        (folder / "notes").mkdir(parents=True)
+        assert write_version(folder, endpoints).name == "1"
+        assert write_version(folder, endpoints, version=7).name == "7"
+        assert write_version(folder, endpoints).name == "8"
+        before = (folder / "7/saved_model.pb").stat().st_mtime_ns
+        with pytest.raises(ExportError, match=r"7 is there already.*--version"):
+            write_version(folder, endpoints, version=7)
+        with pytest.raises(ExportError, match=r"1 or more\. Received: 0"):
+            write_version(folder, endpoints, version=0)
+        assert (folder / "7/saved_model.pb").stat().st_mtime_ns == before
+        assert {p.name for p in folder.iterdir()} == {
+            "1", "7", "8", "notes", "model.config", "batching.config"
+        }  # fmt: skip
+
+    def test_one_that_came_meanwhile_is_kept(self, tmp_path, monkeypatch):
+        endpoints = doubling()
+        write = saving._write_model
+
+        def meanwhile(*arguments):
+            write(*arguments)
+            (tmp_path / "net/1").mkdir(exist_ok=True)
+            (tmp_path / "net/1/other").touch()
+
+        monkeypatch.setattr(saving, "_write_model", meanwhile)
+        assert write_version(tmp_path / "net", endpoints).name == "2"
+        with pytest.raises(ExportError, match="there already"):
+            write_version(tmp_path / "net", endpoints, version=1)
+        assert [p.name for p in (tmp_path / "net/1").iterdir()] == ["other"]
+
+    def test_own_server_files_are_kept(self, tmp_path):
+        (tmp_path / "model.config").write_text("mine")
+        write_version(tmp_path, doubling())
+        assert (tmp_path / "model.config").read_text() == "mine"
+
+    def test_a_full_disk_leaves_nothing_behind(self, tmp_path):
+        endpoints = doubling()
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+        try:
+            with pytest.raises(OSError, match=r"cannot be written to .*net"):
+                write_version(tmp_path / "net", endpoints)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, handler)
+        assert list((tmp_path / "net").iterdir()) == []
+
+    def test_a_server_that_looks_all_the_time_sees_whole_models(self, tmp_path):
+        """A watcher in a process of its own; the writer is killed once in the middle."""
+        watch = """
+import pathlib, sys, time
+folder, seen = pathlib.Path(sys.argv[1]), set()
+while not (folder / "stop").exists():
+    for version in folder.iterdir():
+        if version.name.isdecimal() and version.name not in seen:
+            seen.add(version.name)
+            for part in ("saved_model.pb", "variables/variables.index", "assets.extra/export.json"):
+                assert (version / part).stat().st_size, (version, part)
+print(sorted(seen))
+"""
+        writer = """
+import sys
+from tests.saved_models.test_export import doubling
+from saved_models.export import write_version
+endpoints = doubling()
+while True:
+    write_version(sys.argv[1], endpoints)
+"""
+        folder = tmp_path / "net"
+        folder.mkdir()
+        run = [sys.executable, "-c"]
+        watcher = subprocess.Popen([*run, watch, folder], stdout=subprocess.PIPE, text=True)
+        writing = subprocess.Popen([*run, writer, folder], stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while not (folder / "3").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        while not list(folder.glob(".export-*/variables")) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        writing.kill()
+        writing.wait()
+        (folder / "stop").touch()
+        seen = watcher.communicate(timeout=60)[0]
+        assert watcher.returncode == 0
+        assert "'3'" in seen
+        left = list(folder.glob(".export-*"))
+        assert left, "was to be killed while it wrote"
+        done = write_version(folder, doubling())
+        assert int(done.name) >= 4
+        assert CppModel(done).signatures["serving_default"]
+
+
+class TestRefused:
+    def test_before_the_work(self, run, tmp_path, monkeypatch):
+        for options, message in (
+            ({"precision": "float16"}, "precision must be one of"),
+            ({"top": 0}, "top must be 1 or more"),
+            ({"test_scales": (16,)}, "at least the crop size, 32"),
+            ({"map_average": "median"}, "map_average must be one of"),
+            ({"version": -1}, "version must be 1 or more"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                export(run, tmp_path / "net", **options)
+        with pytest.raises(ExportError, match=r"one line\. Received: 'a\\nb'"):
+            class_name_table(tmp_path, ["a\nb"])
+        monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+        with pytest.raises(ValueError, match=r"KERAS_BACKEND=tensorflow.*Received: jax"):
+            export(run, tmp_path / "net")
+        assert not (tmp_path / "net").exists()
+
+    def test_a_folder_that_is_no_export(self, exported, tmp_path):
+        with pytest.raises(ExportError, match=r"no export of vgg-keras"):
+            read_about(tmp_path)
+        with pytest.raises(ExportError, match=r"Give a version's folder, such as .*tiny/1\."):
+            read_about(exported.parent)
+
+
+class TestCommands:
+    def test_export_and_verify(self, run, photos, tmp_path):
+        out = tmp_path / "exports/net"
+        arguments = ["export", "--run", str(run.path), "--out", str(out)]
+        done = CliRunner().invoke(main, [*arguments, "--json", "--no-flip", "--max-pixels", "9000"])
+        assert done.exit_code == 0, done.output
+        path = json.loads(done.stdout)["path"]
+        assert path == str(out / "1")
+        done = CliRunner().invoke(main, [*arguments, "--version", "1"])
+        assert done.exit_code == 1
+        assert "there already" in done.output
+        done = CliRunner().invoke(
+            main, ["verify", path, *map(str, photos[:2]), "--repeats", "1", "--json"]
+        )
+        assert done.exit_code == 0, done.output
+        found = json.loads(done.stdout)
+        assert [c["signature"] for c in found["checks"] if c["loader"] == "c++"] == [
+            "serving_default", "classify", "features", "images", "images", "crops"
+        ]  # fmt: skip
+        assert len(found["checks"]) == 12
+        assert all(check["difference"] <= 1e-5 for check in found["checks"])
+
+    def test_verify_sees_what_is_wrong(self, run, exported, tmp_path, monkeypatch):
+        """The same net with one bias changed, and another net."""
+        changed = load_run(run.path)
+        bias = changed.model.get_layer("fc1").bias
+        bias.assign(bias + 0.01)
+        from vgg_keras.verification import verify
+
+        checks, _ = verify(exported, changed, loaders=("c++",), repeats=1)
+        assert not any(check.passed for check in checks)
+        picture = tmp_path / "picture.gif"
+        picture.write_bytes(encode(photo(np.random.default_rng(0), 50, 60), "GIF"))
+        with pytest.raises(ValueError, match=r"picture.gif cannot be read as a JPEG or PNG"):
+            verify(exported, run, [picture], loaders=("c++",), repeats=1)
+        with pytest.raises(ValueError, match=r"another net than .*: class_names differ"):
+            verify(exported, changed._replace(class_names=tuple("abcdefg")))
+
+    def test_a_weights_file(self, run, tmp_path):
+        weights = tmp_path / "net.weights.h5"
+        run.model.save_weights(weights)
+        out = tmp_path / "net"
+        done = CliRunner().invoke(
+            main, ["export", "--weights", str(weights), "--train-scale", "40", "--out", str(out)]
+        )
+        assert done.exit_code == 0, done.output
+        about = read_about(out / "1")
+        assert about["source"] == {"weights": str(weights), "train_scale": [40]}
+        assert about["test_scales"] == [40]
+        again = load_source(about["source"], "down", about["class_names"])
+        assert again.recipe.train_scale == (40, 40)
+        for mine, its in zip(run.model.get_weights(), again.model.get_weights(), strict=True):
+            if mine.dtype == np.float32:  # not the state of dropout
+                np.testing.assert_array_equal(mine, its)

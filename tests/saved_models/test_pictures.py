@@ -1,0 +1,229 @@
+"""Malformed and unusual pictures in a request: a message for each, none to the harm of another."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import struct
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from saved_models.pictures import BROKEN, UNREADABLE, Limits, measure
+from saved_models.tensors import image_inputs
+from tests.conftest import encode, photo
+from vgg_keras.evaluation.predict import predict
+
+PIXELS = photo(np.random.default_rng(3), 60, 80)
+JPEG, PNG = encode(PIXELS, quality=90), encode(PIXELS, "PNG")
+PROGRESSIVE = encode(PIXELS, progressive=True)
+
+
+def save(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def as_mode(mode, kind, **options):
+    return save(Image.fromarray(PIXELS).convert(mode), kind, **options)
+
+
+def png_claiming(height, width, data=b""):
+    def chunk(name, content):
+        body = name + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + content
+
+
+def jpeg_claiming(height, width):
+    at = JPEG.index(b"\xff\xc0") + 5  # in the frame header: marker, length, precision, sides
+    return JPEG[:at] + struct.pack(">HH", height, width) + JPEG[at + 4 :]
+
+
+def with_scans(count):
+    """The last scan's header again and again, without data."""
+    start = PROGRESSIVE.rindex(b"\xff\xda")
+    length = struct.unpack(">H", PROGRESSIVE[start + 2 : start + 4])[0]
+    more = count - PROGRESSIVE.count(b"\xff\xda")
+    return PROGRESSIVE[:-2] + PROGRESSIVE[start : start + 2 + length] * more + b"\xff\xd9"
+
+
+def zipped():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("photo.jpg", JPEG)
+    return buffer.getvalue()
+
+
+def damaged(encoded, seed):
+    rng = np.random.default_rng(seed)
+    changed = bytearray(encoded)
+    for place in rng.integers(0, len(encoded), 1 + seed % 8):
+        changed[place] = rng.integers(256)
+    return bytes(changed)
+
+
+# What cannot be read, and the message it gets.
+REFUSED = [
+    *[(data, UNREADABLE) for data in (
+        b"", b"\0", b"\0" * 5000, b"\xff" * 5000, b"photo.jpg", b"<html></html>" * 99,
+        "Übergröße".encode(), json.dumps({"b64": "AAAA"}).encode(), pickle.dumps([JPEG]),
+        zipped(), zlib.compress(JPEG), JPEG.hex().encode(), JPEG[::-1], JPEG[1:], b"\x7fELF" + JPEG,
+        *(as_mode("RGB", kind) for kind in ("GIF", "BMP", "TIFF", "PPM", "TGA", "WEBP", "ICO")),
+        save(Image.fromarray(PIXELS), "GIF", save_all=True,
+             append_images=[Image.fromarray(PIXELS[::-1])]),
+        b"GIF89a" + struct.pack("<HH", 65535, 65535), b"BM" + b"\xff" * 200,
+        JPEG[:2], JPEG[:20], PNG[:4], PNG[:12], PNG[:20], PNG[:8] + b"\0" * 99,
+        png_claiming(0, 50), png_claiming(50, 0), png_claiming(2**31 + 5, 50), jpeg_claiming(0, 50),
+    )],
+    *[(JPEG[: len(JPEG) * k // 40], BROKEN) for k in range(20, 40)],
+    *[(PNG[: len(PNG) * k // 40], BROKEN) for k in range(1, 40)],
+    *[(PNG[:60] + bytes([k]) * 9 + PNG[69:], BROKEN) for k in range(5)],
+    (png_claiming(50, 50), BROKEN), (png_claiming(50, 50, b"\0" * 300), BROKEN),
+    (PNG[:8] + PNG[33:], UNREADABLE), (JPEG[:-600] + PNG, BROKEN),
+    *[(data, "its longer side may be 8 times its shorter one.") for data in (
+        encode(np.zeros((1, 20000, 3), np.uint8)), encode(np.zeros((20000, 1, 3), np.uint8)),
+        encode(np.zeros((1, 20000, 3), np.uint8), "PNG"), jpeg_claiming(9, 80), jpeg_claiming(1, 9),
+        png_claiming(20000, 1), jpeg_claiming(65500, 1),
+    )],
+    *[(data, "it may have 64000000 pixels.") for data in (
+        png_claiming(30000, 30000), png_claiming(2**31 - 1, 2**31 - 1), jpeg_claiming(65500, 65500),
+        png_claiming(8001, 8000), png_claiming(2**31 - 1, 1),
+    )],
+    *[(with_scans(n), "a progressive JPEG may have 100 scans.") for n in (101, 1000, 20000)],
+]  # fmt: skip
+
+# What looks odd and is a picture.
+READ = [
+    *(as_mode(mode, "JPEG") for mode in ("L", "CMYK")),
+    *(as_mode(mode, "PNG") for mode in ("L", "1", "P", "RGBA", "LA")),
+    save(Image.fromarray(PIXELS.astype(np.uint16)[..., 0] * 257), "PNG"),
+    save(Image.fromarray(PIXELS), "PNG", compress_level=0), PROGRESSIVE, with_scans(99),
+    *(encode(PIXELS[:1, :1], kind) for kind in ("JPEG", "PNG")),
+    *(encode(PIXELS[:h, :w]) for h, w in ((1, 2), (2, 1), (8, 1), (1, 8), (5, 40), (3, 3))),
+    JPEG + b"\0" * 999, JPEG + JPEG, JPEG + b"text", PNG + b"\0" * 99,
+    *(save(Image.fromarray(PIXELS), "JPEG", exif=bytes(exif)) for exif in (
+        b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0" + bytes([k]) + b"\0\0\0\0\0\0"
+        for k in range(10)
+    )),
+]  # fmt: skip
+# What may be either.
+DAMAGED = [damaged((JPEG, PNG, PROGRESSIVE)[seed % 3], seed) for seed in range(60)]
+
+
+@pytest.fixture(scope="module")
+def ask(served):
+    """Shows pictures with a good one before and behind, which must not change."""
+
+    def run(*pictures):
+        found = served.run("serving_default", image_inputs([JPEG, *pictures, JPEG]))
+        for name, (value,) in alone.items():
+            for place in (0, -1):
+                if name == "probabilities":
+                    np.testing.assert_allclose(found[name][place], value, atol=1e-6)
+                else:
+                    assert np.array_equal(found[name][place], value)
+        return {name: array[1:-1] for name, array in found.items()}
+
+    alone = served.run("serving_default", image_inputs([JPEG]))
+    assert not alone["error"][0]
+    return run
+
+
+def check(found):
+    """Each row is an answer, or an error and nothing else."""
+    for classes, names, probabilities, error in zip(
+        *(found[k] for k in ("classes", "class_names", "probabilities", "error")), strict=True
+    ):
+        if error:
+            assert (classes.tolist(), names.tolist()) == ([-1] * 3, [b""] * 3)
+            assert not probabilities.any()
+        else:
+            assert (classes >= 0).all()
+            assert all(names)
+            assert (np.diff(probabilities) <= 0).all()
+            assert 3 / 7 <= probabilities.sum() <= 1 + 1e-5
+
+
+def test_there_are_two_hundred():
+    assert len(REFUSED) + len(READ) + len(DAMAGED) >= 200
+
+
+def test_what_cannot_be_read_is_named_and_harms_nothing_beside_it(ask):
+    found = ask(*(data for data, _ in REFUSED))
+    check(found)
+    for (data, expected), error in zip(REFUSED, found["error"], strict=True):
+        assert expected in error.decode(), data[:40]
+
+
+def test_one_by_one_too(ask):
+    for data, expected in REFUSED[::9]:
+        assert expected in ask(data)["error"][0].decode()
+
+
+def test_what_looks_odd_is_scored_as_keras_scores_it(ask, run, tmp_path):
+    found = ask(*READ)
+    check(found)
+    assert not any(found["error"])
+    files = [tmp_path / str(i) for i in range(len(READ))]
+    for file, data in zip(files, READ, strict=True):
+        file.write_bytes(data)
+    said = predict(run, files, test_scales=(40, 48)).top(3)
+    np.testing.assert_array_equal(found["classes"], said[0])
+    np.testing.assert_allclose(found["probabilities"], said[1], atol=1e-5)
+
+
+def test_damaged_files_are_scored_or_named(ask):
+    found = ask(*DAMAGED)
+    check(found)
+    assert 0 < sum(map(bool, found["error"])) < len(DAMAGED)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.builds(bytes.__add__, st.sampled_from([b"", JPEG[:400], PNG[:8]]), st.binary()),
+                min_size=1, max_size=8))  # fmt: skip
+def test_any_bytes_are_scored_or_named(ask, pictures):
+    check(ask(*pictures))
+
+
+@pytest.mark.parametrize("signature", ["features", "classify"])
+def test_other_signatures_name_or_empty_them_too(served, signature):
+    from saved_models.records import examples
+
+    bad = [data for data, _ in REFUSED[::7]]
+    if signature == "features":
+        found = served.run("features", image_inputs([*bad, JPEG]))
+        np.testing.assert_allclose(np.linalg.norm(found["features"][-1]), 1, atol=1e-5)
+        assert all(found["error"][:-1])
+        assert not found["features"][:-1].any()
+    else:
+        empty = tf.train.Example().SerializeToString()
+        serialised = examples([*bad, JPEG])["inputs"].tolist()
+        inputs = image_inputs([empty, *serialised], "inputs")
+        found = served.run("classify", inputs)
+        assert all(found["classes"][-1])
+        assert not any(found["classes"][:-1].flat)
+        assert not found["scores"][:-1].any()
+
+
+def test_limits_are_exact():
+    limits = Limits(pixels=60 * 80, aspect=80 / 60, scans=3)
+    sizes, errors = measure(tf.constant([JPEG, PNG]), limits)
+    assert errors.numpy().tolist() == [b"", b""]
+    assert sizes.numpy().tolist() == [[60, 80]] * 2
+    for name, value, received in (("pixels", 60 * 80 - 1, "60 x 80"), ("aspect", 1.33, "60 x 80")):
+        tighter = Limits(**({"pixels": 60 * 80, "aspect": 2.0} | {name: value}))
+        sizes, errors = measure(tf.constant([JPEG, PNG]), tighter)
+        assert all(received in error.decode() for error in errors.numpy())
+        assert not sizes.numpy().any()
