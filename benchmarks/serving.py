@@ -102,7 +102,7 @@ def soak(path: Path, photos: list[bytes], minutes: float) -> dict:
     """Resident memory, in MiB by minute, while requests come in."""
     served, rng = CppModel(path), np.random.default_rng(0)
     began, memory, requests = time.monotonic(), [], 0
-    while (passed := time.monotonic() - began) < 60 * minutes:
+    while (passed := time.monotonic() - began) < 60 * minutes + 1:
         if passed >= 60 * len(memory):
             memory.append(resident())
             console.print(
@@ -115,7 +115,6 @@ def soak(path: Path, photos: list[bytes], minutes: float) -> dict:
         found = served.run("serving_default", image_inputs(some))
         assert not any(found["error"][1:])
         requests += 1
-    memory.append(resident())
     served.close()
     return {"minutes": minutes, "requests": requests, "resident_mib": memory}
 
@@ -167,10 +166,9 @@ def rows_of(result: dict) -> list[tuple]:
         rows.append((f"{loader} loader, s: load, first request", found["load"], found["first"], ""))
     if "soak" in result:
         memory = result["soak"]["resident_mib"]
-        middle = memory[len(memory) // 2]
-        rows.append(
-            ("MiB resident, halfway and at the end", middle, memory[-1], memory[-1] / middle)
-        )
+        for share in (0, 0.25, 0.5, 0.75, 1):
+            minute = round(share * (len(memory) - 1))
+            rows.append((f"MiB resident after {minute} minutes", "", memory[minute], ""))
     return rows
 
 

@@ -15,8 +15,9 @@ import tensorflow as tf
 
 from pipelines.images import decode, rescale
 from saved_models.export import read_about
+from saved_models.pictures import Limits, measure
 from saved_models.records import Request, examples
-from saved_models.replay import CPP, PYTHON, Reply, replay
+from saved_models.replay import CPP, PYTHON, replay
 from saved_models.tensors import Tensors, image_inputs
 from vgg_keras.evaluation.predict import predict
 from vgg_keras.models import fully_convolutional
@@ -94,14 +95,15 @@ def verify(
     about = read_about(path)
     _check_same_net(path, about, run)
     names = [os.fspath(photo) for photo in photos] or [_photo_of_matplotlib()]
-    trials = _trials(in_precision(run, about["precision"]), about, names)
+    encoded = [Path(name).read_bytes() for name in names]
+    _refuse_refused(names, encoded, Limits(**about["limits"]))
+    trials = _trials(in_precision(run, about["precision"]), about, names, encoded)
     checks: list[Check] = []
     load_seconds: dict[str, float] = {}
     for loader in loaders:
         log.info("%s loader: %d requests, %d times each", loader, len(trials), repeats + 1)
         replies, load_seconds[loader] = replay(path, [t.request for t in trials], loader, repeats)
         for trial, reply in zip(trials, replies, strict=True):
-            _refuse_errors(names, reply)
             checks.append(
                 Check(
                     trial.request.signature,
@@ -115,11 +117,12 @@ def verify(
     return checks, load_seconds
 
 
-def _trials(run: Run, about: dict[str, Any], photos: Sequence[str]) -> list[_Trial]:
+def _trials(
+    run: Run, about: dict[str, Any], photos: Sequence[str], encoded: Sequence[bytes]
+) -> list[_Trial]:
     """A request to each signature with what the Keras net says; `images` gets one a photo."""
     scales, flip, mean = about["test_scales"], about["flip"], np.float32(about["mean"])
     dense = {"flip": flip, "map_average": about["map_average"]}
-    encoded = [Path(photo).read_bytes() for photo in photos]
     count = f"{len(photos)} photo{'s' * (len(photos) > 1)}"
 
     posteriors = predict(run, photos, test_scales=scales, **dense).posteriors
@@ -210,8 +213,8 @@ def _top(posteriors: np.ndarray, k: int) -> np.ndarray:
     return np.sort(posteriors, 1)[:, ::-1][:, :k]
 
 
-def _refuse_errors(photos: Sequence[str], reply: Reply) -> None:
-    for photo, error in zip(photos, reply.outputs.get("error", ()), strict=False):
+def _refuse_refused(photos: Sequence[str], encoded: Sequence[bytes], limits: Limits) -> None:
+    for photo, error in zip(photos, measure(tf.constant(encoded), limits)[1].numpy(), strict=True):
         if error:
             raise ValueError(f"{photo} {error.decode()}. Give other photos to compare on.")
 

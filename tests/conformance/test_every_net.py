@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from saved_models.cpp_loader import CppModel
+from saved_models.export import Endpoint, write_version
 from vgg_keras import fully_convolutional, vgg
+from vgg_keras.evaluation.passes import make_look
 from vgg_keras.nets import NETS, weight_layers
 
 CROP, CLASSES, WIDTH = 64, 7, 1 / 16
@@ -97,6 +100,23 @@ def test_one_trace_serves_all_sizes(net):
         x = images(1, *size, 3)
         np.testing.assert_allclose(run(x), model(x), rtol=1e-4, atol=1e-6)
     assert len(traces) == 1
+
+
+def test_served(net, tmp_path):
+    """By the C++ loader of TensorFlow Serving, on crops and whole images."""
+    model = build(net, classifier_activation=None)
+    look, x = make_look(model, (0.0, 0.0, 0.0), flip=False), images(1, CROP, CROP, 3)
+    spec = tf.TensorSpec((None, None, None, 3), tf.float32, "images")
+    endpoint = Endpoint(look, [spec], {"images": x})
+    served = CppModel(write_version(tmp_path / "net", {"serving_default": endpoint}))
+    for shape in ((1, CROP, CROP, 3), (2, 96, 130, 3)):
+        x = images(*shape)
+        found = served.run("serving_default", {"images": x})
+        maps = fully_convolutional(model)(x)
+        np.testing.assert_allclose(found["score_map"], maps["score_map"], atol=1e-5)
+        posteriors = tf.nn.softmax(maps["scores"])
+        np.testing.assert_allclose(found["posteriors"], posteriors, atol=1e-5)
+    served.close()
 
 
 def test_too_small_an_image_is_refused(net):

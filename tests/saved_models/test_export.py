@@ -88,6 +88,11 @@ class TestFolder:
             "classify": ({"inputs"}, {"classes", "scores"}, "classify"),
         }  # fmt: skip
 
+    def test_signatures_are_valid_to_tensorflow_serving(self, served):
+        names = ("serving_default", "images", "crops", "features", "classify")
+        valid = tf.compat.v1.saved_model.is_valid_signature
+        assert all(valid(served.signatures[name]) for name in names)
+
 
 class TestSignatures:
     def test_images_of_any_size_are_the_dense_protocol(self, run, served):

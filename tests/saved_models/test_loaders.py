@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import tensorflow as tf
 
 from saved_models.cpp_loader import CppModel, LoaderError
 from saved_models.tensors import image_inputs
+from tests.conftest import encode
 from tests.saved_models.conftest import CLASSES
 from vgg_keras import ilsvrc
 from vgg_keras.evaluation.predict import predict
@@ -75,6 +78,34 @@ def test_an_empty_batch_gives_an_empty_answer(served):
     assert {name: array.shape for name, array in found.items()} == {
         "classes": (0, 3), "class_names": (0, 3), "probabilities": (0, 3), "error": (0,)
     }  # fmt: skip
+
+
+def test_many_at_once_get_what_they_get_alone(served, pictures):
+    expected = served.run("serving_default", image_inputs(pictures))["probabilities"]
+
+    def ask(i):
+        k = i % len(pictures)
+        inputs = image_inputs([b"", *pictures[k:]])
+        return served.run("serving_default", inputs)["probabilities"][1:] - expected[k:]
+
+    with ThreadPoolExecutor(8) as threads:
+        assert max(np.abs(difference).max() for difference in threads.map(ask, range(40))) < 1e-6
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_memory_does_not_grow(served):
+    """29 MB of files pass through, and their pixels many times over."""
+    rng = np.random.default_rng(0)
+    large = encode(rng.integers(0, 256, (200, 300, 3)).astype(np.uint8), quality=95)
+
+    def requests(count):
+        for _ in range(count):
+            served.run("serving_default", image_inputs([large, large[:5000], large, b"text"]))
+        return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) * 1024
+
+    before = requests(50)
+    assert 200 * 2 * len(large) > 2.8e7
+    assert requests(200) - before < 1.4e7
 
 
 def test_what_is_wrong_is_said(served, exported, tmp_path):
