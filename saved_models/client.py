@@ -66,7 +66,7 @@ def connect(url: str, timeout: float = TIMEOUT) -> Server:
     Args:
         url: `http[s]://HOST:PORT/v1/models/NAME[/versions/N]` for REST, or
             `grpc://HOST:PORT/NAME[/versions/N]`.
-        timeout: seconds to wait for an answer.
+        timeout: seconds to wait for an answer; by REST, for its beginning and then for each part.
 
     Raises:
         ValueError: another form of URL.
@@ -74,8 +74,9 @@ def connect(url: str, timeout: float = TIMEOUT) -> Server:
     """
     parts = urlsplit(url)
     prefix = "" if parts.scheme == "grpc" else "/v1/models"
-    match = re.fullmatch(rf"{prefix}/([^/]+)(?:/versions/(\d+))?/?", parts.path)
-    if parts.scheme not in ("http", "https", "grpc") or not parts.netloc or not match:
+    match = re.fullmatch(rf"{prefix}/([^/:]+)(?:/versions/(\d+))?/?", parts.path)
+    known = parts.scheme in ("http", "https", "grpc") and parts.netloc
+    if not known or not match or parts.query or parts.fragment:
         raise ValueError(
             "A server's URL is http://HOST:PORT/v1/models/NAME or grpc://HOST:PORT/NAME, each "
             f"with /versions/N or without. Received: {url!r}"
@@ -104,21 +105,55 @@ def classify(server: Server, pictures: Iterable[bytes], batch_size: int = 8) -> 
         raise ValueError(f"batch_size must be 1 or more. Received: {batch_size}")
     pictures = iter(pictures)
     while batch := list(itertools.islice(pictures, batch_size)):
-        outputs = server.predict(image_inputs(batch))
-        try:
-            columns = [outputs[k] for k in ("classes", "class_names", "probabilities", "error")]
-        except KeyError as error:
-            raise RequestError(
-                f"The model's serving_default has no output {error}: it is no export of "
-                f"vgg-keras. Its outputs: {', '.join(outputs)}."
-            ) from error
-        for classes, names, probabilities, message in zip(*columns, strict=True):
+        for classes, names, probabilities, message in _rows(
+            server.predict(image_inputs(batch)), len(batch)
+        ):
             yield Answer(
                 tuple(int(index) for index in classes),
                 tuple(name.decode() for name in names),
                 tuple(float(probability) for probability in probabilities),
                 message.decode(),
             )
+
+
+def _rows(outputs: Tensors, count: int) -> Iterator[tuple]:
+    """Rows of the outputs of `serving_default`.
+
+    Raises:
+        RequestError: they are not those of an export of ours for so many pictures.
+    """
+    columns = []
+    for name, (kinds, ndim) in _OUTPUTS.items():
+        column = outputs.get(name)
+        if column is None or column.dtype.kind not in kinds or column.ndim != ndim:
+            raise RequestError(
+                f"The model's serving_default has no output {name!r} as exports of vgg-keras "
+                f"have. Its outputs: {_shapes(outputs)}."
+            )
+        if len(column) != count or not all(isinstance(text, bytes) for text in _texts(column)):
+            raise RequestError(
+                f"{count} pictures were sent, and {name!r} is no answer to each. "
+                f"Its outputs: {_shapes(outputs)}."
+            )
+        columns.append(column)
+    return zip(*columns, strict=True)
+
+
+# Kinds of dtype (integers, strings as objects, floats and JSON's whole numbers) and dimensions.
+_OUTPUTS = {
+    "classes": ("iu", 2),
+    "class_names": ("O", 2),
+    "probabilities": ("fiu", 2),
+    "error": ("O", 1),
+}
+
+
+def _texts(column: np.ndarray) -> Iterable:
+    return column.flat if column.dtype == object else ()
+
+
+def _shapes(outputs: Tensors) -> str:
+    return ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in outputs.items())
 
 
 class RestServer:
@@ -148,12 +183,17 @@ class RestServer:
             raise RequestError(f"{self.url} does not answer: {error}") from error
         found = _json_object(response)
         if not response.ok or "outputs" not in found:
-            said = found.get("error") or response.reason or "nothing"
-            raise RequestError(f"{self.url} answers {response.status_code}: {said}")
+            said = found.get("error") or f"{response.reason}: {_beginning(response.text)}"
+            raise RequestError(f"{self.url} answers {response.status_code} {said}")
         outputs = found["outputs"]
         if not isinstance(outputs, Mapping):  # the only output of a signature, without its name
             outputs = {"outputs": outputs}
-        return {name: _from_json(values) for name, values in outputs.items()}
+        try:
+            return {name: _from_json(values) for name, values in outputs.items()}
+        except (ValueError, TypeError) as error:
+            raise RequestError(
+                f"{self.url} answers what is no tensor ({error}): {_beginning(response.text)}"
+            ) from error
 
 
 class GrpcServer:
@@ -223,6 +263,11 @@ def _from_json(values: Any) -> np.ndarray:
     if array.dtype.kind == "U":
         array = np.vectorize(str.encode, otypes=[object])(array)
     return array
+
+
+def _beginning(text: str) -> str:
+    """The first words of an answer, on one line."""
+    return " ".join(text[:400].split())[:200] or "nothing"
 
 
 def _json_object(response: requests.Response) -> dict:

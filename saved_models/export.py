@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -57,8 +58,8 @@ def class_name_table(folder: Path, class_names: Sequence[str]) -> tf.lookup.Stat
         ExportError: a name holds a line break.
     """
     for name in class_names:
-        if len(name.splitlines()) > 1:
-            raise ExportError(f"A class name must be one line. Received: {name!r}")
+        if name.splitlines() != [name]:
+            raise ExportError(f"A class name must be one line, not empty. Received: {name!r}")
     file = folder / CLASS_NAMES
     file.write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
     column = tf.lookup.TextFileIndex
@@ -93,9 +94,12 @@ def write_version(
         ExportError: the version is there already, or is not above 0.
         OSError: the folder cannot be written.
     """
-    folder = Path(folder).absolute()
+    folder = Path(folder).resolve()
     check_version(folder, version)
     folder.mkdir(parents=True, exist_ok=True)
+    for name, text in _server_files(folder.name).items():
+        if not (folder / name).exists():
+            write_aside(folder / name, text)
     with _aside(folder) as temporary:
         _write_model(temporary, endpoints, resources)
         extra = temporary / EXTRA
@@ -104,30 +108,33 @@ def write_version(
         write_warmup(extra / WARMUP, folder.name, requests)
         (extra / ABOUT).write_text(json.dumps(dict(about or {}), indent=2) + "\n")
         _to_disk(temporary)
-        place = _move(temporary, folder, version)
-    for name, text in _server_files(folder.name).items():
-        if not (folder / name).exists():
-            write_aside(folder / name, text)
-    return place
+        return _move(temporary, folder, version)
 
 
 def versions(folder: Path) -> list[int]:
     """The versions in a folder, ascending, as TensorFlow Serving finds them."""
     if not folder.is_dir():
         return []
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal() and p.is_dir())
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal())
 
 
 def check_version(folder: Path, version: int | None) -> None:
     """Refuses what `write_version` would refuse, before there is work to lose.
 
     Raises:
-        ExportError: the version is there already, or is not above 0.
+        ExportError: the version is there already, or is no number that TensorFlow Serving takes;
+            or the folder's name is no name of a model.
     """
+    name = Path(folder).resolve().name
+    if not re.fullmatch(r"[\w.-]+", name, re.ASCII):
+        raise ExportError(
+            f"The folder names the model on the server: letters, digits, '.', '_' and '-'. "
+            f"Received: {name!r}"
+        )
     if version is None:
         return
-    if version < 1:
-        raise ExportError(f"A version must be 1 or more. Received: {version}")
+    if not 1 <= version < 2**63:
+        raise ExportError(f"A version must be from 1 to 2**63 - 1. Received: {version}")
     if version in versions(folder):
         raise ExportError(
             f"{folder / str(version)} is there already, and what a server may have loaded is never "
@@ -143,7 +150,10 @@ def read_about(path: str | os.PathLike) -> dict[str, Any]:
     """
     file = Path(path) / EXTRA / ABOUT
     try:
-        return json.loads(file.read_text())
+        about = json.loads(file.read_text())
+        if not isinstance(about, dict) or not about:
+            raise ValueError(f"{ABOUT} says nothing")
+        return about
     except (OSError, ValueError) as error:
         hint = ""
         if found := versions(Path(path)):
@@ -178,9 +188,8 @@ def _aside(folder: Path) -> Iterator[Path]:
         OSError: in place of TensorFlow's own errors about files.
     """
     temporary = Path(tempfile.mkdtemp(prefix=".export-", dir=folder))
-    temporary.chmod(0o755)  # a server may run as another user
     try:
-        yield temporary
+        yield temporary / "version"  # a folder with usual rights, which the outer one has not
     except tf.errors.OpError as error:
         raise OSError(f"The export cannot be written to {folder}: {error.message}") from error
     finally:

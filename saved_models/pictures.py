@@ -30,11 +30,22 @@ class Limits:
         aspect: longer over shorter side, which a rescaled picture keeps.
         scans: of a progressive JPEG. Decoding one takes as long as the picture is large, however
             few its bytes are; usual files have about ten.
+        texts: compressed ones in a PNG, each of which may hold 8 MB.
+
+    Raises:
+        ValueError: a limit that no picture keeps, or that is no limit.
     """
 
     pixels: int = 64_000_000
     aspect: float = 8.0
     scans: int = 100
+    texts: int = 8
+
+    def __post_init__(self):
+        if not 1 <= self.pixels < 2**62:
+            raise ValueError(f"pixels must be from 1 to 2**62. Received: {self.pixels}")
+        if not 1 <= self.aspect < 1e6:
+            raise ValueError(f"aspect must be from 1 to 1e6. Received: {self.aspect}")
 
 
 def measure(image_bytes: tf.Tensor, limits: Limits) -> tuple[tf.Tensor, tf.Tensor]:
@@ -53,7 +64,7 @@ def measure(image_bytes: tf.Tensor, limits: Limits) -> tuple[tf.Tensor, tf.Tenso
     def size_and_error(place, encoded):
         tf.debugging.Assert(tf.io.is_jpeg(encoded) | is_png(encoded), [UNREADABLE])
         size = upright_size(encoded)
-        error = _beyond(limits, size, _scans(encoded))
+        error = _beyond(limits, size, encoded)
         return place, tf.where(tf.equal(error, ""), size, 0), error
 
     count = tf.size(image_bytes)
@@ -133,14 +144,34 @@ def show(
     return results, errors
 
 
-def _beyond(limits: Limits, size: tf.Tensor, scans: tf.Tensor) -> tf.Tensor:
+def pictures_of_examples(serialised: tf.Tensor, feature: str) -> tf.Tensor:
+    """Encoded pictures in `tf.train.Example`s, string `(B,)`; "" where there is not just one."""
+
+    @_as_it_is
+    def parse(place, example):
+        wanted = {feature: tf.io.FixedLenFeature((), tf.string)}
+        return place, tf.io.parse_single_example(example, wanted)[feature]
+
+    count = tf.size(serialised)
+    places, pictures = _those_that_work(
+        tf.data.Dataset.from_tensor_slices((tf.range(count), serialised)).map(parse),
+        (tf.constant(0), tf.constant("")),
+    )
+    return tf.tensor_scatter_nd_update(tf.fill((count,), ""), places[:-1, None], pictures[:-1])
+
+
+def _beyond(limits: Limits, size: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
     """The limit that a picture exceeds, as a message; empty if none."""
+    is_jpeg = tf.io.is_jpeg(encoded)
+    scans = tf.cond(is_jpeg, lambda: _scans(encoded), lambda: 0)
+    texts = tf.cond(is_jpeg, lambda: 0, lambda: _compressed_texts(encoded))
     short, long = tf.reduce_min(size), tf.reduce_max(size)
     pixels = tf.cast(short, tf.int64) * tf.cast(long, tf.int64)
     size_text = tf.strings.reduce_join(tf.as_string(size), separator=" x ")
 
-    def too(text):
-        return lambda: tf.strings.join([f"is refused: {text} Received: ", size_text, " pixels"])
+    def too(text, received=size_text, unit="pixels"):
+        message = [f"is refused: {text} Received: ", tf.as_string(received), f" {unit}"]
+        return lambda: tf.strings.join(message)
 
     return tf.case(
         [
@@ -149,16 +180,39 @@ def _beyond(limits: Limits, size: tf.Tensor, scans: tf.Tensor) -> tf.Tensor:
                 tf.cast(long, tf.float32) > limits.aspect * tf.cast(short, tf.float32),
                 too(f"its longer side may be {limits.aspect:g} times its shorter one."),
             ),
-            (scans > limits.scans, too(f"a progressive JPEG may have {limits.scans} scans.")),
+            (
+                scans > limits.scans,
+                too(f"a progressive JPEG may have {limits.scans} scans.", scans, "scans"),
+            ),
+            (
+                texts > limits.texts,
+                too(f"a PNG may have {limits.texts} compressed texts.", texts, "texts"),
+            ),
         ],
         default=lambda: tf.constant(""),
     )
 
 
 def _scans(image_bytes: tf.Tensor) -> tf.Tensor:
-    """Scan headers in a JPEG, int32. Coded data never hold that marker (ITU-T T.81, B.1.1.2)."""
-    data = tf.io.decode_raw(image_bytes, tf.uint8)
-    return tf.reduce_sum(tf.cast((data[:-1] == 0xFF) & (data[1:] == 0xDA), tf.int32))
+    """Scan headers in a JPEG, int32: marker, length 6 + 2n, n components (ITU-T T.81, B.2.3).
+
+    Five bytes in a row, so that other data, which may follow the picture, hardly ever count.
+    """
+    data = tf.pad(tf.io.decode_raw(image_bytes, tf.uint8), [[0, 4]])
+    marker, components = (data[:-4] == 0xFF) & (data[1:-3] == 0xDA), data[4:]
+    length = (data[2:-2] == 0) & (data[3:-1] == 6 + 2 * components)
+    found = marker & length & (components >= 1) & (components <= 4)
+    return tf.reduce_sum(tf.cast(found, tf.int32))
+
+
+def _compressed_texts(image_bytes: tf.Tensor) -> tf.Tensor:
+    """Chunks of a PNG that are inflated and not pixels, int32, by their names."""
+    data = tf.pad(tf.io.decode_raw(image_bytes, tf.uint8), [[0, 3]])
+    count = tf.constant(0)
+    for name in (b"zTXt", b"iTXt", b"iCCP"):
+        here = [data[i : tf.size(data) - 3 + i] == byte for i, byte in enumerate(name)]
+        count += tf.reduce_sum(tf.cast(tf.reduce_all(tf.stack(here), 0), tf.int32))
+    return count
 
 
 def _those_that_work(dataset: tf.data.Dataset, filling: tuple) -> tuple[tf.Tensor, ...]:

@@ -64,7 +64,8 @@ def replay(
     with tempfile.TemporaryDirectory() as folder:
         given, found = Path(folder) / "requests", Path(folder) / "replies"
         write_lines(given, requests)
-        command = [sys.executable, "-m", "saved_models.replay", str(path), str(given), str(found),
+        files = [str(path), str(given), str(found)]
+        command = [sys.executable, "-P", "-m", "saved_models.replay", *files,
                    "--loader", loader, "--repeats", str(repeats)]  # fmt: skip
         environment = {"TF_CPP_MIN_LOG_LEVEL": "3"} | os.environ
         done = subprocess.run(command, capture_output=True, env=environment, check=False)

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from pipelines.images import rescale
 from saved_models.export import Endpoint, check_version, class_name_table, write_version
-from saved_models.pictures import Limits, measure, show
+from saved_models.pictures import Limits, measure, pictures_of_examples, show
 from saved_models.records import CLASSIFY, EXAMPLE_FEATURE, examples
 from saved_models.tensors import image_inputs
 from vgg_keras.evaluation.evaluate import plan
@@ -97,7 +97,7 @@ def export(
             about={
                 "vgg_keras": __version__,
                 "tensorflow": tf.__version__,
-                "source": dict(source or {"run": str(Path(run.path).absolute())}),
+                "source": dict(source or _source(run)),
                 "net": run.recipe.net,
                 "crop_size": run.recipe.crop_size,
                 "width": run.recipe.width,
@@ -111,6 +111,11 @@ def export(
                 "class_names": list(run.class_names),
             },
         )
+
+
+def _source(run: Run) -> dict[str, str]:
+    path = Path(run.path).absolute()
+    return {"weights" if path.is_file() else "run": str(path)}
 
 
 def _endpoints(
@@ -151,9 +156,14 @@ def _endpoints(
             "error": errors,
         }
 
-    def of_pixels(function: Callable):
+    def of_pixels(function: Callable, are_right: Callable, rule: str):
         def signature(images):
-            found = function(images)
+            shape = tf.shape(images)
+            sides_are_right = tf.reduce_all(are_right(shape[1:3], crop_size))
+            is_right = sides_are_right & (shape[0] > 0) & tf.equal(shape[3], 3)
+            told = tf.debugging.Assert(is_right, [f"{rule} Received:", shape])
+            with tf.control_dependencies([told]):  # before the net fails in its own words
+                found = function(tf.identity(images))
             return {"score_map": found["score_map"], "probabilities": found["posteriors"]}
 
         return signature
@@ -165,8 +175,7 @@ def _endpoints(
         return {"features": tf.math.l2_normalize(descriptors, -1), "error": errors}
 
     def classify(serialised):
-        wanted = {EXAMPLE_FEATURE: tf.io.FixedLenFeature((), tf.string, "")}
-        found = most_probable(tf.io.parse_example(serialised, wanted)[EXAMPLE_FEATURE])
+        found = most_probable(pictures_of_examples(serialised, EXAMPLE_FEATURE))
         return {"classes": found["class_names"], "scores": found["probabilities"]}
 
     def strings(name):
@@ -175,14 +184,24 @@ def _endpoints(
     def pixels(side, name):
         return [tf.TensorSpec((None, side, side, 3), tf.float32, name)]
 
-    picture = _drawn_picture(scales[0])
+    dense = of_pixels(
+        look,
+        tf.greater_equal,
+        f"images must be (B, H, W, 3), B at least 1, H and W at least {crop_size}.",
+    )
+    alone = of_pixels(
+        look_at_crops,
+        tf.equal,
+        f"crops must be (B, {crop_size}, {crop_size}, 3), B at least 1.",
+    )
+    picture = _drawn_picture(scales[0], min(4 / 3, limits.aspect))
     pictures = [tf.io.encode_jpeg(tf.cast(picture, tf.uint8)).numpy()]
     whole = {"images": rescale(picture, scales[0])[None].numpy()}
     crops = {"crops": picture[None, :crop_size, :crop_size].numpy()}
     return {
         "serving_default": Endpoint(most_probable, strings("image_bytes"), image_inputs(pictures)),
-        "images": Endpoint(of_pixels(look), pixels(None, "images"), whole),
-        "crops": Endpoint(of_pixels(look_at_crops), pixels(crop_size, "crops"), crops),
+        "images": Endpoint(dense, pixels(None, "images"), whole),
+        "crops": Endpoint(alone, pixels(crop_size, "crops"), crops),
         "features": Endpoint(features, strings("image_bytes"), image_inputs(pictures)),
         "classify": Endpoint(classify, strings("inputs"), examples(pictures), CLASSIFY),
     }
@@ -200,7 +219,7 @@ def _descriptor(run: Run, flip: bool) -> Callable[[tf.Tensor], tf.Tensor]:
     return describe
 
 
-def _drawn_picture(side: int) -> tf.Tensor:
+def _drawn_picture(side: int, aspect: float) -> tf.Tensor:
     """A picture to warm up with: colours that run into each other, float32 `(side, W, 3)`."""
     coarse = tf.random.stateless_uniform((6, 8, 3), (0, 0), maxval=255.0)
-    return tf.image.resize(coarse, (side, side * 4 // 3))
+    return tf.image.resize(coarse, (side, int(side * aspect)))

@@ -15,17 +15,18 @@ import tensorflow as tf
 
 from pipelines.images import decode, rescale
 from saved_models.export import read_about
-from saved_models.pictures import Limits, measure
+from saved_models.pictures import BROKEN, Limits, measure
 from saved_models.records import Request, examples
 from saved_models.replay import CPP, PYTHON, replay
 from saved_models.tensors import Tensors, image_inputs
 from vgg_keras.evaluation.predict import predict
+from vgg_keras.ilsvrc import label
 from vgg_keras.models import fully_convolutional
 from vgg_keras.runs import Run, RunError, in_precision
 
 log = logging.getLogger(__name__)
 
-# Of float32, summation in another order; of bfloat16, one of its steps at 1.
+# Of the greatest value: summation in another order; of bfloat16, one of its steps.
 TOLERANCES = {"float32": 1e-5, "bfloat16": 2.0**-7}
 
 
@@ -37,7 +38,8 @@ class Check:
         signature: its name.
         loader: "python" or "c++".
         request: what was sent.
-        difference: greatest one of all outputs; of scores and score maps relative to the greatest.
+        difference: greatest one of all outputs, relative to the greatest value; infinite where a
+            name or an error is not what it should be.
         tolerance: that is allowed.
         seconds: of a request, median; divided by its pictures.
     """
@@ -90,7 +92,8 @@ def verify(
         ExportError: the folder is no export.
         RunError: the run has other classes or another geometry.
         ReplayError: the export cannot be loaded or fails.
-        ValueError: the export refuses one of the photos.
+        ValueError: the export refuses one of the photos, or it is broken.
+        OSError: a photo cannot be read.
     """
     about = read_about(path)
     _check_same_net(path, about, run)
@@ -123,6 +126,7 @@ def _trials(
     """A request to each signature with what the Keras net says; `images` gets one a photo."""
     scales, flip, mean = about["test_scales"], about["flip"], np.float32(about["mean"])
     dense = {"flip": flip, "map_average": about["map_average"]}
+    names = np.array([label(name) for name in run.class_names], object)
     count = f"{len(photos)} photo{'s' * (len(photos) > 1)}"
 
     posteriors = predict(run, photos, test_scales=scales, **dense).posteriors
@@ -132,13 +136,20 @@ def _trials(
             Request("serving_default", image_inputs(encoded)),
             count,
             len(photos),
-            lambda found: _of_top(found["classes"], found["probabilities"], posteriors),
+            lambda found: max(
+                _of_top(found["classes"], found["probabilities"], posteriors),
+                _of_names(found["class_names"], names[found["classes"]]),
+                _of_names(found["error"], ""),
+            ),
         ),
         _Trial(
             Request("classify", examples(encoded)),
             count,
             len(photos),
-            lambda found: _of_values(found["scores"], _top(posteriors, about["top"])),
+            lambda found: max(
+                _of_values(found["scores"], _top(posteriors, about["top"])),
+                _of_values(found["scores"], _posteriors_of(found["classes"], names, posteriors)),
+            ),
         ),
         _Trial(
             Request("features", image_inputs(encoded)),
@@ -195,11 +206,28 @@ def _descriptor(run, picture, scales, flip, mean) -> np.ndarray:
 
 
 def _of_values(found: np.ndarray, expected: np.ndarray) -> float:
-    """Greatest difference, relative to the greatest value where that is above 1."""
-    if found.shape != expected.shape:
+    """Greatest difference, relative to the greatest value; infinite where there is none."""
+    if found.shape != expected.shape or not np.isfinite(found).all():
         return float("inf")
     difference = np.abs(found.astype(np.float64) - expected).max(initial=0)
-    return float(difference / max(1.0, np.abs(expected).max(initial=0)))
+    return float(difference / max(np.abs(expected).max(initial=0), 1e-30))
+
+
+def _of_names(found: np.ndarray, expected: np.ndarray | str) -> float:
+    """0 where all names are the expected ones, else infinite."""
+    decoded = np.vectorize(bytes.decode, otypes=[object])(found)
+    return 0.0 if np.all(decoded == expected) else float("inf")
+
+
+def _posteriors_of(labels: np.ndarray, names: np.ndarray, posteriors: np.ndarray) -> np.ndarray:
+    """Posteriors of classes by their labels, NaN for an unknown one."""
+    places = {name.encode(): i for i, name in enumerate(names)}
+    return np.array(
+        [
+            [row[places[name]] if name in places else np.nan for name in of_photo]
+            for of_photo, row in zip(labels, posteriors, strict=True)
+        ]
+    )
 
 
 def _of_top(classes: np.ndarray, probabilities: np.ndarray, posteriors: np.ndarray) -> float:
@@ -214,9 +242,15 @@ def _top(posteriors: np.ndarray, k: int) -> np.ndarray:
 
 
 def _refuse_refused(photos: Sequence[str], encoded: Sequence[bytes], limits: Limits) -> None:
-    for photo, error in zip(photos, measure(tf.constant(encoded), limits)[1].numpy(), strict=True):
+    errors = [error.decode() for error in measure(tf.constant(encoded), limits)[1].numpy()]
+    for i, picture in enumerate(encoded):
+        try:
+            errors[i] or decode(picture)
+        except tf.errors.InvalidArgumentError:
+            errors[i] = BROKEN
+    for photo, error in zip(photos, errors, strict=True):
         if error:
-            raise ValueError(f"{photo} {error.decode()}. Give other photos to compare on.")
+            raise ValueError(f"{photo} {error}. Give other photos to compare on.")
 
 
 def _check_same_net(path, about: dict[str, Any], run: Run) -> None:

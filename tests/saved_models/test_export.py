@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,8 +20,9 @@ from click.testing import CliRunner
 from pipelines.evaluation import grid_origins
 from pipelines.images import decode, rescale
 from saved_models import export as saving
-from saved_models.cpp_loader import CppModel
+from saved_models.cpp_loader import CppModel, LoaderError
 from saved_models.export import Endpoint, ExportError, class_name_table, read_about, write_version
+from saved_models.pictures import Limits
 from saved_models.records import examples
 from saved_models.tensors import image_inputs
 from tests.conftest import encode, photo
@@ -32,6 +35,12 @@ from vgg_keras.evaluation.passes import make_scorer
 from vgg_keras.models import fully_convolutional
 from vgg_keras.runs import load_run
 from vgg_keras.serving import export
+
+
+def umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def doubling():
@@ -55,7 +64,8 @@ class TestFolder:
             "1", "batching.config", "model.config"
         ]  # fmt: skip
         assert 'name: "tiny"' in (exported.parent / "model.config").read_text()
-        assert exported.stat().st_mode & 0o777 == 0o755
+        modes = {p.stat().st_mode & 0o777 for p in (exported, *exported.rglob("*")) if p.is_dir()}
+        assert modes == {0o777 & ~umask()}
 
     def test_class_names_are_an_asset(self, exported):
         lines = (exported / "assets/class_names.txt").read_text().splitlines()
@@ -105,23 +115,13 @@ class TestSignatures:
             expected = maps(image - np.float32(MEAN))["score_map"]
             np.testing.assert_allclose(found["score_map"], expected, atol=1e-5)
 
-    def test_images_are_traced_once(self, run, tmp_path, monkeypatch):
-        """For the export; what is loaded is a graph and traces nothing."""
-        traces = []
-        table = class_name_table(tmp_path, CLASSES)
-        from vgg_keras import serving
-
-        procedure = {"test_scales": [40], "flip": True, "map_average": "scores"}
-        endpoint = serving._endpoints(run, procedure, table, 3, serving.Limits())["images"]
-
-        def counted(images):
-            traces.append(images.shape)
-            return endpoint.function(images)
-
-        function = tf.function(counted, input_signature=endpoint.inputs, autograph=False)
-        for size in ((224, 224), (300, 400), (768, 1024)):
-            function(tf.zeros((1, *size, 3)))
-        assert [shape.as_list() for shape in traces] == [[None, None, None, 3]]
+    def test_pixels_of_another_form_are_refused(self, served):
+        for name, shape in (
+            ("images", (1, 31, 80, 3)), ("images", (1, 80, 31, 3)), ("images", (0, 80, 80, 3)),
+            ("crops", (1, 40, 32, 3)), ("crops", (0, 32, 32, 3)),
+        ):  # fmt: skip
+            with pytest.raises(LoaderError, match=rf"{name} must be .*\]?{shape[0]} {shape[1]}"):
+                served.run(name, {name: np.zeros(shape, np.float32)})
 
     def test_crops_are_the_net_itself(self, run, served, pictures):
         crops = []
@@ -178,8 +178,12 @@ class TestVersions:
         before = (folder / "7/saved_model.pb").stat().st_mtime_ns
         with pytest.raises(ExportError, match=r"7 is there already.*--version"):
             write_version(folder, endpoints, version=7)
-        with pytest.raises(ExportError, match=r"1 or more\. Received: 0"):
-            write_version(folder, endpoints, version=0)
+        for version in (0, 2**63):
+            with pytest.raises(ExportError, match=rf"from 1 to 2\*\*63 - 1\. Received: {version}"):
+                write_version(folder, endpoints, version=version)
+        for name in ("..", 'qu"ote', "a:b", "ünï"):
+            with pytest.raises(ExportError, match=r"names the model on the server.*Received: "):
+                write_version(tmp_path / name if name != ".." else "/", endpoints)
         assert (folder / "7/saved_model.pb").stat().st_mtime_ns == before
         assert {p.name for p in folder.iterdir()} == {
             "1", "7", "8", "notes", "model.config", "batching.config"
@@ -216,7 +220,7 @@ class TestVersions:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
             signal.signal(signal.SIGXFSZ, handler)
-        assert list((tmp_path / "net").iterdir()) == []
+        assert {p.name for p in (tmp_path / "net").iterdir()} == {"model.config", "batching.config"}
 
     def test_a_server_that_looks_all_the_time_sees_whole_models(self, tmp_path):
         """A watcher in a process of its own; the writer is killed once in the middle."""
@@ -269,12 +273,16 @@ class TestRefused:
             ({"top": 0}, "top must be 1 or more"),
             ({"test_scales": (16,)}, "at least the crop size, 32"),
             ({"map_average": "median"}, "map_average must be one of"),
-            ({"version": -1}, "version must be 1 or more"),
+            ({"version": -1}, "version must be from 1"),
         ):
             with pytest.raises(ValueError, match=message):
                 export(run, tmp_path / "net", **options)
-        with pytest.raises(ExportError, match=r"one line\. Received: 'a\\nb'"):
-            class_name_table(tmp_path, ["a\nb"])
+        for name in ("a\nb", "a\n", "a\r", ""):
+            with pytest.raises(ExportError, match=r"one line, not empty\. Received: "):
+                class_name_table(tmp_path, ["good", name])
+        for limits in ({"pixels": 0}, {"pixels": 10**20}, {"aspect": 0.5}, {"aspect": np.inf}):
+            with pytest.raises(ValueError, match=r"must be from 1 to .*Received: "):
+                Limits(**limits)
         monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
         with pytest.raises(ValueError, match=r"KERAS_BACKEND=tensorflow.*Received: jax"):
             export(run, tmp_path / "net")
@@ -283,6 +291,11 @@ class TestRefused:
     def test_a_folder_that_is_no_export(self, exported, tmp_path):
         with pytest.raises(ExportError, match=r"no export of vgg-keras"):
             read_about(tmp_path)
+        (tmp_path / "assets.extra").mkdir()
+        for text in ("", "{", "[]", "{}"):
+            (tmp_path / "assets.extra/export.json").write_text(text)
+            with pytest.raises(ExportError, match=r"no export of vgg-keras"):
+                read_about(tmp_path)
         with pytest.raises(ExportError, match=r"Give a version's folder, such as .*tiny/1\."):
             read_about(exported.parent)
 
@@ -318,9 +331,18 @@ class TestCommands:
 
         checks, _ = verify(exported, changed, loaders=("c++",), repeats=1)
         assert not any(check.passed for check in checks)
+        copy = shutil.copytree(exported, tmp_path / "copy")
+        names = copy / "assets/class_names.txt"
+        names.write_text("".join(reversed(names.read_text().splitlines(keepends=True))))
+        checks, _ = verify(copy, run, loaders=("c++",), repeats=1)
+        failed = {check.signature for check in checks if not check.passed}
+        assert failed == {"serving_default", "classify"}
         picture = tmp_path / "picture.gif"
         picture.write_bytes(encode(photo(np.random.default_rng(0), 50, 60), "GIF"))
         with pytest.raises(ValueError, match=r"picture.gif cannot be read as a JPEG or PNG"):
+            verify(exported, run, [picture], loaders=("c++",), repeats=1)
+        picture.write_bytes(encode(photo(np.random.default_rng(0), 50, 60))[:-300])
+        with pytest.raises(ValueError, match=r"picture.gif is broken"):
             verify(exported, run, [picture], loaders=("c++",), repeats=1)
         with pytest.raises(ValueError, match=r"another net than .*: class_names differ"):
             verify(exported, changed._replace(class_names=tuple("abcdefg")))

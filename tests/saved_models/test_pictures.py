@@ -22,6 +22,7 @@ from tests.conftest import encode, photo
 from vgg_keras.evaluation.predict import predict
 
 PIXELS = photo(np.random.default_rng(3), 60, 80)
+NOISE = np.random.default_rng(4).integers(0, 256, (2000, 1700, 3)).astype(np.uint8)  # 10 MB
 JPEG, PNG = encode(PIXELS, quality=90), encode(PIXELS, "PNG")
 PROGRESSIVE = encode(PIXELS, progressive=True)
 
@@ -57,6 +58,14 @@ def with_scans(count):
     length = struct.unpack(">H", PROGRESSIVE[start + 2 : start + 4])[0]
     more = count - PROGRESSIVE.count(b"\xff\xda")
     return PROGRESSIVE[:-2] + PROGRESSIVE[start : start + 2 + length] * more + b"\xff\xd9"
+
+
+def with_texts(count, name):
+    """A PNG with texts that are a megabyte each when inflated."""
+    content = b"Comment\0" + (b"\0" if name == b"zTXt" else b"\1\0\0\0")
+    body = name + content + zlib.compress(bytes(10**6))
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    return PNG[:33] + chunk * count + PNG[33:]
 
 
 def zipped():
@@ -101,7 +110,9 @@ REFUSED = [
         png_claiming(30000, 30000), png_claiming(2**31 - 1, 2**31 - 1), jpeg_claiming(65500, 65500),
         png_claiming(8001, 8000), png_claiming(2**31 - 1, 1),
     )],
-    *[(with_scans(n), "a progressive JPEG may have 100 scans.") for n in (101, 1000, 20000)],
+    *[(with_scans(n), f"may have 100 scans. Received: {n} scans") for n in (101, 1000, 20000)],
+    *[(with_texts(n, name), f"may have 8 compressed texts. Received: {n} texts")
+      for n, name in ((9, b"zTXt"), (999, b"zTXt"), (50, b"iTXt"))],
 ]  # fmt: skip
 
 # What looks odd and is a picture.
@@ -112,6 +123,7 @@ READ = [
     save(Image.fromarray(PIXELS), "PNG", compress_level=0), PROGRESSIVE, with_scans(99),
     *(encode(PIXELS[:1, :1], kind) for kind in ("JPEG", "PNG")),
     *(encode(PIXELS[:h, :w]) for h, w in ((1, 2), (2, 1), (8, 1), (1, 8), (5, 40), (3, 3))),
+    save(Image.fromarray(NOISE), "PNG"), JPEG + NOISE.tobytes(), with_texts(8, b"zTXt"),
     JPEG + b"\0" * 999, JPEG + JPEG, JPEG + b"text", PNG + b"\0" * 99,
     *(save(Image.fromarray(PIXELS), "JPEG", exif=bytes(exif)) for exif in (
         b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0" + bytes([k]) + b"\0\0\0\0\0\0"
@@ -139,6 +151,22 @@ def ask(served):
     alone = served.run("serving_default", image_inputs([JPEG]))
     assert not alone["error"][0]
     return run
+
+
+def odd_examples():
+    """Without the feature, with two values or none of it, of another type, and no example."""
+    feature = tf.train.Feature
+    values = [
+        feature(bytes_list=tf.train.BytesList(value=[JPEG, JPEG])),
+        feature(bytes_list=tf.train.BytesList(value=[])),
+        feature(int64_list=tf.train.Int64List(value=[1])),
+        feature(),
+    ]
+    odd = [
+        tf.train.Example(features=tf.train.Features(feature={"image/encoded": value}))
+        for value in values
+    ]
+    return [e.SerializeToString() for e in (tf.train.Example(), *odd)] + [b"no example"]
 
 
 def check(found):
@@ -208,9 +236,8 @@ def test_other_signatures_name_or_empty_them_too(served, signature):
         assert all(found["error"][:-1])
         assert not found["features"][:-1].any()
     else:
-        empty = tf.train.Example().SerializeToString()
         serialised = examples([*bad, JPEG])["inputs"].tolist()
-        inputs = image_inputs([empty, *serialised], "inputs")
+        inputs = image_inputs([*odd_examples(), *serialised], "inputs")
         found = served.run("classify", inputs)
         assert all(found["classes"][-1])
         assert not any(found["classes"][:-1].flat)

@@ -140,14 +140,55 @@ def test_other_answers_than_an_export_s_are_an_error(served):
 
     with http_server(Other) as address, pytest.raises(RequestError, match=r"Its outputs: outputs"):
         list(classify(connect(f"http://{address}/v1/models/tiny"), [b""]))
-    with http_server(NoJson) as address, pytest.raises(RequestError, match=r"answers 502: .*Bad"):
+    with http_server(NoJson) as address, pytest.raises(RequestError, match=r"answers 502 Bad .*<"):
         list(classify(connect(f"http://{address}/v1/models/tiny"), [b""]))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": [[None, None]]},
+        {"classes": 3},
+        {"classes": [[1, 2], [3]]},
+        {"class_names": [[1, 2]]},
+        {"class_names": [[{"b64": "AAAA"}, "b"]]},
+        {"probabilities": [["a", "b"]]},
+        {"error": [""] * 2},
+        {"error": []},
+        {"error": [None]},
+    ],
+)
+def test_nonsense_from_a_server_is_an_error_that_shows_it(change):
+    answer = {"classes": [[1, 2]], "class_names": [["a", "b"]], "probabilities": [[0.9, 0.1]]}
+
+    class Nonsense(RestHandler):
+        def do_POST(self):
+            self._reply(200, {"outputs": answer | {"error": [""]} | change})
+
+    with http_server(Nonsense) as address, pytest.raises(RequestError) as error:
+        list(classify(connect(f"http://{address}/v1/models/tiny"), [b""]))
+    assert next(iter(change)) in str(error.value)
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b'{"outputs": {"cla'])
+def test_an_answer_cut_short_is_an_error_that_shows_it(body):
+    class Cut(RestHandler):
+        def do_POST(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with http_server(Cut) as address, pytest.raises(RequestError) as error:
+        list(classify(connect(f"http://{address}/v1/models/tiny"), [b""]))
+    assert (body.decode() or "nothing") in str(error.value)
 
 
 @pytest.mark.parametrize(
     "url",
     ["localhost:8501/v1/models/x", "http://localhost:8501/x", "grpc://localhost:8500", "ftp://h/x",
-     "http://localhost/v1/models/x:predict/more", "grpc://localhost:8500/x/versions/one"],
+     "http://localhost/v1/models/x:predict", "http://localhost/v1/models/x?key=1",
+     "grpc://localhost:8500/x/versions/one"],
 )  # fmt: skip
 def test_urls_of_another_form_are_refused(url):
     with pytest.raises(ValueError, match="Received: "):

@@ -34,10 +34,10 @@ from vgg_keras.recipes import SERVING_PRECISIONS
 @click.option("--precision", type=click.Choice(SERVING_PRECISIONS), default="float32",
               show_default=True, help="bfloat16 is half the size.")  # fmt: skip
 @procedure_options
-@click.option("--max-pixels", type=click.IntRange(1), default=64_000_000, show_default=True,
-              help="Larger pictures are refused before they are decoded.")  # fmt: skip
-@click.option("--max-aspect", type=click.FloatRange(1), default=8.0, show_default=True,
-              help="Longer over shorter side of a picture, at most.")  # fmt: skip
+@click.option("--max-pixels", type=click.IntRange(1),
+              help="Larger pictures are refused before they are decoded [64 million].")  # fmt: skip
+@click.option("--max-aspect", type=click.FloatRange(1),
+              help="Longer over shorter side of a picture, at most [8].")  # fmt: skip
 @json_option
 @click.pass_obj
 def export(verbose, run_folder, out, version, max_pixels, max_aspect, pool_rounding, as_json,
@@ -51,6 +51,8 @@ def export(verbose, run_folder, out, version, max_pixels, max_aspect, pool_round
             from saved_models.pictures import Limits
             from vgg_keras.serving import export as run_export
         check_version(out, version)
+        given_limits = {"pixels": max_pixels, "aspect": max_aspect}
+        limits = Limits(**{k: v for k, v in given_limits.items() if v is not None})
         source = {"run": run_folder} if run_folder else given
         run = load_source(source, pool_rounding)
         with quiet_tensorflow(verbose):
@@ -58,7 +60,7 @@ def export(verbose, run_folder, out, version, max_pixels, max_aspect, pool_round
                 run,
                 out,
                 version=version,
-                limits=Limits(pixels=max_pixels, aspect=max_aspect),
+                limits=limits,
                 source={name: _as_json(value) for name, value in source.items()},
                 **options,
             )
@@ -112,8 +114,8 @@ def verify(verbose, path, photos, run_folder, repeats, as_json, **options) -> No
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True,
               help="Images a request.")  # fmt: skip
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=60.0,
-              show_default=True, help="Seconds to wait for an answer.")  # fmt: skip
+@click.option("--timeout", type=click.FloatRange(0, 86400, min_open=True),
+              default=60.0, show_default=True, help="Seconds to wait for an answer.")  # fmt: skip
 @json_option
 @click.pass_obj
 def request(verbose, url, images, batch_size, timeout, as_json) -> None:

@@ -110,7 +110,9 @@ def errors_for_people(verbose: bool) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        click.echo("interrupted; train and evaluate go on from what they kept", err=True)
+        click.echo(
+            "interrupted; what was kept is whole, and train and evaluate go on from it", err=True
+        )
         raise SystemExit(130) from None
     except Exception as error:
         expected = (ValueError, OSError, ImportError, MemoryError)
