@@ -14,7 +14,11 @@ import keras
 from pipelines.files import write_aside
 
 # Accuracies of the logs that are written as errors in percent, as papers print them.
-_ERRORS = {"accuracy": "top1_error", "top5_accuracy": "top5_error"}
+_ERRORS = {
+    "accuracy": "top1_error",
+    "top5_accuracy": "top5_error",
+    "box_accuracy": "localisation_error",
+}
 
 
 def read_journal(path: str | os.PathLike) -> list[dict]:

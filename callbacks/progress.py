@@ -88,6 +88,8 @@ def _brief(entry: Mapping[str, float]) -> str:
         "top1_error": "top-1 {:.1f} %",
         "val_top1_error": "val top-1 {:.1f} %",
         "val_top5_error": "val top-5 {:.1f} %",
+        "localisation_error": "localisation {:.1f} %",
+        "val_localisation_error": "val localisation {:.1f} %",
     }
     return "  ".join(text.format(entry[key]) for key, text in wanted.items() if key in entry)
 

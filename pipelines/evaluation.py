@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from pipelines.boxes import Boxes, box_target, window_frame
 from pipelines.images import (
     add_to_pixels,
     decode,
@@ -181,6 +182,7 @@ def validation_stream(
     test_scale: int,
     batch_size: int,
     mean: Sequence[float],
+    boxes: Boxes | None = None,
 ) -> tf.data.Dataset:
     """Central crops for `validation_data`: full batches, the last one filled with weight 0.
 
@@ -189,7 +191,8 @@ def validation_stream(
 
     Returns:
         A data set of (float32 `(batch_size, crop_size, crop_size, 3)`, int64 `(batch_size,)`,
-        float32 weights `(batch_size,)`, 1 for a picture and 0 for filling).
+        float32 weights `(batch_size,)`, 1 for a picture and 0 for filling). With `boxes`, float32
+        `box_target`s of the pictures' first boxes, `(batch_size, 5)`, in place of labels.
 
     Raises:
         ValueError: the scale is below the crop size.
@@ -200,18 +203,22 @@ def validation_stream(
     def central_crop(example):
         centre = tf.constant([0.5, 0.5])
         crop = window(split.read(example), test_scale, crop_size, centre, False)
-        return add_to_pixels(crop, minus_mean), example["label"]
+        crop = add_to_pixels(crop, minus_mean)
+        if boxes is None:
+            return crop, example["label"]
+        frame = window_frame(upright_size(split.read(example)), test_scale, crop_size, centre)
+        return crop, box_target(boxes.drawn(example["index"], 0.0), frame, False, example["label"])
 
-    def fill(images, labels):
-        count = tf.shape(labels)[0]
+    def fill(images, targets):
+        count = tf.shape(targets)[0]
         missing = batch_size - count
         images = tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])
         weights = tf.pad(tf.ones(count), [[0, missing]])
-        labels = tf.pad(labels, [[0, missing]])
+        targets = tf.pad(targets, [[0, missing]] + [[0, 0]] * (targets.shape.rank - 1))
         shape = (batch_size, crop_size, crop_size, 3)
         return (
             tf.ensure_shape(images, shape),
-            tf.ensure_shape(labels, shape[:1]),
+            tf.ensure_shape(targets, (batch_size, *targets.shape[1:])),
             tf.ensure_shape(weights, shape[:1]),
         )
 

@@ -87,8 +87,8 @@ def open_source(
 
     Args:
         spec: `shapes` (drawn on first use), `folder:DIR` with DIR/train/CLASS/* and
-            DIR/val/CLASS/*, or DIR/CLASS/* as one split named `all`, or
-            `tfds:NAME[/CONFIG]`.
+            DIR/val/CLASS/*, or DIR/CLASS/* as one split named `all`, `tfds:NAME[/CONFIG]`, or
+            `cls-loc:DIR` for ILSVRC's pictures with boxes.
         data_dir: where TFDS keeps its data; by default ~/tensorflow_datasets.
         prepare: whether TFDS may download or draw what is not there yet.
 
@@ -98,6 +98,10 @@ def open_source(
     kind, _, rest = spec.partition(":")
     if kind == "folder" and rest:
         return _open_folder(spec, Path(rest).expanduser().absolute())
+    if kind == "cls-loc" and rest:
+        from pipelines.cls_loc_source import open_cls_loc
+
+        return open_cls_loc(spec, Path(rest).expanduser().absolute())
     if kind == "tfds" and rest:
         from pipelines.tfds_source import open_tfds  # TFDS takes seconds to import
 
@@ -107,7 +111,8 @@ def open_source(
 
         return open_shapes(spec, data_dir, prepare)
     raise SourceError(
-        f"Data are given as shapes, folder:DIR or tfds:NAME[/CONFIG]. Received: {spec!r}"
+        f"Data are given as shapes, folder:DIR, tfds:NAME[/CONFIG] or cls-loc:DIR. "
+        f"Received: {spec!r}"
     )
 
 

@@ -124,6 +124,45 @@ def open_shapes(spec: str, data_dir: str | os.PathLike | None, prepare: bool) ->
     return _open_builder(spec, Shapes(data_dir=_expanded(data_dir)), prepare)
 
 
+def read_tfds_boxes(spec: str, split: TfdsSplit) -> list[list[list[float]]]:
+    """Boxes of the pictures, in shares, those of the picture's class where boxes have one.
+
+    Raises:
+        SourceError: the data set has no boxes.
+    """
+    found = _box_feature(split.builder.info.features)
+    if found is None:
+        raise SourceError(
+            f"{spec} has no boxes. Its features: {', '.join(split.builder.info.features)}."
+        )
+    outer, inner, has_labels = found
+
+    def boxes(example):
+        values = example[outer][inner] if inner else example[outer][None]
+        if has_labels:
+            values = tf.boolean_mask(
+                values, tf.equal(example[outer]["label"], example[split.label_key])
+            )
+        return tf.gather(values, (1, 0, 3, 2), axis=-1)  # TFDS has y before x
+
+    every = split._all().map(boxes).as_numpy_iterator()
+    left_out = set(split.left_out)
+    return [values.tolist() for i, values in enumerate(every) if i not in left_out]
+
+
+def _box_feature(features) -> tuple[str, str | None, bool] | None:
+    """Name of the feature with boxes, of the boxes in it, and whether they have labels."""
+    for name, feature in features.items():
+        if isinstance(feature, tfds.features.BBoxFeature):
+            return name, None, False
+        inner = getattr(feature, "feature", None)
+        if isinstance(inner, tfds.features.FeaturesDict):
+            for key, value in inner.items():
+                if isinstance(value, tfds.features.BBoxFeature):
+                    return name, key, "label" in inner
+    return None
+
+
 def _expanded(data_dir):
     return os.path.expanduser(data_dir) if data_dir is not None else None
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from pipelines.images import add_to_pixels, window
+from pipelines.boxes import Boxes, box_target, inside, window_frame
+from pipelines.images import add_to_pixels, upright_size, window
 from pipelines.sources import Split
 from pipelines.statistics import Statistics
 
@@ -21,6 +22,7 @@ def training_stream(
     first_epoch: int = 0,
     flip: bool = True,
     colour_shift: float = 0.1,
+    boxes: Boxes | None = None,
 ) -> tf.data.Dataset:
     """Batches of random crops, for ever, each epoch in an order of its own.
 
@@ -41,10 +43,13 @@ def training_stream(
         flip: whether half of the crops are mirrored.
         colour_shift: standard deviation of the colour draws; 0 for none (Krizhevsky et al.
             2012, §4.1: 0.1).
+        boxes: of the pictures, if boxes are to be learnt; one is drawn where there are several.
 
     Returns:
         An infinite data set of (float32 `(batch_size, crop_size, crop_size, 3)`, RGB minus the
-        mean; int64 labels `(batch_size,)`).
+        mean; int64 labels `(batch_size,)`). With `boxes`, of (the same, `box_target`s
+        `(batch_size, 5)`, float32 weights `(batch_size,)`: 0 for a crop that has lost the object,
+        which is to say the centre of its box).
 
     Raises:
         ValueError: a scale below the crop size, or a batch larger than the split.
@@ -65,7 +70,15 @@ def training_stream(
         pixels = window(split.read(example), scale, crop_size, draws[1:3], mirrored)
         normal = tf.math.ndtri(draws[4:7] * (1.0 - 2e-7) + 1e-7)  # never 0, whose ndtri is -inf
         shift = tf.linalg.matvec(shift_matrix, normal)
-        return add_to_pixels(pixels, shift - mean), example["label"]
+        pixels = add_to_pixels(pixels, shift - mean)
+        if boxes is None:
+            return pixels, example["label"]
+        # A draw of its own, so that the crops are those of classification.
+        key = tf.stack([example["key"], -1 - example["index"]])
+        box = boxes.drawn(example["index"], tf.random.stateless_uniform((), key))
+        frame = window_frame(upright_size(split.read(example)), scale, crop_size, draws[1:3])
+        target = box_target(box, frame, mirrored, example["label"])
+        return pixels, target, tf.cast(inside(target), tf.float32)
 
     return (
         tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)

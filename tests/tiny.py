@@ -16,9 +16,9 @@ CROP, NUM_CLASSES, WIDTH = 32, 7, 1 / 16
 MEAN = (120.0, 110.0, 100.0)
 
 
-def lively(net="A", seed=0, **options):
+def lively(net="A", seed=0, num_classes=NUM_CLASSES, **options):
     """A tiny net whose posteriors differ from picture to picture and place to place."""
-    model = vgg(net, NUM_CLASSES, CROP, WIDTH, classifier_activation=None, **options)
+    model = vgg(net, num_classes, CROP, WIDTH, classifier_activation=None, **options)
     rng = np.random.default_rng(seed)
     for layer in model.layers:
         if layer.weights:
@@ -39,6 +39,6 @@ def tiny_run(path, class_names, net="A", train_scale=(32, 48)):
     claim_classes(path, class_names)
     statistics = dataclasses.replace(ILSVRC, mean=MEAN)
     statistics.save(path / "statistics.json")
-    model = lively(net)
+    model = lively(net, num_classes=len(class_names))
     model.save_weights(path / "best.weights.h5")
     return Run(path, recipe, statistics, tuple(class_names), model)

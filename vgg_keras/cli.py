@@ -7,6 +7,7 @@ import click
 from vgg_keras import __version__
 from vgg_keras.commands.description import describe
 from vgg_keras.commands.evaluation import evaluate, fuse, report, table
+from vgg_keras.commands.localisation import localise
 from vgg_keras.commands.prediction import predict
 from vgg_keras.commands.serving import export, request, verify
 from vgg_keras.commands.training import curves, demo, statistics, train
@@ -31,6 +32,7 @@ for _command in (
     export,
     verify,
     request,
+    localise,
     fuse,
     table,
     report,

@@ -17,6 +17,8 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 SERVING_PRECISIONS = ("float32", "bfloat16")
 INIT_LAYERS = ("warm-start", "all", "matching")
 BAD_IMAGE_POLICIES = ("stop", "skip")
+REGRESSIONS = ("per-class", "single-class")
+TUNED = ("all", "fc")
 
 
 def _say(default: Any, text: str) -> Any:
@@ -70,7 +72,7 @@ class Recipe:
                 f"size, {self.crop_size}. Received: {','.join(map(str, pair))}"
             )
         for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
+            if getattr(self, name, choices[0]) not in choices:
                 raise ValueError(
                     f"{name} must be one of {', '.join(choices)}. Received: {getattr(self, name)!r}"
                 )
@@ -79,6 +81,10 @@ class Recipe:
                 raise ValueError(
                     f"{name} must be from {low} to {high}. Received: {getattr(self, name)}"
                 )
+
+    def outputs(self, num_classes: int) -> int:
+        """Units of the last layer."""
+        return num_classes
 
     @property
     def validation_scale(self) -> int:
@@ -97,7 +103,8 @@ class Recipe:
             ValueError: fields are unknown or their values not allowed.
         """
         try:
-            return cls(**json.loads(text))
+            fields = json.loads(text)
+            return (LocalisationRecipe if "regression" in fields else cls)(**fields)
         except TypeError as error:
             raise ValueError(f"not a recipe: {error}") from error
 
@@ -116,6 +123,8 @@ _CHOICES = {
     "init_layers": INIT_LAYERS,
     "precision": PRECISIONS,
     "on_bad_image": BAD_IMAGE_POLICIES,
+    "regression": REGRESSIONS,
+    "tuned": TUNED,
 }
 _INFINITY = float("inf")
 _RANGES = {
@@ -131,6 +140,22 @@ _RANGES = {
     "colour_shift": (0, _INFINITY),
     "seed": (0, 2**31 - 1),
 }
+
+
+@dataclass(frozen=True)
+class LocalisationRecipe(Recipe):
+    """How a net learns to say where the object is (§A.1). Defaults are the paper's best."""
+
+    net: str = _say("D", "Net of Table 1.")
+    learning_rate: float = _say(1e-3, "Initial learning rate.")
+    regression: str = _say("per-class", "per-class: a box a class; single-class: one for all.")
+    tuned: str = _say("all", "Layers that are trained: all, or fc, the FC layers only.")
+    boxes: str = _say("", "CSV file with boxes, for folder: data [boxes.csv in its folder].")
+
+    def outputs(self, num_classes: int) -> int:
+        """Units of the last layer: 4 for a box, of each class or of all."""
+        return 4 * num_classes if self.regression == "per-class" else 4
+
 
 _PAPER = Recipe()
 RECIPES: dict[str, Recipe] = {
@@ -153,4 +178,16 @@ RECIPES: dict[str, Recipe] = {
         plateau_patience=3,
         statistics="training-set",
     ),
+}
+
+_SMALL = {
+    f.name: getattr(RECIPES["small"], f.name)
+    for f in dataclasses.fields(Recipe)
+    if f.name not in ("net", "learning_rate")
+}
+LOCALISATION_RECIPES: dict[str, LocalisationRecipe] = {
+    # §A.1: each starts from a classification run of the same scale.
+    "paper": LocalisationRecipe(),
+    "paper-384": LocalisationRecipe(train_scale=(384, 384)),
+    "small": LocalisationRecipe(**_SMALL),
 }

@@ -101,7 +101,7 @@ def build_model(
     with _dtype_policy(policy or recipe.precision):
         return vgg(
             recipe.net,
-            num_classes,
+            recipe.outputs(num_classes),
             recipe.crop_size,
             recipe.width,
             initialisation=recipe.initialisation,

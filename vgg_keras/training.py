@@ -6,7 +6,10 @@ import importlib.util
 import json
 import logging
 import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -16,7 +19,7 @@ from callbacks.checkpoint import LAST_WEIGHTS
 from pipelines.evaluation import validation_stream
 from pipelines.files import write_aside
 from pipelines.screening import find_bad_images, naming_bad_images
-from pipelines.sources import TRAIN, VALIDATION, Split, open_source
+from pipelines.sources import TRAIN, VALIDATION, Source, Split, open_source
 from pipelines.statistics import ILSVRC, Statistics, compute_statistics
 from pipelines.training import steps_per_epoch, training_stream
 from vgg_keras import runs
@@ -35,6 +38,7 @@ def train(
     data_dir: str | os.PathLike | None = None,
     devices: int | None = None,
     tensorboard: bool = False,
+    task: Task | None = None,
 ) -> Path:
     """Trains, or goes on with, the run in folder `out`.
 
@@ -47,6 +51,7 @@ def train(
         data_dir: where TFDS keeps its data.
         devices: see `make_strategy`.
         tensorboard: whether to write event files under `out`/tensorboard.
+        task: what the net is to learn; by default the class of a picture.
 
     Returns:
         The run folder.
@@ -56,7 +61,7 @@ def train(
         SourceError, BadImageError: the data cannot be used.
         ValueError: the recipe does not fit the data or the devices.
     """
-    out = Path(out)
+    out, task = Path(out), task or CLASSIFICATION
     if tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise ValueError("Event files need TensorBoard: pip install tensorboard")
     strategy = make_strategy(devices)  # first: TFDS may start TensorFlow, which fixes the devices
@@ -69,22 +74,26 @@ def train(
     keras.utils.set_random_seed(recipe.seed)
     with strategy.scope():
         model = runs.build_model(recipe, len(source.class_names))
-        compile_model(model, recipe)
-    warm_start = _warm_start(recipe, model, out)
+        task.compile(model, recipe)
+    warm_start = _warm_start(recipe, model, out, task)
     # All that can be refused cheaply has been; from here on the folder is written to.
     runs.claim(out, recipe)
     runs.claim_classes(out, source.class_names)
-    training, validation = _usable(splits, recipe, out)
+    splits = _usable(splits, recipe, out)
+    (training, train_targets), (validation, validation_targets) = (
+        task.targets(source, split, recipe) for split in splits
+    )
     statistics = given or _computed_statistics(training)
     statistics.save(out / runs.STATISTICS)
     steps = steps_per_epoch(training, recipe.batch_size)
 
     plateau = PlateauDecay(
+        task.monitor,
         patience=recipe.plateau_patience,
         factor=recipe.plateau_factor,
         drops=recipe.plateau_drops,
     )
-    checkpoint = Checkpoint(out, stateful={"plateau": plateau})
+    checkpoint = Checkpoint(out, {"plateau": plateau}, task.monitor)
     progress = Progress(steps, steps * recipe.batch_size)
     journal = Journal(out / runs.JOURNAL, steps * recipe.batch_size, leave_out=("val_loss",))
     boards = [keras.callbacks.TensorBoard(out / "tensorboard")] if tensorboard else []
@@ -109,6 +118,7 @@ def train(
                     first_epoch=done.epochs,
                     flip=recipe.flip,
                     colour_shift=recipe.colour_shift,
+                    **train_targets,
                 ),
                 steps_per_epoch=steps,
                 initial_epoch=done.epochs,
@@ -119,6 +129,7 @@ def train(
                     test_scale=recipe.validation_scale,
                     batch_size=recipe.batch_size,
                     mean=statistics.mean,
+                    **validation_targets,
                 ),
                 callbacks=callbacks,
                 shuffle=False,  # the stream is shuffled
@@ -129,31 +140,75 @@ def train(
     return out
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a net learns.
+
+    Attributes:
+        compile: compiles a model for a recipe.
+        targets: from a source, one of its splits and a recipe: the pictures that can be used,
+            and arguments of both streams that say what is to be learnt of them.
+        start_layers: from a recipe and a model: layers to take from `init_from`; None for all.
+        monitor: entry of the logs that decides on the rate and on the best weights.
+    """
+
+    compile: Callable[[keras.Model, Any], None]
+    targets: Callable[[Source, Split, Any], tuple[Split, dict[str, Any]]]
+    start_layers: Callable[[Any, keras.Model], Sequence[str] | None]
+    monitor: str
+
+
 def compile_model(model: keras.Model, recipe: Recipe) -> None:
-    """Compiles a model of scores (logits) for the recipe: SGD with momentum (§3.1).
+    """Compiles a model of scores (logits) for the recipe: SGD with momentum (§3.1)."""
+    metrics = [
+        keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
+        keras.metrics.SparseTopKCategoricalAccuracy(
+            min(5, model.output_shape[-1]), name="top5_accuracy"
+        ),
+        keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="cross_entropy"),
+    ]
+    compile_with(
+        model, recipe, keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics
+    )
+
+
+def compile_with(
+    model: keras.Model,
+    recipe: Recipe,
+    loss: keras.losses.Loss,
+    metrics: Sequence[keras.metrics.Metric],
+) -> None:
+    """Compiles a model for a loss and metrics: SGD with momentum (§3.1).
 
     The metrics are weighted, so that filling in the last validation batch counts for nothing.
     """
-    classes = model.output_shape[-1]
     model.compile(
         optimizer=keras.optimizers.SGD(recipe.learning_rate, momentum=recipe.momentum),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        weighted_metrics=[
-            keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
-            keras.metrics.SparseTopKCategoricalAccuracy(min(5, classes), name="top5_accuracy"),
-            keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="cross_entropy"),
-        ],
+        loss=loss,
+        weighted_metrics=list(metrics),
         # XLA is slower than oneDNN on CPU, and hangs with several replicas.
         jit_compile="auto" if len(tf.config.list_physical_devices("GPU")) == 1 else False,
     )
 
 
-def _warm_start(recipe: Recipe, model: keras.Model, out: Path) -> list[WarmStart]:
+def _classification_layers(recipe: Recipe, model: keras.Model) -> Sequence[str] | None:
+    return WARM_START_LAYERS if recipe.init_layers == "warm-start" else None
+
+
+CLASSIFICATION = Task(
+    compile_model,
+    lambda source, split, recipe: (split, {}),
+    _classification_layers,
+    "val_accuracy",
+)
+
+
+def _warm_start(recipe: Recipe, model: keras.Model, out: Path, task: Task) -> list[WarmStart]:
     """The callback, if there is to be one, found to fit."""
     if not recipe.init_from or (out / LAST_WEIGHTS).exists():
         return []
     source = recipe.init_from
-    layers = WARM_START_LAYERS if recipe.init_layers == "warm-start" else None
+    layers = task.start_layers(recipe, model)
     matching = recipe.init_layers == "matching"
     warm_start = WarmStart(
         source if Path(source).is_dir() else read(source, partial=matching).layers,

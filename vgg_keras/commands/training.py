@@ -21,29 +21,33 @@ from vgg_keras.commands.shared import (
 from vgg_keras.recipes import RECIPES, Recipe
 
 
-def _recipe_options(command):
-    """A flag for every field of `Recipe`."""
-    hints = typing.get_type_hints(Recipe)
-    kinds = {"net": NetName(), "train_scale": Scales()}
-    for f in reversed(dataclasses.fields(Recipe)):
-        flag = "--" + f.name.replace("_", "-")
-        if hints[f.name] is bool:
-            flag += f"/--no-{f.name.replace('_', '-')}"
-        command = click.option(
-            flag,
-            f.name,
-            type=kinds.get(f.name, hints[f.name]),
-            default=None,  # not given: the recipe's own; click would take False for a switch
-            help=f.metadata["help"],
-        )(command)
-    return command
+def recipe_options(kind: type[Recipe]):
+    """Adds a flag for every field of a kind of recipe."""
+
+    def add(command):
+        hints = typing.get_type_hints(kind)
+        kinds = {"net": NetName(), "train_scale": Scales()}
+        for f in reversed(dataclasses.fields(kind)):
+            flag = "--" + f.name.replace("_", "-")
+            if hints[f.name] is bool:
+                flag += f"/--no-{f.name.replace('_', '-')}"
+            command = click.option(
+                flag,
+                f.name,
+                type=kinds.get(f.name, hints[f.name]),
+                default=None,  # not given: the recipe's own; click would take False for a switch
+                help=f.metadata["help"],
+            )(command)
+        return command
+
+    return add
 
 
 @click.command()
 @click.option("--recipe", "recipe_name", type=click.Choice(tuple(RECIPES)), default="paper",
               show_default=True, help="Values of all flags that are not given.")  # fmt: skip
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder.")
-@_recipe_options
+@recipe_options(Recipe)
 @data_dir_option
 @click.option("--devices", type=int, help="GPUs to use, or virtual devices to split the CPU into.")
 @click.option("--tensorboard", is_flag=True, help="Write event files into the run folder.")

@@ -57,7 +57,7 @@ def evaluate(
         BadImageError, ValueError, MemoryError, OSError: see `PassRunner.posteriors`.
     """
     pictures = source[split]
-    labels = _labels_of_the_run(run, source, split)
+    labels = labels_of_the_run(run, source, split)
     passes = plan(run.recipe, protocol, test_scales, multi_scale, flip, map_average)
     places, posteriors, skipped = score(
         run, pictures, passes, batch_size=batch_size, on_bad_image=on_bad_image, keep=keep
@@ -147,7 +147,7 @@ def plan(
     return passes_of(protocol, scales, flip, map_average)
 
 
-def _labels_of_the_run(run: Run, source: Source, split: str) -> np.ndarray:
+def labels_of_the_run(run: Run, source: Source, split: str) -> np.ndarray:
     """Labels of the pictures as indices into the run's classes, matched by name."""
     places = {name: i for i, name in enumerate(run.class_names)}
     unknown = [name for name in source.class_names if name not in places]

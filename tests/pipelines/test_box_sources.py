@@ -1,0 +1,181 @@
+"""Boxes of real files: which are read, and which are refused by name."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+from pipelines.box_sources import boxed_split
+from pipelines.sources import SourceError, open_source
+from tests.conftest import encode, photo, write_folder
+
+HEADER = "split,class,file,x_min,y_min,x_max,y_max\n"
+
+
+@pytest.fixture
+def boxed(tmp_path):
+    """Class folders of nine pictures, 40 high and 60 wide, and a way to write their boxes."""
+    rng, rows = np.random.default_rng(0), []
+    for split in ("train", "val"):
+        for name in ("blue", "green", "red"):
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            for i in range(3):
+                (folder / f"{i}.jpg").write_bytes(encode(photo(rng, 40, 60)))
+                rows.append(f"{split},{name},{i}.jpg,6,4,29,19\n")
+
+    def write(*changes, header=HEADER):
+        """`changes` are (row, text): "" takes the row away."""
+        text = dict(enumerate(rows)) | dict(changes)
+        (tmp_path / "data/boxes.csv").write_text(header + "".join(text.values()))
+        return open_source(f"folder:{tmp_path / 'data'}")
+
+    return write
+
+
+class TestFile:
+    def test_pixels_are_counted_from_the_first_to_the_last(self, boxed):
+        source = boxed((1, "train,blue,1.jpg,0,0,59,39\n"))
+        found = boxed_split(source, source["train"])
+        assert len(found.split) == len(found.boxes) == 9
+        np.testing.assert_allclose(found.boxes[0], [[0.1, 0.1, 0.5, 0.5]])
+        np.testing.assert_allclose(found.boxes[1], [[0, 0, 1, 1]])
+        assert found.skipped == {}
+
+    def test_of_its_own_split_and_several_a_picture(self, boxed):
+        source = boxed((0, "val,blue,0.jpg,0,0,59,39\n"), (1, "train,blue,0.jpg,6,4,29,19\n" * 2))
+        found = boxed_split(source, source["train"], skip_bad=True)
+        assert [len(found.boxes[i]) for i in range(8)] == [2] + [1] * 7
+        assert len(boxed_split(source, source["val"]).boxes[0]) == 2
+
+    def test_wnid_may_name_the_column(self, boxed):
+        source = boxed(header=HEADER.replace("class", "wnid"))
+        assert len(boxed_split(source, source["val"]).boxes) == 9
+
+    def test_of_another_name(self, boxed, tmp_path):
+        source = boxed()
+        shutil.move(tmp_path / "data/boxes.csv", tmp_path / "other.csv")
+        with pytest.raises(SourceError, match=r"expected in .*boxes\.csv.*--boxes"):
+            boxed_split(source, source["train"])
+        assert len(boxed_split(source, source["train"], tmp_path / "other.csv").boxes) == 9
+
+    def test_other_columns_are_refused(self, boxed):
+        source = boxed(header="split,class,file,x,y,w,h\n")
+        with pytest.raises(SourceError, match=r"must have the columns .*Received: split,class"):
+            boxed_split(source, source["train"])
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ("", "it has no box"),
+        ("train,blue,1.jpg,30,4,6,19\n", "ends before it begins: [30.0, 4.0, 6.0, 19.0]"),
+        ("train,blue,1.jpg,6,19,29,4\n", "ends before it begins"),
+        ("train,blue,1.jpg,6,4,90,19\n", "outside the 60 x 40 picture: [6.0, 4.0, 90.0, 19.0]"),
+        ("train,blue,1.jpg,-8,4,29,19\n", "outside the 60 x 40 picture"),
+        ("train,blue,1.jpg,6,4,nan,19\n", "not finite"),
+        ("train,blue,1.jpg,6,4,inf,19\n", "not finite"),
+        ("train,blue,1.jpg,6,4,,19\n", "not finite"),
+        ("train,blue,1.jpg,6,four,29,19\n", "not finite"),
+        ("train,blue,1.jpg,6\n", "not finite"),
+        ("train,blue,1.jpg,6,4,29,19\ntrain,blue,1.jpg,9,9,2,2\n", "ends before it begins"),
+    ],
+)
+def test_unusable_boxes_are_named_and_never_train(boxed, row, problem):
+    source = boxed((1, row))
+    with pytest.raises(SourceError, match=r"1 of the 9 .*blue/1\.jpg: .*skip") as error:
+        boxed_split(source, source["train"])
+    assert problem in str(error.value)
+    found = boxed_split(source, source["train"], skip_bad=True)
+    assert len(found.split) == len(found.boxes) == 8
+    assert [problem in reason for reason in found.skipped.values()] == [True]
+    assert not any("blue/1.jpg" in name for name in found.split.names_of(range(8)))
+    assert np.isfinite(found.boxes.values).all()
+
+
+def test_an_unreadable_picture_is_named_too(boxed, tmp_path):
+    source = boxed()
+    (tmp_path / "data/train/green/2.jpg").write_bytes(b"no picture")
+    with pytest.raises(SourceError, match=r"green/2\.jpg: the picture cannot be read"):
+        boxed_split(source, source["train"])
+
+
+def test_none_left_is_an_error(boxed):
+    source = boxed(*((i, "") for i in range(9)))
+    with pytest.raises(SourceError, match=r"No picture of .*train, has a usable box"):
+        boxed_split(source, source["train"], skip_bad=True)
+
+
+def test_boxes_of_shapes_are_where_the_drawing_is(shapes_dir):
+    from pipelines.shapes import CLASSES, draw_example
+
+    source = open_source("shapes", shapes_dir)
+    found = boxed_split(source, source["val"])
+    assert len(found.boxes) == len(found.split) == 400
+    names = found.split.names_of(range(400))
+    labels = found.split.all_labels()
+    drawn = {
+        tuple(np.float32(draw_example("val", i, CLASSES[i % len(CLASSES)])[1]).round(5)): i
+        for i in range(20)
+    }
+    found_at = {tuple(box.round(5)): k for k, box in enumerate(found.boxes.values)}
+    for box, i in drawn.items():
+        assert labels[found_at[box]] == i % len(CLASSES)
+    assert len(set(names)) == 400
+
+
+def test_a_set_without_boxes_is_refused(tmp_path):
+    source = open_source(write_folder(tmp_path / "data"))
+    with pytest.raises(SourceError, match=r"Boxes of .* are expected in"):
+        boxed_split(source, source["train"])
+
+
+ANNOTATION = """<annotation><folder>val</folder><filename>NAME</filename>
+<size><width>60</width><height>40</height><depth>3</depth></size>
+<object><name>n02</name><bndbox><xmin>6</xmin><ymin>4</ymin><xmax>29</xmax><ymax>19</ymax></bndbox>
+</object><object><name>n01</name><pose>Unspecified</pose><bndbox><xmin>1</xmin><ymin>1</ymin>
+<xmax>60</xmax><ymax>40</ymax></bndbox></object></annotation>"""
+
+
+@pytest.fixture
+def cls_loc(tmp_path):
+    """Two classes in the layout of ILSVRC's archives; the last training picture has no boxes."""
+    rng = np.random.default_rng(0)
+    names = ["train/n01/n01_1", "train/n02/n02_1", "train/n02/n02_2", "val/v_1", "val/v_2"]
+    for i, name in enumerate(names):
+        picture = tmp_path / "Data/CLS-LOC" / f"{name}.JPEG"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_bytes(encode(photo(rng, 40, 60)))
+        annotation = tmp_path / "Annotations/CLS-LOC" / f"{name}.xml"
+        annotation.parent.mkdir(parents=True, exist_ok=True)
+        if i != 2:
+            annotation.write_text(ANNOTATION)
+    return tmp_path
+
+
+class TestClsLoc:
+    def test_pictures_with_annotations_and_their_classes(self, cls_loc):
+        source = open_source(f"cls-loc:{cls_loc}")
+        assert source.class_names == ("n01", "n02")
+        assert source["train"].all_labels().tolist() == [0, 1]
+        assert source["val"].all_labels().tolist() == [1, 1]  # of the first object
+
+    def test_boxes_of_the_picture_s_class_counted_from_one_or_none(self, cls_loc):
+        source = open_source(f"cls-loc:{cls_loc}")
+        found = boxed_split(source, source["train"])
+        np.testing.assert_allclose(found.boxes[0], [[1 / 60, 1 / 40, 1, 1]], atol=1e-6)
+        np.testing.assert_allclose(found.boxes[1], [[0.1, 0.1, 0.5, 0.5]], atol=1e-6)
+
+    def test_what_is_missing_or_broken_is_named(self, cls_loc):
+        file = cls_loc / "Annotations/CLS-LOC/val/v_2.xml"
+        file.write_text(ANNOTATION[:200])
+        with pytest.raises(SourceError, match=r"v_2\.xml cannot be read"):
+            open_source(f"cls-loc:{cls_loc}")
+        file.unlink()
+        with pytest.raises(SourceError, match=r"v_2\.xml cannot be read"):
+            open_source(f"cls-loc:{cls_loc}")
+        shutil.rmtree(cls_loc / "Annotations/CLS-LOC/val")
+        with pytest.raises(SourceError, match=r"needs the folder .*Annotations/CLS-LOC/val"):
+            open_source(f"cls-loc:{cls_loc}")

@@ -1,0 +1,93 @@
+"""Greedy merging: what must be equal, and what can never happen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vgg_keras.localisation.merging import match, merge
+
+numbers = st.floats(-2, 3, width=32) | st.sampled_from(
+    [0.0, 0.5, 1.0, np.nan, np.inf, -np.inf, 1e30]
+)
+predictions = st.lists(st.tuples(*[numbers] * 4, st.floats(0, 1)), max_size=12)
+thresholds = st.sampled_from([0.0, 0.5, 0.8, 2.0, 1e9])
+
+
+def arrays(found):
+    table = np.array(found, np.float64).reshape(-1, 5)
+    return table[:, :4], table[:, 4]
+
+
+@settings(deadline=None, max_examples=200)
+@given(predictions, thresholds)
+def test_any_input_gives_boxes_in_the_picture(found, threshold):
+    boxes, scores = merge(*arrays(found), threshold)
+    assert np.isfinite(boxes).all()
+    assert np.isfinite(scores).all()
+    assert (boxes[:, 2:] >= boxes[:, :2]).all()
+    assert ((boxes >= 0) & (boxes <= 1)).all()
+    assert (np.diff(scores) <= 0).all()
+    usable = np.isfinite(arrays(found)[0]).all(1)
+    assert (len(boxes) > 0) == usable.any()
+    np.testing.assert_allclose(scores.sum(), arrays(found)[1][usable].sum(), atol=1e-9)
+
+
+@settings(deadline=None, max_examples=100)
+@given(predictions, thresholds, st.randoms())
+def test_order_is_of_no_influence(found, threshold, random):
+    mixed = list(found)
+    random.shuffle(mixed)
+    for one, other in zip(
+        merge(*arrays(found), threshold), merge(*arrays(mixed), threshold), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.tuples(*[st.floats(0, 1)] * 4), st.integers(1, 9))
+def test_identical_boxes_become_one(box, count):
+    boxes = np.tile(np.sort(np.reshape(box, (2, 2)), 0).ravel(), (count, 1))
+    merged, scores = merge(boxes, np.full(count, 0.25), threshold=0)
+    np.testing.assert_allclose(merged, boxes[:1])
+    assert scores.tolist() == [0.25 * count]
+
+
+def test_far_boxes_stay_apart_and_the_best_comes_first():
+    left, right = [0.0, 0, 0.3, 0.3], [0.7, 0.7, 1, 1]
+    near = [0.02, 0, 0.32, 0.3]
+    merged, scores = merge(np.array([left, right, near]), np.array([0.2, 0.3, 0.2]))
+    np.testing.assert_allclose(merged, [[0.01, 0, 0.31, 0.3], right])
+    np.testing.assert_allclose(scores, [0.4, 0.3])
+
+
+def test_a_box_is_the_average_of_all_its_predictions():
+    boxes = np.array([[0.1, 0.1, 0.5, 0.5], [0.12, 0.1, 0.52, 0.5], [0.14, 0.1, 0.6, 0.5]])
+    merged, scores = merge(boxes, np.ones(3), threshold=1e9)
+    np.testing.assert_allclose(merged, [boxes.mean(0)])
+    assert scores.tolist() == [3]
+
+
+def test_the_best_match_is_merged_first():
+    """The middle box is nearer to the right one: with a tight threshold only those two merge."""
+    boxes = np.array([[0.0, 0, 0.4, 0.4], [0.12, 0, 0.52, 0.4], [0.2, 0, 0.6, 0.4]])
+    first, second = match(boxes[0], boxes[1]), match(boxes[1], boxes[2])
+    assert second < first
+    merged, _ = merge(boxes, np.array([1.0, 1, 1]), threshold=(first + second) / 2)
+    np.testing.assert_allclose(merged, [boxes[1:].mean(0), boxes[0]])
+
+
+def test_matches_by_hand():
+    one = np.array([0.0, 0, 0.4, 0.2])
+    assert match(one, one) == 0
+    # Centres are a quarter of the width apart; they share 0.3 x 0.2 of 0.5 x 0.2.
+    np.testing.assert_allclose(match(one, one + [0.1, 0, 0.1, 0]), 0.25 + 1 - 0.6)
+    assert match(one, one + 0.5) > 1
+
+
+def test_a_threshold_below_nothing_is_refused():
+    for threshold in (-0.1, float("nan")):
+        with pytest.raises(ValueError, match=r"0 or more\. Received: "):
+            merge(np.zeros((1, 4)), np.zeros(1), threshold)

@@ -1,0 +1,344 @@
+"""Localisation nets: the loss, what is tuned, and a run that is trained, killed and scored."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from click.testing import CliRunner
+
+from pipelines.box_sources import boxed_split
+from pipelines.boxes import iou
+from pipelines.evaluation import validation_stream
+from pipelines.sources import open_source
+from pipelines.statistics import ILSVRC
+from pipelines.training import training_stream
+from tests.conftest import CLASSES, encode, photo
+from tests.tiny import CROP, tiny_run
+from vgg_keras import load_run
+from vgg_keras.cli import main
+from vgg_keras.localisation.dense import boxes_of, window_frames
+from vgg_keras.localisation.evaluate import centre_of_true_class, localise
+from vgg_keras.localisation.losses import EuclideanBoxLoss, box_accuracy
+from vgg_keras.localisation.results import Localised
+from vgg_keras.localisation.training import LOCALISATION, train_localisation
+from vgg_keras.recipes import LOCALISATION_RECIPES, LocalisationRecipe, Recipe
+from vgg_keras.runs import RunError, build_model
+
+TINY = {"net": "A", "width": 1 / 16, "crop_size": CROP, "train_scale": (36, 44), "batch_size": 8}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Pictures of three classes, each a bright rectangle whose colour is the class, and boxes."""
+    root, rng = tmp_path_factory.mktemp("boxed"), np.random.default_rng(0)
+    rows = ["split,class,file,x_min,y_min,x_max,y_max\n"]
+    for split, count in (("train", 16), ("val", 5)):
+        for label, name in enumerate(CLASSES):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                height, width = rng.integers(40, 70, 2)
+                pixels = photo(rng, height, width) // 3
+                top, left = rng.integers(0, height // 3), rng.integers(0, width // 3)
+                bottom, right = top + height // 2, left + width // 2
+                pixels[top:bottom, left:right, 2 - label] = 240
+                (folder / f"{i}.jpg").write_bytes(encode(pixels, quality=95))
+                rows.append(f"{split},{name},{i}.jpg,{left},{top},{right - 1},{bottom - 1}\n")
+    (root / "boxes.csv").write_text("".join(rows))
+    return f"folder:{root}"
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """A classification run that was drawn, of the same geometry."""
+    return tiny_run(tmp_path_factory.mktemp("runs") / "a", CLASSES, "A", (36, 44))
+
+
+@pytest.fixture(scope="module")
+def recipe(data):
+    return dataclasses.replace(
+        LOCALISATION_RECIPES["small"], data=data, epochs=2,
+        learning_rate=0.01, precision="float32", **TINY,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(recipe, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "boxes"
+    train_localisation(recipe, out)
+    return load_run(out)
+
+
+class TestLoss:
+    targets = np.float32([[0.5, 0.5, 1, 1, 2], [0.2, 0.3, 0.4, 0.5, 0]])
+
+    def test_is_half_the_squared_distance(self):
+        found = np.float32([[0.6, 0.5, 1, 0.8], [0.2, 0.3, 0.4, 0.5]])
+        loss = EuclideanBoxLoss(reduction="none")(self.targets, found)
+        np.testing.assert_allclose(loss, [(0.01 + 0.04) / 2, 0], atol=1e-7)
+
+    def test_only_the_true_class_s_box_is_penalised(self):
+        every = np.random.default_rng(0).normal(size=(2, 12)).astype(np.float32)
+        every[0, 8:12], every[1, 0:4] = self.targets[0, :4], self.targets[1, :4]
+        variable = tf.Variable(every)
+        with tf.GradientTape() as tape:
+            loss = EuclideanBoxLoss()(self.targets, variable + 0.5)
+        touched = np.abs(tape.gradient(loss, variable).numpy()) > 0
+        expected = np.zeros((2, 12), bool)
+        expected[0, 8:12] = expected[1, 0:4] = True
+        np.testing.assert_array_equal(touched, expected)
+
+    def test_accuracy_is_the_ilsvrc_criterion(self):
+        rng = np.random.default_rng(1)
+        true = rng.uniform(0, 1, (200, 4)).astype(np.float32)
+        found = (true + rng.normal(0, 0.15, true.shape)).astype(np.float32)
+        targets = np.concatenate([true, np.zeros((200, 1), np.float32)], 1)
+
+        def corners(b):
+            half = np.maximum(b[:, 2:], 0) / 2
+            return np.concatenate([b[:, :2] - half, b[:, :2] + half], 1)
+
+        expected = iou(corners(true), corners(found)) > 0.5
+        assert 0.1 < expected.mean() < 0.9
+        np.testing.assert_array_equal(box_accuracy(targets, found).numpy(), expected)
+
+
+class TestRecipe:
+    def test_outputs_of_the_last_layer(self):
+        assert LocalisationRecipe().outputs(1000) == 4000
+        assert LocalisationRecipe(regression="single-class").outputs(1000) == 4
+        assert Recipe().outputs(1000) == 1000
+
+    def test_is_read_back_as_what_it_is(self):
+        recipe = LocalisationRecipe(tuned="fc")
+        assert Recipe.from_json(recipe.to_json()) == recipe
+        assert type(Recipe.from_json(Recipe().to_json())) is Recipe
+        assert LocalisationRecipe().learning_rate == 1e-3
+
+    def test_names_are_checked(self):
+        for options in ({"regression": "both"}, {"tuned": "conv"}):
+            with pytest.raises(ValueError, match=r"must be one of .*Received: "):
+                LocalisationRecipe(**options)
+
+
+class TestStream:
+    def test_targets_weights_and_the_crops_of_classification(self, data):
+        source = open_source(data)
+        split, boxes, _ = boxed_split(source, source["train"])
+        options = {
+            "crop_size": CROP, "train_scale": (60, 90), "batch_size": 16, "statistics": ILSVRC
+        }  # fmt: skip
+        plain = training_stream(split, **options)
+        crops, labels = next(iter(plain))
+        images, targets, weights = next(iter(training_stream(split, **options, boxes=boxes)))
+        np.testing.assert_array_equal(images, crops)
+        np.testing.assert_array_equal(targets[:, 4], labels)
+        centre = targets[:, :2].numpy()
+        np.testing.assert_array_equal(weights, ((centre >= 0) & (centre <= 1)).all(1))
+        assert 0 < weights.numpy().mean() < 1
+
+    def test_targets_frame_the_object(self, data):
+        """Where the crop holds the whole box, the class's colour is inside it and not outside."""
+        source = open_source(data)
+        split, boxes, _ = boxed_split(source, source["train"])
+        stream = training_stream(
+            split, crop_size=64, train_scale=64, batch_size=48, statistics=ILSVRC, colour_shift=0,
+            boxes=boxes,
+        )  # fmt: skip
+        images, targets, _ = next(iter(stream))
+        checked = 0
+        for image, target in zip(images.numpy() + ILSVRC.mean, targets.numpy(), strict=True):
+            x, y, w, h = 64 * target[:4]
+            low, high = np.array([y - h / 2, x - w / 2]), np.array([y + h / 2, x + w / 2])
+            if (low < 1).any() or (high > 63).any():
+                continue
+            lit = image[..., 2 - int(target[4])] > 165
+            rows, columns = np.flatnonzero(lit.any(1)), np.flatnonzero(lit.any(0))
+            found = [rows[0], columns[0], rows[-1] + 1, columns[-1] + 1]
+            np.testing.assert_allclose(found, [*low, *high], atol=1.5)
+            checked += 1
+        assert checked > 5
+
+    def test_validation_has_the_first_box(self, data):
+        source = open_source(data)
+        split, boxes, _ = boxed_split(source, source["val"])
+        stream = validation_stream(
+            split, crop_size=CROP, test_scale=40, batch_size=8, mean=ILSVRC.mean, boxes=boxes
+        )
+        batches = list(stream)
+        targets = np.concatenate([t for _, t, _ in batches])
+        weights = np.concatenate([w for _, _, w in batches])
+        assert targets.shape == (16, 5)
+        assert weights.tolist() == [1] * 15 + [0]
+        np.testing.assert_array_equal(targets[:15, 4], split.all_labels())
+
+
+class TestTraining:
+    def test_starts_from_the_classifier_but_for_the_last_layer(self, recipe, classifier, tmp_path):
+        still = dataclasses.replace(
+            recipe, epochs=1, learning_rate=0.0, init_from=str(classifier.path)
+        )
+        train_localisation(still, tmp_path / "run")
+        model = load_run(tmp_path / "run").model
+        assert model.output_shape[-1] == 4 * len(CLASSES)
+        for layer in classifier.model.layers:
+            if layer.weights and layer.name != "predictions":
+                its = model.get_layer(layer.name).get_weights()
+                for mine, other in zip(layer.get_weights(), its, strict=True):
+                    assert mine.dtype != np.float32 or np.array_equal(mine, other)
+
+    @pytest.mark.parametrize("tuned", ["fc", "all"])
+    @pytest.mark.parametrize("regression", ["single-class", "per-class"])
+    def test_tunes_what_was_asked_for(self, recipe, tuned, regression):
+        recipe = dataclasses.replace(recipe, tuned=tuned, regression=regression)
+        model = build_model(recipe, len(CLASSES))
+        LOCALISATION.compile(model, recipe)
+        trained = {layer.name for layer in model.layers if layer.trainable_weights}
+        fc = {"fc1", "fc2", "predictions"}
+        assert trained == fc if tuned == "fc" else trained > fc
+        assert model.output_shape[-1] == (4 if regression == "single-class" else 12)
+
+    def test_journal_has_the_error_and_it_falls(self, run, recipe):
+        entries = [json.loads(l) for l in (run.path / "journal.jsonl").read_text().splitlines()]
+        assert [entry["epoch"] for entry in entries] == [1, 2]
+        assert all(0 <= entry["val_localisation_error"] <= 100 for entry in entries)
+        assert entries[1]["loss"] < entries[0]["loss"]
+
+    def test_goes_on_to_the_same_weights(self, run, recipe, tmp_path):
+        train_localisation(dataclasses.replace(recipe, epochs=1), tmp_path / "again")
+        file = tmp_path / "again/recipe.json"
+        file.write_text(recipe.to_json())
+        train_localisation(recipe, tmp_path / "again")
+        again = load_run(tmp_path / "again")
+        for mine, its in zip(run.model.get_weights(), again.model.get_weights(), strict=True):
+            np.testing.assert_array_equal(mine, its)
+
+
+class TestDense:
+    def test_a_planted_box_comes_back_from_every_place(self, run):
+        """A net that says the same of every window: its last kernel is 0, its bias the box."""
+        last = run.model.get_layer("predictions")
+        kept = last.get_weights()
+        planted = np.tile(np.float32([0.3, 0.6, 0.5, 0.25]), len(CLASSES))
+        last.set_weights([np.zeros_like(kept[0]), planted])
+        try:
+            found = boxes_of(run)(np.zeros((1, 100, 140, 3), np.float32)).numpy()
+        finally:
+            last.set_weights(kept)
+        assert found.shape == (1, 3, 4, 3, 4)
+        from pipelines.boxes import from_window
+
+        frames = window_frames((3, 4), (100, 140), CROP)
+        boxes = from_window(found, frames[:, :, None])[0] * [140, 100, 140, 100]
+        for i in range(3):
+            for j in range(4):
+                x, y = 32 * j + 0.3 * CROP, 32 * i + 0.6 * CROP
+                expected = [x - 0.25 * CROP, y - 0.125 * CROP, x + 0.25 * CROP, y + 0.125 * CROP]
+                np.testing.assert_allclose(boxes[i, j], [expected] * 3, atol=1e-4)
+
+
+class TestScores:
+    def test_any_true_box_of_the_class_will_do(self):
+        from pipelines.boxes import Boxes
+
+        truth = Boxes.of_pictures([[[0, 0, 0.4, 0.4], [0.5, 0.5, 1, 1]]] * 3)
+        good, bad = [0.5, 0.5, 1, 0.9], [0.2, 0.2, 0.7, 0.7]
+        found = Localised(
+            ("a", "b", "c"), np.array([1, 1, 1]), truth, np.array([[0, 1], [1, 0], [0, 2]]),
+            np.float32([[good, good], [bad, good], [good, good]]), tuple("xyz"), {},
+        )  # fmt: skip
+        assert found.hits().tolist() == [[False, True], [False, False], [False, False]]
+        result = found.result()
+        assert result["top1_localisation_error"] == 100
+        np.testing.assert_allclose(result["top5_localisation_error"], 200 / 3)
+
+    def test_both_protocols_on_a_run(self, run, classifier, data):
+        source = open_source(data)
+        centre = centre_of_true_class(run, source, test_scale=40)
+        assert centre.result()["images"] == 15
+        assert centre.boxes.shape == (15, 1, 4)
+        full = localise([run], source, classifiers=[classifier], test_scales=(40, 64))
+        assert full.classes.shape == (15, 3)
+        assert all(sorted(row) == [0, 1, 2] for row in full.classes.tolist())
+        assert ((full.boxes >= 0) & (full.boxes <= 1)).all()
+        small = localise(
+            [run], source, classifiers=[classifier], test_scales=(40, 64), batch_size=1
+        )
+        np.testing.assert_allclose(small.boxes, full.boxes, atol=1e-5)
+
+    def test_centre_protocol_says_what_validation_said(self, run, data):
+        entries = [json.loads(l) for l in (run.path / "journal.jsonl").read_text().splitlines()]
+        best = min(entry["val_localisation_error"] for entry in entries)
+        found = centre_of_true_class(run, open_source(data)).result()
+        np.testing.assert_allclose(found["gt_class_localisation_error"], best, atol=1e-3)
+
+    def test_two_nets_with_the_same_boxes_are_as_good_as_one(self, run, classifier, data):
+        source = open_source(data)
+        one = localise([run], source, classifiers=[classifier], test_scales=(64,))
+        two = localise([run, run], source, classifiers=[classifier], test_scales=(64,))
+        np.testing.assert_allclose(one.boxes, two.boxes, atol=1e-5)
+
+    def test_nets_that_do_not_go_together(self, run, classifier, data):
+        source = open_source(data)
+        with pytest.raises(ValueError, match="no run of a localisation net"):
+            localise([classifier], source, classifiers=[classifier])
+        with pytest.raises(ValueError, match="is a localisation net"):
+            localise([run], source, classifiers=[run])
+        with pytest.raises(ValueError, match="at least the crop size"):
+            localise([run], source, classifiers=[classifier], test_scales=(16,))
+        other = classifier._replace(class_names=("a", "b", "c"))
+        with pytest.raises(ValueError, match="other classes"):
+            localise([run], source, classifiers=[other])
+
+
+def test_commands(run, recipe, classifier, data, tmp_path):
+    out = tmp_path / "answers.json"
+    common = ["localise", "evaluate", "--run", str(run.path), "--data", data]
+    done = CliRunner().invoke(
+        main, [*common, "--classifier", str(classifier.path), "--test-scales", "40,64",
+               "--out", str(out), "--json"]
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    kept = json.loads(out.read_text())
+    assert kept["top5_localisation_error"] == result["top5_localisation_error"]
+    assert len(kept["pictures"]) == 15
+    assert {"class", "box", "right"} == set(kept["pictures"][0]["answers"][0])
+    done = CliRunner().invoke(main, [*common, "--protocol", "centre-gt"])
+    assert done.exit_code == 0, done.output
+    assert "gt class localisation error" in done.stdout
+    for arguments, message in (
+        ([], "needs --classifier"),
+        (["--protocol", "centre-gt", "--classifier", "x"], "takes no --classifier"),
+        (["--protocol", "centre-gt", "--test-scales", "40,64"], "of one scale"),
+    ):
+        done = CliRunner().invoke(main, [*common, *arguments])
+        assert done.exit_code == 1
+        assert message in done.output
+
+
+def test_train_command_and_its_refusals(recipe, data, tmp_path):
+    flags = ["--net", "A", "--width", "0.0625", "--crop-size", "32", "--train-scale", "40",
+             "--batch-size", "8", "--epochs", "1", "--data", data, "--tuned", "fc"]  # fmt: skip
+    command = ["localise", "train", "--recipe", "small", *flags]
+    done = CliRunner().invoke(main, [*command, "--out", str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "run/recipe.json").read_text())["tuned"] == "fc"
+    done = CliRunner().invoke(
+        main, [*command, "--out", str(tmp_path / "other"), "--boxes", str(tmp_path / "none.csv")]
+    )
+    assert done.exit_code == 1
+    assert "none.csv" in done.output
+    with pytest.raises(RunError, match="tuned: fc -> all"):
+        train_localisation(
+            dataclasses.replace(
+                Recipe.from_json((tmp_path / "run/recipe.json").read_text()), tuned="all"
+            ),
+            tmp_path / "run",
+        )
+    assert keras.config.dtype_policy().name == "float32"

@@ -1,0 +1,122 @@
+"""`localise`: where the object is (Appendix A), trained and scored."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+
+from vgg_keras.commands.shared import (
+    Scales,
+    bad_image_option,
+    data_dir_option,
+    data_option,
+    errors_for_people,
+    json_option,
+    quiet_tensorflow,
+)
+from vgg_keras.commands.training import recipe_options
+from vgg_keras.recipes import LOCALISATION_RECIPES, LocalisationRecipe
+
+PROTOCOLS = ("centre-gt", "dense")
+
+
+@click.group()
+def localise() -> None:
+    """Localisation, Appendix A: a box for each of the five most probable classes."""
+
+
+@localise.command()
+@click.option("--recipe", "recipe_name", type=click.Choice(tuple(LOCALISATION_RECIPES)),
+              default="paper", show_default=True,
+              help="Values of all flags that are not given.")  # fmt: skip
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder.")
+@recipe_options(LocalisationRecipe)
+@data_dir_option
+@click.option("--devices", type=int, help="GPUs to use, or virtual devices to split the CPU into.")
+@click.option("--tensorboard", is_flag=True, help="Write event files into the run folder.")
+@click.pass_obj
+def train(verbose, recipe_name, out, data_dir, devices, tensorboard, **fields) -> None:
+    """Train a net to regress boxes, from a classification run (--init-from)."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    if len(given.get("train_scale", ())) == 1:
+        given["train_scale"] *= 2
+    with errors_for_people(verbose):
+        recipe = dataclasses.replace(LOCALISATION_RECIPES[recipe_name], **given)
+        with quiet_tensorflow(verbose):
+            from vgg_keras.localisation.training import train_localisation
+        path = train_localisation(
+            recipe, out, data_dir=data_dir, devices=devices, tensorboard=tensorboard
+        )
+        click.echo(f"{path}: done", err=True)
+
+
+@localise.command()
+@click.option("--run", "run_folders", multiple=True, required=True,
+              type=click.Path(path_type=Path),
+              help="Localisation run; boxes of several are merged together (Table 9).")  # fmt: skip
+@click.option("--classifier", "classifiers", multiple=True, type=click.Path(path_type=Path),
+              help="Classification run; several are fused. Needed for dense.")  # fmt: skip
+@data_option
+@data_dir_option
+@click.option("--split", default="val", show_default=True, help="Split to score.")
+@click.option("--protocol", type=click.Choice(PROTOCOLS), default="dense", show_default=True,
+              help="dense, the full one; or central crop and true class.")  # fmt: skip
+@click.option("--test-scales", type=Scales(), help="Q, between commas [each run's S].")
+@click.option("--merge-threshold", type=click.FloatRange(0),
+              help="Match above which boxes stay apart [0.8].")  # fmt: skip
+@click.option("--precision", help="Dtype policy [the run's].")
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True,
+              help="Crops through a net at once; whole images up to as many pixels.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), help="Keep answers and boxes, .json.")
+@bad_image_option
+@json_option
+@click.pass_obj
+def evaluate(verbose, run_folders, classifiers, data, data_dir, protocol, test_scales,
+             merge_threshold, precision, out, as_json, **options) -> None:  # fmt: skip
+    """Score localisation runs: errors in percent by the ILSVRC rule."""
+    with errors_for_people(verbose):
+        _check(protocol, run_folders, classifiers, test_scales)
+        with quiet_tensorflow(verbose):
+            from pipelines.sources import open_source
+            from vgg_keras.localisation.evaluate import centre_of_true_class
+            from vgg_keras.localisation.evaluate import localise as run_localisation
+            from vgg_keras.runs import load_run
+        source = open_source(data, data_dir)
+        runs = [load_run(path, precision=precision) for path in run_folders]
+        if protocol == "centre-gt":
+            scale = test_scales[0] if test_scales else None
+            found = centre_of_true_class(runs[0], source, test_scale=scale, **options)
+        else:
+            if merge_threshold is not None:
+                options["threshold"] = merge_threshold
+            raters = [load_run(path, precision=precision) for path in classifiers]
+            found = run_localisation(
+                runs, source, classifiers=raters, test_scales=test_scales, **options
+            )
+        if out:
+            found.save(out)
+        result = found.result()
+        click.echo(json.dumps(result) if as_json else _line(result))
+
+
+def _check(protocol, run_folders, classifiers, test_scales) -> None:
+    if protocol == "dense" and not classifiers:
+        raise ValueError("The dense protocol needs --classifier, a classification run, or more.")
+    if protocol == "centre-gt" and (len(run_folders) > 1 or classifiers):
+        raise ValueError("centre-gt is of one --run, and takes no --classifier.")
+    if protocol == "centre-gt" and test_scales and len(test_scales) > 1:
+        raise ValueError("centre-gt is of one scale.")
+
+
+def _line(result: dict) -> str:
+    """A result for people."""
+    errors = {k: v for k, v in result.items() if k.endswith("_error")}
+    scales = ",".join(map(str, result["test_scales"]))
+    figures = ", ".join(f"{k.replace('_', ' ')} {v:.2f} %" for k, v in errors.items())
+    return (
+        f"net {result['net']}, {result['regression']}, {result['protocol']}, Q = {scales}: "
+        f"{figures} of {result['images']} images"
+    )

@@ -1,0 +1,1 @@
+"""Where the object is: Appendix A of the paper."""
