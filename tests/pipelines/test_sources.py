@@ -78,7 +78,7 @@ def test_pictures_are_told_by_content_and_not_by_name(tmp_path, folder):
 
 class TestErrors:
     def test_unknown_kind(self):
-        with pytest.raises(SourceError, match=r"shapes, folder:DIR or tfds.*Received: 'zip:x'"):
+        with pytest.raises(SourceError, match=r"shapes, folder:DIR, tfds.*Received: 'zip:x'"):
             open_source("zip:x")
 
     def test_no_folder(self, tmp_path):

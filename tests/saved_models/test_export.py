@@ -251,7 +251,7 @@ while True:
         deadline = time.monotonic() + 120
         while not (folder / "3").exists() and time.monotonic() < deadline:
             time.sleep(0.01)
-        while not list(folder.glob(".export-*/variables")) and time.monotonic() < deadline:
+        while not list(folder.glob(".export-*/version/variables")) and time.monotonic() < deadline:
             time.sleep(0.001)
         writing.kill()
         writing.wait()

@@ -162,7 +162,7 @@ def test_a_killed_evaluation_goes_on(data, finished, tmp_path):
 def test_four_devices_and_one_give_the_same_losses(data, tmp_path):
     """§3.3: 'exactly the same as when training on a single GPU', L2 included."""
     for devices in (1, 4):
-        run("train", *TINY, "--data", data, "--epochs", 2, "--dropout", 0, "--devices", devices,
+        run("train", *TINY, "--data", data, "--epochs", 1, "--dropout", 0, "--devices", devices,
             "--out", tmp_path / str(devices))  # fmt: skip
     one, four = (read_journal(tmp_path / str(n) / "journal.jsonl") for n in (1, 4))
     for a, b in zip(one, four, strict=True):

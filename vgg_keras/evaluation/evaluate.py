@@ -14,7 +14,7 @@ from pipelines.sources import VALIDATION, Source, SourceError, Split
 from vgg_keras.evaluation.passes import PassRunner
 from vgg_keras.evaluation.predictions import Predictions
 from vgg_keras.evaluation.protocols import Pass, paper_scales, passes_of
-from vgg_keras.recipes import Recipe
+from vgg_keras.recipes import LocalisationRecipe, Recipe
 from vgg_keras.runs import Run
 
 log = logging.getLogger(__name__)
@@ -137,8 +137,14 @@ def plan(
     """The passes that `evaluate` makes with a net of this recipe.
 
     Raises:
-        ValueError: unknown names, scales given twice over, or a scale below the crop size.
+        ValueError: unknown names, scales given twice over, a scale below the crop size, or a
+            recipe of a localisation net, which has no posteriors.
     """
+    if isinstance(recipe, LocalisationRecipe):
+        raise ValueError(
+            "A run of a localisation net gives boxes and no classes: score it with `vgg-keras "
+            "localise evaluate`."
+        )
     if test_scales and multi_scale:
         raise ValueError("Give test_scales or multi_scale, not both.")
     scales = tuple(test_scales or ()) or paper_scales(recipe, multi_scale)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import io
 import itertools
+import math
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,8 @@ from vgg_keras.nets import STRIDE
 
 
 def learning_curves(runs: Mapping[str, str | os.PathLike]) -> Figure:
-    """Cross-entropy and top-1 error against epochs, a colour a run.
+    """Loss and error against epochs, a colour a run: cross-entropy and top-1 error, or of
+    localisation runs the loss with its penalty and the localisation error.
 
     Training is dashed, validation solid; a dotted line marks a drop of the learning rate.
 
@@ -31,15 +33,21 @@ def learning_curves(runs: Mapping[str, str | os.PathLike]) -> Figure:
         runs: journal files by the label to show.
     """
     figure = Figure(figsize=(11, 4.2), layout="constrained")
+    journals = {label: read_journal(path) for label, path in runs.items()}
+    seen = {key for entries in journals.values() for entry in entries for key in entry}
     panels = {"cross_entropy": "cross-entropy", "top1_error": "top-1 error (%)"}
+    if "localisation_error" in seen:
+        panels = {"loss": "loss", "localisation_error": "localisation error (%)"}
     axes = dict(zip(panels, figure.subplots(1, 2), strict=True))
-    for colour, (label, path) in enumerate(runs.items()):
-        entries = read_journal(path)
+    for colour, (label, entries) in enumerate(journals.items()):
         epochs = [entry["epoch"] for entry in entries]
         for key, panel in axes.items():
             style = {"color": f"C{colour}"}
-            panel.plot(epochs, [e[key] for e in entries], "--", alpha=0.6, **style)
-            panel.plot(epochs, [e[f"val_{key}"] for e in entries], label=label, **style)
+            training, validation = (
+                [entry.get(name, math.nan) for entry in entries] for name in (key, f"val_{key}")
+            )
+            panel.plot(epochs, training, "--", alpha=0.6, **style)
+            panel.plot(epochs, validation, label=label, **style)
             for before, after in itertools.pairwise(entries):
                 if after["learning_rate"] < before["learning_rate"]:
                     panel.axvline(after["epoch"] - 0.5, ls=":", lw=0.8, **style)

@@ -19,7 +19,7 @@ from pipelines.statistics import ILSVRC
 from pipelines.training import training_stream
 from tests.conftest import CLASSES, encode, photo
 from tests.tiny import CROP, tiny_run
-from vgg_keras import load_run
+from vgg_keras import evaluate, export, load_run, predict
 from vgg_keras.cli import main
 from vgg_keras.localisation.dense import boxes_of, window_frames
 from vgg_keras.localisation.evaluate import centre_of_true_class, localise
@@ -27,6 +27,7 @@ from vgg_keras.localisation.losses import EuclideanBoxLoss, box_accuracy
 from vgg_keras.localisation.results import Localised
 from vgg_keras.localisation.training import LOCALISATION, train_localisation
 from vgg_keras.recipes import LOCALISATION_RECIPES, LocalisationRecipe, Recipe
+from vgg_keras.report.figures import learning_curves
 from vgg_keras.runs import RunError, build_model
 
 TINY = {"net": "A", "width": 1 / 16, "crop_size": CROP, "train_scale": (36, 44), "batch_size": 8}
@@ -209,14 +210,13 @@ class TestTraining:
         assert all(0 <= entry["val_localisation_error"] <= 100 for entry in entries)
         assert entries[1]["loss"] < entries[0]["loss"]
 
-    def test_goes_on_to_the_same_weights(self, run, recipe, tmp_path):
-        train_localisation(dataclasses.replace(recipe, epochs=1), tmp_path / "again")
-        file = tmp_path / "again/recipe.json"
-        file.write_text(recipe.to_json())
-        train_localisation(recipe, tmp_path / "again")
-        again = load_run(tmp_path / "again")
-        for mine, its in zip(run.model.get_weights(), again.model.get_weights(), strict=True):
-            np.testing.assert_array_equal(mine, its)
+    def test_its_curves_are_drawn(self, run):
+        loss, error = learning_curves({"boxes": run.path / "journal.jsonl"}).axes
+        assert error.get_ylabel() == "localisation error (%)"
+        entries = [json.loads(l) for l in (run.path / "journal.jsonl").read_text().splitlines()]
+        drawn = [line.get_ydata().tolist() for line in error.lines]
+        assert [e["val_localisation_error"] for e in entries] in drawn
+        assert [e["loss"] for e in entries] in [l.get_ydata().tolist() for l in loss.lines]
 
 
 class TestDense:
@@ -282,6 +282,16 @@ class TestScores:
         one = localise([run], source, classifiers=[classifier], test_scales=(64,))
         two = localise([run, run], source, classifiers=[classifier], test_scales=(64,))
         np.testing.assert_allclose(one.boxes, two.boxes, atol=1e-5)
+
+    def test_is_no_classifier(self, run, data, tmp_path):
+        for call in (
+            lambda: evaluate(run, open_source(data)),
+            lambda: predict(run, [tmp_path / "none.jpg"]),
+            lambda: export(run, tmp_path / "net"),
+        ):
+            with pytest.raises(ValueError, match=r"localise evaluate|no such file"):
+                call()
+        assert not (tmp_path / "net").exists()
 
     def test_nets_that_do_not_go_together(self, run, classifier, data):
         source = open_source(data)
