@@ -55,7 +55,7 @@ def class_name_table(folder: Path, class_names: Sequence[str]) -> tf.lookup.Stat
         class_names: in the order of the net's outputs.
 
     Raises:
-        ExportError: a name holds a line break.
+        ExportError: a name is not just one line.
     """
     for name in class_names:
         if name.splitlines() != [name]:
@@ -91,7 +91,7 @@ def write_version(
         The version's folder.
 
     Raises:
-        ExportError: the version is there already, or is not above 0.
+        ExportError: see `check_version`.
         OSError: the folder cannot be written.
     """
     folder = Path(folder).resolve()

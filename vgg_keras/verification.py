@@ -155,7 +155,9 @@ def _trials(
             Request("features", image_inputs(encoded)),
             count,
             len(photos),
-            lambda found: _of_values(found["features"], descriptors),
+            lambda found: max(
+                _of_values(found["features"], descriptors), _of_names(found["error"], "")
+            ),
         ),
     ]
     pictures = [decode(picture) for picture in encoded]
@@ -168,13 +170,16 @@ def _trials(
         trials.append(_of_image(image, score_map, expected))
     side = run.recipe.crop_size
     crops = np.concatenate([image[:, :side, :side] for image in images])
-    scores = run.model.predict_on_batch(crops - mean)
+    scores = run.model.predict_on_batch(crops - mean)  # (B, classes): a map of one place
     trials.append(
         _Trial(
             Request("crops", {"crops": crops}),
             f"{len(crops)} x {side} x {side}",
             len(crops),
-            lambda found: _of_values(found["probabilities"], tf.nn.softmax(scores).numpy()),
+            lambda found: max(
+                _of_values(found["probabilities"], tf.nn.softmax(scores).numpy()),
+                _of_values(found["score_map"], scores[:, None, None]),
+            ),
         )
     )
     return trials
@@ -207,7 +212,7 @@ def _descriptor(run, picture, scales, flip, mean) -> np.ndarray:
 
 def _of_values(found: np.ndarray, expected: np.ndarray) -> float:
     """Greatest difference, relative to the greatest value; infinite where there is none."""
-    if found.shape != expected.shape or not np.isfinite(found).all():
+    if found.shape != expected.shape or not np.isfinite([found, expected]).all():
         return float("inf")
     difference = np.abs(found.astype(np.float64) - expected).max(initial=0)
     return float(difference / max(np.abs(expected).max(initial=0), 1e-30))

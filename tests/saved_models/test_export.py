@@ -337,6 +337,10 @@ class TestCommands:
         checks, _ = verify(copy, run, loaders=("c++",), repeats=1)
         failed = {check.signature for check in checks if not check.passed}
         assert failed == {"serving_default", "classify"}
+        names.write_text("".join(f"unknown {i}\n" for i in range(len(CLASSES))))
+        checks, _ = verify(copy, run, loaders=("c++",), repeats=1)
+        failed = {check.signature for check in checks if not check.passed}
+        assert failed == {"serving_default", "classify"}
         picture = tmp_path / "picture.gif"
         picture.write_bytes(encode(photo(np.random.default_rng(0), 50, 60), "GIF"))
         with pytest.raises(ValueError, match=r"picture.gif cannot be read as a JPEG or PNG"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -17,8 +16,8 @@ from vgg_keras.commands.shared import (
     json_option,
     quiet_tensorflow,
 )
-from vgg_keras.commands.training import recipe_options
-from vgg_keras.recipes import LOCALISATION_RECIPES, LocalisationRecipe
+from vgg_keras.commands.training import given_recipe, training_options
+from vgg_keras.recipes import LOCALISATION_RECIPES
 
 PROTOCOLS = ("centre-gt", "dense")
 
@@ -29,22 +28,12 @@ def localise() -> None:
 
 
 @localise.command()
-@click.option("--recipe", "recipe_name", type=click.Choice(tuple(LOCALISATION_RECIPES)),
-              default="paper", show_default=True,
-              help="Values of all flags that are not given.")  # fmt: skip
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder.")
-@recipe_options(LocalisationRecipe)
-@data_dir_option
-@click.option("--devices", type=int, help="GPUs to use, or virtual devices to split the CPU into.")
-@click.option("--tensorboard", is_flag=True, help="Write event files into the run folder.")
+@training_options(LOCALISATION_RECIPES)
 @click.pass_obj
 def train(verbose, recipe_name, out, data_dir, devices, tensorboard, **fields) -> None:
     """Train a net to regress boxes, from a classification run (--init-from)."""
-    given = {name: value for name, value in fields.items() if value is not None}
-    if len(given.get("train_scale", ())) == 1:
-        given["train_scale"] *= 2
     with errors_for_people(verbose):
-        recipe = dataclasses.replace(LOCALISATION_RECIPES[recipe_name], **given)
+        recipe = given_recipe(LOCALISATION_RECIPES[recipe_name], fields)
         with quiet_tensorflow(verbose):
             from vgg_keras.localisation.training import train_localisation
         path = train_localisation(

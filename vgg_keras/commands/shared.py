@@ -80,15 +80,16 @@ _TESTING = (
 
 def procedure_options(command):
     """Adds what the dense protocol leaves open: scales, flips and readings of §3.2."""
-    return _add(_PROCEDURE, command)
+    return add_options(_PROCEDURE, command)
 
 
 def testing_options(command):
     """Adds the protocol too, and how it is run."""
-    return _add(_TESTING, command)
+    return add_options(_TESTING, command)
 
 
-def _add(options, command):
+def add_options(options, command):
+    """Adds click's options to a command, to be shown in that order."""
     for option in reversed(options):
         command = option(command)
     return command

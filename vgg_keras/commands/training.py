@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -12,6 +13,7 @@ import click
 from vgg_keras.commands.shared import (
     NetName,
     Scales,
+    add_options,
     bad_image_option,
     data_dir_option,
     data_option,
@@ -21,7 +23,7 @@ from vgg_keras.commands.shared import (
 from vgg_keras.recipes import RECIPES, Recipe
 
 
-def recipe_options(kind: type[Recipe]):
+def _recipe_options(kind: type[Recipe]):
     """Adds a flag for every field of a kind of recipe."""
 
     def add(command):
@@ -43,22 +45,45 @@ def recipe_options(kind: type[Recipe]):
     return add
 
 
-@click.command()
-@click.option("--recipe", "recipe_name", type=click.Choice(tuple(RECIPES)), default="paper",
-              show_default=True, help="Values of all flags that are not given.")  # fmt: skip
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder.")
-@recipe_options(Recipe)
-@data_dir_option
-@click.option("--devices", type=int, help="GPUs to use, or virtual devices to split the CPU into.")
-@click.option("--tensorboard", is_flag=True, help="Write event files into the run folder.")
-@click.pass_obj
-def train(verbose, recipe_name, out, data_dir, devices, tensorboard, **fields) -> None:
-    """Train a net, or go on with a run that was interrupted."""
+_Kind = typing.TypeVar("_Kind", bound=Recipe)
+
+
+def training_options(recipes: Mapping[str, Recipe]):
+    """Adds the flags of a command that trains by one of these recipes, all of one kind."""
+    options = (
+        click.option("--recipe", "recipe_name", type=click.Choice(tuple(recipes)),
+                     default="paper", show_default=True,
+                     help="Values of all flags that are not given."),
+        click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder."),
+        _recipe_options(type(recipes["paper"])),
+        data_dir_option,
+        click.option("--devices", type=int,
+                     help="GPUs to use, or virtual devices to split the CPU into."),
+        click.option("--tensorboard", is_flag=True,
+                     help="Write event files into the run folder."),
+    )  # fmt: skip
+    return lambda command: add_options(options, command)
+
+
+def given_recipe(recipe: _Kind, fields: dict) -> _Kind:
+    """The recipe with the fields that were given.
+
+    Raises:
+        ValueError: a value is not allowed.
+    """
     given = {name: value for name, value in fields.items() if value is not None}
     if len(given.get("train_scale", ())) == 1:
         given["train_scale"] *= 2
+    return dataclasses.replace(recipe, **given)
+
+
+@click.command()
+@training_options(RECIPES)
+@click.pass_obj
+def train(verbose, recipe_name, out, data_dir, devices, tensorboard, **fields) -> None:
+    """Train a net, or go on with a run that was interrupted."""
     with errors_for_people(verbose):
-        recipe = dataclasses.replace(RECIPES[recipe_name], **given)
+        recipe = given_recipe(RECIPES[recipe_name], fields)
         with quiet_tensorflow(verbose):
             from vgg_keras.training import train as run_training
         path = run_training(
