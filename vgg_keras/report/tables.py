@@ -16,14 +16,19 @@ from pathlib import Path, PurePath
 
 from vgg_keras.evaluation.protocols import CROP_OF_PAPER
 from vgg_keras.nets import NETS, TABLE_1, Net, weight_layers
-from vgg_keras.report.paper import PAPER_TABLES, Row, Tested
+from vgg_keras.report.appendices import PAPER_TABLES, TRANSFER_TABLES
+from vgg_keras.report.paper import PaperTable, Row, Tested
+from vgg_keras.report.transfer import transfer_rows
 
 Cell = str | float | None
 
-_RESULT_KEYS = {"protocol", "top1_error", "top5_error", "images"}
+_RESULT_KEYS = {"protocol", "images"}
+_MEASURES = {key for table in PAPER_TABLES.values() for _, key in table.measures}
+_MEASURES |= {key for table in TRANSFER_TABLES.values() for *_, key in table.sets}
 _MEMBER_KEYS = {"net", "train_scale", "crop_size", "width", "test_scales"}
-_KEEPING_KEYS = {"file", "predictions", "class_names"}  # beside saved predictions, or our own
-_TABLES = (1, *PAPER_TABLES)
+# Beside saved predictions, in saved answers, or our own.
+_KEEPING_KEYS = {"file", "predictions", "class_names", "pictures"}
+_TABLES = (1, *PAPER_TABLES, *TRANSFER_TABLES)
 # What is not as the paper has it, where it is not the default.
 _READINGS = (
     ("flip", True, "no flip"),
@@ -31,7 +36,7 @@ _READINGS = (
     ("map_average", "scores", "posteriors averaged over the map"),
     ("pool_rounding", "down", "pooling rounded up"),
 )
-_OURS = ("ours top-1", "ours top-5", "ours of")
+_OURS_OF = "ours of"
 
 
 @dataclass(frozen=True)
@@ -58,12 +63,14 @@ def build_table(number: int, results: Sequence[dict] = ()) -> Table:
     """A table of the paper with our numbers beside the paper's.
 
     Args:
-        number: of the table, 1 to 7.
+        number: of the table, 1 to 12.
         results: as `read_results` gives them. Tables 1 and 2 follow from the nets alone.
 
     Returns:
-        The table. From Table 3 on its last columns are our top-1 and top-5 error in percent and
-        what they were measured on. A row that several results match comes once for each.
+        The table. From Table 3 on its last columns are our errors in percent, top-1 and top-5 of
+        classification or that of localisation, and what they were measured on. A row that several
+        results match comes once for each. Tables 11 and 12 have the best of our scores beside
+        each of the paper's.
 
     Raises:
         ValueError: there is no table of that number.
@@ -75,13 +82,17 @@ def build_table(number: int, results: Sequence[dict] = ()) -> Table:
         )
     if number == 1:
         return _configurations()
+    if number in TRANSFER_TABLES:
+        title = f"{TRANSFER_TABLES[number].title} (§B)"
+        return Table(number, title, *transfer_rows(number, results))
     paper = PAPER_TABLES[number]
     columns = (*paper.columns, *paper.value_columns)
-    header = (*columns, *(("ours",) if number == 2 else _OURS))
+    measured = (*(heading for heading, _ in paper.measures), _OURS_OF)
+    header = (*columns, *(("ours",) if number == 2 else measured))
     rows = tuple(
         (*row.cells, *row.values, *ours)
         for row in paper.rows
-        for ours in (_parameters(row) if number == 2 else _matching(row, results))
+        for ours in (_parameters(row) if number == 2 else _matching(paper, row, results))
     )
     return Table(number, f"{paper.title} (§{paper.section})", header, rows, len(columns))
 
@@ -115,29 +126,32 @@ def _parameters(row: Row) -> list[tuple[Cell, ...]]:
     return [(round(count / 1e6, 1),)]
 
 
-def _matching(row: Row, results: Sequence[dict]) -> list[tuple[Cell, ...]]:
+def _matching(paper: PaperTable, row: Row, results: Sequence[dict]) -> list[tuple[Cell, ...]]:
     """Errors and circumstances of each of the row's results; one blank line where it has none."""
     found: list[tuple[Cell, ...]] = [
-        (result["top1_error"], result["top5_error"], circumstances(result))
+        (*(result[key] for _, key in paper.measures), circumstances(result))
         for result in results
-        if matches(result, row)
+        if matches(result, paper, row)
     ]
-    return found or [(None,) * len(_OURS)]
+    return found or [(None,) * (len(paper.measures) + 1)]
 
 
-def matches(result: dict, row: Row) -> bool:
-    """Whether a result is of the row's protocol and of its nets, each at the row's S and Q.
+def matches(result: dict, paper: PaperTable, row: Row) -> bool:
+    """Whether a result is of the table's kind, of the row's protocol and of its nets, each at the
+    row's S and Q and under its conditions.
 
     Scales are compared in proportion to the crop: q at crop size c stands for the paper's p
     where |q - p * c / 224| < 1, less than a pixel. A result that does not say what it was
     measured with matches nothing.
     """
     nets, left = members(result), list(row.tested)
-    if not left or len(nets) != len(left):
+    if not left or len(nets) != len(left) or any(key not in result for _, key in paper.measures):
         return False
     for member in nets:
         found = next((tested for tested in left if _is_of(member, tested)), None)
         if found is None or member.get("protocol", row.protocol) != row.protocol:
+            return False
+        if any(member.get(key) != value for key, value in row.conditions):
             return False
         left.remove(found)
     return result["protocol"] == row.protocol
@@ -146,6 +160,16 @@ def matches(result: dict, row: Row) -> bool:
 def members(result: dict) -> Sequence[dict]:
     """The nets whose posteriors were averaged; a single net is its own one member."""
     return result.get("members", [result])
+
+
+def nets_of(result: dict) -> list[tuple[str, str, str]]:
+    """Net, S and Q of each member as the paper prints them."""
+    return [
+        Tested(
+            m.get("net", "?"), tuple(m.get("train_scale", "??")), tuple(m.get("test_scales", ()))
+        ).cells
+        for m in members(result)
+    ]
 
 
 def _is_of(member: dict, tested: Tested) -> bool:
@@ -209,10 +233,11 @@ def read_results(folder: Path) -> list[dict]:
         except ValueError as error:
             raise ValueError(f"A .json file must hold JSON ({error}). Received: {path}") from error
         for item in content if isinstance(content, list) else [content]:
-            if isinstance(item, dict) and item.keys() >= _RESULT_KEYS:
+            if isinstance(item, dict) and item.keys() >= _RESULT_KEYS and item.keys() & _MEASURES:
                 measured = {key: item[key] for key in item.keys() - _KEEPING_KEYS}
                 key = json.dumps(measured, sort_keys=True)
-                better = "predictions" in item and "predictions" not in results.get(key, item)
+                kept = item.keys() & {"predictions", "pictures"}
+                better = kept and not kept & results.get(key, item).keys()
                 if key not in results or better:
                     results[key] = item | {"file": str(path)}
     return list(results.values())
