@@ -1,0 +1,36 @@
+"""Pictures of several sizes in class folders, and what tiny nets make of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipelines.sources import open_source
+from tests.conftest import write_folder
+from tests.tiny import tiny_run
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """A folder of 24 pictures to train and 12 to validate on."""
+    root = tmp_path_factory.mktemp("features") / "data"
+    write_folder(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def source(pictures):
+    return open_source(f"folder:{pictures}")
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """Runs of nets A and B, drawn and not trained."""
+    folder = tmp_path_factory.mktemp("runs")
+    return [tiny_run(folder / net, ("x", "y"), net) for net in "AB"]
+
+
+def rows_of_length_1(rows):
+    """Plain numpy's word for it, double precision."""
+    rows = np.asarray(rows, np.float64)
+    return rows / np.sqrt((rows**2).sum(1, keepdims=True))
