@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from pipelines.sources import FolderSplit, SourceError
@@ -83,7 +84,8 @@ class TreeSplit(FolderSplit):
     tree: Tree = dataclasses.field(kw_only=True)
 
     def read(self, example):
-        def bytes_of(path: bytes) -> bytes:
+        def bytes_of(path) -> bytes:  # bytes in a graph, an array of them outside
+            path = np.asarray(path, object).item()
             return self.tree.read(os.path.relpath(os.fsdecode(path), self.root))
 
         return tf.ensure_shape(tf.numpy_function(bytes_of, [example["path"]], tf.string), ())

@@ -54,7 +54,7 @@ def ours(number, *results):
 
 @pytest.mark.parametrize(
     ("number", "rows"),
-    [(2, 6), (3, 12), (4, 10), (5, 6), (6, 4), (7, 15), (8, 3), (9, 4), (10, 4)],
+    [(2, 6), (3, 12), (4, 10), (5, 6), (6, 4), (7, 15), (8, 3), (9, 4), (10, 4), (11, 8), (12, 5)],
 )
 def test_rows_of_each_table(number, rows):
     table = PAPER_TABLES[number]
@@ -83,6 +83,9 @@ def test_rows_of_each_table(number, rows):
         (9, 2, ("384", "352,384"), (27.5, None)),
         (9, 3, ("fusion", "256/256 and 384/352,384"), (26.9, 25.3)),
         (10, 3, ("Krizhevsky et al. (Krizhevsky et al., 2012)",), (None, 34.2)),
+        (11, 0, ("Zeiler & Fergus (Zeiler & Fergus, 2013)",), (None, 79.0, 86.5, 0.5, 74.2, 0.3)),
+        (11, 7, ("VGG Net-D & Net-E",), (89.7, 89.3, 92.7, 0.5, 86.2, 0.3)),
+        (12, 4, ("VGG Net-D & Net-E, image and bounding box",), (84.0,)),
     ],
 )
 def test_numbers_of_the_paper(number, row, cells, printed):
@@ -100,6 +103,8 @@ SUMS = {  # of the columns in the paper's text
     8: [103.8],
     9: [112.1, 52.0],
     10: [56.9, 116.1],
+    11: [599.8, 601.5, 545.1, 3.6, 408.1, 1.2],
+    12: [383.3],
 }
 
 
@@ -338,43 +343,6 @@ def ours_of_one_number(number, *results):
     return {i: row[-2] for i, row in enumerate(rows) if row[-2] is not None}
 
 
-# Deep features.
-
-
-def transferred(score, *nets, protocol="caltech101", regions=("image",), **more):
-    parts = [{"net": net, "region": region} for net in nets for region in regions]
-    about = parts[0] if len(parts) == 1 else {"members": parts}
-    key = "mean_ap" if protocol.startswith("voc") else "mean_class_recall"
-    return {"protocol": protocol, key: score, "images": 9, "features": about} | more
-
-
-def test_scores_of_tables_11_and_12_beside_their_nets():
-    results = [
-        transferred(71.0, "D"), transferred(72.0, "D"), transferred(80.0, "E", "D"),
-        transferred(60.0, "D", protocol="voc2007"), transferred(99.0, "A"),
-        transferred(70.0, "D", "E", protocol="voc2012-action", regions=("image", "box")),
-    ]  # fmt: skip
-    by_method = {row[0]: row for row in build_table(11, results).rows}
-    assert by_method["VGG Net-D (16 layers)"] == (
-        "VGG Net-D (16 layers)", 89.3, 60.0, 89.0, None, 91.8, 72.0, 85.0, None,
-    )  # fmt: skip
-    assert by_method["VGG Net-D & Net-E"][6] == 80.0
-    assert all(
-        cell is None
-        for name, row in by_method.items()
-        for cell in row[2::2]
-        if not name.startswith("VGG")
-    )
-    assert [row[-1] for row in build_table(12, results).rows] == [None] * 4 + [70.0]
-
-
-def test_a_slip_in_tables_11_and_12_shows_in_the_sums():
-    for number, sums in ((11, [599.8, 601.5, 545.1, 408.1]), (12, [383.3])):
-        rows = build_table(number).rows
-        columns = list(zip(*rows, strict=True))[1::2]
-        assert [round(sum(filter(None, column)), 1) for column in columns] == sums
-
-
 # Rendering.
 
 
@@ -522,3 +490,62 @@ def test_a_broken_file_is_named(tmp_path, content):
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"a folder that exists\. Received: .*nowhere"):
         read_results(tmp_path / "nowhere")
+
+
+# Generalisation.
+
+
+def transferred(protocol="caltech101", nets="D", regions=("image",), **more):
+    members = [
+        {"net": net, "region": region, "layer": "fc2", "crop_size": 224, "width": 1,
+         "test_scales": [256, 384, 512], "aggregate": "stack"}
+        for net in nets
+        for region in regions
+    ]  # fmt: skip
+    key = "mean_class_recall" if protocol.startswith("caltech") else "mean_ap"
+    features = members[0] if len(members) == 1 else {"members": members}
+    return {
+        "protocol": protocol, key: 90.0, "spread": 0.4, "images": 100, "train_per_class": 30,
+        "data": "tfds:caltech101", "split": "random", "features": features,
+    } | more  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("number", "made", "place"),
+    [
+        (11, {"nets": "D"}, 5),
+        (11, {"nets": "E", "protocol": "voc2012"}, 6),
+        (11, {"nets": "ED"}, 7),
+        (11, {"nets": "A"}, None),
+        (11, {"nets": "D", "regions": ("image", "box")}, None),
+        (11, {"nets": "D", "protocol": "custom"}, None),
+        (11, {"nets": "DE", "protocol": "voc2012-action"}, None),
+        (12, {"nets": "DE", "protocol": "voc2012-action"}, 3),
+        (12, {"nets": "DE", "protocol": "voc2012-action", "regions": ("image", "box")}, 4),
+        (12, {"nets": "D", "protocol": "voc2012-action"}, None),
+    ],
+)
+def test_features_stand_beside_the_row_of_their_nets(number, made, place):
+    rows = build_table(number, [transferred(**made), result(), localised()]).rows
+    found = {i: row[-4:] for i, row in enumerate(rows) if row[-4] is not None}
+    assert set(found) == ({place} if place is not None else set())
+    for protocol, ours, spread, of in found.values():
+        assert (protocol, ours, spread) == (made.get("protocol", "caltech101"), 90.0, 0.4)
+        assert of == "caltech101, 30 a class, fc2 Q = 256,384,512 stack"
+
+
+def test_what_features_are_of_is_told():
+    other = transferred(data="folder:/data/caltech20/", train_per_class=None, split="val")
+    other["features"] |= {
+        "layer": "block3_pool",
+        "test_scales": [96],
+        "width": 0.25,
+        "crop_size": 64,
+    }
+    (row,) = (r for r in build_table(11, [other]).rows if r[-1])
+    assert row[-1] == "caltech20, split val, block3_pool crop 64 width 0.25 Q = 96"
+
+
+def test_results_of_features_are_read(tmp_path):
+    write(tmp_path / "f.json", transferred())
+    assert [r["protocol"] for r in read_results(tmp_path)] == ["caltech101"]

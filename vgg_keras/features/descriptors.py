@@ -14,8 +14,7 @@ from pipelines.box_sources import boxed_split
 from pipelines.cropped import Cropped
 from pipelines.evaluation import check_test_scale
 from pipelines.sources import Source, SourceError, Split
-from vgg_keras.evaluation.keeping import digest_of
-from vgg_keras.evaluation.passes import PassRunner, make_describer
+from vgg_keras.evaluation.passes import PassRunner
 from vgg_keras.evaluation.protocols import CROP_OF_PAPER, Pass
 from vgg_keras.features.nets import Describer
 from vgg_keras.features.procedure import SCALES, check_procedure
@@ -33,7 +32,16 @@ _POOLED: dict[str, Callable[[list[np.ndarray]], np.ndarray]] = {
 
 class DescriptorRunner(PassRunner):
     """A net up to a layer that looks at a split; its rows are descriptors of one scale, float32
-    `(N, D)`: activations averaged over places and the mirror image."""
+    `(N, D)`: activations averaged over places and the mirror image.
+
+    Args:
+        net: what describes.
+        split, options: see `PassRunner`.
+    """
+
+    def __init__(self, net: Describer, split: Split, **options):
+        super().__init__(net.model, split, crop_size=net.smallest, mean=net.mean, **options)
+        self.net = net
 
     @staticmethod
     def _done(table: np.ndarray) -> np.ndarray:
@@ -41,14 +49,11 @@ class DescriptorRunner(PassRunner):
         return ~np.isnan(table).any(1)
 
     def _scorer(self, flip: bool, map_average: str) -> Callable[[tf.Tensor], tf.Tensor]:
-        key = flip, map_average
-        if key not in self._scorers:
-            describe = make_describer(self.model, self.mean, flip)
-            views = tf.TensorSpec((None, None, None, None, 3), tf.float32)
-            self._scorers[key] = tf.function(
-                lambda pictures: describe(pictures[:, 0]), input_signature=[views], autograph=False
-            )
-        return self._scorers[key]
+        return self.net.look(flip)
+
+    @property
+    def _digest(self) -> str:
+        return self.net.digest
 
 
 def describe(
@@ -86,10 +91,8 @@ def describe(
     check_procedure(aggregate, scales)
     crop = net.about["crop_size"]
     runner = DescriptorRunner(
-        net.model,
+        net,
         pictures,
-        crop_size=net.smallest,
-        mean=net.mean,
         batch_size=batch_size * max(1, crop // net.smallest) ** 2,
         on_bad_image=on_bad_image,
         keep=keep,
@@ -204,7 +207,7 @@ def about_of(
 ) -> dict[str, Any]:
     """All that decides a descriptor but the picture; can be written as JSON."""
     return net.about | {
-        "digest": digest_of(net.model),
+        "digest": net.digest,
         "test_scales": list(test_scales),
         "aggregate": aggregate,
         "flip": flip,

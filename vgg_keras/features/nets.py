@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from pipelines.statistics import ILSVRC, Statistics
+from vgg_keras.evaluation.keeping import digest_of
+from vgg_keras.evaluation.passes import make_describer
 from vgg_keras.models import vgg
 from vgg_keras.nets import FC_NAMES, STRIDE
 from vgg_keras.runs import Run, load_run
@@ -34,6 +39,23 @@ class Describer:
     mean: tuple[float, float, float]
     smallest: int
     about: dict[str, Any]
+    _looks: dict[bool, Callable] = field(default_factory=dict, repr=False)
+
+    def look(self, flip: bool) -> Callable[[tf.Tensor], tf.Tensor]:
+        """A `tf.function` from float32 `(B, 1, H, W, 3)`, RGB in 0..255, to float32 `(B, D)`:
+        activations averaged over places, and with the mirror image's. One trace for all sizes."""
+        if flip not in self._looks:
+            describe = make_describer(self.model, self.mean, flip)
+            views = tf.TensorSpec((None, 1, None, None, 3), tf.float32)
+            self._looks[flip] = tf.function(
+                lambda pictures: describe(pictures[:, 0]), input_signature=[views], autograph=False
+            )
+        return self._looks[flip]
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of the layers and their weights."""
+        return digest_of(self.model)
 
     @classmethod
     def of_run(

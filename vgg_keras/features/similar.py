@@ -14,7 +14,7 @@ from pipelines.evaluation import read_pictures
 from pipelines.sources import Source, Split
 from pipelines.statistics import ILSVRC
 from vgg_keras.evaluation.predict import as_split
-from vgg_keras.features.descriptors import about_of, describe
+from vgg_keras.features.descriptors import describe
 from vgg_keras.features.nets import Describer
 from vgg_keras.features.table import Features, FeaturesError, side_by_side
 
@@ -85,7 +85,7 @@ def describe_like(
             raise FeaturesError("Pictures are compared whole; these features are of boxes too.")
         net = _describer(about, moved_to[i] if moved_to else None)
         how = {name: about[name] for name in ("test_scales", "aggregate", "flip")}
-        if about_of(net, **how)["digest"] != about["digest"]:
+        if net.digest != about["digest"]:
             place = about.get("run") or about["weights"]
             raise FeaturesError(f"{place} is not the net that made these features any more.")
         parts.append(describe(net, pictures, batch_size=batch_size, **how))

@@ -95,7 +95,8 @@ def transfer(
         "train_images": len(drawn[0].fit) + len(drawn[0].select),
         "images": len(drawn[0].test),
         "train_per_class": plan.train_per_class or None,
-        "tested_on": list(plan.test) or None,
+        "data": features.about.get("data", "?"),
+        "split": "+".join(plan.test) or "random",
         "seed": seed,
         "per_class": {
             name: float(np.nanmean(column))

@@ -1,15 +1,12 @@
-"""Tables 8 to 12 of the paper as data (Appendices A and B), and all its tables by number."""
+"""Tables 8 to 10 of the paper as data (Appendix A), and all its tables by number.
+
+Those of Appendix B are in `generalisation.py`.
+"""
 
 from __future__ import annotations
 
-from vgg_keras.report.paper import (
-    MAIN_TABLES,
-    PaperTable,
-    Row,
-    Tested,
-    TransferRow,
-    TransferTable,
-)
+from vgg_keras.report.generalisation import TRANSFER_TABLES
+from vgg_keras.report.paper import MAIN_TABLES, PaperTable, Row, Tested
 
 _256, _384 = (256, 256), (384, 384)
 _BEST = (("regression", "per-class"), ("tuned", "all"))  # "PCR, fine-tuning of all layers"
@@ -89,61 +86,6 @@ APPENDIX_TABLES = (
     ),
 )
 
-# Those marked * in the paper were pre-trained on 2000 or 1512 classes. Spreads stay in the text.
-_PEERS_OF_TABLE_11 = (
-    ("Zeiler & Fergus (Zeiler & Fergus, 2013)", (None, 79.0, 86.5, 74.2)),
-    ("Chatfield et al. (Chatfield et al., 2014)", (82.4, 83.2, 88.4, 77.6)),
-    ("He et al. (He et al., 2014)", (82.4, None, 93.4, None)),
-    ("Wei et al. (Wei et al., 2014)", (81.5, 81.7, None, None)),
-    ("Wei et al. (Wei et al., 2014) *", (85.2, 90.3, None, None)),
-)
-_OURS_IN_TABLE_11 = (
-    ("VGG Net-D (16 layers)", "D", (89.3, 89.0, 91.8, 85.0)),
-    ("VGG Net-E (19 layers)", "E", (89.3, 89.0, 92.3, 85.1)),
-    ("VGG Net-D & Net-E", "D + E", (89.7, 89.3, 92.7, 86.2)),
-)
-_SETS_OF_TABLE_11 = (
-    ("VOC-2007 (mean AP)", "voc2007", "mean_ap"),
-    ("VOC-2012 (mean AP)", "voc2012", "mean_ap"),
-    ("Caltech-101 (mean class recall)", "caltech101", "mean_class_recall"),
-    ("Caltech-256 (mean class recall)", "caltech256", "mean_class_recall"),
-)
-_TABLE_12 = (
-    ("(Oquab et al., 2014) *", 70.2),
-    ("(Gkioxari et al., 2014)", 73.6),
-    ("(Hoai, 2014)", 76.3),
-)
-_OURS_IN_TABLE_12 = (
-    ("VGG Net-D & Net-E, image-only", "image", 79.2),
-    ("VGG Net-D & Net-E, image and bounding box", "image+box", 84.0),
-)
-
-# By number: title, section, column headings, and rows of (cells, values, nets, region). Their
-# results are those of `vgg-keras transfer`, see `tables.py`.
-TRANSFER_TABLES = {
-    11: TransferTable(
-        11,
-        "Comparison with the state of the art in image classification on other data sets",
-        _SETS_OF_TABLE_11,
-        (
-            *(TransferRow(method, values) for method, values in _PEERS_OF_TABLE_11),
-            *(TransferRow(method, values, nets) for method, nets, values in _OURS_IN_TABLE_11),
-        ),
-    ),
-    12: TransferTable(
-        12,
-        "Comparison with the state of the art in single-image action classification on VOC-2012",
-        (("VOC-2012 action (mean AP)", "voc2012-action", "mean_ap"),),
-        (
-            *(TransferRow(method, (value,)) for method, value in _TABLE_12),
-            *(
-                TransferRow(method, (value,), "D + E", region)
-                for method, region, value in _OURS_IN_TABLE_12
-            ),
-        ),
-    ),
-}
-
 PAPER_TABLES: dict[int, PaperTable] = {
-    table.number: table for table in (*MAIN_TABLES, *APPENDIX_TABLES)
+    table.number: table for table in (*MAIN_TABLES, *APPENDIX_TABLES, *TRANSFER_TABLES)
 }

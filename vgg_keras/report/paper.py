@@ -79,39 +79,6 @@ class PaperTable:
     )
 
 
-@dataclass(frozen=True)
-class TransferRow:
-    """One row of a table of Appendix B.
-
-    Attributes:
-        method: as the paper names it.
-        values: the paper's numbers, one a data set; None where it prints none.
-        nets: whose features are ours to compare, names of Table 1 between " + "; "" for peers.
-        region: what of a picture is described: image, or image+box.
-    """
-
-    method: str
-    values: tuple[float | None, ...]
-    nets: str = ""
-    region: str = "image"
-
-
-@dataclass(frozen=True)
-class TransferTable:
-    """One table of Appendix B.
-
-    Attributes:
-        number, title: as of `PaperTable`.
-        sets: of each data set its heading, our protocol, and the key of its score.
-        rows: in the paper's order.
-    """
-
-    number: int
-    title: str
-    sets: tuple[tuple[str, str, str], ...]
-    rows: tuple[TransferRow, ...]
-
-
 _ERRORS = ("top-1 val. error (%)", "top-5 val. error (%)")
 _SCALES = ("ConvNet config. (Table 1)", "train (S)", "test (Q)")
 

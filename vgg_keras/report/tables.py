@@ -16,19 +16,18 @@ from pathlib import Path, PurePath
 
 from vgg_keras.evaluation.protocols import CROP_OF_PAPER
 from vgg_keras.nets import NETS, TABLE_1, Net, weight_layers
-from vgg_keras.report.appendices import PAPER_TABLES, TRANSFER_TABLES
+from vgg_keras.report.appendices import PAPER_TABLES
+from vgg_keras.report.generalisation import MEASURES, OURS, TRANSFER_TABLES, transfer_cells
 from vgg_keras.report.paper import PaperTable, Row, Tested
-from vgg_keras.report.transfer import transfer_rows
 
 Cell = str | float | None
 
 _RESULT_KEYS = {"protocol", "images"}
-_MEASURES = {key for table in PAPER_TABLES.values() for _, key in table.measures}
-_MEASURES |= {key for table in TRANSFER_TABLES.values() for *_, key in table.sets}
+_MEASURES = MEASURES | {key for table in PAPER_TABLES.values() for _, key in table.measures}
 _MEMBER_KEYS = {"net", "train_scale", "crop_size", "width", "test_scales"}
 # Beside saved predictions, in saved answers, or our own.
 _KEEPING_KEYS = {"file", "predictions", "class_names", "pictures"}
-_TABLES = (1, *PAPER_TABLES, *TRANSFER_TABLES)
+_TABLES = (1, *PAPER_TABLES)
 # What is not as the paper has it, where it is not the default.
 _READINGS = (
     ("flip", True, "no flip"),
@@ -68,9 +67,8 @@ def build_table(number: int, results: Sequence[dict] = ()) -> Table:
 
     Returns:
         The table. From Table 3 on its last columns are our errors in percent, top-1 and top-5 of
-        classification or that of localisation, and what they were measured on. A row that several
-        results match comes once for each. Tables 11 and 12 have the best of our scores beside
-        each of the paper's.
+        classification or that of localisation, and what they were measured on; in Tables 11 and
+        12 mean AP or mean class recall. A row that several results match comes once for each.
 
     Raises:
         ValueError: there is no table of that number.
@@ -82,11 +80,13 @@ def build_table(number: int, results: Sequence[dict] = ()) -> Table:
         )
     if number == 1:
         return _configurations()
-    if number in TRANSFER_TABLES:
-        title = f"{TRANSFER_TABLES[number].title} (§B)"
-        return Table(number, title, *transfer_rows(number, results))
     paper = PAPER_TABLES[number]
     columns = (*paper.columns, *paper.value_columns)
+    title = f"{paper.title} (§{paper.section})"
+    if paper in TRANSFER_TABLES:
+        beside = [(row, transfer_cells(number, row, results)) for row in paper.rows]
+        cells = tuple((*row.cells, *row.values, *ours) for row, found in beside for ours in found)
+        return Table(number, title, (*columns, *OURS), cells, len(columns))
     measured = (*(heading for heading, _ in paper.measures), _OURS_OF)
     header = (*columns, *(("ours",) if number == 2 else measured))
     rows = tuple(
@@ -94,7 +94,7 @@ def build_table(number: int, results: Sequence[dict] = ()) -> Table:
         for row in paper.rows
         for ours in (_parameters(row) if number == 2 else _matching(paper, row, results))
     )
-    return Table(number, f"{paper.title} (§{paper.section})", header, rows, len(columns))
+    return Table(number, title, header, rows, len(columns))
 
 
 def _configurations() -> Table:

@@ -8,6 +8,7 @@ import pytest
 from pipelines.sources import open_source
 from tests.conftest import write_folder
 from tests.tiny import tiny_run
+from vgg_keras.features.nets import Describer
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +29,12 @@ def runs(tmp_path_factory):
     """Runs of nets A and B, drawn and not trained."""
     folder = tmp_path_factory.mktemp("runs")
     return [tiny_run(folder / net, ("x", "y"), net) for net in "AB"]
+
+
+@pytest.fixture(scope="session")
+def nets(runs):
+    """Both up to `fc2`: traced once for all tests."""
+    return [Describer.of_run(run) for run in runs]
 
 
 def rows_of_length_1(rows):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipelines.box_sources import boxed_split
 from pipelines.images import decode, rescale
 from pipelines.screening import BadImageError
 from pipelines.sources import SourceError, open_source
@@ -51,23 +50,26 @@ def side_by_side(tables):
 
 
 class TestAgainstNumpy:
-    @pytest.mark.parametrize("layer", ["fc2", "block3_pool"])
     @pytest.mark.parametrize(
-        ("aggregate", "expected"),
-        [("mean", averaged), ("max", greatest), ("stack", side_by_side)],
+        ("layer", "aggregate", "expected"),
+        [
+            ("fc2", "mean", averaged),
+            ("fc2", "max", greatest),
+            ("fc2", "stack", side_by_side),
+            ("block3_pool", "stack", side_by_side),
+        ],
     )
-    def test_of_several_scales(self, runs, source, layer, aggregate, expected):
+    def test_of_several_scales(self, runs, nets, source, layer, aggregate, expected):
         split = source["val"]
-        net = Describer.of_run(runs[0], layer)
+        net = nets[0] if layer == "fc2" else Describer.of_run(runs[0], layer)
         ours = describe(net, split, test_scales=SCALES, aggregate=aggregate)
         tables = [by_hand(runs[0].model, layer, split.paths, scale) for scale in SCALES]
         assert ours.dtype == np.float32
         assert ours.std(0).max() > 1e-3  # the pictures differ
         np.testing.assert_allclose(ours, expected(tables), rtol=1e-4, atol=1e-6)
 
-    def test_of_two_nets(self, runs, source):
+    def test_of_two_nets(self, runs, nets, source):
         split = source["val"]
-        nets = [Describer.of_run(run) for run in runs]
         ours = extract(nets, source, ["val"], test_scales=SCALES)
         parts = [
             averaged([by_hand(run.model, "fc2", split.paths, scale) for scale in SCALES])
@@ -77,12 +79,12 @@ class TestAgainstNumpy:
         assert [member["net"] for member in ours.members] == ["A", "B"]
 
     @pytest.mark.parametrize("region", ["box", "image+box"])
-    def test_of_boxes(self, runs, pictures, source, tmp_path, region):
+    def test_of_boxes(self, runs, nets, pictures, source, tmp_path, region):
         split, box = source["val"], (3, 5, 28, 31)
         lines = [f"val,{p.split('/')[-2]},{p.split('/')[-1]},3,5,27,30\n" for p in split.paths]
         file = tmp_path / "boxes.csv"
         file.write_text("split,class,file,x_min,y_min,x_max,y_max\n" + "".join(lines))
-        net = Describer.of_run(runs[0])
+        net = nets[0]
         ours = extract([net], source, ["val"], region=region, boxes_file=file, test_scales=[40])
         whole, cut = (
             rows_of_length_1(by_hand(runs[0].model, "fc2", split.paths, 40, box=edges))
@@ -91,16 +93,15 @@ class TestAgainstNumpy:
         expected = cut if region == "box" else side_by_side([whole, cut])
         np.testing.assert_allclose(ours.values, expected, rtol=1e-4, atol=1e-6)
 
-    def test_rows_have_length_1(self, runs, source):
-        nets = [Describer.of_run(run) for run in runs]
+    def test_rows_have_length_1(self, nets, source):
         for aggregate in ("mean", "max", "stack"):
             found = extract(nets, source, ["val"], test_scales=SCALES, aggregate=aggregate)
             np.testing.assert_allclose(np.linalg.norm(found.values, axis=1), 1, rtol=1e-6)
 
 
 class TestIsTheSame:
-    def test_with_any_batch_size_and_grouping(self, runs, source):
-        net = Describer.of_run(runs[0])
+    def test_with_any_batch_size_and_grouping(self, nets, source):
+        net = nets[0]
         reference = describe(net, source["train"], test_scales=SCALES, aggregate="stack")
         for batch_size in (1, 3, 500):
             other = describe(
@@ -112,19 +113,19 @@ class TestIsTheSame:
             describe(net, some, test_scales=SCALES, aggregate="stack"), reference[1::2], atol=1e-6
         )
 
-    def test_for_a_mirrored_picture(self, runs, tmp_path):
+    def test_for_a_mirrored_picture(self, nets, tmp_path):
         image = photo(np.random.default_rng(0), 40, 57)
         for i, pixels in enumerate((image, image[:, ::-1])):
             (tmp_path / "c").mkdir(exist_ok=True)
             (tmp_path / f"c/{i}.png").write_bytes(encode(np.ascontiguousarray(pixels), "PNG"))
         split = open_source(f"folder:{tmp_path}")["all"]
-        net = Describer.of_run(runs[0])
+        net = nets[0]
         both, single = (describe(net, split, test_scales=[40], flip=f) for f in (True, False))
         np.testing.assert_allclose(both[0], both[1], atol=1e-6)
         assert abs(single[0] - single[1]).max() > 1e-4
 
-    def test_whether_kept_or_not_and_after_a_kill(self, runs, source, tmp_path, monkeypatch):
-        net, options = Describer.of_run(runs[0]), {"test_scales": (32, 40), "batch_size": 4}
+    def test_whether_kept_or_not_and_after_a_kill(self, nets, source, tmp_path, monkeypatch):
+        net, options = nets[0], {"test_scales": (32, 40), "batch_size": 4}
         expected = describe(net, source["train"], **options)
         batches = iter(range(4))
         whole = DescriptorRunner._refuse_nan
@@ -151,8 +152,8 @@ class TestIsTheSame:
         assert len(seen) == 48 - done
         np.testing.assert_allclose(resumed, expected, atol=1e-6)
 
-    def test_after_a_file_was_cut_short(self, runs, source, tmp_path):
-        net = Describer.of_run(runs[0])
+    def test_after_a_file_was_cut_short(self, nets, source, tmp_path):
+        net = nets[0]
         expected = describe(net, source["val"], test_scales=[32], keep=tmp_path)
         (file,) = tmp_path.glob("*.npy")
         file.write_bytes(file.read_bytes()[:-1001])
@@ -186,8 +187,8 @@ class TestNets:
         ours = describe(net, source["val"], test_scales=[40])
         np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-5)
 
-    def test_scales_are_the_papers_in_proportion(self, runs):
-        net = Describer.of_run(runs[0])
+    def test_scales_are_the_papers_in_proportion(self, nets):
+        net = nets[0]
         assert scales_of(net) == (37, 55, 73)
         about = net.about | {"crop_size": 224}
         assert scales_of(dataclasses.replace(net, about=about)) == (256, 384, 512)
@@ -198,8 +199,8 @@ class TestNets:
 
 
 class TestExtract:
-    def test_has_names_splits_and_labels(self, runs, source):
-        found = extract([Describer.of_run(runs[0])], source, test_scales=[32])
+    def test_has_names_splits_and_labels(self, nets, source):
+        found = extract([nets[0]], source, test_scales=[32])
         assert found.values.shape == (36, 256)
         assert found.splits == ["train"] * 24 + ["val"] * 12
         assert found.names[0] == "train/blue/000.jpg"
@@ -209,11 +210,11 @@ class TestExtract:
         assert found.about["test_scales"] == [32]
         assert found.about["splits"] == ["train", "val"]
 
-    def test_unreadable_pictures_stop_or_are_named(self, runs, tmp_path):
+    def test_unreadable_pictures_stop_or_are_named(self, nets, tmp_path):
         spec = write_folder(tmp_path / "data", train=2, val=1)
         bad = tmp_path / "data/train/green/001.jpg"
         bad.write_bytes(bad.read_bytes()[:200])
-        net, source = Describer.of_run(runs[0]), open_source(spec)
+        net, source = nets[0], open_source(spec)
         with pytest.raises(BadImageError, match=r"green/001\.jpg"):
             extract([net], source, test_scales=[32])
         found = extract([net], source, test_scales=[32], on_bad_image="skip")
@@ -221,9 +222,9 @@ class TestExtract:
         assert found.about["skipped"] == [str(bad)]
         assert "train/green/001.jpg" not in found.names
 
-    def test_boxes_that_are_missing_are_named(self, runs, source):
+    def test_boxes_that_are_missing_are_named(self, nets, source):
         with pytest.raises(SourceError, match=r"expected in .*boxes\.csv"):
-            extract([Describer.of_run(runs[0])], source, region="box", test_scales=[32])
+            extract([nets[0]], source, region="box", test_scales=[32])
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -234,9 +235,9 @@ class TestExtract:
             ({"test_scales": [31]}, r"at least the crop size, 32\. Received: 31"),
         ],
     )
-    def test_of_what_cannot_be_is_refused(self, runs, source, options, message):
+    def test_of_what_cannot_be_is_refused(self, nets, source, options, message):
         with pytest.raises(ValueError, match=message):
-            extract([Describer.of_run(runs[0])], source, **options)
+            extract([nets[0]], source, **options)
 
     def test_of_a_net_that_gives_nan_is_refused(self, source, tmp_path):
         model = lively("A")
@@ -246,13 +247,3 @@ class TestExtract:
         model.save_weights(weights_file)
         with pytest.raises(WeightsError, match="fc2"):
             net(weights_file)
-
-
-def test_drawn_shapes_have_boxes(shapes_dir, runs):
-    """A TFDS set with boxes goes the same way."""
-    source = open_source("shapes", shapes_dir)
-    boxes = boxed_split(source, source["val"]).boxes
-    found = extract(
-        [Describer.of_run(runs[0])], source, ["val"], region="box", test_scales=[32], flip=False
-    )
-    assert len(found) == len(boxes)
