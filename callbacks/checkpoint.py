@@ -109,6 +109,16 @@ class Checkpoint(keras.callbacks.Callback):
                 file.attrs[_ATTRIBUTE] = json.dumps(state)
 
 
+def read_progress(folder: str | os.PathLike) -> Progressed:
+    """How far the run in a folder has come; (0, False) where nothing was saved yet."""
+    path = Path(folder) / LAST_WEIGHTS
+    if not path.exists():
+        return Progressed(0, False)
+    with h5py.File(path) as file:
+        state = json.loads(file.attrs[_ATTRIBUTE])
+    return Progressed(state["epochs"], state["finished"])
+
+
 @contextlib.contextmanager
 def _writing(path: Path, variables: Sequence) -> Iterator[Path]:
     bytes_needed = sum(4 * math.prod(v.shape) for v in variables) + 2**18

@@ -21,7 +21,7 @@ from pipelines.images import (
     upright_size,
     window,
 )
-from pipelines.sources import Split
+from pipelines.sources import WHOLE, Part, Split
 
 # AutoGraph has nothing to convert here, and looking for it takes longer than tracing.
 _as_it_is = tf.autograph.experimental.do_not_convert
@@ -183,11 +183,15 @@ def validation_stream(
     batch_size: int,
     mean: Sequence[float],
     boxes: Boxes | None = None,
+    part: Part = WHOLE,
 ) -> tf.data.Dataset:
     """Central crops for `validation_data`: full batches, the last one filled with weight 0.
 
     Batches of one size divide among replicas, and the weights let every picture count once:
     use `weighted_metrics`. (Keras's `val_loss` divides by the batch size, filling included.)
+
+    Args:
+        part: rows of every batch to give, where several processes share the batches.
 
     Returns:
         A data set of (float32 `(batch_size, crop_size, crop_size, 3)`, int64 `(batch_size,)`,
@@ -199,6 +203,7 @@ def validation_stream(
     """
     check_test_scale(test_scale, crop_size)
     minus_mean = -tf.constant(mean, tf.float32)
+    rows, batches = part.rows(batch_size), -(-len(split) // batch_size)
 
     def central_crop(example):
         centre = tf.constant([0.5, 0.5])
@@ -211,20 +216,24 @@ def validation_stream(
 
     def fill(images, targets):
         count = tf.shape(targets)[0]
-        missing = batch_size - count
+        missing = rows - count
         images = tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])
         weights = tf.pad(tf.ones(count), [[0, missing]])
         targets = tf.pad(targets, [[0, missing]] + [[0, 0]] * (targets.shape.rank - 1))
-        shape = (batch_size, crop_size, crop_size, 3)
+        shape = (rows, crop_size, crop_size, 3)
         return (
             tf.ensure_shape(images, shape),
-            tf.ensure_shape(targets, (batch_size, *targets.shape[1:])),
+            tf.ensure_shape(targets, (rows, *targets.shape[1:])),
             tf.ensure_shape(weights, shape[:1]),
         )
 
-    return _buffered(
-        split.in_order()
+    filled = (
+        part.of(split.in_order(), batch_size)
         .map(central_crop, num_parallel_calls=_WORKERS, deterministic=True)
-        .batch(batch_size)
+        .batch(rows)
         .map(fill, num_parallel_calls=_WORKERS)
     )
+    # The last batch can end before this part of it begins.
+    blank = [tf.zeros(spec.shape, spec.dtype) for spec in filled.element_spec]
+    whole = filled.concatenate(tf.data.Dataset.from_tensors(tuple(blank))).take(batches)
+    return _buffered(whole.apply(tf.data.experimental.assert_cardinality(batches)))

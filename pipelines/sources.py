@@ -18,6 +18,42 @@ import tensorflow as tf
 TRAIN, VALIDATION = "train", "val"
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Which rows of every batch a process reads, where several share the batches.
+
+    The batches are those of one process: the parts, in the order of their indices, make up each.
+    """
+
+    index: int
+    parts: int
+
+    def rows(self, batch_size: int) -> int:
+        """Rows of this part in a batch.
+
+        Raises:
+            ValueError: the parts cannot be even.
+        """
+        if batch_size % self.parts:
+            raise ValueError(
+                f"batch_size must be a multiple of the number of processes, {self.parts}. "
+                f"Received: batch_size={batch_size}"
+            )
+        return batch_size // self.parts
+
+    def of(self, examples: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+        """The examples, given in order, that are in this part of their batch."""
+        if self.parts == 1:
+            return examples
+        rows = self.rows(batch_size)
+        numbered = examples.enumerate()
+        mine = numbered.filter(lambda i, _: i % batch_size // rows == self.index)
+        return mine.map(lambda _, example: example)
+
+
+WHOLE = Part(0, 1)
+
+
 class SourceError(ValueError):
     """The data are not there or not in a form that can be used. The message says what to do."""
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from pipelines.boxes import Boxes, box_target, inside, window_frame
 from pipelines.images import add_to_pixels, upright_size, window
-from pipelines.sources import Split
+from pipelines.sources import WHOLE, Part, Split
 from pipelines.statistics import Statistics
 
 
@@ -23,6 +23,7 @@ def training_stream(
     flip: bool = True,
     colour_shift: float = 0.1,
     boxes: Boxes | None = None,
+    part: Part = WHOLE,
 ) -> tf.data.Dataset:
     """Batches of random crops, for ever, each epoch in an order of its own.
 
@@ -44,6 +45,8 @@ def training_stream(
         colour_shift: standard deviation of the colour draws; 0 for none (Krizhevsky et al.
             2012, §4.1: 0.1).
         boxes: of the pictures, if boxes are to be learnt; one is drawn where there are several.
+        part: rows of every batch to give, where several processes share the batches; the other
+            rows are not decoded, and of class folders not read.
 
     Returns:
         An infinite data set of (float32 `(batch_size, crop_size, crop_size, 3)`, RGB minus the
@@ -61,7 +64,8 @@ def training_stream(
 
     def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
         key = tf.cast(seed, tf.int64) * 2**32 + epoch
-        return split.shuffled(key).take(steps * batch_size).map(lambda e: e | {"key": key})
+        examples = split.shuffled(key).take(steps * batch_size)
+        return part.of(examples, batch_size).map(lambda e: e | {"key": key})
 
     def crop(example):
         draws = tf.random.stateless_uniform((7,), tf.stack([example["key"], example["index"]]))
@@ -84,7 +88,7 @@ def training_stream(
         tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
         .flat_map(epoch_of)
         .map(crop, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .batch(batch_size, drop_remainder=True)
+        .batch(part.rows(batch_size), drop_remainder=True)
         .prefetch(tf.data.AUTOTUNE)
     )
 

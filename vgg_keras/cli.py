@@ -11,6 +11,7 @@ from vgg_keras.commands.features import features, similar, transfer
 from vgg_keras.commands.localisation import localise
 from vgg_keras.commands.prediction import predict
 from vgg_keras.commands.serving import export, request, verify
+from vgg_keras.commands.sweeps import sweep
 from vgg_keras.commands.training import curves, demo, statistics, train
 from vgg_keras.commands.weights import convert
 
@@ -27,6 +28,7 @@ def main(ctx: click.Context, verbose: bool) -> None:
 for _command in (
     describe,
     train,
+    sweep,
     evaluate,
     predict,
     convert,

@@ -1,8 +1,118 @@
-"""Devices: all GPUs by default, or the CPU split into virtual ones for trying it."""
+"""Devices: all of a machine's GPUs by default, the CPU in parts for trying it, and several
+processes on several machines (§3.3).
+
+TensorFlow carries one machine, by `MirroredStrategy`; the JAX backend one machine or many, by
+`keras.distribution`. Both train the same net on the same batches.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import keras
 import tensorflow as tf
+
+from pipelines.sources import WHOLE, Part
+
+FROM_ENVIRONMENT = "auto"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Processes that train one net together; each of them runs the same command.
+
+    Attributes:
+        coordinator: HOST:PORT of process 0, free there and within reach of all; or "auto": all
+            three from the environment of SLURM, a TPU pod or Kubernetes, as JAX reads it.
+        processes: how many there are.
+        process_id: which of them this one is, from 0.
+    """
+
+    coordinator: str
+    processes: int | None = None
+    process_id: int | None = None
+
+    def __post_init__(self):
+        if self.coordinator == FROM_ENVIRONMENT:
+            return
+        host, _, port = self.coordinator.rpartition(":")
+        if not host or not port.isdecimal():
+            raise ValueError(
+                f"coordinator must be HOST:PORT of process 0, or {FROM_ENVIRONMENT}. "
+                f"Received: {self.coordinator!r}"
+            )
+        if self.processes is None or not 0 <= (self.process_id or 0) < self.processes:
+            raise ValueError(
+                "processes must be 1 or more, and process_id from 0 to processes - 1. "
+                f"Received: processes={self.processes}, process_id={self.process_id}"
+            )
+        if self.process_id is None:
+            raise ValueError("process_id must be given beside processes. Received: none")
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What a net is trained on.
+
+    Attributes:
+        scope: context in which its variables are made.
+        count: devices that share a batch, over all processes.
+        part: which part of every batch this process reads.
+    """
+
+    scope: Callable[[], AbstractContextManager]
+    count: int
+    part: Part = WHOLE
+
+    @property
+    def is_writer(self) -> bool:
+        """Whether this process writes to the run folder: one does, all read."""
+        return self.part.index == 0
+
+    @contextlib.contextmanager
+    def writer_first(self, what: str) -> Iterator[None]:
+        """Lets the writing process through the block, then the others, who find its work done."""
+        if not self.is_writer:
+            self._meet(what)
+        yield
+        if self.is_writer:
+            self._meet(what)
+
+    def _meet(self, what: str) -> None:
+        if self.part.parts > 1:
+            from jax.experimental import multihost_utils
+
+            multihost_utils.sync_global_devices(what)
+
+
+def find_devices(devices: int | None = None, cluster: Cluster | None = None) -> Devices:
+    """The devices to train on, of the backend that Keras runs on (`KERAS_BACKEND`).
+
+    Args:
+        devices: number of GPUs to use, where there is none, of parts to split the CPU into; in
+            each process. By default all GPUs, or the CPU whole.
+        cluster: the processes, where there are several: a matter of the JAX backend.
+
+    Raises:
+        ValueError: there are fewer devices than that, the backend has started with another number
+            of virtual devices, or it cannot do what is asked.
+    """
+    backend = keras.backend.backend()
+    if backend == "jax":
+        return _jax_devices(devices, cluster)
+    if backend != "tensorflow":
+        raise ValueError(f"Nets train on TensorFlow or JAX. Received: KERAS_BACKEND={backend}")
+    if cluster:
+        raise ValueError(
+            "Several processes train under Keras's JAX backend: set KERAS_BACKEND=jax for each of "
+            "them. On TensorFlow, one process uses all GPUs of its machine. "
+            "Received: KERAS_BACKEND=tensorflow"
+        )
+    strategy = make_strategy(devices)
+    return Devices(strategy.scope, strategy.num_replicas_in_sync)
 
 
 def make_strategy(devices: int | None = None) -> tf.distribute.Strategy:
@@ -22,8 +132,7 @@ def make_strategy(devices: int | None = None) -> tf.distribute.Strategy:
         _split_cpu(devices)
     available = [d.name for d in tf.config.list_logical_devices(kind)]
     wanted = (len(available) if kind == "GPU" else 1) if devices is None else devices
-    if not 1 <= wanted <= len(available):
-        raise ValueError(f"There are {len(available)} {kind} devices. Received: devices={devices}")
+    _check_there_are(wanted, len(available), kind)
     if wanted == 1:
         return tf.distribute.get_strategy()
     return tf.distribute.MirroredStrategy(available[:wanted])
@@ -44,6 +153,41 @@ def _split_cpu(parts: int) -> None:
             ) from None
 
 
+def _jax_devices(devices: int | None, cluster: Cluster | None) -> Devices:
+    import jax
+
+    tf.config.set_visible_devices([], "GPU")  # tf.data needs none, and would take their memory
+    if devices is not None:
+        # Heeded where there are no GPUs, and only before JAX has started.
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", devices)
+    if cluster and cluster.coordinator == FROM_ENVIRONMENT:
+        keras.distribution.initialize()
+    elif cluster:
+        keras.distribution.initialize(cluster.coordinator, cluster.processes, cluster.process_id)
+    here, processes = jax.local_device_count(), jax.process_count()
+    wanted = here if devices is None else devices
+    _check_there_are(wanted, here, jax.default_backend().upper())
+    if processes == 1 and wanted == 1:
+        return Devices(contextlib.nullcontext, 1)
+    if wanted < here and processes > 1:
+        raise ValueError(
+            f"Several processes use all devices of each. Received: devices={wanted} of {here}"
+        )
+    names = keras.distribution.list_devices()
+    distribution = keras.distribution.DataParallel(
+        devices=names if processes > 1 else names[:wanted],
+        auto_shard_dataset=False,  # the streams are read in parts as it is
+    )
+    part = Part(jax.process_index(), processes)
+    return Devices(distribution.scope, wanted * processes, part)
+
+
+def _check_there_are(wanted: int, available: int, kind: str) -> None:
+    if not 1 <= wanted <= available:
+        raise ValueError(f"There are {available} {kind} devices. Received: devices={wanted}")
+
+
 def check_divisible(batch_size: int, replicas: int) -> None:
     """Raises ValueError where the replicas cannot share a batch evenly; names sizes that work."""
     if batch_size % replicas:
@@ -57,4 +201,8 @@ def check_divisible(batch_size: int, replicas: int) -> None:
 
 def is_cpu_only() -> bool:
     """Whether computation is on the CPU, where it can be the same to the bit."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.default_backend() == "cpu"
     return not tf.config.list_physical_devices("GPU")

@@ -23,7 +23,7 @@ from pipelines.sources import TRAIN, VALIDATION, Source, Split, open_source
 from pipelines.statistics import ILSVRC, Statistics, compute_statistics
 from pipelines.training import steps_per_epoch, training_stream
 from vgg_keras import runs
-from vgg_keras.distribution import check_divisible, is_cpu_only, make_strategy
+from vgg_keras.distribution import Cluster, check_divisible, find_devices, is_cpu_only
 from vgg_keras.nets import WARM_START_LAYERS
 from vgg_keras.recipes import Recipe
 from vgg_keras.weights import read
@@ -37,6 +37,7 @@ def train(
     *,
     data_dir: str | os.PathLike | None = None,
     devices: int | None = None,
+    cluster: Cluster | None = None,
     tensorboard: bool = False,
     task: Task | None = None,
 ) -> Path:
@@ -49,7 +50,8 @@ def train(
         recipe: what to train.
         out: run folder.
         data_dir: where TFDS keeps its data.
-        devices: see `make_strategy`.
+        devices, cluster: see `find_devices`. Processes of a cluster share the folder; one of them
+            writes to it.
         tensorboard: whether to write event files under `out`/tensorboard.
         task: what the net is to learn; by default the class of a picture.
 
@@ -64,27 +66,30 @@ def train(
     out, task = Path(out), task or CLASSIFICATION
     if tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise ValueError("Event files need TensorBoard: pip install tensorboard")
-    strategy = make_strategy(devices)  # first: TFDS may start TensorFlow, which fixes the devices
-    check_divisible(recipe.batch_size, strategy.num_replicas_in_sync)
-    source = open_source(recipe.data, data_dir)
+    used = find_devices(devices, cluster)  # first: TFDS may start TensorFlow, which fixes them
+    check_divisible(recipe.batch_size, used.count)
+    with used.writer_first("prepare the data"):
+        source = open_source(recipe.data, data_dir)
     splits = [source[TRAIN], source[VALIDATION]]
-    given = _given_statistics(recipe, out)
-    if is_cpu_only():
+    if keras.backend.backend() == "tensorflow" and is_cpu_only():
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(recipe.seed)
-    with strategy.scope():
+    with used.scope():
         model = runs.build_model(recipe, len(source.class_names))
         task.compile(model, recipe)
     warm_start = _warm_start(recipe, model, out, task)
-    # All that can be refused cheaply has been; from here on the folder is written to.
-    runs.claim(out, recipe)
-    runs.claim_classes(out, source.class_names)
-    splits = _usable(splits, recipe, out)
-    (training, train_targets), (validation, validation_targets) = (
-        task.targets(source, split, recipe) for split in splits
-    )
-    statistics = given or _computed_statistics(training)
-    statistics.save(out / runs.STATISTICS)
+    with used.writer_first("claim the run folder"):
+        given = _given_statistics(recipe, out)
+        # All that can be refused cheaply has been; from here on the folder is written to.
+        runs.claim(out, recipe)
+        runs.claim_classes(out, source.class_names)
+        splits = _usable(splits, recipe, out)
+        (training, train_targets), (validation, validation_targets) = (
+            task.targets(source, split, recipe) for split in splits
+        )
+        statistics = given or _computed_statistics(training)
+        if used.is_writer:
+            statistics.save(out / runs.STATISTICS)
     steps = steps_per_epoch(training, recipe.batch_size)
 
     plateau = PlateauDecay(
@@ -97,15 +102,18 @@ def train(
     progress = Progress(steps, steps * recipe.batch_size)
     journal = Journal(out / runs.JOURNAL, steps * recipe.batch_size, leave_out=("val_loss",))
     boards = [keras.callbacks.TensorBoard(out / "tensorboard")] if tensorboard else []
-    callbacks = [*warm_start, journal, progress, plateau, *boards, checkpoint]
-    with strategy.scope():
+    if used.is_writer:
+        callbacks = [*warm_start, journal, progress, plateau, *boards, checkpoint]
+    else:  # the same course, without a trace
+        callbacks = [*warm_start, plateau]
+    with used.scope():
         done = checkpoint.restore(model)
     if done.finished or done.epochs >= recipe.epochs:
         log.info("%s is trained already: %d epochs", out, done.epochs)
         return out
     if done.epochs:
         log.info("%s: going on after epoch %d", out, done.epochs)
-    with naming_bad_images(training, validation):
+    with naming_bad_images(training, validation), used.scope():
         try:
             model.fit(
                 training_stream(
@@ -118,6 +126,7 @@ def train(
                     first_epoch=done.epochs,
                     flip=recipe.flip,
                     colour_shift=recipe.colour_shift,
+                    part=used.part,
                     **train_targets,
                 ),
                 steps_per_epoch=steps,
@@ -129,6 +138,7 @@ def train(
                     test_scale=recipe.validation_scale,
                     batch_size=recipe.batch_size,
                     mean=statistics.mean,
+                    part=used.part,
                     **validation_targets,
                 ),
                 callbacks=callbacks,
@@ -186,9 +196,14 @@ def compile_with(
         optimizer=keras.optimizers.SGD(recipe.learning_rate, momentum=recipe.momentum),
         loss=loss,
         weighted_metrics=list(metrics),
-        # XLA is slower than oneDNN on CPU, and hangs with several replicas.
-        jit_compile="auto" if len(tf.config.list_physical_devices("GPU")) == 1 else False,
+        jit_compile="auto" if _is_for_xla() else False,
     )
+
+
+def _is_for_xla() -> bool:
+    """JAX is nothing without it; TensorFlow's is slower than oneDNN on CPU, and hangs with
+    several replicas."""
+    return keras.backend.backend() == "jax" or len(tf.config.list_physical_devices("GPU")) == 1
 
 
 def _classification_layers(recipe: Recipe, model: keras.Model) -> Sequence[str] | None:

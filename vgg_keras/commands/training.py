@@ -59,6 +59,10 @@ def training_options(recipes: Mapping[str, Recipe]):
         data_dir_option,
         click.option("--devices", type=int,
                      help="GPUs to use, or virtual devices to split the CPU into."),
+        click.option("--processes", type=int, help="Processes that train together, under JAX."),
+        click.option("--process-id", type=int, help="Which of them this is, from 0."),
+        click.option("--coordinator", metavar="HOST:PORT|auto",
+                     help="Where process 0 is; auto: all three as SLURM, TPU or Kubernetes say."),
         click.option("--tensorboard", is_flag=True,
                      help="Write event files into the run folder."),
     )  # fmt: skip
@@ -77,17 +81,38 @@ def given_recipe(recipe: _Kind, fields: dict) -> _Kind:
     return dataclasses.replace(recipe, **given)
 
 
+def given_cluster(processes: int | None, process_id: int | None, coordinator: str | None):
+    """The `Cluster` that the flags describe; None for a process of its own.
+
+    Raises:
+        ValueError: some of the flags are missing, or cannot be.
+    """
+    from vgg_keras.distribution import Cluster
+
+    if coordinator is None:
+        if processes is not None or process_id is not None:
+            raise ValueError("--processes and --process-id need --coordinator HOST:PORT.")
+        return None
+    return Cluster(coordinator, processes, process_id)
+
+
 @click.command()
 @training_options(RECIPES)
 @click.pass_obj
-def train(verbose, recipe_name, out, data_dir, devices, tensorboard, **fields) -> None:
+def train(verbose, recipe_name, out, data_dir, devices, processes, process_id, coordinator,
+          tensorboard, **fields) -> None:  # fmt: skip
     """Train a net, or go on with a run that was interrupted."""
     with errors_for_people(verbose):
         recipe = given_recipe(RECIPES[recipe_name], fields)
         with quiet_tensorflow(verbose):
             from vgg_keras.training import train as run_training
         path = run_training(
-            recipe, out, data_dir=data_dir, devices=devices, tensorboard=tensorboard
+            recipe,
+            out,
+            data_dir=data_dir,
+            devices=devices,
+            cluster=given_cluster(processes, process_id, coordinator),
+            tensorboard=tensorboard,
         )
         click.echo(f"{path}: done", err=True)
 

@@ -1,0 +1,162 @@
+"""The runs of a sweep: each trained once, in a process of its own.
+
+A process of its own gives its memory back when it ends; in one process memory grows from trial to
+trial (keras-tuner#395, #873).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from callbacks.checkpoint import read_progress
+from callbacks.journal import read_journal
+from vgg_keras.recipes import Recipe
+from vgg_keras.sweeps.space import Point, Sweep, SweepError
+
+RUNS = "runs"
+TUNER, JOURNAL = "tuner", "journal.jsonl"  # of Keras Tuner; of a run
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A trial of Hyperband: some more epochs for a net that did well in fewer.
+
+    Attributes:
+        trial: its id, which its run folder is named by.
+        epochs: to train now.
+        previous: id of the trial whose net it goes on from; None for the first rung.
+    """
+
+    trial: str
+    epochs: int
+    previous: str | None = None
+
+
+def run_path(folder: Path, point: Point, rung: str | None = None) -> Path:
+    """Run folder of a point, or of the trial of Hyperband that has this id."""
+    return folder / RUNS / (point.name if rung is None else f"{point.name}-trial{rung}")
+
+
+def run_point(
+    sweep: Sweep, folder: Path, point: Point, rung: Rung | None = None, **options: Any
+) -> Path:
+    """Trains a point's net in the sweep's folder, or finds it trained.
+
+    A deeper net starts from net A of the same scale and width (§3.1), which is trained first
+    where it is not there; A's own trial then finds it.
+
+    Args:
+        sweep: what the point is of.
+        folder: the sweep's; workers on other machines share it.
+        point: values of the trial.
+        rung: of Hyperband; by default the whole budget of epochs.
+        options: see `vgg_keras.train`.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        SweepError: training failed; the message says how.
+    """
+    path, start, layers = run_path(folder, point, rung and rung.trial), None, "warm-start"
+    changes: dict[str, Any] = {"epochs": rung.epochs} if rung else {}
+    if rung and rung.previous:
+        start, layers = run_path(folder, point, rung.previous), "all"
+    elif point.shallow:
+        start = run_point(sweep, folder, point.shallow, **options)
+    if start:
+        changes |= {"init_from": str(start), "init_layers": layers}
+    return train_once(point.recipe(sweep.recipe, **changes), path, **options)
+
+
+def train_once(recipe: Recipe, path: Path, **options: Any) -> Path:
+    """Trains a run that no other worker is training; waits for it if one is.
+
+    Raises:
+        SweepError: training failed.
+    """
+    with _lock(path):
+        done = read_progress(path)
+        if not done.finished and done.epochs < recipe.epochs:
+            log.info("training %s", path.name)
+            _in_a_process(recipe, path, options)
+    return path
+
+
+def score(path: Path, objective: str) -> dict[str, float]:
+    """What a run came to, at the epoch whose weights were kept.
+
+    Returns:
+        `error`, the objective in percent; `top1_error`, `top5_error`, percent; `epochs` and
+        `seconds` of all epochs.
+    """
+    entries = read_journal(path / JOURNAL)
+    best = min(entries, key=lambda entry: entry["val_top1_error"])
+    errors = {name: best[f"val_{name}"] for name in ("top1_error", "top5_error")}
+    return {
+        "error": errors[f"{objective}_error"],
+        **errors,
+        "epochs": len(entries),
+        "seconds": round(sum(entry["seconds"] for entry in entries), 1),
+    }
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Holds a run for this worker; a worker that is killed lets go."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.parent / f".{path.name}.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _in_a_process(recipe: Recipe, path: Path, options: dict[str, Any]) -> None:
+    context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_train, args=(recipe.to_json(), path, options, there))
+    process.start()
+    there.close()
+    try:
+        problem = here.recv()
+    except EOFError:
+        process.join()
+        problem = f"its process ended with code {process.exitcode}"
+    finally:
+        process.join()
+    if problem:
+        raise SweepError(f"{path.name} could not be trained: {problem}")
+
+
+def _train(recipe: str, path: Path, options: dict[str, Any], to_parent: Connection) -> None:
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    for name in ("vgg_keras", "pipelines", "callbacks"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    from vgg_keras.training import train
+
+    try:
+        train(Recipe.from_json(recipe), path, **options)
+    except Exception as error:
+        log.debug("training failed", exc_info=True)
+        to_parent.send(f"{type(error).__name__}: {error}")
+        raise SystemExit(1) from None
+    to_parent.send("")
+
+
+def _die_with_parent() -> None:
+    """A trial must not go on by itself when its sweep is killed: the next one would meet it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
