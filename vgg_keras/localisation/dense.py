@@ -11,6 +11,7 @@ from pipelines.boxes import from_window
 from pipelines.evaluation import whole_images
 from pipelines.screening import naming_bad_images
 from pipelines.sources import Split
+from vgg_keras.distribution import on_all_devices
 from vgg_keras.evaluation.meter import Meter
 from vgg_keras.models import fully_convolutional
 from vgg_keras.nets import STRIDE
@@ -34,9 +35,8 @@ def see_everywhere(
     seen: dict[int, list[list]] = {place: [[] for _ in classes[place]] for place in places}
     for run, scale in passes:
         crop_size, see = run.recipe.crop_size, boxes_of(run)
-        batches = whole_images(
-            pictures, test_scale=scale, batch_pixels=batch_size * crop_size**2, wanted=wanted
-        )
+        pixels = batch_size * crop_size**2 * run.model.distribute_strategy.num_replicas_in_sync
+        batches = whole_images(pictures, test_scale=scale, batch_pixels=pixels, wanted=wanted)
         meter.start(f"{run.path.name} Q={scale}", len(places), float(scale**2))
         with naming_bad_images(pictures):
             for batch, views in batches:
@@ -81,11 +81,14 @@ def boxes_of(run: Run) -> Callable[[tf.Tensor], tf.Tensor]:
     """From pictures `(B, H, W, 3)` to boxes as each window sees them, `(B, h, w, C or 1, 4)`."""
     maps, mean = fully_convolutional(run.model), tf.constant(run.statistics.mean, tf.float32)
 
-    @tf.function(input_signature=[_PICTURES], autograph=False)
-    def see(images):
+    def see_here(images):
         found = maps(images - mean, training=False)["score_map"]
         shape = tf.shape(found)
         return tf.reshape(found, tf.concat([shape[:3], [found.shape[-1] // 4, 4]], 0))
+
+    @tf.function(input_signature=[_PICTURES], autograph=False)
+    def see(images):
+        return on_all_devices(run.model, see_here, images)
 
     return see
 
@@ -97,11 +100,14 @@ def rater(classifiers: Sequence[Run]) -> Callable[[tf.Tensor], tf.Tensor]:
         for c in classifiers
     ]
 
-    @tf.function(input_signature=[_PICTURES], autograph=False)
-    def rate(images):
+    def rate_here(images):
         posteriors = [
             tf.nn.softmax(maps(images - mean, training=False)["score_map"]) for maps, mean in nets
         ]
         return tf.add_n(posteriors) / len(posteriors)
+
+    @tf.function(input_signature=[_PICTURES], autograph=False)
+    def rate(images):
+        return on_all_devices(classifiers[0].model, rate_here, images)
 
     return rate
