@@ -123,12 +123,24 @@ def read_progress(folder: str | os.PathLike) -> Progressed:
 def _writing(path: Path, variables: Sequence) -> Iterator[Path]:
     bytes_needed = sum(4 * math.prod(v.shape) for v in variables) + 2**18
     try:
-        with aside(path, bytes_needed) as temporary:
+        with aside(path, bytes_needed) as temporary, _undistributed():
             yield temporary
     except (OSError, RuntimeError) as error:  # HDF5 raises the latter on a full disk
         raise OSError(
             f"{path} could not be written, what was saved before is whole: {error}"
         ) from error
+
+
+@contextlib.contextmanager
+def _undistributed() -> Iterator[None]:
+    """Keras makes a variable or two while it saves. Made for several processes, they would wait
+    for those that do not save."""
+    before = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(before)
 
 
 def _seed_states(model: keras.Model) -> list:

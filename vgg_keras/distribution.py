@@ -188,6 +188,35 @@ def _check_there_are(wanted: int, available: int, kind: str) -> None:
         raise ValueError(f"There are {available} {kind} devices. Received: devices={wanted}")
 
 
+def on_all_devices(
+    model: keras.Model, function: Callable[[tf.Tensor], tf.Tensor], batch: tf.Tensor
+) -> tf.Tensor:
+    """`function(batch)`, its rows shared among the devices that the model was made for.
+
+    For use inside a `tf.function`. A model that was made in the scope of `make_strategy` has its
+    variables on all devices; one that was not, on one, and then nothing is shared.
+
+    Args:
+        model: what the function runs.
+        function: from `(B, ...)` to `(B, ...)`, row by row; B can be 0.
+        batch: `(B, ...)`.
+    """
+    strategy = model.distribute_strategy
+    devices = strategy.num_replicas_in_sync
+    if devices == 1:
+        return function(batch)
+
+    def of_one_device(batch):
+        index = tf.distribute.get_replica_context().replica_id_in_sync_group
+        rows = tf.shape(batch)[0]
+        with tf.device("CPU:0"):  # where the batch is: only its own rows go to a device
+            mine = batch[rows * index // devices : rows * (index + 1) // devices]
+        return function(mine)
+
+    found = strategy.run(of_one_device, (batch,))
+    return tf.concat(strategy.experimental_local_results(found), 0)
+
+
 def check_divisible(batch_size: int, replicas: int) -> None:
     """Raises ValueError where the replicas cannot share a batch evenly; names sizes that work."""
     if batch_size % replicas:

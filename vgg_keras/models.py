@@ -105,10 +105,11 @@ def vgg(
             dropout, seed=_layer_seed(seed, f"dropout{k}"), name=f"dropout{k}"
         )(x)
     # Scores, their average and the soft-max stay in float32 under mixed precision.
-    x = SlidingDense(num_classes, dtype="float32", name="predictions", **kernels["predictions"])(x)
-    x = keras.layers.GlobalAveragePooling2D(dtype="float32", name="scores")(x)
+    wide = "float64" if keras.config.dtype_policy().compute_dtype == "float64" else "float32"
+    x = SlidingDense(num_classes, dtype=wide, name="predictions", **kernels["predictions"])(x)
+    x = keras.layers.GlobalAveragePooling2D(dtype=wide, name="scores")(x)
     if classifier_activation is not None:
-        x = keras.layers.Activation(classifier_activation, dtype="float32", name="posteriors")(x)
+        x = keras.layers.Activation(classifier_activation, dtype=wide, name="posteriors")(x)
     return keras.Model(inputs, x, name=net)
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from pipelines import images
 from pipelines.evaluation import grid_crops, read_pictures, validation_stream, whole_images
-from pipelines.sources import FolderSplit, open_source
+from pipelines.sources import FolderSplit, Part, open_source
 from pipelines.statistics import ILSVRC, Statistics, compute_statistics
 from pipelines.training import steps_per_epoch, training_stream
 from tests.conftest import encode, photo
@@ -223,3 +223,33 @@ class TestStatistics:
         (tmp_path / "s.json").write_text('{"mean": [1, 2]}')
         with pytest.raises(ValueError, match=r"s\.json holds no statistics"):
             Statistics.load(tmp_path / "s.json")
+
+
+class TestParts:
+    """Several processes share the batches: their parts, one after the other, are those of one."""
+
+    @pytest.mark.parametrize("parts", [2, 3])
+    def test_training(self, folder, parts):
+        options = {"crop_size": 32, "train_scale": (32, 40), "batch_size": 6, "statistics": ILSVRC}
+        split = open_source(folder)["train"]
+        streams = [training_stream(split, part=Part(i, parts), **options) for i in range(parts)]
+        whole = training_stream(split, **options).take(5)  # into the second epoch
+        for batch, *pieces in zip(whole, *streams, strict=False):
+            for tensor, *of_parts in zip(batch, *pieces, strict=True):
+                np.testing.assert_array_equal(np.concatenate(of_parts), tensor)
+
+    @pytest.mark.parametrize("batch_size", [10, 8])
+    def test_validation(self, folder, batch_size):
+        """12 pictures: the last batch has 2, all of the first part, or 4."""
+        options = {"crop_size": 32, "test_scale": 36, "batch_size": batch_size, "mean": (1, 2, 3)}
+        split = open_source(folder)["val"]
+        streams = [validation_stream(split, part=Part(i, 2), **options) for i in range(2)]
+        assert [int(s.cardinality()) for s in streams] == [2, 2]
+        for batch, *pieces in zip(validation_stream(split, **options), *streams, strict=True):
+            for tensor, *of_parts in zip(batch, *pieces, strict=True):
+                np.testing.assert_array_equal(np.concatenate(of_parts), tensor)
+
+    def test_a_batch_that_they_cannot_share(self, folder):
+        with pytest.raises(ValueError, match="multiple of the number of processes, 4"):
+            validation_stream(open_source(folder)["val"], crop_size=32, test_scale=36,
+                              batch_size=10, mean=(0, 0, 0), part=Part(0, 4))  # fmt: skip

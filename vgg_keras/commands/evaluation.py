@@ -13,6 +13,7 @@ from vgg_keras.commands.shared import (
     bad_image_option,
     data_dir_option,
     data_option,
+    devices_option,
     errors_for_people,
     json_option,
     quiet_tensorflow,
@@ -35,13 +36,15 @@ from vgg_keras.report.tables import KINDS, build_table, members, read_results, r
 @data_dir_option
 @click.option("--split", default="val", show_default=True, help="Split to score.")
 @testing_options
+@devices_option
 @click.option("--keep", help="Folder for posteriors, to go on from [RUN/evaluation,"
               " FILE.evaluation beside --weights]; '' for none.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Keep predictions, .parquet or .csv.")
 @bad_image_option
 @json_option
 @click.pass_obj
-def evaluate(verbose, run_folders, data, data_dir, keep, out, as_json, **options) -> None:
+def evaluate(verbose, run_folders, data, data_dir, devices, keep, out, as_json,
+             **options) -> None:  # fmt: skip
     """Score runs: top-1 and top-5 error in percent, of each and of their fusion."""
     with errors_for_people(verbose):
         given = take_weights_options(options)
@@ -52,19 +55,22 @@ def evaluate(verbose, run_folders, data, data_dir, keep, out, as_json, **options
             import keras
 
             from pipelines.sources import open_source
+            from vgg_keras.distribution import make_strategy
             from vgg_keras.evaluation.evaluate import evaluate as run_evaluation
             from vgg_keras.evaluation.predictions import fuse as run_fusion
             from vgg_keras.runs import load_run
         _check_runs(run_folders, options)
+        strategy = make_strategy(devices)  # first: TFDS may start TensorFlow, which fixes them
         source = open_source(data, data_dir)
         predictions = []
         for i, path in enumerate(run_folders or (given["weights"],), 1):
             keras.backend.clear_session()
-            if run_folders:
-                run, kept_in = load_run(path, **model_options), path / "evaluation"
-            else:
-                run = run_of_weights(given, model_options, source.class_names)
-                kept_in = path.with_suffix(".evaluation")
+            with strategy.scope():
+                if run_folders:
+                    run, kept_in = load_run(path, **model_options), path / "evaluation"
+                else:
+                    run = run_of_weights(given, model_options, source.class_names)
+                    kept_in = path.with_suffix(".evaluation")
             folder = kept_in if keep is None else keep or None
             predictions.append(run_evaluation(run, source, keep=folder, **options))
             if out and len(run_folders) > 1:

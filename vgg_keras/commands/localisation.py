@@ -12,11 +12,12 @@ from vgg_keras.commands.shared import (
     bad_image_option,
     data_dir_option,
     data_option,
+    devices_option,
     errors_for_people,
     json_option,
     quiet_tensorflow,
 )
-from vgg_keras.commands.training import given_recipe, training_options
+from vgg_keras.commands.training import given_cluster, given_recipe, training_options
 from vgg_keras.recipes import LOCALISATION_RECIPES
 from vgg_keras.report.tables import members
 
@@ -31,14 +32,20 @@ def localise() -> None:
 @localise.command()
 @training_options(LOCALISATION_RECIPES)
 @click.pass_obj
-def train(verbose, recipe_name, out, data_dir, devices, tensorboard, **fields) -> None:
+def train(verbose, recipe_name, out, data_dir, devices, processes, process_id, coordinator,
+          tensorboard, **fields) -> None:  # fmt: skip
     """Train a net to regress boxes, from a classification run (--init-from)."""
     with errors_for_people(verbose):
         recipe = given_recipe(LOCALISATION_RECIPES[recipe_name], fields)
         with quiet_tensorflow(verbose):
             from vgg_keras.localisation.training import train_localisation
         path = train_localisation(
-            recipe, out, data_dir=data_dir, devices=devices, tensorboard=tensorboard
+            recipe,
+            out,
+            data_dir=data_dir,
+            devices=devices,
+            cluster=given_cluster(processes, process_id, coordinator),
+            tensorboard=tensorboard,
         )
         click.echo(f"{path}: done", err=True)
 
@@ -69,22 +76,28 @@ def train(verbose, recipe_name, out, data_dir, devices, tensorboard, **fields) -
               help="Crops through a net at once; whole images up to as many pixels.")  # fmt: skip
 @click.option("--keep", help="Folder for what is done, '' for none [localisation in the run's].")
 @click.option("--out", type=click.Path(path_type=Path), help="Keep answers and boxes, .json.")
+@devices_option
 @bad_image_option
 @json_option
 @click.pass_obj
-def evaluate(verbose, run_folders, classifiers, data, data_dir, protocol, test_scales, predictions,
-             merge_threshold, flip, precision, keep, out, as_json, **options) -> None:  # fmt: skip
+def evaluate(verbose, run_folders, classifiers, data, data_dir, devices, protocol, test_scales,
+             predictions, merge_threshold, flip, precision, keep, out, as_json,
+             **options) -> None:  # fmt: skip
     """Score localisation runs: errors in percent by the ILSVRC rule."""
     with errors_for_people(verbose):
         _check(protocol, run_folders, classifiers, test_scales, predictions)
         with quiet_tensorflow(verbose):
             from pipelines.sources import open_source
+            from vgg_keras.distribution import make_strategy
             from vgg_keras.evaluation.predictions import Predictions
             from vgg_keras.localisation.evaluate import centre_of_true_class
             from vgg_keras.localisation.evaluate import localise as run_localisation
             from vgg_keras.runs import load_run
+        strategy = make_strategy(devices)  # first: TFDS may start TensorFlow, which fixes them
         source = open_source(data, data_dir)
-        runs = [load_run(path, precision=precision) for path in run_folders]
+        with strategy.scope():
+            runs = [load_run(path, precision=precision) for path in run_folders]
+            raters = [load_run(path, precision=precision) for path in classifiers]
         if protocol == "centre-gt":
             scale = test_scales[0][0] if test_scales else None
             found = centre_of_true_class(runs[0], source, test_scale=scale, **options)
@@ -94,7 +107,7 @@ def evaluate(verbose, run_folders, classifiers, data, data_dir, protocol, test_s
             found = run_localisation(
                 runs,
                 source,
-                classifiers=[load_run(path, precision=precision) for path in classifiers],
+                classifiers=raters,
                 test_scales=test_scales[0] if len(test_scales) == 1 else test_scales or None,
                 flip=flip,
                 predictions=Predictions.load(predictions) if predictions else None,

@@ -48,6 +48,9 @@ data_option = click.option(
 data_dir_option = click.option(
     "--data-dir", help="Where TFDS keeps its data [~/tensorflow_datasets]."
 )
+devices_option = click.option(
+    "--devices", type=int, help="GPUs to use [all], or virtual devices to split the CPU into."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 bad_image_option = click.option(
     "--on-bad-image",

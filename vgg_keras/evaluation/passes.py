@@ -17,6 +17,7 @@ import tensorflow as tf
 from pipelines.evaluation import check_test_scale, grid_crops, whole_images
 from pipelines.screening import naming_bad_images
 from pipelines.sources import Split
+from vgg_keras.distribution import on_all_devices
 from vgg_keras.evaluation.keeping import digest_of, kept_table
 from vgg_keras.evaluation.meter import Meter
 from vgg_keras.evaluation.protocols import VIEWS, Pass
@@ -34,8 +35,8 @@ class PassRunner:
         split: pictures.
         crop_size: of the net's training.
         mean: RGB, subtracted from every pixel.
-        batch_size: memory, as the number of crops that pass through the net together; whole
-            pictures are batched to as many pixels. Has no influence on the result.
+        batch_size: memory of a device, as the number of crops that pass through the net together;
+            whole pictures are batched to as many pixels. Has no influence on the result.
         on_bad_image: "stop", or "skip" to leave a row of NaN for a picture that cannot be read.
         keep: folder in which posteriors are kept while they are made, and after; a run that was
             killed goes on from there. None: in memory alone.
@@ -163,12 +164,13 @@ class PassRunner:
     def stream(self, one: Pass, wanted: np.ndarray | None = None) -> tf.data.Dataset:
         """(places `(B,)`, pixels `(B, V, H, W, 3)`) of the pictures that are wanted."""
         grid, flips = VIEWS[one.views].grid, 1 + one.flip
+        batch_size = self.batch_size * self.model.distribute_strategy.num_replicas_in_sync
         skip = self.on_bad_image == "skip"
         if not grid:
             return whole_images(
                 self.split,
                 test_scale=one.test_scale,
-                batch_pixels=self.batch_size * self.crop_size**2 // flips,
+                batch_pixels=batch_size * self.crop_size**2 // flips,
                 wanted=wanted,
                 skip_unreadable=skip,
             )
@@ -177,7 +179,7 @@ class PassRunner:
             test_scale=one.test_scale,
             crop_size=self.crop_size,
             grid=grid,
-            batch_size=max(1, self.batch_size // (flips * grid**2)),
+            batch_size=max(1, batch_size // (flips * grid**2)),
             wanted=wanted,
             skip_unreadable=skip,
         )
@@ -229,11 +231,14 @@ def make_scorer(
     look = make_look(model, mean, flip, map_average)
     views_of_any_size = tf.TensorSpec((None, None, None, None, 3), tf.float32)
 
-    @tf.function(input_signature=[views_of_any_size], autograph=False)
-    def score(views):
+    def score_here(views):
         b, v, h, w, _ = tf.unstack(tf.shape(views))
         posteriors = look(tf.reshape(views, (b * v, h, w, 3)))["posteriors"]
         return tf.reduce_mean(tf.reshape(posteriors, (b, v, posteriors.shape[-1])), 1)
+
+    @tf.function(input_signature=[views_of_any_size], autograph=False)
+    def score(views):
+        return on_all_devices(model, score_here, views)
 
     return score
 

@@ -149,7 +149,8 @@ def localise(
             seen: dict[int, list] = {place: [] for place in chunk}
             for run, scale in passes:
                 find = finders[id(run)]
-                pixels = batch_size * run.recipe.crop_size**2 // (1 + flip)
+                devices = run.model.distribute_strategy.num_replicas_in_sync
+                pixels = devices * batch_size * run.recipe.crop_size**2 // (1 + flip)
                 meter.start(f"{run.path.name} Q={scale}", len(chunk), float(scale**2))
                 for batch, found in _found(find, pictures, chunk, scale, classes, pixels):
                     for place, of_picture in zip(batch, found, strict=True):

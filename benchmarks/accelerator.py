@@ -1,0 +1,185 @@
+"""What an accelerator does with net D under Keras's JAX backend: one call of under eight minutes.
+
+    python benchmarks/accelerator.py [--photos DIR] [--out FILE]
+
+Images/s of training steps and of dense evaluation in bfloat16 and their share of the bf16 peak
+measured here by a matrix product, the largest batch that fits, and beside it what one core reads
+and augments. Without an accelerator the same runs on a small net, to show that it does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["KERAS_BACKEND"] = "jax"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import jax
+import keras
+import numpy as np
+import tensorflow as tf
+from measuring import machine, report
+from PIL import Image
+
+from pipelines.sources import FolderSplit
+from pipelines.statistics import ILSVRC
+from pipelines.training import training_stream
+from vgg_keras import Recipe, fully_convolutional, vgg
+from vgg_keras.nets import FC_NAMES, STRIDE, get_net, weight_layers
+from vgg_keras.training import compile_model
+
+NET, CROP, CLASSES = "D", 224, 1000
+SECONDS = 420  # after which nothing new is begun
+# width, batch sizes to try, Q and batch of dense evaluation, side of the matrices, repetitions
+FULL = (1.0, (32, 64, 128, 256, 512, 1024), ((256, 64), (384, 32)), 8192, 20)
+SMALL = (1 / 16, (8,), ((256, 2),), 512, 3)
+
+
+def seconds_of(task: Callable[[], object], repetitions: int) -> float:
+    """Median over repetitions, after one that compiles."""
+    jax.block_until_ready(task())
+    times = []
+    for _ in range(repetitions):
+        started = time.perf_counter()
+        jax.block_until_ready(task())
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def peak_flops(side: int, repetitions: int) -> float:
+    """FLOP/s of a product of two bf16 matrices."""
+    a = jax.numpy.ones((side, side), jax.numpy.bfloat16)
+    product = jax.jit(lambda a: a @ a)
+    return 2 * side**3 / seconds_of(lambda: product(a), repetitions)
+
+
+def multiply_adds(width: float, side: int = CROP) -> float:
+    """Of one picture; on a side above the crop's, of the whole picture."""
+    places = (side // STRIDE - CROP // STRIDE + 1) ** 2
+    return sum(
+        layer.multiply_adds * (places if layer.name in FC_NAMES else (side / CROP) ** 2)
+        for layer in weight_layers(get_net(NET), CLASSES, CROP, width)
+    )
+
+
+def training(width: float, batch_size: int, repetitions: int) -> dict:
+    """Steps of the recipe's compilation on a batch that is on the device already."""
+    model = vgg(NET, CLASSES, CROP, width, classifier_activation=None)
+    compile_model(model, Recipe(learning_rate=1e-4))
+    rng = np.random.default_rng(0)
+    x = jax.numpy.asarray(rng.normal(0, 60, (batch_size, CROP, CROP, 3)), "float32")
+    y = jax.numpy.asarray(rng.integers(0, CLASSES, batch_size))
+    seconds = seconds_of(lambda: model.train_on_batch(x, y), repetitions)
+    used = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    return {"batch_size": batch_size, "images_per_second": batch_size / seconds,
+            "flops": 6 * multiply_adds(width) * batch_size / seconds,
+            "peak_bytes": used}  # fmt: skip
+
+
+def growing(width: float, sizes: tuple[int, ...], repetitions: int, ends: float) -> list[dict]:
+    """Training at one batch size after another, until one does not fit or time is up."""
+    done: list[dict] = []
+    for size in sizes:
+        if time.monotonic() > ends:
+            break
+        try:
+            done.append(training(width, size, repetitions))
+        except Exception as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            done.append({"batch_size": size, "images_per_second": None})
+            break
+        finally:
+            keras.utils.clear_session()
+    return done
+
+
+def dense(width: float, side: int, batch_size: int, repetitions: int) -> dict:
+    """Whole pictures through the fully-convolutional net."""
+    maps = fully_convolutional(vgg(NET, CLASSES, CROP, width, classifier_activation=None))
+    x = jax.numpy.zeros((batch_size, side, side, 3))
+    weights = (
+        [v.value for v in maps.trainable_variables],
+        [v.value for v in maps.non_trainable_variables],
+    )
+    run = jax.jit(lambda w, x: maps.stateless_call(*w, x, training=False)[0]["scores"])
+    seconds = seconds_of(lambda: run(weights, x), repetitions)
+    rate = batch_size / seconds
+    return {"side": side, "batch_size": batch_size, "images_per_second": rate,
+            "flops": 2 * multiply_adds(width, side) * rate}  # fmt: skip
+
+
+def input_per_core(photos: Path | None, images: int = 256) -> float:
+    """Images a CPU second of the training stream at S in [256;512], on one thread."""
+    with tempfile.TemporaryDirectory() as drawn:
+        files = sorted((photos or _draw(Path(drawn))).rglob("*.[jJ][pP]*"))
+        files = (files * -(-images // len(files)))[:images]
+        split = FolderSplit("train", np.array([str(f) for f in files]), np.zeros(images, int))
+        options = tf.data.Options()
+        options.threading.private_threadpool_size = 1
+        options.autotune.enabled = False
+        stream = training_stream(
+            split, crop_size=CROP, train_scale=(256, 512), batch_size=32, statistics=ILSVRC
+        ).with_options(options)
+        batches = iter(stream)
+        next(batches)
+        started, count = time.process_time(), images // 32
+        for _ in range(count):
+            next(batches)
+        return 32 * count / (time.process_time() - started)
+
+
+def _draw(folder: Path) -> Path:
+    """Pictures of a photo's size where no photos are given."""
+    rng = np.random.default_rng(0)
+    for i in range(8):
+        coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3)).astype(np.uint8))
+        pixels = np.asarray(coarse.resize((500, 375), Image.Resampling.BICUBIC)).astype(int)
+        noisy = (pixels + rng.normal(0, 8, pixels.shape)).clip(0, 255).astype(np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(noisy).save(buffer, "JPEG", quality=90)
+        (folder / f"{i}.jpg").write_bytes(buffer.getvalue())
+    return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--photos", type=Path, help="a folder of JPEG files [drawn ones]")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    ends = time.monotonic() + SECONDS
+    tf.config.set_visible_devices([], "GPU")
+    device = jax.devices()[0]
+    is_small = device.platform == "cpu"
+    width, sizes, scales, side, repetitions = SMALL if is_small else FULL
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    peak = peak_flops(side, repetitions)
+    result = {
+        "benchmark": f"net {NET} at {CROP}, JAX, mixed_bfloat16",
+        **machine(),
+        "accelerator": None if is_small else device.device_kind,
+        "width": width,
+        "peak_bf16_flops": peak,
+        "input_images_per_core_second": input_per_core(arguments.photos),
+        "training": growing(width, sizes, repetitions, ends),
+        "dense": [dense(width, q, b, repetitions) for q, b in scales if time.monotonic() < ends],
+    }
+    rows = [
+        (what, entry["batch_size"], entry["images_per_second"] or "does not fit",
+         entry["flops"] / peak if "flops" in entry else "")
+        for what, entries in (("training", result["training"]), ("dense", result["dense"]))
+        for entry in entries
+    ]  # fmt: skip
+    rows.append(("input, a core", "", result["input_images_per_core_second"], ""))
+    report(result, rows, ("", "batch", "images/s", "of the bf16 peak"), arguments.out)
+
+
+if __name__ == "__main__":
+    main()

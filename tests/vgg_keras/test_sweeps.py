@@ -1,0 +1,240 @@
+"""Sweeps in processes of their own: killed, shared by two workers, shown, exported."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from callbacks.journal import read_journal
+from tests.conftest import write_folder
+from tests.vgg_keras.test_runs import run_here
+from vgg_keras.recipes import RECIPES, Recipe
+from vgg_keras.sweeps.results import best_run, read_trials
+from vgg_keras.sweeps.space import Point, Sweep, SweepError, default_recipe
+from vgg_keras.sweeps.trials import score
+
+SCRIPT = """
+import logging, sys
+from pathlib import Path
+from vgg_keras.sweeps.space import Sweep
+from vgg_keras.sweeps.tuner import run_sweep
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    run_sweep(Sweep.load(Path(sys.argv[1])), sys.argv[1])
+"""
+POINTS = ["A-s32-w0.0625", "B-s32-w0.0625", "D-s32-w0.0625"]
+
+
+def tiny(data="folder:x", **fields) -> Sweep:
+    recipe = Recipe(data=data, crop_size=32, width=1 / 16, train_scale=(32, 32), epochs=1,
+                    batch_size=8, initialisation="glorot", statistics="training-set")  # fmt: skip
+    return Sweep(recipe, **{"nets": ("A", "B", "D"), "train_scales": ((32, 32),),
+                            "widths": (1 / 16,)} | fields)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory):
+    file = tmp_path_factory.mktemp("script") / "sweep.py"
+    file.write_text(SCRIPT)
+    return file
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("data"), train=6, val=3)
+
+
+def start(script: Path, out: Path, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, script, out], stdout=subprocess.DEVNULL,
+                            stderr=subprocess.PIPE, text=True,
+                            env=os.environ | environment)  # fmt: skip
+
+
+def resident_mib(process: subprocess.Popen) -> float:
+    text = Path(f"/proc/{process.pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+) kB", text)[1]) / 1024
+
+
+def trained(stderr: str) -> list[str]:
+    return re.findall(r"^training (\S+)$", stderr, re.MULTILINE)
+
+
+class TestKilledAndResumed:
+    """Killed in its second trial; three trials, each trained once."""
+
+    @pytest.fixture(scope="class")
+    def swept(self, script, data, tmp_path_factory):
+        out = tmp_path_factory.mktemp("sweeps") / "x"
+        tiny(data).save(out)
+        process, memory = start(script, out), []
+        while not (out / "runs" / POINTS[1] / "recipe.json").exists():
+            assert process.poll() is None, process.communicate()[1][-3000:]
+            time.sleep(0.02)
+        process.kill()
+        before = (out / "runs" / POINTS[0] / "last.weights.h5").stat().st_mtime_ns
+        first = process.communicate()[1]  # ends when the trial's own process has gone too
+        process = start(script, out)
+        for point in POINTS[1:]:
+            while not read_journal(out / "runs" / point / "journal.jsonl"):
+                assert process.poll() is None, process.communicate()[1][-3000:]
+                time.sleep(0.02)
+            memory.append(resident_mib(process))
+        second = process.communicate(timeout=280)[1]
+        assert process.returncode == 0, second[-3000:]
+        after = (out / "runs" / POINTS[0] / "last.weights.h5").stat().st_mtime_ns
+        return out, first, second, memory, after - before
+
+    def test_no_trial_is_run_twice(self, swept):
+        out, first, second, _, changed = swept
+        assert trained(first) == POINTS[:2]
+        assert trained(second) == POINTS[1:]  # the one that was killed goes on
+        assert changed == 0
+        assert sorted(p.name for p in (out / "runs").iterdir() if p.is_dir()) == POINTS
+        assert [row["status"] for row in read_trials(out)] == ["COMPLETED"] * 3
+
+    def test_deeper_nets_start_from_the_same_a(self, swept):
+        for name in POINTS[1:]:
+            recipe = json.loads((swept[0] / "runs" / name / "recipe.json").read_text())
+            assert recipe["init_from"] == str(swept[0] / "runs" / POINTS[0])
+            assert recipe["init_layers"] == "warm-start"
+
+    def test_memory_stays_flat(self, swept):
+        memory = swept[3]
+        assert max(memory) - min(memory) < 32, memory
+
+    def test_show(self, swept):
+        text = run_here("sweep", "show", swept[0])
+        for piece in ("A (11)", "B (13)", "D (16)", "multiply-adds", "top-5 error"):
+            assert piece in text
+        assert (swept[0] / "sweep.png").stat().st_size > 10_000
+        rows = json.loads(run_here("sweep", "show", swept[0], "--json"))
+        assert [row["error"] for row in rows] == sorted(row["error"] for row in rows)
+        by_net = sorted(rows, key=lambda row: row["net"])
+        assert [row["parameters"] for row in by_net] == sorted(r["parameters"] for r in rows)
+
+    def test_export(self, swept, tmp_path):
+        run_here("sweep", "export", swept[0], "--out", tmp_path / "best")
+        assert (tmp_path / "best/1/saved_model.pb").is_file()
+        assert best_run(swept[0]).name in POINTS
+
+    def test_another_sweep_is_refused(self, swept):
+        with pytest.raises(SweepError, match=r"holds another sweep \(nets: "):
+            tiny(Sweep.load(swept[0]).recipe.data, nets=("A",)).save(swept[0])
+
+
+def test_two_workers_share_a_sweep(script, data, tmp_path):
+    """Keras Tuner's chief and workers on loopback."""
+    out = tmp_path / "x"
+    tiny(data).save(out)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    chief, *workers = (
+        start(script, out, KERASTUNER_TUNER_ID=name, KERASTUNER_ORACLE_IP="127.0.0.1",
+              KERASTUNER_ORACLE_PORT=port)
+        for name in ("chief", "worker0", "worker1")
+    )  # fmt: skip
+    said = [worker.communicate(timeout=280)[1] for worker in workers]
+    chief.kill()  # it would look every twenty seconds whether all have gone
+    chief.communicate()
+    assert [worker.returncode for worker in workers] == [0, 0], said[0][-3000:] + said[1][-3000:]
+    assert sorted(trained(said[0]) + trained(said[1])) == POINTS
+    rows = read_trials(out)
+    assert [row["status"] for row in rows] == ["COMPLETED"] * 3
+    assert {row["epochs"] for row in rows} == {1}
+
+
+class TestSpace:
+    def test_shallow_nets_come_first(self):
+        sweep = tiny(nets=("E", "A", "B"), train_scales=((32, 32), (32, 40)))
+        names = [point.name for point in sweep.points()]
+        assert names[:3] == ["A-s32-w0.0625", "A-s32-40-w0.0625", "B-s32-w0.0625"]
+        assert len(names) == 6
+
+    @pytest.mark.parametrize(("net", "from_a"), [("A", False), ("A-LRN", False), ("C", True),
+                                                 ("E", True), ("B-shallow", False)])  # fmt: skip
+    def test_what_starts_from_a(self, net, from_a):
+        shallow = Point(net, (32, 40), 0.5).shallow
+        assert shallow == (Point("A", (32, 40), 0.5) if from_a else None)
+
+    def test_read_back(self, tmp_path):
+        sweep = tiny(train_scales=((32, 32), (32, 40)), tuner="random", max_trials=3)
+        sweep.save(tmp_path / "x")
+        assert Sweep.load(tmp_path / "x") == sweep
+
+    def test_small_nets_where_the_papers_crops_do_not_fit(self):
+        assert default_recipe([(256, 256), (73, 146)]) == "small"
+        assert default_recipe([(256, 256), (384, 384)]) == "paper"
+
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            ({"nets": ("F",)}, "no net of that name"),
+            ({"nets": ("A", "A")}, "nets must be one or more, each once"),
+            ({"tuner": "annealing"}, "tuner must be one of grid, random, bayesian, hyperband"),
+            ({"train_scales": ((16, 16),)}, "at least the crop size"),
+        ],
+    )
+    def test_refused(self, fields, message):
+        with pytest.raises(ValueError, match=message):
+            tiny(**fields)
+
+    def test_a_folder_of_something_else(self, tmp_path):
+        (tmp_path / "thesis.tex").touch()
+        with pytest.raises(SweepError, match="is not empty and holds no sweep"):
+            tiny().save(tmp_path)
+
+
+def test_the_score_is_that_of_the_weights_that_were_kept(tmp_path):
+    lines = [(50.0, 10.0), (40.0, 12.0), (40.0, 8.0)]
+    (tmp_path / "journal.jsonl").write_text(
+        "".join(
+            json.dumps({"epoch": i, "val_top1_error": a, "val_top5_error": b, "seconds": 2.0})
+            + "\n"
+            for i, (a, b) in enumerate(lines, 1)
+        )
+    )
+    found = score(tmp_path, "top5")
+    assert (found["error"], found["top1_error"], found["seconds"]) == (12.0, 40.0, 6.0)
+
+
+def test_arguments_of_the_command(monkeypatch, tmp_path):
+    import vgg_keras.sweeps.tuner
+
+    given = []
+    monkeypatch.setattr(
+        vgg_keras.sweeps.tuner, "run_sweep", lambda sweep, out, **_: given.append(sweep)
+    )
+    run_here("sweep", "--data", "shapes", "--nets", "A,vgg16", "--train-scales", 73, "73:146",
+             "--widths", 0.25, 0.5, "--budget-epochs", 2, "--out", tmp_path / "x")  # fmt: skip
+    (sweep,) = given
+    assert (sweep.nets, sweep.widths) == (("A", "D"), (0.25, 0.5))
+    assert sweep.train_scales == ((73, 73), (73, 146))
+    assert (sweep.recipe.epochs, sweep.recipe.crop_size) == (2, RECIPES["small"].crop_size)
+    assert "Missing option '--out'" in run_here("sweep", "--data", "shapes", code=2)
+
+
+def test_the_hypermodel_in_another_tuner(data, tmp_path):
+    """Public, for scripts: Hyperband's way is to give epochs of its own."""
+    import keras_tuner
+
+    from vgg_keras.sweeps.tuner import VggHyperModel
+
+    tuner = keras_tuner.RandomSearch(
+        VggHyperModel(tiny(data, nets=("A",))),
+        objective=keras_tuner.Objective("val_accuracy", "max"),
+        max_trials=1,
+        directory=str(tmp_path),
+    )
+    tuner.search(verbose=0)
+    (best,) = tuner.get_best_hyperparameters()
+    assert best.values == {"net": "A", "train_scale": "32", "width": 1 / 16}
