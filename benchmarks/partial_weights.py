@@ -6,7 +6,7 @@ Features are `block3_pool` of the central square of every picture, its smaller s
 pixels, averaged over space, L2-normalised. A linear SVM (C = 10) is trained on 20 pictures of each
 class and gives the mean class recall on the others, for three random splits. Beside the right
 input: the channels in the wrong order, the mean not subtracted, and pixels divided by 255 in its
-place. Needs scikit-learn: pip install 'vgg_keras[features]'.
+place.
 """
 
 from __future__ import annotations
