@@ -1,4 +1,4 @@
-# `make demo` and `make test` need Python 3.11 or newer and nothing else: each makes .venv and
+# `make demo`, `make demo-localise` and `make test` need Python 3.11 or newer and nothing else: each makes .venv and
 # installs the pinned packages where that is not done yet.
 PYTHON ?= python3
 VENV := .venv
@@ -6,9 +6,12 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ON_BOTH_BACKENDS := tests/conformance
 
-.PHONY: demo test lint wheel clean
+.PHONY: demo demo-localise test lint wheel clean
 demo: $(INSTALLED)
 	$(BIN)/vgg-keras demo --out demo --data-dir demo/data
+
+demo-localise: $(INSTALLED)
+	$(BIN)/vgg-keras localise demo --out demo/localise --data-dir demo/data
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist worksteal

@@ -21,6 +21,7 @@ from pipelines.boxes import Boxes
 from pipelines.cls_loc_source import annotation_of, number, objects_of
 from pipelines.images import upright_size
 from pipelines.sources import FolderSplit, Source, SourceError, Split
+from pipelines.voc_action_source import PeopleSplit
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +129,8 @@ def _read(
     source: Source, split: Split, boxes_file: str | os.PathLike | None
 ) -> tuple[_Lists, bool]:
     """Boxes as they are stated, a list a picture, and whether in pixels (or else in shares)."""
+    if isinstance(split, PeopleSplit):
+        return split.stated[:, None].tolist(), True
     if not isinstance(split, FolderSplit):
         from pipelines.tfds_source import TfdsSplit, read_tfds_boxes
 

@@ -86,21 +86,22 @@ def box_target(box: tf.Tensor, frame: tf.Tensor, flip, label: tf.Tensor) -> tf.T
     return tf.concat([to_window(box, frame, flip), [tf.cast(label, tf.float32)]], 0)
 
 
-def from_window(seen: np.ndarray, frame: np.ndarray, flip: bool = False) -> np.ndarray:
-    """What `to_window` took, from what it gave: boxes in shares of the picture.
+def from_window(seen, frame, flip: bool = False):
+    """What `to_window` took, from what it gave: boxes in shares of the picture, a tensor.
 
     A negative width or height, which a net may say, counts as 0.
 
     Args:
-        seen: `(..., 4)`.
+        seen: `(..., 4)`, NumPy or TensorFlow.
         frame: `(..., 4)`.
         flip: whether the window was mirrored.
     """
-    centre, extent = seen[..., :2], np.maximum(seen[..., 2:], 0) / 2
+    seen, frame = tf.convert_to_tensor(seen), tf.convert_to_tensor(frame)
+    centre, extent = seen[..., :2], tf.maximum(seen[..., 2:], 0) / 2
     if flip:
-        centre = np.concatenate([1 - centre[..., :1], centre[..., 1:]], -1)
-    corners = np.concatenate([centre - extent, centre + extent], -1)
-    return corners * np.tile(frame[..., 2:], 2) + np.tile(frame[..., :2], 2)
+        centre = tf.concat([1 - centre[..., :1], centre[..., 1:]], -1)
+    low, high, corner, side = centre - extent, centre + extent, frame[..., :2], frame[..., 2:]
+    return tf.concat([low * side + corner, high * side + corner], -1)
 
 
 def inside(seen: tf.Tensor) -> tf.Tensor:
@@ -109,20 +110,20 @@ def inside(seen: tf.Tensor) -> tf.Tensor:
     return tf.reduce_all((centre >= 0) & (centre <= 1), -1)
 
 
-def iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of each pair, 0 to 1, 0 where a box is empty.
+def iou(boxes, others):
+    """Intersection over union of each pair, 0 to 1, 0 where a box is empty; a tensor.
 
     Args:
-        boxes: `(..., 4)`, in one unit with `others`; a picture that is not square changes
-            nothing, for both areas scale alike.
+        boxes: `(..., 4)`, NumPy or TensorFlow, in one unit with `others`; a picture that is not
+            square changes nothing, for both areas scale alike.
         others: of a shape that broadcasts with it; `boxes[:, None], others[None]` for all pairs.
     """
-    low = np.maximum(boxes[..., :2], others[..., :2])
-    high = np.minimum(boxes[..., 2:], others[..., 2:])
-    both = np.prod(np.maximum(high - low, 0), -1)
-    union = _area(boxes) + _area(others) - both
-    return np.divide(both, union, out=np.zeros_like(both), where=union > 0)
+    boxes, others = tf.convert_to_tensor(boxes), tf.convert_to_tensor(others)
+    low = tf.maximum(boxes[..., :2], others[..., :2])
+    high = tf.minimum(boxes[..., 2:], others[..., 2:])
+    both = tf.reduce_prod(tf.maximum(high - low, 0), -1)
+    return tf.math.divide_no_nan(both, _area(boxes) + _area(others) - both)
 
 
-def _area(boxes: np.ndarray) -> np.ndarray:
-    return np.prod(np.maximum(boxes[..., 2:] - boxes[..., :2], 0), -1)
+def _area(boxes):
+    return tf.reduce_prod(tf.maximum(boxes[..., 2:] - boxes[..., :2], 0), -1)

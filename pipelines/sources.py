@@ -87,6 +87,14 @@ class Split(abc.ABC):
     def all_labels(self) -> np.ndarray:
         """Labels of all pictures in order, int64 `(len(self),)`."""
 
+    def all_targets(self, num_classes: int) -> np.ndarray:
+        """Which classes are in each picture, int8 `(len(self), num_classes)`: 1 there, -1 not
+        there, 0 to be left out of account, as VOC does where it is there but difficult to see."""
+        targets, labels = np.full((len(self), num_classes), -1, np.int8), self.all_labels()
+        known = np.flatnonzero(labels >= 0)
+        targets[known, labels[known]] = 1
+        return targets
+
     @abc.abstractmethod
     def names_of(self, indices: Iterable[int]) -> list[str]:
         """Where the pictures at these places are to be found: absolute paths, or TFDS ids."""
@@ -117,16 +125,23 @@ class Source:
 
 
 def open_source(
-    spec: str, data_dir: str | os.PathLike | None = None, *, prepare: bool = True
+    spec: str,
+    data_dir: str | os.PathLike | None = None,
+    *,
+    prepare: bool = True,
+    several_labels: bool = False,
 ) -> Source:
     """Opens a data set.
 
     Args:
         spec: `shapes` (drawn on first use), `folder:DIR` with DIR/train/CLASS/* and
-            DIR/val/CLASS/*, or DIR/CLASS/* as one split named `all`, `tfds:NAME[/CONFIG]`, or
-            `cls-loc:DIR` for ILSVRC's pictures with boxes.
+            DIR/val/CLASS/*, or DIR/CLASS/* as one split named `all`, `tfds:NAME[/CONFIG]`,
+            `cls-loc:DIR` for ILSVRC's pictures with boxes, or `caltech256:PATH` and
+            `voc-action:PATH`, folders or archives.
         data_dir: where TFDS keeps its data; by default ~/tensorflow_datasets.
         prepare: whether TFDS may download or draw what is not there yet.
+        several_labels: take data whose pictures have several labels too, as VOC's. Their
+            `all_labels` are -1 and their `all_targets` say all.
 
     Raises:
         SourceError: nothing usable is there.
@@ -141,14 +156,24 @@ def open_source(
     if kind == "tfds" and rest:
         from pipelines.tfds_source import open_tfds  # TFDS takes seconds to import
 
-        return open_tfds(spec, rest, data_dir, prepare)
+        return open_tfds(spec, rest, data_dir, prepare, several_labels)
+    if kind == "caltech256" and rest:
+        from pipelines.caltech256_source import open_caltech256
+
+        return open_caltech256(spec, rest)
+    if kind == "voc-action" and rest:
+        from pipelines.voc_action_source import open_voc_action
+
+        if not several_labels:
+            raise SourceError(f"{spec} has no single label an image, which classification needs.")
+        return open_voc_action(spec, rest)
     if spec == "shapes":
         from pipelines.tfds_source import open_shapes
 
         return open_shapes(spec, data_dir, prepare)
     raise SourceError(
-        f"Data are given as shapes, folder:DIR, tfds:NAME[/CONFIG] or cls-loc:DIR. "
-        f"Received: {spec!r}"
+        f"Data are given as shapes, folder:DIR, tfds:NAME[/CONFIG], cls-loc:DIR, caltech256:PATH "
+        f"or voc-action:PATH. Received: {spec!r}"
     )
 
 

@@ -22,6 +22,9 @@ _SHUFFLE_BUFFER = 16_384
 # Splits that people validate on; the first that a data set has is called `val`.
 _VALIDATION_NAMES = (VALIDATION, "validation", "test")
 
+# All classes of a picture, and those that are not just difficult to see, as TFDS names them.
+_SEVERAL, _CLEAR = "labels", "labels_no_difficult"
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TfdsSplit(Split):
@@ -56,9 +59,12 @@ class TfdsSplit(Split):
     def _example(self, index, example):
         return {
             "index": index,
-            "label": tf.cast(example[self.label_key], tf.int64),
+            "label": self._label(example),
             "image": example[self.image_key],
         }
+
+    def _label(self, example) -> tf.Tensor:
+        return tf.cast(example[self.label_key], tf.int64)
 
     def shuffled(self, seed):
         examples, buffer = self.in_order(), min(len(self), _SHUFFLE_BUFFER)
@@ -79,7 +85,7 @@ class TfdsSplit(Split):
     @functools.cached_property
     def _index(self) -> tuple[list[str], np.ndarray]:
         """TFDS ids and labels in order; one pass over the records."""
-        pairs = self._all().map(lambda e: (e["tfds_id"], tf.cast(e[self.label_key], tf.int64)))
+        pairs = self._all().map(lambda e: (e["tfds_id"], self._label(e)))
         left_out = set(self.left_out)
         kept = [pair for i, pair in enumerate(pairs.as_numpy_iterator()) if i not in left_out]
         # TFDS's own ids do not say of which configuration and version they are.
@@ -103,18 +109,52 @@ class TfdsSplit(Split):
         return dataclasses.replace(self, left_out=tuple(sorted(left_out)))
 
 
-def open_tfds(spec: str, name: str, data_dir: str | os.PathLike | None, prepare: bool) -> Source:
+@dataclasses.dataclass(frozen=True, eq=False)
+class SeveralLabelsSplit(TfdsSplit):
+    """A split whose pictures have a sequence of labels under `label_key`, as those of `voc`.
+
+    Where there are `labels_no_difficult` too, a class is difficult in a picture if it is in the
+    one sequence only: all its objects are marked so.
+    """
+
+    def _label(self, example):
+        return tf.constant(-1, tf.int64)
+
+    def all_targets(self, num_classes):
+        keys = (self.label_key, _CLEAR if _CLEAR in self.builder.info.features else self.label_key)
+
+        def there(example):
+            each = [tf.one_hot(example[key], num_classes, dtype=tf.int8) for key in keys]
+            return [tf.reduce_max(tf.pad(one, [[0, 1], [0, 0]]), 0) for one in each]
+
+        left_out = set(self.left_out)
+        rows = [
+            np.where(clear, 1, np.where(any_there, 0, -1)).astype(np.int8)
+            for i, (any_there, clear) in enumerate(self._all().map(there).as_numpy_iterator())
+            if i not in left_out
+        ]
+        return np.array(rows, np.int8).reshape(len(self), num_classes)
+
+
+def open_tfds(
+    spec: str,
+    name: str,
+    data_dir: str | os.PathLike | None,
+    prepare: bool,
+    several_labels: bool = False,
+) -> Source:
     """A data set of TFDS's catalogue, prepared if it is not yet.
 
     Raises:
         SourceError: TFDS has none of that name, or it needs files that must be fetched by hand
-            (the message says from where), or it has no image with one label.
+            (the message says from where), or it has no image with one label, or with several
+            where they may be.
     """
     try:
         builder = tfds.builder(name, data_dir=_expanded(data_dir))
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
         raise SourceError(f"TFDS has no data set {name!r}: {error}") from error
-    return _open_builder(spec, builder, prepare)
+    return _open_builder(spec, builder, prepare, several_labels)
 
 
 def open_shapes(spec: str, data_dir: str | os.PathLike | None, prepare: bool) -> Source:
@@ -136,6 +176,8 @@ def read_tfds_boxes(spec: str, split: TfdsSplit) -> list[list[list[float]]]:
             f"{spec} has no boxes. Its features: {', '.join(split.builder.info.features)}."
         )
     outer, inner, has_labels = found
+    if isinstance(split, SeveralLabelsSplit):
+        raise SourceError(f"{spec} has several labels an image, so no box is the image's own.")
 
     def boxes(example):
         values = example[outer][inner] if inner else example[outer][None]
@@ -167,8 +209,13 @@ def _expanded(data_dir):
     return os.path.expanduser(data_dir) if data_dir is not None else None
 
 
-def _open_builder(spec: str, builder: tfds.core.DatasetBuilder, prepare: bool) -> Source:
-    image_key, label_key = _keys(spec, builder)
+def _open_builder(
+    spec: str, builder: tfds.core.DatasetBuilder, prepare: bool, several_labels: bool = False
+) -> Source:
+    features = builder.info.features
+    is_several = several_labels and _is_sequence_of_labels(features.get(_SEVERAL))
+    split_type = SeveralLabelsSplit if is_several else TfdsSplit
+    image_key, label_key = ("image", _SEVERAL) if is_several else _keys(spec, builder)
     if not prepare and not builder.is_prepared():
         raise SourceError(f"{spec} is not prepared in {builder.data_dir}.")
     _prepare(spec, builder)
@@ -177,8 +224,13 @@ def _open_builder(spec: str, builder: tfds.core.DatasetBuilder, prepare: bool) -
     validation = next((name for name in _VALIDATION_NAMES if name in sizes), None)
     for tfds_split in sizes:
         name = VALIDATION if tfds_split == validation else tfds_split
-        splits[name] = TfdsSplit(name, builder, tfds_split, image_key, label_key)
-    return Source(spec, tuple(builder.info.features[label_key].names), _train_first(splits))
+        splits[name] = split_type(name, builder, tfds_split, image_key, label_key)
+    labels = features[label_key].feature if is_several else features[label_key]
+    return Source(spec, tuple(labels.names), _train_first(splits))
+
+
+def _is_sequence_of_labels(feature) -> bool:
+    return isinstance(getattr(feature, "feature", None), tfds.features.ClassLabel)
 
 
 def _train_first(splits: dict[str, Split]) -> dict[str, Split]:

@@ -78,13 +78,13 @@ def measure(image_bytes: tf.Tensor, limits: Limits) -> tuple[tf.Tensor, tf.Tenso
 
 
 def show(
-    look: Callable[[tf.Tensor], tf.Tensor],
+    look: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
     image_bytes: tf.Tensor,
     sizes: tf.Tensor,
     errors: tf.Tensor,
     *,
     test_scale: int,
-    outputs: int,
+    outputs: int | tf.Tensor,
     group_pixels: int,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """What a net makes of each picture at one scale.
@@ -92,7 +92,8 @@ def show(
     Pictures that rescale to one size go through the net together, so no pixel is padding.
 
     Args:
-        look: from float32 `(G, H, W, 3)`, RGB in 0..255, to float32 `(G, outputs)`.
+        look: from float32 `(G, H, W, 3)`, RGB in 0..255, and the pictures' places in
+            `image_bytes`, int32 `(G,)`, to float32 `(G, outputs)`.
         image_bytes: files, string `(B,)`.
         sizes, errors: from `measure`.
         test_scale: smaller side that pictures are rescaled to.
@@ -125,7 +126,8 @@ def show(
         )
         read = read[:-1]
         # oneDNN's fused convolutions fail on a batch of none, so the filling goes in then.
-        found = look(pixels[: tf.maximum(tf.size(read), 1)])[: tf.size(read)]
+        looked_at = tf.concat([read[:, 0], [0]], 0)[: tf.maximum(tf.size(read), 1)]
+        found = look(pixels[: tf.size(looked_at)], looked_at)[: tf.size(read)]
         left = tf.tensor_scatter_nd_update(left, group, tf.zeros_like(group[:, 0], tf.bool))
         results = tf.tensor_scatter_nd_update(results, read, found)
         broken = tf.tensor_scatter_nd_update(

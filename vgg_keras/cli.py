@@ -7,6 +7,7 @@ import click
 from vgg_keras import __version__
 from vgg_keras.commands.description import describe
 from vgg_keras.commands.evaluation import evaluate, fuse, report, table
+from vgg_keras.commands.features import features, similar, transfer
 from vgg_keras.commands.localisation import localise
 from vgg_keras.commands.prediction import predict
 from vgg_keras.commands.serving import export, request, verify
@@ -35,6 +36,9 @@ for _command in (
     verify,
     request,
     localise,
+    features,
+    transfer,
+    similar,
     fuse,
     table,
     report,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from saved_models.pictures import Limits, measure, pictures_of_examples, show
 from saved_models.records import CLASSIFY, EXAMPLE_FEATURE, examples
 from saved_models.tensors import image_inputs
 from vgg_keras.evaluation.evaluate import plan
-from vgg_keras.evaluation.passes import make_look, mean_of_mirrored, with_mirror_images
+from vgg_keras.evaluation.passes import make_describer, make_look
 from vgg_keras.evaluation.predictions import TOP
 from vgg_keras.ilsvrc import label
+from vgg_keras.localisation.evaluate import scales_of
+from vgg_keras.localisation.serving import Localisers, localise_signature
 from vgg_keras.recipes import SERVING_PRECISIONS
 from vgg_keras.runs import Run, in_precision
 from vgg_keras.version import __version__
@@ -40,12 +42,13 @@ def export(
     flip: bool | None = None,
     map_average: str = "scores",
     limits: Limits | None = None,
+    localisers: Localisers | None = None,
     source: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes a run as `out/VERSION/`, which TensorFlow Serving takes as it is.
 
     Signatures, all from the same variables: `serving_default`, `images`, `crops`, `features` and
-    `classify`; docs/serving.md has their inputs and outputs.
+    `classify`, and with localisation nets `localise`; docs/serving.md has their inputs and outputs.
 
     Args:
         run: from `load_run` or `load_weights_file`.
@@ -56,6 +59,7 @@ def export(
             the scores.
         test_scales, multi_scale, flip, map_average: of the dense protocol, see `evaluate`.
         limits: which pictures to refuse; by default those of `Limits()`.
+        localisers: localisation nets to take along.
         source: where the run came from, for `verify`; by default its path.
 
     Returns:
@@ -85,13 +89,17 @@ def export(
         "map_average": map_average,
     }
     limits = limits or Limits()
+    if localisers:
+        localisers.check(run)
+        runs = [in_precision(one, precision) for one in localisers.runs]
+        localisers = replace(localisers, runs=runs)
     run = in_precision(run, precision)
     with tempfile.TemporaryDirectory() as folder:
         table = class_name_table(Path(folder), [label(name) for name in run.class_names])
         top = min(top, len(run.class_names))
         return write_version(
             out,
-            _endpoints(run, procedure, table, top, limits),
+            _endpoints(run, procedure, table, top, limits, localisers),
             version=version,
             resources=[table],
             about={
@@ -108,9 +116,18 @@ def export(
                 "mean": list(run.statistics.mean),
                 "top": top,
                 "limits": asdict(limits),
+                **(_about_localisers(localisers) if localisers else {}),
                 "class_names": list(run.class_names),
             },
         )
+
+
+def _about_localisers(localisers: Localisers) -> dict[str, Any]:
+    return {
+        "localisers": [str(Path(run.path).absolute()) for run in localisers.runs],
+        "localiser_scales": [list(q) for q in scales_of(localisers.runs, localisers.test_scales)],
+        "merge_threshold": localisers.threshold,
+    }
 
 
 def _source(run: Run) -> dict[str, str]:
@@ -124,6 +141,7 @@ def _endpoints(
     table: tf.lookup.StaticHashTable,
     top: int,
     limits: Limits,
+    localisers: Localisers | None,
 ) -> dict[str, Endpoint]:
     """The signatures of an export."""
     mean, crop_size = run.statistics.mean, run.recipe.crop_size
@@ -137,16 +155,20 @@ def _endpoints(
         results = []
         for scale in scales:
             result, errors = show(
-                function, image_bytes, sizes, errors, test_scale=scale, outputs=outputs,
+                lambda images, places: function(images), image_bytes, sizes, errors,
+                test_scale=scale, outputs=outputs,
                 group_pixels=_GROUP * crop_size**2 // (1 + flip),
             )  # fmt: skip
             results.append(result)
         return tf.reduce_mean(tf.stack(results), 0), errors
 
-    def most_probable(image_bytes):
-        posteriors, errors = of_pictures(
+    def posteriors_of(image_bytes):
+        return of_pictures(
             lambda images: look(images)["posteriors"], len(run.class_names), image_bytes
         )
+
+    def most_probable(image_bytes):
+        posteriors, errors = posteriors_of(image_bytes)
         probabilities, classes = tf.math.top_k(posteriors, top)
         classes = tf.where(tf.equal(errors, "")[:, None], tf.cast(classes, tf.int64), -1)
         return {
@@ -168,7 +190,8 @@ def _endpoints(
 
         return signature
 
-    describe = _descriptor(run, flip)
+    penultimate = keras.Model(run.model.input, run.model.get_layer("fc2").output)
+    describe = make_describer(penultimate, mean, flip)
 
     def features(image_bytes):
         descriptors, errors = of_pictures(describe, run.model.get_layer("fc2").units, image_bytes)
@@ -198,25 +221,20 @@ def _endpoints(
     pictures = [tf.io.encode_jpeg(tf.cast(picture, tf.uint8)).numpy()]
     whole = {"images": rescale(picture, scales[0])[None].numpy()}
     crops = {"crops": picture[None, :crop_size, :crop_size].numpy()}
-    return {
+    endpoints = {
         "serving_default": Endpoint(most_probable, strings("image_bytes"), image_inputs(pictures)),
         "images": Endpoint(dense, pixels(None, "images"), whole),
         "crops": Endpoint(alone, pixels(crop_size, "crops"), crops),
         "features": Endpoint(features, strings("image_bytes"), image_inputs(pictures)),
         "classify": Endpoint(classify, strings("inputs"), examples(pictures), CLASSIFY),
     }
-
-
-def _descriptor(run: Run, flip: bool) -> Callable[[tf.Tensor], tf.Tensor]:
-    """From `(B, H, W, 3)` to penultimate activations, averaged over places and flips (§B)."""
-    penultimate = keras.Model(run.model.input, run.model.get_layer("fc2").output)
-
-    def describe(images):
-        centred = images - tf.constant(run.statistics.mean, tf.float32)
-        activations = penultimate(with_mirror_images(centred, flip))
-        return mean_of_mirrored(tf.reduce_mean(tf.cast(activations, tf.float32), (1, 2)), flip)
-
-    return describe
+    if localisers:
+        localise = localise_signature(
+            localisers, run, posteriors_of, table.lookup, flip=flip, limits=limits,
+            group_pixels=_GROUP * crop_size**2 // (1 + flip),
+        )  # fmt: skip
+        endpoints["localise"] = Endpoint(localise, strings("image_bytes"), image_inputs(pictures))
+    return endpoints
 
 
 def _drawn_picture(side: int, aspect: float) -> tf.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ from saved_models.replay import CPP, PYTHON, replay
 from saved_models.tensors import Tensors, image_inputs
 from vgg_keras.evaluation.predict import predict
 from vgg_keras.ilsvrc import label
+from vgg_keras.localisation.dense import make_finder
+from vgg_keras.localisation.merging import answer
+from vgg_keras.localisation.serving import Localisers
 from vgg_keras.models import fully_convolutional
 from vgg_keras.runs import Run, RunError, in_precision
 
@@ -70,6 +73,7 @@ def verify(
     path: str | os.PathLike,
     run: Run,
     photos: Sequence[str | os.PathLike] = (),
+    localisers: Localisers | None = None,
     *,
     loaders: Sequence[str] = (PYTHON, CPP),
     repeats: int = 3,
@@ -82,6 +86,7 @@ def verify(
         path: version folder.
         run: from `load_run` or `load_weights_file`.
         photos: JPEG or PNG files; by default one that comes with Matplotlib.
+        localisers: that the export was made with, if any.
         loaders: of TensorFlow: Python's, and the C++ one of TensorFlow Serving.
         repeats: requests that are timed.
 
@@ -100,7 +105,11 @@ def verify(
     names = [os.fspath(photo) for photo in photos] or [_photo_of_matplotlib()]
     encoded = [Path(name).read_bytes() for name in names]
     _refuse_refused(names, encoded, Limits(**about["limits"]))
-    trials = _trials(in_precision(run, about["precision"]), about, names, encoded)
+    run = in_precision(run, about["precision"])
+    trials = _trials(run, about, names, encoded)
+    if localisers:
+        runs = [in_precision(one, about["precision"]) for one in localisers.runs]
+        trials.append(_of_boxes(run, replace(localisers, runs=runs), about, names, encoded))
     checks: list[Check] = []
     load_seconds: dict[str, float] = {}
     for loader in loaders:
@@ -195,6 +204,31 @@ def _of_image(image: np.ndarray, score_map: np.ndarray, posteriors: np.ndarray) 
             _of_values(found["probabilities"][0], posteriors),
         ),
     )
+
+
+def _of_boxes(run: Run, localisers: Localisers, about, photos, encoded) -> _Trial:
+    """`localise`: the boxes that finding and merging, picture by picture, give for its classes."""
+    flip, scales = about["flip"], about["test_scales"]
+    dense = {"flip": flip, "map_average": about["map_average"]}
+    posteriors = predict(run, photos, test_scales=scales, **dense).posteriors
+    finders = [(make_finder(one, [run], flip), q) for one, q in localisers.passes()]
+
+    def difference(found):
+        expected = []
+        for picture, classes in zip(encoded, found["classes"], strict=True):
+            image = decode(picture)
+            views = [find(rescale(image, q)[None], classes[None])[0] for find, q in finders]
+            height, width = image.shape[:2]
+            boxes = answer(tf.concat(views, 1), localisers.threshold)
+            expected.append(boxes.numpy() * [width, height, width, height])
+        return max(
+            _of_top(found["classes"], found["probabilities"], posteriors),
+            _of_values(found["boxes"], np.stack(expected)),
+            _of_names(found["error"], ""),
+        )
+
+    count = f"{len(photos)} photo{'s' * (len(photos) > 1)}"
+    return _Trial(Request("localise", image_inputs(encoded)), count, len(photos), difference)
 
 
 def _descriptor(run, picture, scales, flip, mean) -> np.ndarray:

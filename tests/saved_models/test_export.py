@@ -112,8 +112,10 @@ class TestSignatures:
             image = rng.uniform(0, 255, (1, *size, 3)).astype(np.float32)
             found = served.run("images", {"images": image})
             np.testing.assert_allclose(found["probabilities"], scores(image[:, None]), atol=1e-5)
-            expected = maps(image - np.float32(MEAN))["score_map"]
-            np.testing.assert_allclose(found["score_map"], expected, atol=1e-5)
+            expected = maps(image - np.float32(MEAN))["score_map"].numpy()
+            # Of the greatest score: what convolutions differ by depends on the processor.
+            allowed = 1e-5 * np.abs(expected).max()
+            np.testing.assert_allclose(found["score_map"], expected, rtol=0, atol=allowed)
 
     def test_pixels_of_another_form_are_refused(self, served):
         for name, shape in (

@@ -390,7 +390,7 @@ class TestKeeping:
             np.save(file, np.zeros((3, 3), np.float32))
         else:
             file.write_bytes({"empty": b"", "text": b"no posteriors here"}[broken])
-        with pytest.raises(OSError, match=r"dense-q40-.*holds no posteriors.*Remove it"):
+        with pytest.raises(OSError, match=r"dense-q40-.*holds no results.*Remove it"):
             posteriors(model, split, "dense", 40, keep=tmp_path)
 
     def test_other_weights_pictures_or_procedures_are_kept_apart(self, model, split, tmp_path):

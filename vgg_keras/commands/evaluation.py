@@ -133,7 +133,7 @@ def fuse(verbose, files, out, as_json) -> None:
 @json_option
 @click.pass_obj
 def table(verbose, number, results, kind, as_json) -> None:
-    """A table of the paper, 1 to 7, with results of your own beside its numbers."""
+    """A table of the paper, 1 to 12, with results of your own beside its numbers."""
     with errors_for_people(verbose):
         built = build_table(number, read_results(results) if results else ())
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 132

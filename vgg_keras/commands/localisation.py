@@ -19,6 +19,7 @@ from vgg_keras.commands.shared import (
 )
 from vgg_keras.commands.training import given_cluster, given_recipe, training_options
 from vgg_keras.recipes import LOCALISATION_RECIPES
+from vgg_keras.report.tables import members
 
 PROTOCOLS = ("centre-gt", "dense")
 
@@ -60,25 +61,34 @@ def train(verbose, recipe_name, out, data_dir, devices, processes, process_id, c
 @click.option("--split", default="val", show_default=True, help="Split to score.")
 @click.option("--protocol", type=click.Choice(PROTOCOLS), default="dense", show_default=True,
               help="dense, the full one; or central crop and true class.")  # fmt: skip
-@click.option("--test-scales", type=Scales(), help="Q, between commas [each run's S].")
+@click.option("--test-scales", type=Scales(), multiple=True,
+              help="Q, between commas; once, or once for each --run [each run's S].")  # fmt: skip
+@click.option("--predictions", type=click.Path(path_type=Path),
+              help="Take the five classes from this file of evaluate or fuse.")  # fmt: skip
 @click.option("--merge-threshold", type=click.FloatRange(0),
               help="Match above which boxes stay apart [0.8].")  # fmt: skip
+@click.option("--flip/--no-flip", default=True, show_default=True,
+              help="Mirror images too, in dense.")  # fmt: skip
+@click.option("--boxes", type=click.Path(path_type=Path),
+              help="CSV file with the true boxes [the run's].")  # fmt: skip
 @click.option("--precision", help="Dtype policy [the run's].")
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True,
               help="Crops through a net at once; whole images up to as many pixels.")  # fmt: skip
+@click.option("--keep", help="Folder for what is done, '' for none [localisation in the run's].")
 @click.option("--out", type=click.Path(path_type=Path), help="Keep answers and boxes, .json.")
 @devices_option
 @bad_image_option
 @json_option
 @click.pass_obj
 def evaluate(verbose, run_folders, classifiers, data, data_dir, devices, protocol, test_scales,
-             merge_threshold, precision, out, as_json, **options) -> None:  # fmt: skip
+             predictions, merge_threshold, flip, precision, keep, out, as_json, **options) -> None:  # fmt: skip
     """Score localisation runs: errors in percent by the ILSVRC rule."""
     with errors_for_people(verbose):
-        _check(protocol, run_folders, classifiers, test_scales)
+        _check(protocol, run_folders, classifiers, test_scales, predictions)
         with quiet_tensorflow(verbose):
             from pipelines.sources import open_source
             from vgg_keras.distribution import make_strategy
+            from vgg_keras.evaluation.predictions import Predictions
             from vgg_keras.localisation.evaluate import centre_of_true_class
             from vgg_keras.localisation.evaluate import localise as run_localisation
             from vgg_keras.runs import load_run
@@ -88,13 +98,20 @@ def evaluate(verbose, run_folders, classifiers, data, data_dir, devices, protoco
             runs = [load_run(path, precision=precision) for path in run_folders]
             raters = [load_run(path, precision=precision) for path in classifiers]
         if protocol == "centre-gt":
-            scale = test_scales[0] if test_scales else None
+            scale = test_scales[0][0] if test_scales else None
             found = centre_of_true_class(runs[0], source, test_scale=scale, **options)
         else:
             if merge_threshold is not None:
                 options["threshold"] = merge_threshold
             found = run_localisation(
-                runs, source, classifiers=raters, test_scales=test_scales, **options
+                runs,
+                source,
+                classifiers=raters,
+                test_scales=test_scales[0] if len(test_scales) == 1 else test_scales or None,
+                flip=flip,
+                predictions=Predictions.load(predictions) if predictions else None,
+                keep=run_folders[0] / "localisation" if keep is None else keep or None,
+                **options,
             )
         if out:
             found.save(out)
@@ -102,21 +119,35 @@ def evaluate(verbose, run_folders, classifiers, data, data_dir, devices, protoco
         click.echo(json.dumps(result) if as_json else _line(result))
 
 
-def _check(protocol, run_folders, classifiers, test_scales) -> None:
+def _check(protocol, run_folders, classifiers, test_scales, predictions) -> None:
     if protocol == "dense" and not classifiers:
         raise ValueError("The dense protocol needs --classifier, a classification run, or more.")
-    if protocol == "centre-gt" and (len(run_folders) > 1 or classifiers):
-        raise ValueError("centre-gt is of one --run, and takes no --classifier.")
-    if protocol == "centre-gt" and test_scales and len(test_scales) > 1:
+    if protocol == "centre-gt" and (len(run_folders) > 1 or classifiers or predictions):
+        raise ValueError("centre-gt is of one --run, and takes no --classifier or --predictions.")
+    if protocol == "centre-gt" and sum(map(len, test_scales)) > 1:
         raise ValueError("centre-gt is of one scale.")
 
 
 def _line(result: dict) -> str:
     """A result for people."""
-    errors = {k: v for k, v in result.items() if k.endswith("_error")}
-    scales = ",".join(map(str, result["test_scales"]))
-    figures = ", ".join(f"{k.replace('_', ' ')} {v:.2f} %" for k, v in errors.items())
-    return (
-        f"net {result['net']}, {result['regression']}, {result['protocol']}, Q = {scales}: "
-        f"{figures} of {result['images']} images"
+    nets = members(result)
+    who = " + ".join(
+        f"net {m['net']}, {m['regression']}, Q = {','.join(map(str, m['test_scales']))}"
+        for m in nets
     )
+    errors = {k: v for k, v in result.items() if k.endswith("_error")}
+    figures = ", ".join(f"{k.replace('_', ' ')} {v:.2f} %" for k, v in errors.items())
+    return f"{who}, {result['protocol']}: {figures} of {result['images']} images"
+
+
+@localise.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path("demo-localise"),
+              show_default=True)  # fmt: skip
+@data_dir_option
+@click.pass_obj
+def demo(verbose, out, data_dir) -> None:
+    """Train on drawn shapes to name them and to say where they are, and show photos with boxes."""
+    with errors_for_people(verbose):
+        with quiet_tensorflow(verbose):
+            from vgg_keras.localisation.demo import run_demo
+        run_demo(out, data_dir)

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from vgg_keras.commands.shared import (
+    Scales,
     errors_for_people,
     json_option,
     procedure_options,
@@ -38,10 +39,23 @@ from vgg_keras.recipes import SERVING_PRECISIONS
               help="Larger pictures are refused before they are decoded [64 million].")  # fmt: skip
 @click.option("--max-aspect", type=click.FloatRange(1),
               help="Longer over shorter side of a picture, at most [8].")  # fmt: skip
+@click.option(
+    "--localiser",
+    "localiser_folders",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Localisation run, for the signature localise; boxes of several are merged.",
+)
+@click.option(
+    "--localiser-scales",
+    type=Scales(),
+    multiple=True,
+    help="Its Q, between commas; once, or once for each [each run's S].",
+)
 @json_option
 @click.pass_obj
-def export(verbose, run_folder, out, version, max_pixels, max_aspect, pool_rounding, as_json,
-           **options) -> None:  # fmt: skip
+def export(verbose, run_folder, out, version, localiser_folders, localiser_scales,
+           max_pixels, max_aspect, pool_rounding, as_json, **options) -> None:  # fmt: skip
     """Write a SavedModel that TensorFlow Serving takes as it is, OUT/VERSION."""
     with errors_for_people(verbose):
         given = take_weights_options(options)
@@ -50,6 +64,7 @@ def export(verbose, run_folder, out, version, max_pixels, max_aspect, pool_round
             from saved_models.export import check_version
             from saved_models.pictures import Limits
             from vgg_keras.serving import export as run_export
+        localisers = load_localisers(localiser_folders, localiser_scales, pool_rounding)
         check_version(out, version)
         given_limits = {"pixels": max_pixels, "aspect": max_aspect}
         limits = Limits(**{k: v for k, v in given_limits.items() if v is not None})
@@ -61,6 +76,7 @@ def export(verbose, run_folder, out, version, max_pixels, max_aspect, pool_round
                 out,
                 version=version,
                 limits=limits,
+                localisers=localisers,
                 source={name: _as_json(value) for name, value in source.items()},
                 **options,
             )
@@ -96,7 +112,13 @@ def verify(verbose, path, photos, run_folder, repeats, as_json, **options) -> No
             check_one_kind(bool(run_folder), given, "once")
         source = {"run": run_folder} if run_folder else given or about["source"]
         run = load_source(source, about["pool_rounding"], about["class_names"])
-        checks, load_seconds = run_verification(path, run, photos, repeats=repeats)
+        localisers = load_localisers(
+            about.get("localisers"),
+            about.get("localiser_scales"),
+            about["pool_rounding"],
+            threshold=about.get("merge_threshold"),
+        )
+        checks, load_seconds = run_verification(path, run, photos, localisers, repeats=repeats)
         passed = all(check.passed for check in checks)
         if as_json:
             found = [asdict(check) | {"passed": check.passed} for check in checks]
@@ -151,6 +173,18 @@ def load_source(source: dict, pool_rounding: str, class_names=None):
     paths = {name: Path(source[name]) for name in ("weights", "statistics") if name in source}
     options = {"precision": "float32", "pool_rounding": pool_rounding}
     return run_of_weights(dict(source) | paths, options, class_names)
+
+
+def load_localisers(folders, scales, pool_rounding: str, **options):
+    """The localisation runs of an export, or None."""
+    if not folders:
+        return None
+    from vgg_keras.localisation.serving import Localisers
+    from vgg_keras.runs import load_run
+
+    load = {"precision": "float32", "pool_rounding": pool_rounding}
+    runs = [load_run(folder, **load) for folder in folders]
+    return Localisers(runs, scales[0] if len(scales) == 1 else scales or None, **options)
 
 
 def _as_json(value):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
-import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,15 +15,14 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines.evaluation import check_test_scale, grid_crops, whole_images
-from pipelines.files import aside
 from pipelines.screening import naming_bad_images
 from pipelines.sources import Split
 from vgg_keras.distribution import on_all_devices
+from vgg_keras.evaluation.keeping import digest_of, kept_table
 from vgg_keras.evaluation.meter import Meter
 from vgg_keras.evaluation.protocols import VIEWS, Pass
 from vgg_keras.models import fully_convolutional
 from vgg_keras.recipes import BAD_IMAGE_POLICIES
-from vgg_keras.version import __version__
 
 log = logging.getLogger(__name__)
 
@@ -75,11 +72,6 @@ class PassRunner:
         self.keep = None if keep is None else Path(keep)
         self._scorers: dict[tuple[bool, str], Callable] = {}
 
-    @property
-    def num_classes(self) -> int:
-        """Outputs of the net."""
-        return self.model.output_shape[-1]
-
     def posteriors(self, passes: Iterable[Pass]) -> np.ndarray:
         """Runs what is not done yet; float32 `(len(split), classes)`, their average.
 
@@ -87,27 +79,40 @@ class PassRunner:
         is the mean of two posteriors (§4.3).
 
         Raises:
-            BadImageError: a picture cannot be read, and `on_bad_image` is "stop".
-            ValueError: a scale below the crop size, or a net that gives NaN.
-            MemoryError: a batch does not fit; the message says what would.
-            OSError: the folder to keep posteriors in cannot be written.
+            BadImageError, ValueError, MemoryError, OSError: see `tables`.
         """
         passes = list(passes)
-        for one in passes:
-            check_test_scale(one.test_scale, self.crop_size)
-        tables = [self._table(p) for p in passes]
-        # A row that was cut off by a kill does not sum to 1, nor does one of NaN or zeros.
-        to_do = [~(np.abs(table.sum(1) - 1) < 1e-2) for table in tables]
-        total = sum(self._cost(p) * rows.sum() for p, rows in zip(passes, to_do, strict=True))
-        with Meter(total) as meter:
-            for one, table, wanted in zip(passes, tables, to_do, strict=True):
-                if wanted.any():
-                    self._run(one, table, wanted, meter)
+        tables = self.tables(passes)
         kinds = dict.fromkeys(p.views for p in passes)
         return _mean(
             _mean(t for p, t in zip(passes, tables, strict=True) if p.views == kind)
             for kind in kinds
         )
+
+    def tables(self, passes: Sequence[Pass]) -> list[np.ndarray]:
+        """Runs what is not done yet; for each pass float32 `(len(split), outputs)`.
+
+        Raises:
+            BadImageError: a picture cannot be read, and `on_bad_image` is "stop".
+            ValueError: a scale below the crop size, or a net that gives NaN.
+            MemoryError: a batch does not fit; the message says what would.
+            OSError: the folder to keep results in cannot be written.
+        """
+        for one in passes:
+            check_test_scale(one.test_scale, self.crop_size)
+        tables = [self._table(p) for p in passes]
+        to_do = [~self._done(table) for table in tables]
+        total = sum(self._cost(p) * rows.sum() for p, rows in zip(passes, to_do, strict=True))
+        with Meter(total) as meter:
+            for one, table, wanted in zip(passes, tables, to_do, strict=True):
+                if wanted.any():
+                    self._run(one, table, wanted, meter)
+        return tables
+
+    @staticmethod
+    def _done(table: np.ndarray) -> np.ndarray:
+        """Which rows are there whole: one cut off by a kill does not sum to 1, nor does NaN."""
+        return np.abs(table.sum(1) - 1) < 1e-2
 
     def _run(self, one: Pass, table: np.ndarray, wanted: np.ndarray, meter: Meter) -> None:
         score = self._scorer(one.flip, one.map_average)
@@ -191,39 +196,21 @@ class PassRunner:
         return self._scorers[key]
 
     def _table(self, one: Pass) -> np.ndarray:
-        """Posteriors of a pass, in memory or in a file; NaN where they are still to be made."""
-        shape = len(self.split), self.num_classes
-        if self.keep is None:
-            return np.full(shape, np.nan, np.float32)
-        path = self.keep / f"{one.views}-q{one.test_scale}-{self._fingerprint(one)}.npy"
-        try:
-            if not path.exists():
-                with aside(path, size=4 * shape[0] * shape[1]) as temporary:
-                    np.save(temporary, np.full(shape, np.nan, np.float32))
-            table = np.load(path, mmap_mode="r+")
-        except (ValueError, EOFError) as error:
-            raise OSError(f"{path} holds no posteriors: {error}. Remove it.") from error
-        except OSError as error:
-            raise OSError(
-                f"Posteriors cannot be kept in {self.keep}: {error}. Name another folder with "
-                f"--keep, or none with --keep ''."
-            ) from error
-        if table.shape != shape:
-            raise OSError(f"{path} holds no posteriors of shape {shape}. Remove it.")
-        return table
-
-    def _fingerprint(self, one: Pass) -> str:
-        """Of what decides the posteriors of a pass, but for the contents of the pictures."""
-        about = [self._net_and_pictures, __version__, self.mean, self.crop_size, asdict(one)]
-        return hashlib.blake2b(json.dumps(about).encode(), digest_size=8).hexdigest()
+        """Rows of a pass, in memory or in a file; NaN where they are still to be made."""
+        shape = len(self.split), self.model.output_shape[-1]
+        about = None  # the digest is worth its time only where it names a file
+        if self.keep:
+            # All that decides the rows, but for the contents of the pictures.
+            about = [self._digest, self._names, self.mean, self.crop_size, asdict(one)]
+        return kept_table(self.keep, f"{one.views}-q{one.test_scale}", about, shape)
 
     @functools.cached_property
-    def _net_and_pictures(self) -> str:
-        digest = hashlib.blake2b(self.model.to_json().encode())
-        for weight in self.model.get_weights():
-            digest.update(np.ascontiguousarray(weight).tobytes())
-        digest.update("\0".join(self.split.names_of(range(len(self.split)))).encode())
-        return digest.hexdigest()
+    def _digest(self) -> str:
+        return digest_of(self.model)
+
+    @functools.cached_property
+    def _names(self) -> list[str]:
+        return self.split.names_of(range(len(self.split)))
 
 
 def make_scorer(
@@ -283,6 +270,28 @@ def make_look(
         }
 
     return look
+
+
+def make_describer(
+    layer: keras.Model, mean: Sequence[float], flip: bool = True
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """What a net up to a layer makes of pictures of one size, for use inside a `tf.function` (§B).
+
+    Args:
+        layer: from pictures to the layer's map `(B, h, w, D)`.
+        mean, flip: see `make_scorer`.
+
+    Returns:
+        A function from float32 `(B, H, W, 3)`, RGB in 0..255, to float32 `(B, D)`: activations
+        averaged over places and, with `flip`, with the mirror image's.
+    """
+
+    def describe(images):
+        centred = images - tf.constant(mean, tf.float32)
+        activations = tf.cast(layer(with_mirror_images(centred, flip), training=False), tf.float32)
+        return mean_of_mirrored(tf.reduce_mean(activations, (1, 2)), flip)
+
+    return describe
 
 
 def with_mirror_images(images: tf.Tensor, flip: bool) -> tf.Tensor:

@@ -43,6 +43,20 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.names)
 
+    def of(self, names: Sequence[str], class_names: Sequence[str]) -> np.ndarray:
+        """Posteriors of some pictures in their order, float32 `(len(names), classes)`.
+
+        Raises:
+            PredictionsError: a picture is not among them, or the classes are others.
+        """
+        if tuple(class_names) != self.class_names:
+            raise PredictionsError(f"{_who(self)} has other classes, or in another order.")
+        places = {name: i for i, name in enumerate(self.names)}
+        missing = [name for name in names if name not in places]
+        if missing:
+            raise PredictionsError(f"The predictions of {_who(self)} lack {missing[0]}.")
+        return self.posteriors[[places[name] for name in names]]
+
     @property
     def members(self) -> list[dict[str, Any]]:
         """`about` of each net whose posteriors were averaged; a single net's own."""

@@ -4,62 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import tensorflow as tf
 
 from pipelines.boxes import from_window
-from pipelines.evaluation import whole_images
-from pipelines.screening import naming_bad_images
-from pipelines.sources import Split
-from vgg_keras.distribution import on_all_devices
-from vgg_keras.evaluation.meter import Meter
+from vgg_keras.evaluation.passes import with_mirror_images
 from vgg_keras.models import fully_convolutional
 from vgg_keras.nets import STRIDE
 from vgg_keras.runs import Run
 
 _PICTURES = tf.TensorSpec((None, None, None, 3), tf.float32)
 
+# From pictures and classes to predictions, see `make_finder`.
+Finder = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
-def see_everywhere(
-    pictures: Split,
-    places: range,
-    passes: Sequence[tuple[Run, int]],
-    rate: Callable[[tf.Tensor], tf.Tensor],
-    classes: np.ndarray,
-    batch_size: int,
-    meter: Meter,
-) -> dict[int, list[tuple[np.ndarray, np.ndarray]]]:
-    """For some pictures and each of their classes: all boxes, and the scores at their places."""
-    wanted = np.zeros(len(pictures), bool)
-    wanted[places] = True
-    seen: dict[int, list[list]] = {place: [[] for _ in classes[place]] for place in places}
-    for run, scale in passes:
-        crop_size, see = run.recipe.crop_size, boxes_of(run)
-        pixels = batch_size * crop_size**2 * run.model.distribute_strategy.num_replicas_in_sync
-        batches = whole_images(pictures, test_scale=scale, batch_pixels=pixels, wanted=wanted)
-        meter.start(f"{run.path.name} Q={scale}", len(places), float(scale**2))
-        with naming_bad_images(pictures):
-            for batch, views in batches:
-                images = views[:, 0]
-                found, scores = see(images).numpy(), rate(images).numpy()
-                frames = window_frames(found.shape[1:3], images.shape[1:3], crop_size)
-                found = from_window(found, frames[:, :, None])  # (B, h, w, C or 1, 4)
-                for b, place in enumerate(batch.numpy()):
-                    for k, c in enumerate(classes[place]):
-                        of_class = found[b, :, :, c if found.shape[3] > 1 else 0]
-                        seen[place][k].append((of_class.reshape(-1, 4), scores[b, ..., c].ravel()))
-                meter.advance(len(batch))
-        meter.finish()
-    return {
-        place: [
-            (np.concatenate([boxes for boxes, _ in parts]), np.concatenate([s for _, s in parts]))
-            for parts in by_class
+
+def make_finder(run: Run, classifiers: Sequence[Run], flip: bool) -> Finder:
+    """What a localisation net says of whole pictures of one size, for use inside a `tf.function`.
+
+    Args:
+        run: of a localisation net.
+        classifiers: their mean posterior at a place rates the box that is seen from there.
+        flip: look at the mirror images too; their boxes are turned back.
+
+    Returns:
+        A function from float32 `(B, H, W, 3)`, RGB in 0..255, and int `(B, A)`, classes, to
+        float32 `(B, A, P, 5)`: for each class the boxes seen from P places,
+        `[x_min, y_min, x_max, y_max]` in shares of the picture, and their scores.
+    """
+    see, rate = boxes_of(run), rater(classifiers)
+
+    def find(images, classes):
+        seen = with_mirror_images(images, flip)
+        boxes, posteriors = see(seen), rate(seen)  # (F * B, h, w, C or 1, 4), (F * B, h, w, C)
+        shape = tf.shape(posteriors)
+        frames = window_frames(shape[1:3], tf.shape(images)[1:3], run.recipe.crop_size)
+        boxes = from_window(boxes, frames[:, :, None])
+        wanted = tf.tile(classes, (1 + flip, 1))
+        shared = tf.zeros_like(wanted) if boxes.shape[3] == 1 else wanted
+        of_classes = [
+            tf.gather(boxes, shared, axis=3, batch_dims=1),
+            tf.gather(posteriors, wanted, axis=3, batch_dims=1)[..., None],
         ]
-        for place, by_class in seen.items()
-    }
+        found = tf.concat(of_classes, -1)  # (F * B, h, w, A, 5)
+        found = tf.reshape(found, (shape[0], shape[1] * shape[2], tf.shape(classes)[1], 5))
+        plain, *mirrored = tf.split(tf.transpose(found, (0, 2, 1, 3)), 1 + flip)
+        return tf.concat([plain, *map(_turned_back, mirrored)], 2)
+
+    return find
 
 
-def window_frames(places: Sequence[int], size: Sequence[int], crop_size: int) -> np.ndarray:
+def _turned_back(found):
+    """Predictions of mirror images, as the pictures themselves have them."""
+    x_min, y_min, x_max, y_max, scores = tf.unstack(found, axis=-1)
+    return tf.stack([1 - x_max, y_min, 1 - x_min, y_max, scores], -1)
+
+
+def window_frames(places, size, crop_size: int) -> tf.Tensor:
     """Where the windows of a dense map lie in their picture, as `pipelines.boxes.window_frame`.
 
     Args:
@@ -70,25 +70,23 @@ def window_frames(places: Sequence[int], size: Sequence[int], crop_size: int) ->
     Returns:
         float32 `(h, w, 4)`.
     """
-    rows, columns = np.meshgrid(*(STRIDE * np.arange(n) for n in places), indexing="ij")
-    extent = np.full_like(rows, crop_size)
-    height, width = size
-    frames = np.stack([columns / width, rows / height, extent / width, extent / height], -1)
-    return frames.astype(np.float32)
+    rows, columns = tf.meshgrid(STRIDE * tf.range(places[0]), STRIDE * tf.range(places[1]),
+                                indexing="ij")  # fmt: skip
+    extent = tf.fill(tf.shape(rows), crop_size)
+    height, width = size[0], size[1]
+    frames = tf.stack([columns / width, rows / height, extent / width, extent / height], -1)
+    return tf.cast(frames, tf.float32)
 
 
 def boxes_of(run: Run) -> Callable[[tf.Tensor], tf.Tensor]:
     """From pictures `(B, H, W, 3)` to boxes as each window sees them, `(B, h, w, C or 1, 4)`."""
     maps, mean = fully_convolutional(run.model), tf.constant(run.statistics.mean, tf.float32)
 
-    def see_here(images):
+    @tf.function(input_signature=[_PICTURES], autograph=False)
+    def see(images):
         found = maps(images - mean, training=False)["score_map"]
         shape = tf.shape(found)
         return tf.reshape(found, tf.concat([shape[:3], [found.shape[-1] // 4, 4]], 0))
-
-    @tf.function(input_signature=[_PICTURES], autograph=False)
-    def see(images):
-        return on_all_devices(run.model, see_here, images)
 
     return see
 
@@ -100,14 +98,11 @@ def rater(classifiers: Sequence[Run]) -> Callable[[tf.Tensor], tf.Tensor]:
         for c in classifiers
     ]
 
-    def rate_here(images):
+    @tf.function(input_signature=[_PICTURES], autograph=False)
+    def rate(images):
         posteriors = [
             tf.nn.softmax(maps(images - mean, training=False)["score_map"]) for maps, mean in nets
         ]
         return tf.add_n(posteriors) / len(posteriors)
-
-    @tf.function(input_signature=[_PICTURES], autograph=False)
-    def rate(images):
-        return on_all_devices(classifiers[0].model, rate_here, images)
 
     return rate

@@ -40,7 +40,7 @@ class Localised:
     def hits(self) -> np.ndarray:
         """Whether each answer is right, bool `(N, A)`: the class, and its box with any true one."""
         overlaps = np.array([
-            iou(self.boxes[i][:, None], self.truth[i][None]).max(1, initial=0)
+            iou(self.boxes[i][:, None], self.truth[i][None]).numpy().max(1, initial=0)
             for i in range(len(self.images))
         ]).reshape(self.classes.shape)  # fmt: skip
         return (self.classes == self.labels[:, None]) & (overlaps > OVERLAP)

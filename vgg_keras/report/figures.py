@@ -217,8 +217,13 @@ def thumbnail(image: np.ndarray, size: int = 176) -> str:
     """A picture, its longer side at most `size` pixels, as an address that needs no file."""
     small = Image.fromarray(_pixels(image))
     small.thumbnail((size, size))
+    return image_uri(small)
+
+
+def image_uri(image: Image.Image) -> str:
+    """A Pillow image as an address that needs no file: a JPEG."""
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=85)
+    image.save(buffer, "JPEG", quality=85)
     return as_data_uri(buffer.getvalue(), "image/jpeg")
 
 

@@ -19,15 +19,15 @@ from pipelines.sources import SourceError, Split, open_source
 from vgg_keras.evaluation.predictions import Predictions, PredictionsError
 from vgg_keras.evaluation.protocols import paper_scales
 from vgg_keras.ilsvrc import short_label
-from vgg_keras.report import analysis, figures
+from vgg_keras.report import analysis, figures, localised
+from vgg_keras.report.appendices import PAPER_TABLES
 from vgg_keras.report.maps import score_map_figure
-from vgg_keras.report.paper import PAPER_TABLES, Tested
 from vgg_keras.report.tables import (
     build_table,
     cells_as_text,
     circumstances,
-    matches,
     members,
+    nets_of,
     numeric_columns,
     read_results,
 )
@@ -67,17 +67,20 @@ def write_report(
             f"{results} holds no results. `vgg-keras evaluate --out {results}/NAME.parquet` writes "
             f"one."
         )
-    found.sort(key=lambda result: (result["top1_error"], result["file"]))
+    classified = [result for result in found if "top1_error" in result]
+    classified.sort(key=lambda result: (result["top1_error"], result["file"]))
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     template = resources.files("vgg_keras.report").joinpath("page.html.j2").read_text("utf-8")
     page = environment.from_string(template).render(
         data=sorted({f"{r.get('data', '?')}, split {r.get('split', '?')}" for r in found}),
-        results=[_summary(result) for result in found],
+        results=[_summary(result) for result in classified],
         tables=list(_tables(found)),
         curves=_curves(found),
-        best=_best(found, data_dir, examples),
+        best=_best(classified, data_dir, examples) if classified else None,
+        localised=localised.section(found, data_dir),
+        classified=bool(classified),
     )
     path = Path(out) / "index.html"
     write_aside(path, page)
@@ -85,14 +88,8 @@ def write_report(
 
 
 def _summary(result: dict) -> dict[str, Any]:
-    nets = [
-        Tested(
-            m.get("net", "?"), tuple(m.get("train_scale", "??")), tuple(m.get("test_scales", ()))
-        )
-        for m in members(result)
-    ]
     return {
-        "nets": [net.cells for net in nets],
+        "nets": nets_of(result),
         "protocol": result["protocol"].replace("+", " & "),
         "top1": result["top1_error"],
         "top5": result["top5_error"],
@@ -102,7 +99,7 @@ def _summary(result: dict) -> dict[str, Any]:
 
 
 def _tables(found: Sequence[dict]) -> Iterator[dict]:
-    for number, paper in PAPER_TABLES.items():
+    for number in PAPER_TABLES:
         table = build_table(number, found)
         yield {
             "number": number,
@@ -117,7 +114,8 @@ def _tables(found: Sequence[dict]) -> Iterator[dict]:
                 )
                 for i, numeric in enumerate(numeric_columns(table))
             ],
-            "matched": any(matches(result, row) for result in found for row in paper.rows),
+            "matched": number > 2
+            and any(c is not None for row in table.rows for c in row[table.paper_columns :]),
         }
 
 

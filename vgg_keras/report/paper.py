@@ -1,6 +1,7 @@
 """Tables 2 to 7 of the paper as data, with what each of its numbers was measured on.
 
-Table 1 is `vgg_keras.nets.NETS`. Nothing here imports TensorFlow or rich.
+Table 1 is `vgg_keras.nets.NETS`, those of the appendices are in `appendices.py`. Nothing here
+imports TensorFlow or rich.
 """
 
 from __future__ import annotations
@@ -41,12 +42,14 @@ class Row:
             multi-crop+dense.
         tested: the nets, several where their posteriors were averaged (§4.4); none where no
             test of ours can stand beside the row, as for other authors' systems.
+        conditions: what else is true of each of the nets, as (key, value) of a result.
     """
 
     cells: tuple[str, ...]
     values: tuple[float | None, ...]
     protocol: str = "dense"
     tested: tuple[Tested, ...] = ()
+    conditions: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class PaperTable:
         columns: headings of the descriptive columns.
         value_columns: headings of the numbers.
         rows: in the paper's order. A cell that spans several rows is repeated in each.
+        measures: headings of our numbers, and the keys of a result that they stand under; a
+            result without them has no place in the table.
     """
 
     number: int
@@ -68,6 +73,10 @@ class PaperTable:
     columns: tuple[str, ...]
     value_columns: tuple[str, ...]
     rows: tuple[Row, ...]
+    measures: tuple[tuple[str, str], ...] = (
+        ("ours top-1", "top1_error"),
+        ("ours top-5", "top5_error"),
+    )
 
 
 _ERRORS = ("top-1 val. error (%)", "top-5 val. error (%)")
@@ -187,66 +196,63 @@ def _models(tested: tuple[Tested, ...]) -> str:
     return ", ".join(f"({'/'.join(net.cells)})" for net in tested)
 
 
-PAPER_TABLES: dict[int, PaperTable] = {
-    table.number: table
-    for table in (
-        PaperTable(
-            2,
-            "Number of parameters (in millions)",
-            "2.2",
-            ("Network",),
-            ("Number of parameters",),
-            tuple(Row((net,), (millions,)) for net, millions in _TABLE_2),
+MAIN_TABLES = (
+    PaperTable(
+        2,
+        "Number of parameters (in millions)",
+        "2.2",
+        ("Network",),
+        ("Number of parameters",),
+        tuple(Row((net,), (millions,)) for net, millions in _TABLE_2),
+    ),
+    PaperTable(
+        3,
+        "ConvNet performance at a single test scale",
+        "4.1",
+        _SCALES,
+        _ERRORS,
+        tuple(_one_net(_single_scale(net, scale), errors) for net, scale, errors in _TABLE_3),
+    ),
+    PaperTable(
+        4,
+        "ConvNet performance at multiple test scales",
+        "4.2",
+        _SCALES,
+        _ERRORS,
+        tuple(_one_net(_multi_scale(net, scale), errors) for net, scale, errors in _TABLE_4),
+    ),
+    PaperTable(
+        5,
+        "ConvNet evaluation techniques comparison",
+        "4.3",
+        ("ConvNet config. (Table 1)", "Evaluation method"),
+        _ERRORS,
+        tuple(
+            Row((net, method), errors, _PROTOCOLS[method], (_multi_scale(net, _JITTERED),))
+            for net, method, errors in _TABLE_5
         ),
-        PaperTable(
-            3,
-            "ConvNet performance at a single test scale",
-            "4.1",
-            _SCALES,
-            _ERRORS,
-            tuple(_one_net(_single_scale(net, scale), errors) for net, scale, errors in _TABLE_3),
+    ),
+    PaperTable(
+        6,
+        "Multiple ConvNet fusion results",
+        "4.4",
+        ("Time", "Combined ConvNet models"),
+        ("top-1 val", "top-5 val", "top-5 test"),
+        tuple(
+            Row((time, _models(tested) + evaluation), errors, protocol, tested)
+            for time, tested, evaluation, protocol, errors in _TABLE_6
         ),
-        PaperTable(
-            4,
-            "ConvNet performance at multiple test scales",
-            "4.2",
-            _SCALES,
-            _ERRORS,
-            tuple(_one_net(_multi_scale(net, scale), errors) for net, scale, errors in _TABLE_4),
-        ),
-        PaperTable(
-            5,
-            "ConvNet evaluation techniques comparison",
-            "4.3",
-            ("ConvNet config. (Table 1)", "Evaluation method"),
-            _ERRORS,
-            tuple(
-                Row((net, method), errors, _PROTOCOLS[method], (_multi_scale(net, _JITTERED),))
-                for net, method, errors in _TABLE_5
-            ),
-        ),
-        PaperTable(
-            6,
-            "Multiple ConvNet fusion results",
-            "4.4",
-            ("Time", "Combined ConvNet models"),
-            ("top-1 val", "top-5 val", "top-5 test"),
-            tuple(
-                Row((time, _models(tested) + evaluation), errors, protocol, tested)
-                for time, tested, evaluation, protocol, errors in _TABLE_6
-            ),
-        ),
-        PaperTable(
-            7,
-            "Comparison with the state of the art in ILSVRC classification",
-            "4.5",
-            ("Method",),
-            (*_ERRORS, "top-5 test error (%)"),
-            tuple(
-                Row((f"VGG ({nets})",), errors, protocol, tested)
-                for nets, protocol, tested, errors in _OURS_IN_TABLE_7
-            )
-            + tuple(Row((method,), errors) for method, errors in _OTHERS_IN_TABLE_7),
-        ),
-    )
-}
+    ),
+    PaperTable(
+        7,
+        "Comparison with the state of the art in ILSVRC classification",
+        "4.5",
+        ("Method",),
+        (*_ERRORS, "top-5 test error (%)"),
+        tuple(
+            Row((f"VGG ({nets})",), errors, protocol, tested)
+            for nets, protocol, tested, errors in _OURS_IN_TABLE_7
+        )
+        + tuple(Row((method,), errors) for method, errors in _OTHERS_IN_TABLE_7),
+    ),
+)

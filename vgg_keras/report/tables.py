@@ -16,13 +16,17 @@ from pathlib import Path, PurePath
 
 from vgg_keras.evaluation.protocols import CROP_OF_PAPER
 from vgg_keras.nets import NETS, TABLE_1, Net, weight_layers
-from vgg_keras.report.paper import PAPER_TABLES, Row, Tested
+from vgg_keras.report.appendices import PAPER_TABLES
+from vgg_keras.report.generalisation import MEASURES, OURS, TRANSFER_TABLES, transfer_cells
+from vgg_keras.report.paper import PaperTable, Row, Tested
 
 Cell = str | float | None
 
-_RESULT_KEYS = {"protocol", "top1_error", "top5_error", "images"}
+_RESULT_KEYS = {"protocol", "images"}
+_MEASURES = MEASURES | {key for table in PAPER_TABLES.values() for _, key in table.measures}
 _MEMBER_KEYS = {"net", "train_scale", "crop_size", "width", "test_scales"}
-_KEEPING_KEYS = {"file", "predictions", "class_names"}  # beside saved predictions, or our own
+# Beside saved predictions, in saved answers, or our own.
+_KEEPING_KEYS = {"file", "predictions", "class_names", "pictures"}
 _TABLES = (1, *PAPER_TABLES)
 # What is not as the paper has it, where it is not the default.
 _READINGS = (
@@ -31,7 +35,7 @@ _READINGS = (
     ("map_average", "scores", "posteriors averaged over the map"),
     ("pool_rounding", "down", "pooling rounded up"),
 )
-_OURS = ("ours top-1", "ours top-5", "ours of")
+_OURS_OF = "ours of"
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,13 @@ def build_table(number: int, results: Sequence[dict] = ()) -> Table:
     """A table of the paper with our numbers beside the paper's.
 
     Args:
-        number: of the table, 1 to 7.
+        number: of the table, 1 to 12.
         results: as `read_results` gives them. Tables 1 and 2 follow from the nets alone.
 
     Returns:
-        The table. From Table 3 on its last columns are our top-1 and top-5 error in percent and
-        what they were measured on. A row that several results match comes once for each.
+        The table. From Table 3 on its last columns are our errors in percent, top-1 and top-5 of
+        classification or that of localisation, and what they were measured on; in Tables 11 and
+        12 mean AP or mean class recall. A row that several results match comes once for each.
 
     Raises:
         ValueError: there is no table of that number.
@@ -77,13 +82,19 @@ def build_table(number: int, results: Sequence[dict] = ()) -> Table:
         return _configurations()
     paper = PAPER_TABLES[number]
     columns = (*paper.columns, *paper.value_columns)
-    header = (*columns, *(("ours",) if number == 2 else _OURS))
+    title = f"{paper.title} (§{paper.section})"
+    if paper in TRANSFER_TABLES:
+        beside = [(row, transfer_cells(number, row, results)) for row in paper.rows]
+        cells = tuple((*row.cells, *row.values, *ours) for row, found in beside for ours in found)
+        return Table(number, title, (*columns, *OURS), cells, len(columns))
+    measured = (*(heading for heading, _ in paper.measures), _OURS_OF)
+    header = (*columns, *(("ours",) if number == 2 else measured))
     rows = tuple(
         (*row.cells, *row.values, *ours)
         for row in paper.rows
-        for ours in (_parameters(row) if number == 2 else _matching(row, results))
+        for ours in (_parameters(row) if number == 2 else _matching(paper, row, results))
     )
-    return Table(number, f"{paper.title} (§{paper.section})", header, rows, len(columns))
+    return Table(number, title, header, rows, len(columns))
 
 
 def _configurations() -> Table:
@@ -115,29 +126,32 @@ def _parameters(row: Row) -> list[tuple[Cell, ...]]:
     return [(round(count / 1e6, 1),)]
 
 
-def _matching(row: Row, results: Sequence[dict]) -> list[tuple[Cell, ...]]:
+def _matching(paper: PaperTable, row: Row, results: Sequence[dict]) -> list[tuple[Cell, ...]]:
     """Errors and circumstances of each of the row's results; one blank line where it has none."""
     found: list[tuple[Cell, ...]] = [
-        (result["top1_error"], result["top5_error"], circumstances(result))
+        (*(result[key] for _, key in paper.measures), circumstances(result))
         for result in results
-        if matches(result, row)
+        if matches(result, paper, row)
     ]
-    return found or [(None,) * len(_OURS)]
+    return found or [(None,) * (len(paper.measures) + 1)]
 
 
-def matches(result: dict, row: Row) -> bool:
-    """Whether a result is of the row's protocol and of its nets, each at the row's S and Q.
+def matches(result: dict, paper: PaperTable, row: Row) -> bool:
+    """Whether a result is of the table's kind, of the row's protocol and of its nets, each at the
+    row's S and Q and under its conditions.
 
     Scales are compared in proportion to the crop: q at crop size c stands for the paper's p
     where |q - p * c / 224| < 1, less than a pixel. A result that does not say what it was
     measured with matches nothing.
     """
     nets, left = members(result), list(row.tested)
-    if not left or len(nets) != len(left):
+    if not left or len(nets) != len(left) or any(key not in result for _, key in paper.measures):
         return False
     for member in nets:
         found = next((tested for tested in left if _is_of(member, tested)), None)
         if found is None or member.get("protocol", row.protocol) != row.protocol:
+            return False
+        if any(member.get(key) != value for key, value in row.conditions):
             return False
         left.remove(found)
     return result["protocol"] == row.protocol
@@ -146,6 +160,16 @@ def matches(result: dict, row: Row) -> bool:
 def members(result: dict) -> Sequence[dict]:
     """The nets whose posteriors were averaged; a single net is its own one member."""
     return result.get("members", [result])
+
+
+def nets_of(result: dict) -> list[tuple[str, str, str]]:
+    """Net, S and Q of each member as the paper prints them."""
+    return [
+        Tested(
+            m.get("net", "?"), tuple(m.get("train_scale", "??")), tuple(m.get("test_scales", ()))
+        ).cells
+        for m in members(result)
+    ]
 
 
 def _is_of(member: dict, tested: Tested) -> bool:
@@ -209,10 +233,11 @@ def read_results(folder: Path) -> list[dict]:
         except ValueError as error:
             raise ValueError(f"A .json file must hold JSON ({error}). Received: {path}") from error
         for item in content if isinstance(content, list) else [content]:
-            if isinstance(item, dict) and item.keys() >= _RESULT_KEYS:
+            if isinstance(item, dict) and item.keys() >= _RESULT_KEYS and item.keys() & _MEASURES:
                 measured = {key: item[key] for key in item.keys() - _KEEPING_KEYS}
                 key = json.dumps(measured, sort_keys=True)
-                better = "predictions" in item and "predictions" not in results.get(key, item)
+                kept = item.keys() & {"predictions", "pictures"}
+                better = kept and not kept & results.get(key, item).keys()
                 if key not in results or better:
                     results[key] = item | {"file": str(path)}
     return list(results.values())

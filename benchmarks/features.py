@@ -1,0 +1,108 @@
+"""Images/s of a whole feature extraction against the bare forward passes of the same sizes.
+
+    python benchmarks/features.py --photos DIR [--net D] [--scales 256,384]
+
+The extraction is what `vgg-keras features` does: reading JPEGs, rescaling, mirror images, grouping
+by shape, keeping, averaging, normalising. The bare passes are the same net up to the same layer,
+called on tensors of random numbers that have the shapes of the extraction's own batches, mirror
+images included. Both in float32, in turn; in each round each is timed as a whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import tensorflow as tf
+from measuring import machine, report
+
+from pipelines.sources import FolderSplit
+from pipelines.statistics import ILSVRC
+from vgg_keras import vgg
+from vgg_keras.evaluation.protocols import Pass
+from vgg_keras.features.descriptors import DescriptorRunner, describe
+from vgg_keras.features.nets import Describer
+
+
+def describer(net: str, width: float) -> Describer:
+    """A net that nobody has trained, up to `fc2`."""
+    model = vgg(net, width=width, classifier_activation=None)
+    up_to = type(model)(model.input, model.get_layer("fc2").output)
+    return Describer(up_to, ILSVRC.mean, 224, {"crop_size": 224})
+
+
+def shapes_of_batches(net: Describer, photos: FolderSplit, scales, batch_size: int) -> list:
+    """Shapes of all batches that the extraction passes through the net, mirror images included."""
+    runner = DescriptorRunner(net, photos, batch_size=batch_size)
+    shapes = []
+    for scale in scales:
+        for _, views in runner.stream(Pass("dense", scale, flip=True)):
+            b, _, h, w, _ = views.shape
+            shapes.append((2 * b, h, w, 3))
+    return shapes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photos", type=Path, required=True)
+    parser.add_argument("--net", default="D")
+    parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--scales", default="256,384")
+    parser.add_argument("--images", type=int, default=60)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    scales = [int(q) for q in arguments.scales.split(",")]
+    paths = sorted(str(path) for path in arguments.photos.iterdir())[: arguments.images]
+    photos = FolderSplit("photos", np.array(paths), np.full(len(paths), -1, np.int64))
+    net = describer(arguments.net, arguments.width)
+    shapes = shapes_of_batches(net, photos, scales, arguments.batch_size)
+    bare = tf.function(lambda x: net.model(x, training=False), input_signature=[
+        tf.TensorSpec((None, None, None, 3), tf.float32)
+    ])  # fmt: skip
+    inputs = {shape: tf.random.normal(shape, stddev=50.0) for shape in set(shapes)}
+
+    def extraction() -> None:
+        with tempfile.TemporaryDirectory() as kept:
+            describe(net, photos, test_scales=scales, batch_size=arguments.batch_size, keep=kept)
+
+    def passes() -> None:
+        for shape in shapes:
+            bare(inputs[shape]).numpy()
+
+    seconds: dict[str, list[float]] = {"extraction": [], "bare passes": []}
+    for repetition in range(arguments.repetitions + 1):  # the first one warms up
+        for name, run in (("extraction", extraction), ("bare passes", passes)):
+            began = time.perf_counter()
+            run()
+            if repetition:
+                seconds[name].append(time.perf_counter() - began)
+    ratios = [e / b for e, b in zip(seconds["extraction"], seconds["bare passes"], strict=True)]
+    rows = [
+        (
+            name,
+            f"{len(paths) / statistics.median(times):.3f}",
+            f"{min(times):.1f} to {max(times):.1f}",
+        )
+        for name, times in seconds.items()
+    ]
+    overhead = 100 * (statistics.median(ratios) - 1)
+    rows.append(("overhead", f"{overhead:.1f} %", " ".join(f"{100 * (r - 1):.1f}" for r in ratios)))
+    result = {
+        "benchmark": "features", "machine": machine(), "net": arguments.net,
+        "width": arguments.width, "test_scales": scales, "images": len(paths),
+        "seconds": seconds, "overhead_percent": overhead,
+    }  # fmt: skip
+    report(result, rows, ("", "images/s", "seconds"), arguments.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Files of features: what goes in comes out, and what is no such file is named."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from vgg_keras.features.table import Features, FeaturesError, normalised, side_by_side, stacked
+
+
+def made(n=5, d=7, seed=0, about=None):
+    rng = np.random.default_rng(seed)
+    return Features(
+        [f"a/{i} é.jpg" for i in range(n)],
+        ["train", "val"] * (n // 2) + ["test"] * (n % 2),
+        np.random.default_rng(0).choice([-1, 0, 1], (n, 3)).astype(np.int8),
+        normalised(rng.normal(size=(n, d))),
+        ("cat", "dog", "tv/monitor"),
+        about or {"net": "D", "data": "x", "test_scales": [256]},
+    )
+
+
+@pytest.mark.parametrize("kind", ["parquet", "npy"])
+class TestFiles:
+    def test_keep_everything_exactly(self, tmp_path, kind):
+        features = made()
+        features.save(tmp_path / f"f.{kind}")
+        back = Features.load(tmp_path / f"f.{kind}")
+        np.testing.assert_array_equal(back.values, features.values)
+        np.testing.assert_array_equal(back.targets, features.targets)
+        assert back.values.dtype == np.float32
+        for name in ("names", "splits", "class_names", "about"):
+            assert getattr(back, name) == getattr(features, name)
+
+    def test_stay_whole_when_writing_fails(self, tmp_path, kind, monkeypatch):
+        path = tmp_path / f"f.{kind}"
+        made().save(path)
+
+        def full(*_, **__):
+            raise OSError("disk full")
+
+        monkeypatch.setattr("numpy.save", full)
+        monkeypatch.setattr("pyarrow.parquet.write_table", full)
+        with pytest.raises(OSError, match=r"f\.\w+ cannot be written: disk full"):
+            made(seed=1).save(path)
+        if kind == "parquet":
+            np.testing.assert_array_equal(Features.load(path).values, made().values)
+        else:  # no companion stands beside values that may be another's
+            with pytest.raises(FeaturesError, match=r"f\.npy holds no features"):
+                Features.load(path)
+
+    def test_of_something_else_are_named(self, tmp_path, kind):
+        path = tmp_path / f"f.{kind}"
+        with pytest.raises(FeaturesError, match="There is no"):
+            Features.load(path)
+        for content in (b"", b"no features", b"PAR1" * 9):
+            path.write_bytes(content)
+            (tmp_path / "f.npy.json").write_text(json.dumps({"image": []}))
+            with pytest.raises(FeaturesError, match=rf"f\.{kind} holds no features"):
+                Features.load(path)
+
+
+class TestRefused:
+    def test_are_other_endings(self, tmp_path):
+        with pytest.raises(FeaturesError, match=r"\.parquet or \.npy\. Received: .*f\.csv"):
+            made().save(tmp_path / "f.csv")
+
+    def test_are_pickles(self, tmp_path):
+        path = tmp_path / "f.npy"
+        made().save(path)
+        np.save(path, np.array([{"a": 1}] * 5), allow_pickle=True)
+        with pytest.raises(FeaturesError, match="allow_pickle=False"):
+            Features.load(path)
+
+    def test_are_values_of_fewer_pictures(self, tmp_path):
+        path = tmp_path / "f.npy"
+        made().save(path)
+        np.save(path, made(3).values)
+        with pytest.raises(FeaturesError, match="of the same pictures"):
+            Features.load(path)
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_are_values_that_are_no_numbers(self, tmp_path, value):
+        features = made()
+        features.values[1, 2] = value
+        features.save(tmp_path / "f.parquet")
+        with pytest.raises(FeaturesError, match="finite float32"):
+            Features.load(tmp_path / "f.parquet")
+
+
+class TestStacking:
+    def test_matches_pictures_by_name(self):
+        a, b = (
+            made(about={"net": "D", "data": "x"}),
+            made(seed=1, d=4, about={"net": "E", "data": "x"}),
+        )
+        order = [3, 1, 4, 0, 2]
+        shuffled = dataclasses.replace(
+            b,
+            names=[b.names[i] for i in order],
+            splits=[b.splits[i] for i in order],
+            targets=b.targets[order],
+            values=b.values[order],
+        )
+        both = stacked([a, shuffled])
+        np.testing.assert_allclose(both.values, np.hstack([a.values, b.values]) / np.sqrt(2), 1e-6)
+        assert both.names == a.names
+        assert both.about == {"data": "x", "members": [a.about, b.about]}
+        assert [m["net"] for m in stacked([both, a]).members] == ["D", "E", "D"]
+        assert stacked([a]) is a
+
+    def test_of_other_pictures_or_labels_is_refused(self):
+        with pytest.raises(FeaturesError, match=r"5 and 3 pictures; train a/2 é\.jpg"):
+            stacked([made(), made(3)])
+        other = made()
+        other.targets[0] *= -1
+        other.targets[1] = 1
+        with pytest.raises(FeaturesError, match="different labels"):
+            stacked([made(), other])
+        with pytest.raises(FeaturesError, match="Received: none"):
+            stacked([])
+
+
+def test_rows_of_zeros_stay_and_parts_weigh_the_same():
+    assert (normalised(np.zeros((2, 3))) == 0).all()
+    rows = side_by_side([np.full((1, 2), 1e-3), np.full((1, 2), 1e3)])
+    np.testing.assert_allclose(rows, np.full((1, 4), 0.5), rtol=1e-6)

@@ -1,0 +1,58 @@
+"""Pictures with boxes, and a tiny localisation net trained on them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tests.conftest import CLASSES, encode, photo
+from tests.tiny import CROP, tiny_run
+from vgg_keras import load_run
+from vgg_keras.localisation.training import train_localisation
+from vgg_keras.recipes import LOCALISATION_RECIPES
+
+TINY = {"net": "A", "width": 1 / 16, "crop_size": CROP, "train_scale": (36, 44), "batch_size": 8}
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """Pictures of three classes, each a bright rectangle whose colour is the class, and boxes."""
+    root, rng = tmp_path_factory.mktemp("boxed"), np.random.default_rng(0)
+    rows = ["split,class,file,x_min,y_min,x_max,y_max\n"]
+    for split, count in (("train", 16), ("val", 5)):
+        for label, name in enumerate(CLASSES):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                height, width = rng.integers(40, 70, 2)
+                pixels = photo(rng, height, width) // 3
+                top, left = rng.integers(0, height // 3), rng.integers(0, width // 3)
+                bottom, right = top + height // 2, left + width // 2
+                pixels[top:bottom, left:right, 2 - label] = 240
+                (folder / f"{i}.jpg").write_bytes(encode(pixels, quality=95))
+                rows.append(f"{split},{name},{i}.jpg,{left},{top},{right - 1},{bottom - 1}\n")
+    (root / "boxes.csv").write_text("".join(rows))
+    return f"folder:{root}"
+
+
+@pytest.fixture(scope="session")
+def classifier(tmp_path_factory):
+    """A classification run that was drawn, of the same geometry."""
+    return tiny_run(tmp_path_factory.mktemp("runs") / "a", CLASSES, "A", (36, 44))
+
+
+@pytest.fixture(scope="session")
+def recipe(data):
+    return dataclasses.replace(
+        LOCALISATION_RECIPES["small"], data=data, epochs=2,
+        learning_rate=0.01, precision="float32", **TINY,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def run(recipe, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "boxes"
+    train_localisation(recipe, out)
+    return load_run(out)

@@ -1,0 +1,243 @@
+"""Both protocols, what they keep, the commands, the report and an export."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from click.testing import CliRunner
+from PIL import Image
+
+from pipelines.sources import open_source
+from saved_models.cpp_loader import CppModel
+from saved_models.tensors import image_inputs
+from tests.conftest import CLASSES
+from vgg_keras import evaluate, export, predict
+from vgg_keras.cli import main
+from vgg_keras.evaluation.predictions import PredictionsError
+from vgg_keras.localisation.dense import make_finder
+from vgg_keras.localisation.evaluate import centre_of_true_class, localise
+from vgg_keras.localisation.results import Localised
+from vgg_keras.localisation.training import train_localisation
+from vgg_keras.recipes import Recipe
+from vgg_keras.report.page import write_report
+from vgg_keras.runs import RunError
+
+
+class TestScores:
+    def test_any_true_box_of_the_class_will_do(self):
+        from pipelines.boxes import Boxes
+
+        truth = Boxes.of_pictures([[[0, 0, 0.4, 0.4], [0.5, 0.5, 1, 1]]] * 3)
+        good, bad = [0.5, 0.5, 1, 0.9], [0.2, 0.2, 0.7, 0.7]
+        found = Localised(
+            ("a", "b", "c"), np.array([1, 1, 1]), truth, np.array([[0, 1], [1, 0], [0, 2]]),
+            np.float32([[good, good], [bad, good], [good, good]]), tuple("xyz"), {},
+        )  # fmt: skip
+        assert found.hits().tolist() == [[False, True], [False, False], [False, False]]
+        result = found.result()
+        assert result["top1_localisation_error"] == 100
+        np.testing.assert_allclose(result["top5_localisation_error"], 200 / 3)
+
+    def test_both_protocols_on_a_run(self, run, classifier, data):
+        source = open_source(data)
+        centre = centre_of_true_class(run, source, test_scale=40)
+        assert centre.result()["images"] == 15
+        assert centre.boxes.shape == (15, 1, 4)
+        full = localise([run], source, classifiers=[classifier], test_scales=(40, 64))
+        assert full.classes.shape == (15, 3)
+        assert all(sorted(row) == [0, 1, 2] for row in full.classes.tolist())
+        assert ((full.boxes >= 0) & (full.boxes <= 1)).all()
+        small = localise(
+            [run], source, classifiers=[classifier], test_scales=(40, 64), batch_size=1
+        )
+        np.testing.assert_allclose(small.boxes, full.boxes, atol=1e-5)
+
+    def test_centre_protocol_says_what_validation_said(self, run, data):
+        entries = [json.loads(l) for l in (run.path / "journal.jsonl").read_text().splitlines()]
+        best = min(entry["val_localisation_error"] for entry in entries)
+        found = centre_of_true_class(run, open_source(data)).result()
+        np.testing.assert_allclose(found["gt_class_localisation_error"], best, atol=1e-3)
+
+    def test_two_nets_with_the_same_boxes_are_as_good_as_one(self, run, classifier, data):
+        source = open_source(data)
+        one = localise([run], source, classifiers=[classifier], test_scales=(64,))
+        two = localise([run, run], source, classifiers=[classifier], test_scales=(64,))
+        np.testing.assert_allclose(one.boxes, two.boxes, atol=1e-5)
+
+    def test_boxes_of_mirror_images_are_turned_back(self, run, classifier):
+        """What is seen of a picture and of its mirror image is the same, mirrored."""
+        image = np.random.default_rng(3).uniform(0, 255, (1, 64, 96, 3)).astype(np.float32)
+        find = make_finder(run, [classifier], flip=True)
+        classes = tf.constant([[2, 0]])
+        found = find(image, classes).numpy()[0]  # (A, P, 5), the picture's places first
+        assert found.shape == (2, 2 * 2 * 3, 5)
+        turned = find(image[:, :, ::-1], classes).numpy()[0]
+        plain, mirrored = np.split(found, 2, 1)
+        of_turned = np.split(turned, 2, 1)[0]
+        expected = of_turned.copy()
+        expected[..., 0], expected[..., 2] = 1 - of_turned[..., 2], 1 - of_turned[..., 0]
+        np.testing.assert_allclose(mirrored, expected, atol=1e-5)
+        assert np.abs(mirrored - plain).max() > 0.01
+
+    def test_what_was_kept_is_not_made_again(self, run, classifier, data, tmp_path):
+        source = open_source(data)
+        options = {"classifiers": [classifier], "test_scales": (40,), "keep": tmp_path}
+        found = localise([run], source, **options)
+        (file,) = tmp_path.glob("answers-*.npy")
+        table = np.load(file, mmap_mode="r+")
+        np.testing.assert_array_equal(table, found.boxes)
+        table[0], table[1] = 0.5, np.nan  # done, though otherwise; and cut off by a kill
+        table.flush()
+        again = localise([run], source, **options)
+        assert (again.boxes[0] == 0.5).all()
+        np.testing.assert_allclose(again.boxes[1:], found.boxes[1:], atol=1e-6)
+        localise([run], source, **options, threshold=0.1)
+        assert len(list(tmp_path.glob("answers-*.npy"))) == 2
+
+    def test_classes_from_predictions(self, run, classifier, data):
+        source = open_source(data)
+        given = evaluate(classifier, source, protocol="centre")
+        given.posteriors[:] = np.roll(np.eye(3, dtype=np.float32), 1, 1)[given.labels]
+        options = {"classifiers": [classifier], "test_scales": (40,)}
+        found = localise([run], source, predictions=given, **options)
+        assert found.classes[:, 0].tolist() == ((found.labels + 1) % 3).tolist()
+        few = type(given)(given.names[1:], given.labels[1:], given.posteriors[1:], CLASSES)
+        with pytest.raises(PredictionsError, match=r"lack .*blue/0\.jpg"):
+            localise([run], source, predictions=few, **options)
+
+    def test_scales_for_each_net(self, run, classifier, data):
+        source, options = open_source(data), {"classifiers": [classifier]}
+        found = localise([run, run], source, test_scales=[(40,), (40, 64)], **options)
+        assert [m["test_scales"] for m in found.about["members"]] == [[40], [40, 64]]
+        with pytest.raises(ValueError, match="3 for 2 runs"):
+            localise([run, run], source, test_scales=[(40,)] * 3, **options)
+
+    def test_is_no_classifier(self, run, data, tmp_path):
+        for call in (
+            lambda: evaluate(run, open_source(data)),
+            lambda: predict(run, [tmp_path / "none.jpg"]),
+            lambda: export(run, tmp_path / "net"),
+        ):
+            with pytest.raises(ValueError, match=r"localise evaluate|no such file"):
+                call()
+        assert not (tmp_path / "net").exists()
+
+    def test_nets_that_do_not_go_together(self, run, classifier, data):
+        source = open_source(data)
+        with pytest.raises(ValueError, match="no run of a localisation net"):
+            localise([classifier], source, classifiers=[classifier])
+        with pytest.raises(ValueError, match="is a localisation net"):
+            localise([run], source, classifiers=[run])
+        with pytest.raises(ValueError, match="at least the crop size"):
+            localise([run], source, classifiers=[classifier], test_scales=(16,))
+        other = classifier._replace(class_names=("a", "b", "c"))
+        with pytest.raises(ValueError, match="other classes"):
+            localise([run], source, classifiers=[other])
+
+
+def test_commands(run, recipe, classifier, data, tmp_path):
+    out = tmp_path / "answers.json"
+    common = ["localise", "evaluate", "--run", str(run.path), "--data", data]
+    done = CliRunner().invoke(
+        main, [*common, "--classifier", str(classifier.path), "--test-scales", "40,64",
+               "--out", str(out), "--json"]
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    kept = json.loads(out.read_text())
+    assert kept["top5_localisation_error"] == result["top5_localisation_error"]
+    assert len(kept["pictures"]) == 15
+    assert {"class", "box", "right"} == set(kept["pictures"][0]["answers"][0])
+    done = CliRunner().invoke(main, [*common, "--protocol", "centre-gt"])
+    assert done.exit_code == 0, done.output
+    assert "gt class localisation error" in done.stdout
+    for arguments, message in (
+        ([], "needs --classifier"),
+        (["--protocol", "centre-gt", "--classifier", "x"], "takes no --classifier"),
+        (["--protocol", "centre-gt", "--test-scales", "40,64"], "of one scale"),
+    ):
+        done = CliRunner().invoke(main, [*common, *arguments])
+        assert done.exit_code == 1
+        assert message in done.output
+
+
+def test_train_command_and_its_refusals(recipe, data, tmp_path):
+    flags = ["--net", "A", "--width", "0.0625", "--crop-size", "32", "--train-scale", "40",
+             "--batch-size", "8", "--epochs", "1", "--data", data, "--tuned", "fc"]  # fmt: skip
+    command = ["localise", "train", "--recipe", "small", *flags]
+    done = CliRunner().invoke(main, [*command, "--out", str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "run/recipe.json").read_text())["tuned"] == "fc"
+    done = CliRunner().invoke(
+        main, [*command, "--out", str(tmp_path / "other"), "--boxes", str(tmp_path / "none.csv")]
+    )
+    assert done.exit_code == 1
+    assert "none.csv" in done.output
+    with pytest.raises(RunError, match="tuned: fc -> all"):
+        train_localisation(
+            dataclasses.replace(
+                Recipe.from_json((tmp_path / "run/recipe.json").read_text()), tuned="all"
+            ),
+            tmp_path / "run",
+        )
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_the_report_shows_photos_with_boxes(run, classifier, data, tmp_path):
+    """All pictures of a result that is right for some: true boxes green, predicted ones red."""
+    found = localise([run], open_source(data), classifiers=[classifier], test_scales=(40,))
+    for i in range(0, len(found.images), 2):
+        found.boxes[i] = found.truth[i][0]
+    found.save(tmp_path / "results/boxes.json")
+    centre_of_true_class(run, open_source(data)).save(tmp_path / "results/centre.json")
+    text = html.unescape(write_report(tmp_path / "results", tmp_path / "page").read_text())
+    assert f"{found.result()['top5_localisation_error']:.2f}" in text
+    assert text.count('<figcaption><span class="right">') == 8
+    assert text.count('<figcaption><span class="wrong">') == 7
+    assert "Classes and pictures" not in text  # no result of classification
+    assert "Table 9: " in text
+
+
+def test_an_export_localises(run, classifier, data, tmp_path):
+    """In the C++ loader, as evaluation does; a bad picture harms none and has no box."""
+    options = ["--test-scales", "40", "--localiser-scales", "40,64", "--json"]
+    done = CliRunner().invoke(
+        main, ["export", "--run", str(classifier.path), "--localiser", str(run.path),
+               "--out", str(tmp_path / "net"), *options]
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    path = json.loads(done.stdout)["path"]
+    source = open_source(data)
+    found = localise([run], source, classifiers=[classifier], test_scales=(40, 64))
+    files = [Path(name) for name in source["val"].names_of(range(4))]
+    model = CppModel(path)
+    try:
+        encoded = [file.read_bytes() for file in files]
+        got = model.run("localise", image_inputs([*encoded[:2], b"no picture", *encoded[2:]]))
+    finally:
+        model.close()
+    assert [bool(error) for error in got["error"]] == [False, False, True, False, False]
+    assert not got["boxes"][2].any()
+    assert got["classes"][2].tolist() == [-1] * 3
+    good = [0, 1, 3, 4]
+    names = [[name.decode() for name in row] for row in got["class_names"][good]]
+    for i, (file, row) in enumerate(zip(files, names, strict=True)):
+        width, height = Image.open(file).size
+        expected = {
+            CLASSES[c]: box * [width, height, width, height]
+            for c, box in zip(found.classes[i], found.boxes[i], strict=True)
+        }
+        for name, box in zip(row, got["boxes"][good][i], strict=True):
+            np.testing.assert_allclose(box, expected[name], atol=1e-3)
+    done = CliRunner().invoke(main, ["verify", path, *map(str, files), "--json"])
+    assert done.exit_code == 0, done.output
+    checks = [c for c in json.loads(done.stdout)["checks"] if c["signature"] == "localise"]
+    assert len(checks) == 2
+    assert all(check["passed"] for check in checks)

@@ -1,0 +1,134 @@
+"""Tables 11 and 12 of the paper as data (Appendix B), and our results beside them.
+
+Numbers of nets that their authors trained on more than ILSVRC's 1,000 classes, which the paper
+marks with *, are rows of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from vgg_keras.features.protocols import MEAN_AP, MEAN_CLASS_RECALL
+from vgg_keras.report.paper import PaperTable, Row
+
+_MORE_CLASSES = "trained on extended ILSVRC, {} classes"
+OURS = ("ours by", "ours", "± ours", "ours of")
+# Mean AP on VOC-2007 and VOC-2012; mean class recall and its spread on Caltech-101 and -256.
+_TABLE_11 = (
+    ("Zeiler & Fergus (Zeiler & Fergus, 2013)", (), (None, 79.0, 86.5, 0.5, 74.2, 0.3)),
+    ("Chatfield et al. (Chatfield et al., 2014)", (), (82.4, 83.2, 88.4, 0.6, 77.6, 0.1)),
+    ("He et al. (He et al., 2014)", (), (82.4, None, 93.4, 0.5, None, None)),
+    ("Wei et al. (Wei et al., 2014)", (), (81.5, 81.7, None, None, None, None)),
+    (
+        f"Wei et al. (Wei et al., 2014), {_MORE_CLASSES.format(2000)}",
+        (),
+        (85.2, 90.3, None, None, None, None),
+    ),
+    ("VGG Net-D (16 layers)", ("D",), (89.3, 89.0, 91.8, 1.0, 85.0, 0.2)),
+    ("VGG Net-E (19 layers)", ("E",), (89.3, 89.0, 92.3, 0.5, 85.1, 0.3)),
+    ("VGG Net-D & Net-E", ("D", "E"), (89.7, 89.3, 92.7, 0.5, 86.2, 0.3)),
+)
+
+# By what the descriptors are of.
+_TABLE_12 = (
+    (f"(Oquab et al., 2014), {_MORE_CLASSES.format(1512)}", (), "", 70.2),
+    ("(Gkioxari et al., 2014)", (), "", 73.6),
+    ("(Hoai, 2014)", (), "", 76.3),
+    ("VGG Net-D & Net-E, image-only", ("D", "E"), "image", 79.2),
+    ("VGG Net-D & Net-E, image and bounding box", ("D", "E"), "image+box", 84.0),
+)
+
+
+def _ours(nets: tuple[str, ...], regions: str = "image") -> tuple[tuple[str, str], ...]:
+    """What features of ours must be to stand beside a row; no other authors' can."""
+    return (("nets", "+".join(nets)), ("regions", regions)) if nets else ()
+
+
+TRANSFER_TABLES = (
+    PaperTable(
+        11,
+        "Comparison with the state of the art in image classification on VOC-2007, VOC-2012, "
+        "Caltech-101, and Caltech-256",
+        "B",
+        ("Method",),
+        (
+            "VOC-2007 (mean AP)",
+            "VOC-2012 (mean AP)",
+            "Caltech-101 (mean class recall)",
+            "± 101",
+            "Caltech-256 (mean class recall)",
+            "± 256",
+        ),
+        tuple(Row((method,), values, conditions=_ours(nets)) for method, nets, values in _TABLE_11),
+        measures=(),
+    ),
+    PaperTable(
+        12,
+        "Comparison with the state of the art in single-image action classification on VOC-2012",
+        "B",
+        ("Method",),
+        ("VOC-2012 (mean AP)",),
+        tuple(
+            Row((method,), (ap,), conditions=_ours(nets, regions))
+            for method, nets, regions, ap in _TABLE_12
+        ),
+        measures=(),
+    ),
+)
+_PROTOCOLS = {
+    11: ("voc2007", "voc2012", "caltech101", "caltech256"),
+    12: ("voc2012-action",),
+}
+MEASURES = {MEAN_AP, MEAN_CLASS_RECALL}
+
+
+def transfer_cells(number: int, row: Row, results: Sequence[dict]) -> list[tuple[Any, ...]]:
+    """Ours beside a row of a table: protocol, percent, spread, and what it is of; blank without.
+
+    A result of `vgg-keras transfer` stands beside the row of its nets under a protocol of the
+    table, whatever their width, layer and scales, which are told.
+    """
+    found: list[tuple[Any, ...]] = [
+        (
+            result["protocol"],
+            next(result[key] for key in sorted(MEASURES) if key in result),
+            result["spread"],
+            _circumstances(result),
+        )
+        for result in results
+        if row.conditions
+        and result.keys() & MEASURES
+        and result["protocol"] in _PROTOCOLS[number]
+        and _conditions(result) == dict(row.conditions)
+    ]
+    return found or [(None,) * len(OURS)]
+
+
+def _members(result: dict) -> Sequence[dict]:
+    return result["features"].get("members", [result["features"]])
+
+
+def _conditions(result: dict) -> dict[str, str]:
+    """The nets and the regions that they looked at, each once."""
+    nets = sorted({member["net"] for member in _members(result)})
+    regions = {member["region"] for member in _members(result)}
+    seen = [name for name in ("image", "box") if name in regions]
+    return {"nets": "+".join(nets), "regions": "+".join(seen)}
+
+
+def _circumstances(result: dict) -> str:
+    """caltech20, 20 a class, block3_pool, Q = 96,128,192 stack."""
+    kind, _, name = result["data"].partition(":")
+    parts = [name if kind == "tfds" else name.rstrip("/").rpartition("/")[2]]
+    if result["train_per_class"]:
+        parts.append(f"{result['train_per_class']} a class")
+    else:
+        parts.append(f"split {result['split']}")
+    for member in _members(result):
+        scales = ",".join(map(str, member["test_scales"]))
+        how = member["aggregate"] if len(member["test_scales"]) > 1 else ""
+        crop = "" if member["crop_size"] == 224 else f" crop {member['crop_size']}"
+        width = "" if member["width"] == 1 else f" width {member['width']:g}"
+        parts.append(f"{member['layer']}{crop}{width} Q = {scales} {how}".rstrip())
+    return ", ".join(dict.fromkeys(filter(None, parts)))
