@@ -86,7 +86,8 @@ _PROCEDURE = (
 @json_option
 @click.pass_obj
 def features(verbose, runs, weights, nets, data, data_dir, devices, splits, keep, out, as_json,
-             layer, preprocessing, statistics, precision, pool_rounding, **options) -> None:  # fmt: skip
+             layer, preprocessing, statistics, precision, pool_rounding,
+             **options) -> None:  # fmt: skip
     """Describe images by a net's activations: dense, several scales, mirror images (§B)."""
     with errors_for_people(verbose):
         from vgg_keras.features.table import known_format

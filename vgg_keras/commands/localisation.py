@@ -81,7 +81,8 @@ def train(verbose, recipe_name, out, data_dir, devices, processes, process_id, c
 @json_option
 @click.pass_obj
 def evaluate(verbose, run_folders, classifiers, data, data_dir, devices, protocol, test_scales,
-             predictions, merge_threshold, flip, precision, keep, out, as_json, **options) -> None:  # fmt: skip
+             predictions, merge_threshold, flip, precision, keep, out, as_json,
+             **options) -> None:  # fmt: skip
     """Score localisation runs: errors in percent by the ILSVRC rule."""
     with errors_for_people(verbose):
         _check(protocol, run_folders, classifiers, test_scales, predictions)
