@@ -25,23 +25,26 @@ from vgg_keras.evaluation.passes import PassRunner
 from vgg_keras.evaluation.protocols import passes_of
 from vgg_keras.models import vgg
 from vgg_keras.recipes import Recipe
-from vgg_keras.training import compile_model
+from vgg_keras.training import compile_with
 
 several = make_strategy(3)
 source = open_source(sys.argv[1])
-sizes = {"crop_size": 32, "batch_size": 6}
-
 def outcome(strategy):
+    sizes = {"crop_size": 32, "batch_size": 6}
     with strategy.scope():
         model = vgg("A", 3, 32, 1 / 16, dropout=0.0, classifier_activation=None)
-        compile_model(model, Recipe(learning_rate=1e-3))
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        metrics = [keras.metrics.SparseCategoricalCrossentropy(name="c", from_logits=True)]
+        compile_with(model, Recipe(learning_rate=1e-3), loss, metrics)
     assert model.get_layer("predictions").kernel.dtype == "float64"
     logs = model.fit(
         training_stream(source["train"], train_scale=(32, 40), statistics=ILSVRC, **sizes),
         steps_per_epoch=4, epochs=2, verbose=0, shuffle=False,
-        validation_data=validation_stream(source["val"], test_scale=36, mean=ILSVRC.mean, **sizes),
+        validation_data=validation_stream(
+            source["val"], test_scale=36, mean=ILSVRC.mean, **sizes),
     ).history
-    looks = [*passes_of("dense", (40,)), *passes_of("multi-crop", (36,))]
+    looks = passes_of("dense", (40,), None, "scores")
+    looks += passes_of("multi-crop", (36,), None, "scores")
     runner = PassRunner(model, source["val"], crop_size=32, mean=ILSVRC.mean, batch_size=4)
     return logs, model.get_weights(), runner.posteriors(looks)
 

@@ -24,7 +24,7 @@ SMALL = ("--net", "B", "--width", "0.0625", "--crop-size", "32", "--train-scale"
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Of 51 training pictures 48 make six batches; the last of 11 to validate is of one process."""
+    """Of 51 pictures 48 make six batches; of 12 to validate the last four are for one process."""
     return write_folder(tmp_path_factory.mktemp("data"), train=17, val=4)
 
 

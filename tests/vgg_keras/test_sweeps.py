@@ -198,9 +198,8 @@ def test_the_score_is_that_of_the_weights_that_were_kept(tmp_path):
     lines = [(50.0, 10.0), (40.0, 12.0), (40.0, 8.0)]
     (tmp_path / "journal.jsonl").write_text(
         "".join(
-            json.dumps({"epoch": i, "val_top1_error": a, "val_top5_error": b, "seconds": 2.0})
-            + "\n"
-            for i, (a, b) in enumerate(lines, 1)
+            json.dumps({"val_top1_error": a, "val_top5_error": b, "seconds": 2.0}) + "\n"
+            for a, b in lines
         )
     )
     found = score(tmp_path, "top5")
@@ -224,7 +223,7 @@ def test_arguments_of_the_command(monkeypatch, tmp_path):
 
 
 def test_the_hypermodel_in_another_tuner(data, tmp_path):
-    """Public, for scripts: Hyperband's way is to give epochs of its own."""
+    """Public, for scripts."""
     import keras_tuner
 
     from vgg_keras.sweeps.tuner import VggHyperModel

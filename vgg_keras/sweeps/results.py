@@ -160,6 +160,6 @@ def _draw_against(panel: Axes, rows: Sequence[Row], key: str, unit: float) -> No
         some = sorted((r for r in rows if _setting(r) == setting), key=lambda r: r[key])
         x, y = [r[key] / unit for r in some], [r["error"] for r in some]
         panel.plot(x, y, "o-", lw=0.8, color=f"C{colour}", label=setting)
-        for row, right, up in zip(some, x, y, strict=True):
-            panel.annotate(row["net"], (right, up), xytext=(4, 4), textcoords="offset points")
+        for row, place in zip(some, zip(x, y, strict=True), strict=True):
+            panel.annotate(row["net"], place, xytext=(4, 4), textcoords="offset points")
     panel.grid(alpha=0.3)

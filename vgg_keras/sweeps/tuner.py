@@ -72,10 +72,7 @@ class VggHyperModel(keras_tuner.HyperModel):
         """`model.fit` on the training and validation streams of the point's scale."""
         recipe = self.point(hp).recipe(self.sweep.recipe)
         source = open_source(recipe.data, self.data_dir)
-        sizes: dict[str, Any] = {
-            "crop_size": recipe.crop_size,
-            "batch_size": recipe.batch_size,
-        }
+        sizes: dict[str, Any] = {"crop_size": recipe.crop_size, "batch_size": recipe.batch_size}
         training = training_stream(
             source[TRAIN],
             train_scale=recipe.train_scale,
