@@ -213,7 +213,7 @@ def _open_builder(
     spec: str, builder: tfds.core.DatasetBuilder, prepare: bool, several_labels: bool = False
 ) -> Source:
     features = builder.info.features
-    is_several = several_labels and _is_sequence_of_labels(features.get(_SEVERAL))
+    is_several = several_labels and _is_sequence_of_labels(dict(features).get(_SEVERAL))
     split_type = SeveralLabelsSplit if is_several else TfdsSplit
     image_key, label_key = ("image", _SEVERAL) if is_several else _keys(spec, builder)
     if not prepare and not builder.is_prepared():
