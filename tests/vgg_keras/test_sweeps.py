@@ -236,4 +236,4 @@ def test_the_hypermodel_in_another_tuner(data, tmp_path):
     )
     tuner.search(verbose=0)
     (best,) = tuner.get_best_hyperparameters()
-    assert best.values == {"net": "A", "train_scale": "32", "width": 1 / 16}
+    assert best.values == {"net": "A", "train_scale": "32", "width": "0.0625"}
