@@ -16,6 +16,7 @@ from tests.vgg_keras.test_runs import arrays, command, run_here
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.runs import load_run
 
+pytestmark = pytest.mark.timeout(900)  # of busy machines
 EPOCHS = 3
 SMALL = ("--net", "B", "--width", "0.0625", "--crop-size", "32", "--train-scale", "32,40",
          "--batch-size", "8", "--initialisation", "glorot", "--learning-rate", "0.01",
@@ -53,7 +54,7 @@ def start(data, out, environment, processes=1) -> list[subprocess.Popen]:
 
 
 def finish(processes: list[subprocess.Popen]) -> list[str]:
-    said = [process.communicate(timeout=280)[1] for process in processes]
+    said = [process.communicate(timeout=900)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes), said[0][-3000:]
     return said
 
