@@ -13,6 +13,7 @@ import pytest
 from callbacks.journal import read_journal
 from tests.conftest import write_folder
 from tests.vgg_keras.test_runs import arrays, command, run_here
+from vgg_keras.distribution import make_strategy
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.runs import load_run
 
@@ -143,3 +144,8 @@ class TestRefused:
         out = tmp_path / "x"
         error = run_here("train", *SMALL, "--data", data, "--out", out, *given, code=1)
         assert message in error
+
+    def test_evaluating_under_jax(self, monkeypatch):
+        monkeypatch.setattr("keras.backend.backend", lambda: "jax")
+        with pytest.raises(ValueError, match="Leave KERAS_BACKEND unset"):
+            make_strategy()
