@@ -127,6 +127,11 @@ def make_strategy(devices: int | None = None) -> tf.distribute.Strategy:
         ValueError: there are fewer GPUs than that, or TensorFlow has started with another number
             of virtual devices.
     """
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "This runs on TensorFlow; a run that was trained under JAX is the same to it. Leave "
+            f"KERAS_BACKEND unset. Received: KERAS_BACKEND={keras.backend.backend()}"
+        )
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
     if kind == "CPU" and devices and devices > 1:
         _split_cpu(devices)

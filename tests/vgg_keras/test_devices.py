@@ -11,6 +11,8 @@ import pytest
 
 from tests.conftest import write_folder
 
+pytestmark = pytest.mark.timeout(900)  # of busy machines
+
 # In a process of its own: the CPU is split before TensorFlow starts.
 SCRIPT = """
 import json, sys
@@ -66,7 +68,7 @@ print(json.dumps({
 def found(tmp_path_factory):
     data = write_folder(tmp_path_factory.mktemp("data"), train=9, val=5)  # 15 to validate: 6, 6, 3
     done = subprocess.run([sys.executable, "-c", SCRIPT, data], capture_output=True, text=True,
-                          timeout=280, check=False)  # fmt: skip
+                          timeout=900, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -1,0 +1,70 @@
+"""Memory of a training step under JAX, as the compiler plans it, beside what must be kept.
+
+    python benchmarks/memory.py [--out FILE]
+
+Nothing is run: XLA says what a compiled step needs beside its arguments (weights, momentum, the
+batch). *Activations* are the outputs of all conv. layers and poolings, in float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+os.environ["KERAS_BACKEND"] = "jax"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # compiled sooner
+
+import jax
+import keras
+import numpy as np
+from measuring import machine, report
+
+from vgg_keras import Recipe, vgg
+from vgg_keras.nets import CHANNELS, FC_NAMES, get_net, weight_layers
+from vgg_keras.training import compile_model
+
+CASES = (("D", 1 / 8, 64, 8), ("D", 1 / 8, 64, 32), ("D", 1 / 8, 128, 8), ("E", 1 / 8, 64, 32))
+STATE = ("trainable_variables", "non_trainable_variables", "optimizer_variables",
+         "metrics_variables")  # fmt: skip
+
+
+def planned(net: str, width: float, crop: int, batch_size: int) -> int:
+    """Bytes that a step needs for a time."""
+    model = vgg(net, 1000, crop, width, classifier_activation=None)
+    compile_model(model, Recipe())
+    model.optimizer.build(model.trainable_variables)
+    batch = np.zeros((batch_size, crop, crop, 3), "float32"), np.zeros(batch_size, "int64")
+    model._symbolic_build(data_batch=batch)
+    state = model._get_jax_state(**dict.fromkeys(STATE, True))
+    compiled = jax.jit(model.train_step).lower(state, batch).compile()
+    keras.utils.clear_session()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def activations(net: str, width: float, crop: int) -> float:
+    """Bytes of one picture."""
+    convs = [l for l in weight_layers(get_net(net), 1000, crop, width) if l.name not in FC_NAMES]
+    sides = [crop >> i for i in range(len(CHANNELS))]
+    outputs = sum(sides[int(l.name[5]) - 1] ** 2 * l.outputs for l in convs)
+    pooled = sum((side // 2) ** 2 * c * width for side, c in zip(sides, CHANNELS, strict=True))
+    return 4 * (outputs + pooled)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    names = ("net", "width", "crop", "batch", "planned_mb", "activations_mb", "ratio")
+    rows = []
+    for case in CASES:
+        needed, kept = planned(*case), case[3] * activations(*case[:3])
+        rows.append((*case, needed / 1e6, kept / 1e6, needed / kept))
+    result = {"benchmark": "memory of a training step", **machine()}
+    result["cases"] = [dict(zip(names, row, strict=True)) for row in rows]
+    report(result, rows, names, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
