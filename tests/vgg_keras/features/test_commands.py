@@ -20,6 +20,7 @@ from vgg_keras import weights
 from vgg_keras.commands.features import features, similar, transfer
 from vgg_keras.features import DeepFeatures
 from vgg_keras.features.descriptors import describe, extract
+from vgg_keras.features.nets import Describer
 from vgg_keras.features.similar import describe_like, nearest
 from vgg_keras.features.table import Features, FeaturesError
 
@@ -44,8 +45,9 @@ def file(runs, pictures, tmp_path_factory):
 
 
 class TestFeatures:
-    def test_are_those_of_the_library(self, file, nets, source):
+    def test_are_those_of_the_library(self, file, runs, source):
         kept = Features.load(file)
+        nets = [Describer.of_run(run.path) for run in runs]  # as the command loads them
         expected = extract(nets, source, test_scales=(32, 40), aggregate="max")
         np.testing.assert_allclose(kept.values, expected.values, atol=1e-6)
         assert kept.names == expected.names
