@@ -123,7 +123,7 @@ class Features:
             if values.ndim != 2 or values.dtype != np.float32 or not np.isfinite(values).all():
                 raise ValueError("features must be finite float32, a row a picture")
             return cls(rest["image"], rest["split"], targets, values, class_names, rest["about"])
-        except (KeyError, TypeError, ValueError, OSError) as error:
+        except (KeyError, TypeError, ValueError, OSError, EOFError) as error:
             raise FeaturesError(f"{path} holds no features: {error!r}") from error
 
 

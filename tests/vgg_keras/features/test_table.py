@@ -113,7 +113,7 @@ class TestStacking:
         assert stacked([a]) is a
 
     def test_of_other_pictures_or_labels_is_refused(self):
-        with pytest.raises(FeaturesError, match=r"5 and 3 pictures; train a/2 é\.jpg"):
+        with pytest.raises(FeaturesError, match=r"5 and 3 pictures; (train|test) a/2 é\.jpg"):
             stacked([made(), made(3)])
         other = made()
         other.targets[0] *= -1
