@@ -4,7 +4,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-ON_BOTH_BACKENDS := tests/conformance
 
 .PHONY: demo demo-localise test lint wheel clean
 demo: $(INSTALLED)
@@ -15,8 +14,6 @@ demo-localise: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
-	KERAS_BACKEND=jax XLA_FLAGS=--xla_backend_optimization_level=0 \
-		$(BIN)/python -m pytest -n 2 --dist worksteal $(ON_BOTH_BACKENDS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
