@@ -129,7 +129,8 @@ def localise(
     # All that decides the answers, but for the contents of the pictures.
     decisive = [names, classes.tolist(), threshold, flip, [(runs.index(r), q) for r, q in passes]]
     if keep:
-        decisive += [digest_of(one.model) for one in (*runs, *classifiers)]
+        nets = [*runs, *classifiers]
+        decisive += [[digest_of(one.model), one.statistics.mean] for one in nets]
     answers = kept_table(keep, "answers", decisive, (*classes.shape, 4))
     finders = {
         id(run): tf.function(
