@@ -113,7 +113,7 @@ class TestKilledAndResumed:
 
     def test_show(self, swept):
         text = run_here("sweep", "show", swept[0])
-        for piece in ("A (11)", "B (13)", "D (16)", "top-5 error"):
+        for piece in ("A (11)", "B (13)", "D (16)", "multiply-adds", "top-5 error"):
             assert piece in text
         assert (swept[0] / "sweep.png").stat().st_size > 10_000
         rows = json.loads(run_here("sweep", "show", swept[0], "--json"))

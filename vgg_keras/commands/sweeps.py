@@ -119,7 +119,10 @@ def show(verbose, folder, out, as_json) -> None:
         if as_json:
             click.echo(json.dumps(rows, indent=2))
         else:
-            Console().print(trials_table(rows, str(folder)))
+            console = Console()
+            if not console.is_terminal:
+                console.width = 132  # as of `table`: a pipe or a file has no lines to break
+            console.print(trials_table(rows, str(folder)))
         if out or any("error" in row for row in rows):
             out = out or folder / "sweep.png"
             save(sweep_figure(rows, objective), out)

@@ -87,7 +87,7 @@ def trials_table(rows: Sequence[Row], title: str) -> Table:
     table.add_column("net (layers)")
     for column in ("S", "width", "top-1 error", "top-5 error", "epochs", "time", "parameters",
                    "multiply-adds"):  # fmt: skip
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     for row in rows:
         is_done = "error" in row
         table.add_row(
