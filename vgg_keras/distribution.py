@@ -127,6 +127,11 @@ def make_strategy(devices: int | None = None) -> tf.distribute.Strategy:
         ValueError: there are fewer GPUs than that, or TensorFlow has started with another number
             of virtual devices.
     """
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "This runs on TensorFlow; a run that was trained under JAX is the same to it. Leave "
+            f"KERAS_BACKEND unset. Received: KERAS_BACKEND={keras.backend.backend()}"
+        )
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
     if kind == "CPU" and devices and devices > 1:
         _split_cpu(devices)
@@ -189,31 +194,32 @@ def _check_there_are(wanted: int, available: int, kind: str) -> None:
 
 
 def on_all_devices(
-    model: keras.Model, function: Callable[[tf.Tensor], tf.Tensor], batch: tf.Tensor
+    model: keras.Model, function: Callable[..., tf.Tensor], *batch: tf.Tensor
 ) -> tf.Tensor:
-    """`function(batch)`, its rows shared among the devices that the model was made for.
+    """`function(*batch)`, its rows shared among the devices that the model was made for.
 
     For use inside a `tf.function`. A model that was made in the scope of `make_strategy` has its
     variables on all devices; one that was not, on one, and then nothing is shared.
 
     Args:
         model: what the function runs.
-        function: from `(B, ...)` to `(B, ...)`, row by row; B can be 0.
-        batch: `(B, ...)`.
+        function: from tensors `(B, ...)` to `(B, ...)`, row by row; B can be 0.
+        batch: tensors `(B, ...)`.
     """
     strategy = model.distribute_strategy
     devices = strategy.num_replicas_in_sync
     if devices == 1:
-        return function(batch)
+        return function(*batch)
 
-    def of_one_device(batch):
+    def of_one_device(*batch):
         index = tf.distribute.get_replica_context().replica_id_in_sync_group
-        rows = tf.shape(batch)[0]
+        rows = tf.shape(batch[0])[0]
         with tf.device("CPU:0"):  # where the batch is: only its own rows go to a device
-            mine = batch[rows * index // devices : rows * (index + 1) // devices]
-        return function(mine)
+            first, last = rows * index // devices, rows * (index + 1) // devices
+            mine = [tensor[first:last] for tensor in batch]
+        return function(*mine)
 
-    found = strategy.run(of_one_device, (batch,))
+    found = strategy.run(of_one_device, batch)
     return tf.concat(strategy.experimental_local_results(found), 0)
 
 

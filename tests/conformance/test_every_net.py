@@ -1,6 +1,6 @@
 """Every net of Table 1 x every behaviour that all of them share, whatever the backend.
 
-`make test` runs them on TensorFlow; with KERAS_BACKEND=jax they can be run there too.
+`make test` runs them on TensorFlow, and again with KERAS_BACKEND=jax.
 """
 
 from __future__ import annotations

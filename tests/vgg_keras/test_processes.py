@@ -13,6 +13,7 @@ import pytest
 from callbacks.journal import read_journal
 from tests.conftest import write_folder
 from tests.vgg_keras.test_runs import arrays, command, run_here
+from vgg_keras.distribution import make_strategy
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.runs import load_run
 
@@ -24,7 +25,7 @@ SMALL = ("--net", "B", "--width", "0.0625", "--crop-size", "32", "--train-scale"
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Of 51 training pictures 48 make six batches; the last of 11 to validate is of one process."""
+    """Of 51 pictures 48 make six batches; of 12 to validate the last four are for one process."""
     return write_folder(tmp_path_factory.mktemp("data"), train=17, val=4)
 
 
@@ -53,7 +54,7 @@ def start(data, out, environment, processes=1) -> list[subprocess.Popen]:
 
 
 def finish(processes: list[subprocess.Popen]) -> list[str]:
-    said = [process.communicate(timeout=280)[1] for process in processes]
+    said = [process.communicate(timeout=600)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes), said[0][-3000:]
     return said
 
@@ -142,3 +143,8 @@ class TestRefused:
         out = tmp_path / "x"
         error = run_here("train", *SMALL, "--data", data, "--out", out, *given, code=1)
         assert message in error
+
+    def test_evaluating_under_jax(self, monkeypatch):
+        monkeypatch.setattr("keras.backend.backend", lambda: "jax")
+        with pytest.raises(ValueError, match="Leave KERAS_BACKEND unset"):
+            make_strategy()

@@ -88,7 +88,7 @@ class TestKilledAndResumed:
                 assert process.poll() is None, process.communicate()[1][-3000:]
                 time.sleep(0.02)
             memory.append(resident_mib(process))
-        second = process.communicate(timeout=280)[1]
+        second = process.communicate(timeout=600)[1]
         assert process.returncode == 0, second[-3000:]
         after = (out / "runs" / POINTS[0] / "last.weights.h5").stat().st_mtime_ns
         return out, first, second, memory, after - before
@@ -143,7 +143,7 @@ def test_two_workers_share_a_sweep(script, data, tmp_path):
               KERASTUNER_ORACLE_PORT=port)
         for name in ("chief", "worker0", "worker1")
     )  # fmt: skip
-    said = [worker.communicate(timeout=280)[1] for worker in workers]
+    said = [worker.communicate(timeout=600)[1] for worker in workers]
     chief.kill()  # it would look every twenty seconds whether all have gone
     chief.communicate()
     assert [worker.returncode for worker in workers] == [0, 0], said[0][-3000:] + said[1][-3000:]
@@ -198,9 +198,8 @@ def test_the_score_is_that_of_the_weights_that_were_kept(tmp_path):
     lines = [(50.0, 10.0), (40.0, 12.0), (40.0, 8.0)]
     (tmp_path / "journal.jsonl").write_text(
         "".join(
-            json.dumps({"epoch": i, "val_top1_error": a, "val_top5_error": b, "seconds": 2.0})
-            + "\n"
-            for i, (a, b) in enumerate(lines, 1)
+            json.dumps({"val_top1_error": a, "val_top5_error": b, "seconds": 2.0}) + "\n"
+            for a, b in lines
         )
     )
     found = score(tmp_path, "top5")
@@ -224,7 +223,7 @@ def test_arguments_of_the_command(monkeypatch, tmp_path):
 
 
 def test_the_hypermodel_in_another_tuner(data, tmp_path):
-    """Public, for scripts: Hyperband's way is to give epochs of its own."""
+    """Public, for scripts."""
     import keras_tuner
 
     from vgg_keras.sweeps.tuner import VggHyperModel
@@ -237,4 +236,4 @@ def test_the_hypermodel_in_another_tuner(data, tmp_path):
     )
     tuner.search(verbose=0)
     (best,) = tuner.get_best_hyperparameters()
-    assert best.values == {"net": "A", "train_scale": "32", "width": 1 / 16}
+    assert best.values == {"net": "A", "train_scale": "32", "width": "0.0625"}

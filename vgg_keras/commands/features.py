@@ -14,6 +14,7 @@ from vgg_keras.commands.shared import (
     bad_image_option,
     data_dir_option,
     data_option,
+    devices_option,
     errors_for_people,
     json_option,
     quiet_tensorflow,
@@ -80,11 +81,13 @@ _PROCEDURE = (
 @click.option("--keep", help="Folder for descriptors while they are made, to go on from"
               " [FILE.parts]; '' for none.")  # fmt: skip
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A .parquet or .npy.")
+@devices_option
 @bad_image_option
 @json_option
 @click.pass_obj
-def features(verbose, runs, weights, nets, data, data_dir, splits, keep, out, as_json, layer,
-             preprocessing, statistics, precision, pool_rounding, **options) -> None:  # fmt: skip
+def features(verbose, runs, weights, nets, data, data_dir, devices, splits, keep, out, as_json,
+             layer, preprocessing, statistics, precision, pool_rounding,
+             **options) -> None:  # fmt: skip
     """Describe images by a net's activations: dense, several scales, mirror images (§B)."""
     with errors_for_people(verbose):
         from vgg_keras.features.table import known_format
@@ -94,17 +97,20 @@ def features(verbose, runs, weights, nets, data, data_dir, splits, keep, out, as
         with quiet_tensorflow(verbose):
             from pipelines.sources import open_source
             from pipelines.statistics import Statistics
+            from vgg_keras.distribution import make_strategy
             from vgg_keras.features.descriptors import extract
             from vgg_keras.features.nets import Describer
+        strategy = make_strategy(devices)  # first: TFDS may start TensorFlow, which fixes them
         source = open_source(data, data_dir, several_labels=True)
         of_runs = {"precision": precision, "pool_rounding": pool_rounding}
         of_weights = {"preprocessing": preprocessing, "pool_rounding": pool_rounding}
         of_weights["statistics"] = Statistics.load(statistics) if statistics else None
-        describers = [Describer.of_run(path, layer, **of_runs) for path in runs]
-        describers += [
-            Describer.of_weights(path, nets[i] if nets else None, layer, **of_weights)
-            for i, path in enumerate(weights)
-        ]
+        with strategy.scope():
+            describers = [Describer.of_run(path, layer, **of_runs) for path in runs]
+            describers += [
+                Describer.of_weights(path, nets[i] if nets else None, layer, **of_weights)
+                for i, path in enumerate(weights)
+            ]
         folder = out.with_name(f"{out.name}.parts") if keep is None else keep or None
         found = extract(describers, source, splits, keep=folder, **options)
         found.save(out)

@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from pipelines.statistics import ILSVRC, Statistics
+from vgg_keras.distribution import on_all_devices
 from vgg_keras.evaluation.keeping import digest_of
 from vgg_keras.evaluation.passes import make_describer
 from vgg_keras.models import vgg
@@ -48,7 +49,9 @@ class Describer:
             describe = make_describer(self.model, self.mean, flip)
             views = tf.TensorSpec((None, 1, None, None, 3), tf.float32)
             self._looks[flip] = tf.function(
-                lambda pictures: describe(pictures[:, 0]), input_signature=[views], autograph=False
+                lambda views: on_all_devices(self.model, lambda v: describe(v[:, 0]), views),
+                input_signature=[views],
+                autograph=False,
             )
         return self._looks[flip]
 

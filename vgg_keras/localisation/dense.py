@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from pipelines.boxes import from_window
-from vgg_keras.distribution import on_all_devices
 from vgg_keras.evaluation.passes import with_mirror_images
 from vgg_keras.models import fully_convolutional
 from vgg_keras.nets import STRIDE
@@ -83,14 +82,11 @@ def boxes_of(run: Run) -> Callable[[tf.Tensor], tf.Tensor]:
     """From pictures `(B, H, W, 3)` to boxes as each window sees them, `(B, h, w, C or 1, 4)`."""
     maps, mean = fully_convolutional(run.model), tf.constant(run.statistics.mean, tf.float32)
 
-    def see_here(images):
+    @tf.function(input_signature=[_PICTURES], autograph=False)
+    def see(images):
         found = maps(images - mean, training=False)["score_map"]
         shape = tf.shape(found)
         return tf.reshape(found, tf.concat([shape[:3], [found.shape[-1] // 4, 4]], 0))
-
-    @tf.function(input_signature=[_PICTURES], autograph=False)
-    def see(images):
-        return on_all_devices(run.model, see_here, images)
 
     return see
 
@@ -102,14 +98,11 @@ def rater(classifiers: Sequence[Run]) -> Callable[[tf.Tensor], tf.Tensor]:
         for c in classifiers
     ]
 
-    def rate_here(images):
+    @tf.function(input_signature=[_PICTURES], autograph=False)
+    def rate(images):
         posteriors = [
             tf.nn.softmax(maps(images - mean, training=False)["score_map"]) for maps, mean in nets
         ]
         return tf.add_n(posteriors) / len(posteriors)
-
-    @tf.function(input_signature=[_PICTURES], autograph=False)
-    def rate(images):
-        return on_all_devices(classifiers[0].model, rate_here, images)
 
     return rate

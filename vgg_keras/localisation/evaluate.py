@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from pipelines.evaluation import check_test_scale, grid_crops, grid_origins, who
 from pipelines.images import rescaled_size, upright_size
 from pipelines.screening import naming_bad_images
 from pipelines.sources import VALIDATION, Source, Split
+from vgg_keras.distribution import on_all_devices
 from vgg_keras.evaluation.evaluate import labels_of_the_run, plan, score
 from vgg_keras.evaluation.keeping import digest_of, kept_table
 from vgg_keras.evaluation.meter import Meter
@@ -134,7 +136,9 @@ def localise(
     answers = kept_table(keep, "answers", decisive, (*classes.shape, 4))
     finders = {
         id(run): tf.function(
-            make_finder(run, classifiers, flip), input_signature=_ANY_SIZE, autograph=False
+            functools.partial(on_all_devices, run.model, make_finder(run, classifiers, flip)),
+            input_signature=_ANY_SIZE,
+            autograph=False,
         )
         for run in runs
     }
@@ -151,7 +155,7 @@ def localise(
             for run, scale in passes:
                 find = finders[id(run)]
                 devices = run.model.distribute_strategy.num_replicas_in_sync
-                pixels = devices * batch_size * run.recipe.crop_size**2 // (1 + flip)
+                pixels = batch_size * devices * run.recipe.crop_size**2 // (1 + flip)
                 meter.start(f"{run.path.name} Q={scale}", len(chunk), float(scale**2))
                 for batch, found in _found(find, pictures, chunk, scale, classes, pixels):
                     for place, of_picture in zip(batch, found, strict=True):

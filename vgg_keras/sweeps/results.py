@@ -15,7 +15,7 @@ from rich.table import Table
 from callbacks.journal import read_journal
 from callbacks.progress import clock
 from vgg_keras.nets import get_net, weight_layers
-from vgg_keras.sweeps.space import Point, Sweep, SweepError, scale_text
+from vgg_keras.sweeps.space import Sweep, SweepError, scale_text
 from vgg_keras.sweeps.trials import JOURNAL, TUNER, run_path, score
 
 Row = dict[str, Any]
@@ -56,9 +56,7 @@ def best_run(folder: Path) -> Path:
 
 
 def _row(sweep: Sweep, folder: Path, trial: dict) -> Row:
-    values = trial["hyperparameters"]["values"]
-    scales = {scale_text(scale): scale for scale in sweep.train_scales}
-    point = Point(values["net"], scales[values["train_scale"]], values["width"])
+    point = sweep.point_of(trial["hyperparameters"]["values"])
     path = run_path(folder, point, trial["trial_id"] if sweep.tuner == "hyperband" else None)
     crop = sweep.recipe.crop_size
     layers = weight_layers(get_net(point.net), _num_classes(path), crop, point.width)
@@ -160,6 +158,6 @@ def _draw_against(panel: Axes, rows: Sequence[Row], key: str, unit: float) -> No
         some = sorted((r for r in rows if _setting(r) == setting), key=lambda r: r[key])
         x, y = [r[key] / unit for r in some], [r["error"] for r in some]
         panel.plot(x, y, "o-", lw=0.8, color=f"C{colour}", label=setting)
-        for row, right, up in zip(some, x, y, strict=True):
-            panel.annotate(row["net"], (right, up), xytext=(4, 4), textcoords="offset points")
+        for row, place in zip(some, zip(x, y, strict=True), strict=True):
+            panel.annotate(row["net"], place, xytext=(4, 4), textcoords="offset points")
     panel.grid(alpha=0.3)

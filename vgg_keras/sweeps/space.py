@@ -72,6 +72,15 @@ class Sweep:
         for values in itertools.product(self.nets, self.train_scales, self.widths):
             yield Point(*values)
 
+    def choices(self) -> dict[str, list[str]]:
+        """What a tuner chooses from, as text: its messages between workers round numbers."""
+        values = [point.values for point in self.points()]
+        return {name: list(dict.fromkeys(v[name] for v in values)) for name in values[0]}
+
+    def point_of(self, values: Mapping[str, str]) -> Point:
+        """The point that was chosen so; other entries of `values` are let be."""
+        return next(p for p in self.points() if p.values.items() <= values.items())
+
     def save(self, folder: Path) -> None:
         """Writes the sweep into its folder, or finds it there.
 
@@ -120,7 +129,14 @@ class Point:
     @property
     def name(self) -> str:
         """Of its run folder, as in `D-s256-512-w1`."""
-        return f"{self.net}-s{scale_text(self.train_scale).replace(':', '-')}-w{self.width:g}"
+        net, scale, width = self.values.values()
+        return f"{net}-s{scale.replace(':', '-')}-w{width}"
+
+    @property
+    def values(self) -> dict[str, str]:
+        """As text, by field."""
+        scale, width = scale_text(self.train_scale), f"{self.width:g}"
+        return {"net": self.net, "train_scale": scale, "width": width}
 
     @property
     def shallow(self) -> Point | None:

@@ -69,7 +69,8 @@ def run_point(
     Raises:
         SweepError: training failed; the message says how.
     """
-    path, start, layers = run_path(folder, point, rung.trial if rung else None), None, "warm-start"
+    path = run_path(folder, point, rung.trial if rung else None)
+    start, layers = None, "warm-start"
     changes: dict[str, Any] = {"epochs": rung.epochs} if rung else {}
     if rung and rung.previous:
         start, layers = run_path(folder, point, rung.previous), "all"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -18,7 +17,7 @@ from pipelines.sources import TRAIN, VALIDATION, open_source
 from pipelines.statistics import ILSVRC, Statistics
 from pipelines.training import steps_per_epoch, training_stream
 from vgg_keras import runs
-from vgg_keras.sweeps.space import Point, Sweep, scale_text
+from vgg_keras.sweeps.space import Point, Sweep
 from vgg_keras.sweeps.trials import TUNER, Rung, run_point, score
 from vgg_keras.training import compile_model
 
@@ -53,11 +52,9 @@ class VggHyperModel(keras_tuner.HyperModel):
 
     def point(self, hp: keras_tuner.HyperParameters) -> Point:
         """Registers the choices, and reads what was chosen."""
-        scales = {scale_text(scale): scale for scale in self.sweep.train_scales}
-        return Point(
-            hp.Choice("net", list(self.sweep.nets)),
-            scales[hp.Choice("train_scale", list(scales))],
-            hp.Choice("width", list(self.sweep.widths), ordered=True),
+        choices = self.sweep.choices()
+        return self.sweep.point_of(
+            {name: hp.Choice(name, values) for name, values in choices.items()}
         )
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
@@ -72,10 +69,7 @@ class VggHyperModel(keras_tuner.HyperModel):
         """`model.fit` on the training and validation streams of the point's scale."""
         recipe = self.point(hp).recipe(self.sweep.recipe)
         source = open_source(recipe.data, self.data_dir)
-        sizes: dict[str, Any] = {
-            "crop_size": recipe.crop_size,
-            "batch_size": recipe.batch_size,
-        }
+        sizes: dict[str, Any] = {"crop_size": recipe.crop_size, "batch_size": recipe.batch_size}
         training = training_stream(
             source[TRAIN],
             train_scale=recipe.train_scale,
@@ -116,11 +110,7 @@ class GridOracle(keras_tuner.Oracle):
         done = len(self.start_order)
         if done == len(self.points):
             return {"status": "STOPPED"}
-        return {"status": "RUNNING", "values": _values(self.points[done])}
-
-
-def _values(point: Point) -> dict[str, Any]:
-    return dataclasses.asdict(point) | {"train_scale": scale_text(point.train_scale)}
+        return {"status": "RUNNING", "values": self.points[done].values}
 
 
 def _most(sweep: Sweep) -> int:

@@ -1,0 +1,84 @@
+"""§3.3: several devices compute 'exactly the same as when training on a single GPU'. In float64, so
+that nothing but rounding can differ."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import write_folder
+
+# In a process of its own: the CPU is split before TensorFlow starts.
+SCRIPT = """
+import json, sys
+import keras, numpy as np
+keras.config.set_floatx("float64")
+from pipelines.evaluation import validation_stream
+from pipelines.sources import open_source
+from pipelines.statistics import ILSVRC
+from pipelines.training import training_stream
+from vgg_keras.distribution import make_strategy
+from vgg_keras.evaluation.passes import PassRunner
+from vgg_keras.evaluation.protocols import passes_of
+from vgg_keras.models import vgg
+from vgg_keras.recipes import Recipe
+from vgg_keras.training import compile_with
+
+several = make_strategy(3)
+source = open_source(sys.argv[1])
+def outcome(strategy):
+    sizes = {"crop_size": 32, "batch_size": 6}
+    with strategy.scope():
+        model = vgg("A", 3, 32, 1 / 16, dropout=0.0, classifier_activation=None)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        metrics = [keras.metrics.SparseCategoricalCrossentropy(name="c", from_logits=True)]
+        compile_with(model, Recipe(learning_rate=1e-3), loss, metrics)
+    assert model.get_layer("predictions").kernel.dtype == "float64"
+    logs = model.fit(
+        training_stream(source["train"], train_scale=(32, 40), statistics=ILSVRC, **sizes),
+        steps_per_epoch=4, epochs=2, verbose=0, shuffle=False,
+        validation_data=validation_stream(
+            source["val"], test_scale=36, mean=ILSVRC.mean, **sizes),
+    ).history
+    looks = passes_of("dense", (40,), None, "scores")
+    looks += passes_of("multi-crop", (36,), None, "scores")
+    runner = PassRunner(model, source["val"], crop_size=32, mean=ILSVRC.mean, batch_size=4)
+    return logs, model.get_weights(), runner.posteriors(looks)
+
+logs, weights, posteriors = outcome(make_strategy(1))
+logs3, weights3, posteriors3 = outcome(several)
+print(json.dumps({
+    "devices": several.num_replicas_in_sync,
+    "loss": logs["loss"],
+    "logs": max(np.abs(np.subtract(logs3[k], logs[k])).max() for k in logs),
+    "weights": max(np.abs(a - b).max() for a, b in zip(weights, weights3)),
+    "moved": max(np.abs(a).max() for a in weights),
+    "posteriors": float(np.abs(posteriors3 - posteriors).max()),
+    "spread": float(posteriors.std()),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    data = write_folder(tmp_path_factory.mktemp("data"), train=9, val=5)  # 15 to validate: 6, 6, 3
+    done = subprocess.run([sys.executable, "-c", SCRIPT, data], capture_output=True, text=True,
+                          timeout=600, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_training_is_the_same(found):
+    assert found["devices"] == 3
+    assert found["loss"][0] != found["loss"][1]
+    assert found["logs"] < 1e-12
+    assert found["weights"] < 1e-14
+
+
+def test_evaluation_is_the_same(found):
+    """Batches of one picture too, which leave devices without work."""
+    assert found["spread"] > 0
+    assert found["posteriors"] < 1e-7  # kept in float32
