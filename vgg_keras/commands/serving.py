@@ -93,11 +93,14 @@ def export(verbose, run_folder, out, version, localiser_folders, localiser_scale
 @click.option("--run", "run_folder", type=click.Path(path_type=Path),
               help="Run folder [where the export says it was].")  # fmt: skip
 @weights_options
+@click.option("--loader", "loaders", type=click.Choice(["python", "c++"]), multiple=True,
+              default=("python", "c++"), show_default=True,
+              help="Of TensorFlow; can be given more than once.")  # fmt: skip
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True,
               help="Requests to time.")  # fmt: skip
 @json_option
 @click.pass_obj
-def verify(verbose, path, photos, run_folder, repeats, as_json, **options) -> None:
+def verify(verbose, path, photos, run_folder, loaders, repeats, as_json, **options) -> None:
     """Compare an export with its net: every signature, in Python's loader and in the C++ one.
 
     Photos are JPEG or PNG files; by default one that comes with Matplotlib.
@@ -118,7 +121,9 @@ def verify(verbose, path, photos, run_folder, repeats, as_json, **options) -> No
             about["pool_rounding"],
             threshold=about.get("merge_threshold"),
         )
-        checks, load_seconds = run_verification(path, run, photos, localisers, repeats=repeats)
+        checks, load_seconds = run_verification(
+            path, run, photos, localisers, loaders=loaders, repeats=repeats
+        )
         passed = all(check.passed for check in checks)
         if as_json:
             found = [asdict(check) | {"passed": check.passed} for check in checks]
