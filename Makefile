@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo demo-localise test lint wheel clean
+.PHONY: demo demo-localise test test-jax lint wheel clean
 demo: $(INSTALLED)
 	$(BIN)/vgg-keras demo --out demo --data-dir demo/data
 
@@ -14,6 +14,11 @@ demo-localise: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Every net x every behaviour, under Keras's other backend.
+test-jax: $(INSTALLED)
+	KERAS_BACKEND=jax XLA_FLAGS=--xla_backend_optimization_level=0 \
+		$(BIN)/python -m pytest -n 2 --dist worksteal tests/conformance
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

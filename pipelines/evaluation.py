@@ -15,6 +15,7 @@ import tensorflow as tf
 from pipelines.boxes import Boxes, box_target, window_frame
 from pipelines.images import (
     add_to_pixels,
+    as_it_is,
     decode,
     rescale,
     rescaled_size,
@@ -23,8 +24,6 @@ from pipelines.images import (
 )
 from pipelines.sources import WHOLE, Part, Split
 
-# AutoGraph has nothing to convert here, and looking for it takes longer than tracing.
-_as_it_is = tf.autograph.experimental.do_not_convert
 _WORKERS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 _SIDES = 2**31  # height and width of a rescaled picture as one key
 
@@ -52,7 +51,7 @@ def whole_images(
         A data set of (int64 `(B,)`, float32 `(B, 1, H, W, 3)`), in no order to rely on.
     """
 
-    @_as_it_is
+    @as_it_is
     def measured(index, encoded):
         height, width = tf.unstack(
             tf.cast(rescaled_size(upright_size(encoded), test_scale), tf.int64)
@@ -62,7 +61,7 @@ def whole_images(
     def batch_size(shape):
         return tf.maximum(batch_pixels // ((shape // _SIDES) * (shape % _SIDES)), 1)
 
-    @_as_it_is
+    @as_it_is
     def load(_, index, encoded):
         return index, rescale(decode(encoded), test_scale)[None]
 
@@ -107,7 +106,7 @@ def grid_crops(
     """
     check_test_scale(test_scale, crop_size)
 
-    @_as_it_is
+    @as_it_is
     def load(index, encoded):
         image = rescale(decode(encoded), test_scale)
         rows, columns = tf.unstack(grid_origins(tf.shape(image)[:2], crop_size, grid))
@@ -205,6 +204,7 @@ def validation_stream(
     minus_mean = -tf.constant(mean, tf.float32)
     rows, batches = part.rows(batch_size), -(-len(split) // batch_size)
 
+    @as_it_is
     def central_crop(example):
         centre = tf.constant([0.5, 0.5])
         crop = window(split.read(example), test_scale, crop_size, centre, False)
@@ -214,6 +214,7 @@ def validation_stream(
         frame = window_frame(upright_size(split.read(example)), test_scale, crop_size, centre)
         return crop, box_target(boxes.drawn(example["index"], 0.0), frame, False, example["label"])
 
+    @as_it_is
     def fill(images, targets):
         count = tf.shape(targets)[0]
         missing = rows - count

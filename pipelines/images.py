@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+# For what `tf.data` maps: AutoGraph has nothing to convert, and looking for it takes longer than
+# tracing.
+as_it_is = tf.autograph.experimental.do_not_convert
 # Pixels decoded around the window: at a cut the decoder has no neighbour for its chroma
 # upsampling, and the last column would differ.
 _MARGIN = 2

@@ -90,9 +90,10 @@ def compute_statistics(split: Split) -> Statistics:
     """
     import tensorflow as tf  # here alone: the constants are read by what needs no TensorFlow
 
-    from pipelines.images import decode
+    from pipelines.images import as_it_is, decode
     from pipelines.screening import naming_bad_images
 
+    @as_it_is
     def moments(example):
         pixels = tf.reshape(tf.cast(decode(split.read(example)), tf.float32), (-1, 3))
         centred = pixels - 128.0  # keeps float32 sums of squares accurate

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines.boxes import Boxes, box_target, inside, window_frame
-from pipelines.images import add_to_pixels, upright_size, window
+from pipelines.images import add_to_pixels, as_it_is, upright_size, window
 from pipelines.sources import WHOLE, Part, Split
 from pipelines.statistics import Statistics
 
@@ -67,6 +67,7 @@ def training_stream(
         examples = split.shuffled(key).take(steps * batch_size)
         return part.of(examples, batch_size).map(lambda e: e | {"key": key})
 
+    @as_it_is
     def crop(example):
         draws = tf.random.stateless_uniform((7,), tf.stack([example["key"], example["index"]]))
         scale = smallest + tf.cast(draws[0] * (largest - smallest + 1.0), tf.int32)

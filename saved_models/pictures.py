@@ -11,13 +11,11 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from pipelines.images import decode, is_png, rescale, rescaled_size, upright_size
+from pipelines.images import as_it_is, decode, is_png, rescale, rescaled_size, upright_size
 
 UNREADABLE = "cannot be read as a JPEG or PNG picture"
 BROKEN = "is broken: its header can be read, its pixels cannot"
 
-# AutoGraph has nothing to convert here, and looking for it takes longer than tracing.
-_as_it_is = tf.autograph.experimental.do_not_convert
 _DECODERS = 16  # pictures decoded at once, at most
 
 
@@ -60,7 +58,7 @@ def measure(image_bytes: tf.Tensor, limits: Limits) -> tuple[tf.Tensor, tf.Tenso
         empty for a good picture.
     """
 
-    @_as_it_is
+    @as_it_is
     def size_and_error(place, encoded):
         tf.debugging.Assert(tf.io.is_jpeg(encoded) | is_png(encoded), [UNREADABLE])
         size = upright_size(encoded)
@@ -114,7 +112,7 @@ def show(
         most = tf.maximum(group_pixels // (height * width), 1)
         group = tf.cast(tf.where(alike)[:most], tf.int32)  # (G, 1)
 
-        @_as_it_is
+        @as_it_is
         def load(place, encoded):
             return place, tf.ensure_shape(rescale(decode(encoded), test_scale), (None, None, 3))
 
@@ -149,7 +147,7 @@ def show(
 def pictures_of_examples(serialised: tf.Tensor, feature: str) -> tf.Tensor:
     """Encoded pictures in `tf.train.Example`s, string `(B,)`; "" where there is not just one."""
 
-    @_as_it_is
+    @as_it_is
     def parse(place, example):
         wanted = {feature: tf.io.FixedLenFeature((), tf.string)}
         return place, tf.io.parse_single_example(example, wanted)[feature]

@@ -16,7 +16,6 @@ from vgg_keras.commands.shared import (
     devices_option,
     errors_for_people,
     json_option,
-    quiet_tensorflow,
     testing_options,
 )
 from vgg_keras.commands.weights import (
@@ -25,6 +24,7 @@ from vgg_keras.commands.weights import (
     take_weights_options,
     weights_options,
 )
+from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.report.tables import KINDS, build_table, members, read_results, render
 
 

@@ -17,10 +17,10 @@ from vgg_keras.commands.shared import (
     devices_option,
     errors_for_people,
     json_option,
-    quiet_tensorflow,
 )
 from vgg_keras.features.procedure import AGGREGATES, REGIONS
 from vgg_keras.features.protocols import C_GRID, CUSTOM, MEAN_AP, MEAN_CLASS_RECALL, PROTOCOLS
+from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import PRECISIONS
 
 

@@ -15,9 +15,9 @@ from vgg_keras.commands.shared import (
     devices_option,
     errors_for_people,
     json_option,
-    quiet_tensorflow,
 )
 from vgg_keras.commands.training import given_cluster, given_recipe, training_options
+from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import LOCALISATION_RECIPES
 from vgg_keras.report.tables import members
 

@@ -11,7 +11,6 @@ from vgg_keras.commands.shared import (
     bad_image_option,
     errors_for_people,
     json_option,
-    quiet_tensorflow,
     testing_options,
 )
 from vgg_keras.commands.weights import (
@@ -21,6 +20,7 @@ from vgg_keras.commands.weights import (
     weights_options,
 )
 from vgg_keras.ilsvrc import label, readable
+from vgg_keras.quiet import quiet_tensorflow
 
 
 @click.command()

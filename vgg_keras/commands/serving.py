@@ -13,7 +13,6 @@ from vgg_keras.commands.shared import (
     errors_for_people,
     json_option,
     procedure_options,
-    quiet_tensorflow,
 )
 from vgg_keras.commands.weights import (
     check_one_kind,
@@ -21,6 +20,7 @@ from vgg_keras.commands.weights import (
     take_weights_options,
     weights_options,
 )
+from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import SERVING_PRECISIONS
 
 

@@ -1,12 +1,9 @@
-"""What the commands share: kinds of arguments, flags, errors as one line, a quiet start."""
+"""What the commands share: kinds of arguments, flags, errors as one line."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import sys
-import tempfile
 from collections.abc import Iterator
 
 import click
@@ -124,31 +121,3 @@ def errors_for_people(verbose: bool) -> Iterator[None]:
         if verbose or not (isinstance(error, expected) or is_bad_image):
             raise
         raise click.ClickException(str(error)) from error
-
-
-@contextlib.contextmanager
-def quiet_tensorflow(verbose: bool) -> Iterator[None]:
-    """Keeps what TensorFlow's C++ code prints while it is imported off the terminal.
-
-    It writes to the file descriptor before any log level is heeded. After an error it is shown.
-    """
-    if verbose:
-        yield
-        return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as chatter:
-        os.dup2(chatter.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            chatter.seek(0)
-            os.write(kept, chatter.read())
-            raise
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    logging.getLogger("absl").setLevel(logging.ERROR)

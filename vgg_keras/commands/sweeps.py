@@ -16,8 +16,8 @@ from vgg_keras.commands.shared import (
     data_dir_option,
     errors_for_people,
     json_option,
-    quiet_tensorflow,
 )
+from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import PRECISIONS, RECIPES
 from vgg_keras.sweeps.space import OBJECTIVES, TUNERS, Sweep, default_recipe
 

@@ -18,8 +18,8 @@ from vgg_keras.commands.shared import (
     data_dir_option,
     data_option,
     errors_for_people,
-    quiet_tensorflow,
 )
+from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import RECIPES, Recipe
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from callbacks.checkpoint import read_progress
 from callbacks.journal import read_journal
+from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import Recipe
 from vgg_keras.sweeps.space import Point, Sweep, SweepError
 
@@ -144,7 +145,8 @@ def _train(recipe: str, path: Path, options: dict[str, Any], to_parent: Connecti
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     for name in ("vgg_keras", "pipelines", "callbacks"):
         logging.getLogger(name).setLevel(logging.INFO)
-    from vgg_keras.training import train
+    with quiet_tensorflow(verbose=log.isEnabledFor(logging.DEBUG)):
+        from vgg_keras.training import train
 
     try:
         train(Recipe.from_json(recipe), path, **options)
