@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -17,11 +16,14 @@ from vgg_keras.commands.shared import (
     errors_for_people,
     json_option,
 )
+from vgg_keras.commands.training import given_recipe, recipe_options
 from vgg_keras.quiet import quiet_tensorflow
-from vgg_keras.recipes import PRECISIONS, RECIPES
+from vgg_keras.recipes import RECIPES, Recipe
 from vgg_keras.sweeps.space import OBJECTIVES, TUNERS, Sweep, default_recipe
 
 _SEVERAL = ("--train-scales", "--widths")
+# What a trial decides, and what has an option of its own.
+_NOT_OF_THE_RECIPE = ("net", "train_scale", "width", "init_from", "init_layers", "data", "epochs")
 
 
 class _SweepGroup(click.Group):
@@ -66,13 +68,11 @@ class _Nets(click.ParamType):
               help="Validation error to bring down.")  # fmt: skip
 @click.option("--budget-epochs", type=click.IntRange(1), help="Epochs a trial [the recipe's].")
 @click.option("--max-trials", type=click.IntRange(1), help="For random and bayesian [all points].")
-@click.option("--batch-size", type=click.IntRange(1), help="Images a step [the recipe's].")
-@click.option("--precision", type=click.Choice(PRECISIONS), help="Dtype policy [the recipe's].")
-@click.option("--seed", type=int, default=0, show_default=True)
+@recipe_options(Recipe, without=_NOT_OF_THE_RECIPE)
 @click.option("--devices", type=int, help="GPUs a trial uses [all].")
 @click.pass_context
 def sweep(ctx, data, data_dir, out, nets, train_scales, widths, recipe_name, tuner, objective,
-          budget_epochs, max_trials, batch_size, precision, seed, devices) -> None:  # fmt: skip
+          budget_epochs, max_trials, devices, **fields) -> None:  # fmt: skip
     """Search depth and training scale with Keras Tuner, or go on with a search.
 
     Deeper nets start from net A of their scale and width, which is trained once (§3.1).
@@ -86,9 +86,8 @@ def sweep(ctx, data, data_dir, out, nets, train_scales, widths, recipe_name, tun
         scales = [scale * 2 if len(scale) == 1 else scale for scale in train_scales]
         scales = scales or [(256, 256), (384, 384), (256, 512)]
         base = RECIPES[recipe_name or default_recipe(scales)]
-        given = {"data": data, "epochs": budget_epochs, "batch_size": batch_size,
-                 "precision": precision, "seed": seed, "train_scale": scales[0]}  # fmt: skip
-        recipe = dataclasses.replace(base, **{k: v for k, v in given.items() if v is not None})
+        fields |= {"data": data, "epochs": budget_epochs, "train_scale": scales[0]}
+        recipe = given_recipe(base, fields)
         wanted = Sweep(
             recipe,
             nets=nets,

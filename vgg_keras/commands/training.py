@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import click
@@ -23,13 +23,15 @@ from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import RECIPES, Recipe
 
 
-def _recipe_options(kind: type[Recipe]):
-    """Adds a flag for every field of a kind of recipe."""
+def recipe_options(kind: type[Recipe], without: Collection[str] = ()):
+    """Adds a flag for every field of a kind of recipe but some."""
 
     def add(command):
         hints = typing.get_type_hints(kind)
         kinds = {"net": NetName(), "train_scale": Scales()}
         for f in reversed(dataclasses.fields(kind)):
+            if f.name in without:
+                continue
             flag = "--" + f.name.replace("_", "-")
             if hints[f.name] is bool:
                 flag += f"/--no-{f.name.replace('_', '-')}"
@@ -55,7 +57,7 @@ def training_options(recipes: Mapping[str, Recipe]):
                      default="paper", show_default=True,
                      help="Values of all flags that are not given."),
         click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder."),
-        _recipe_options(type(recipes["paper"])),
+        recipe_options(type(recipes["paper"])),
         data_dir_option,
         click.option("--devices", type=int,
                      help="GPUs to use, or virtual devices to split the CPU into."),
