@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -10,16 +11,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
+from callbacks.checkpoint import Progressed
 from callbacks.journal import read_journal
 from tests.conftest import write_folder
 from tests.vgg_keras.test_runs import run_here
 from vgg_keras.recipes import RECIPES, Recipe
+from vgg_keras.sweeps import trials, tuner
 from vgg_keras.sweeps.results import best_run, read_trials
-from vgg_keras.sweeps.space import Point, Sweep, SweepError, default_recipe
+from vgg_keras.sweeps.space import TUNERS, Point, Sweep, SweepError, default_recipe
 from vgg_keras.sweeps.trials import score
+from vgg_keras.sweeps.tuner import VggHyperModel, run_sweep
 
 SCRIPT = """
 import logging, sys
@@ -153,6 +158,56 @@ def test_two_workers_share_a_sweep(script, data, tmp_path):
     assert {row["epochs"] for row in rows} == {1}
 
 
+class TestTuners:
+    """Which trials each of them runs; training is only noted, in journals as a run has them."""
+
+    ERRORS: ClassVar = {"A": 30.0, "B": 20.0, "D": 10.0}
+
+    @pytest.fixture
+    def given(self, monkeypatch):
+        """Recipes in the order in which they would have been trained."""
+        recipes = []
+
+        def note(recipe, path, _):
+            assert not (path / "journal.jsonl").exists(), f"{path} twice"
+            recipes.append(recipe)
+            path.mkdir(parents=True)
+            error = self.ERRORS[recipe.net] - recipe.epochs
+            line = {"val_top1_error": error, "val_top5_error": error / 2, "seconds": 1.0}
+            lines = [json.dumps({"epoch": i + 1} | line) for i in range(recipe.epochs)]
+            (path / "journal.jsonl").write_text("\n".join(lines) + "\n")
+            return ""
+
+        monkeypatch.setattr(trials, "train_in_a_process", note)
+        monkeypatch.setattr(
+            trials, "read_progress",
+            lambda path: Progressed(len(read_journal(path / "journal.jsonl")), False),
+        )  # fmt: skip
+        return recipes
+
+    @pytest.mark.parametrize("tuner", TUNERS)
+    def test_runs_each_trial_once(self, tuner, given, tmp_path):
+        sweep = tiny(tuner=tuner, train_scales=((32, 32), (32, 40)), max_trials=4)
+        sweep = dataclasses.replace(sweep, recipe=dataclasses.replace(sweep.recipe, epochs=3))
+        run_sweep(sweep, tmp_path / "x")
+        rows = read_trials(tmp_path / "x")
+        assert {row["status"] for row in rows} == {"COMPLETED"}
+        if tuner == "hyperband":
+            deepest = {Path(row["run"]).name for row in rows if row["net"] == "D"}
+            assert any("-trial" in name for name in deepest)
+            later = [r for r in given if "-trial" in str(r.init_from)]
+            assert later
+            assert all(Path(r.init_from).exists() and r.init_layers == "all" for r in later)
+            assert max(row["epochs"] for row in rows) <= 3
+        else:
+            assert len(rows) == (6 if tuner == "grid" else 4)
+            assert len({row["run"] for row in rows}) == len(rows)
+            assert rows[0]["net"] == min((r["net"] for r in rows), key=self.ERRORS.get)
+        before = len(given)
+        run_sweep(sweep, tmp_path / "x")
+        assert len(given) == before
+
+
 class TestSpace:
     def test_shallow_nets_come_first(self):
         sweep = tiny(nets=("E", "A", "B"), train_scales=((32, 32), (32, 40)))
@@ -207,26 +262,22 @@ def test_the_score_is_that_of_the_weights_that_were_kept(tmp_path):
 
 
 def test_arguments_of_the_command(monkeypatch, tmp_path):
-    import vgg_keras.sweeps.tuner
-
     given = []
-    monkeypatch.setattr(
-        vgg_keras.sweeps.tuner, "run_sweep", lambda sweep, out, **_: given.append(sweep)
-    )
+    monkeypatch.setattr(tuner, "run_sweep", lambda sweep, out, **_: given.append(sweep))
     run_here("sweep", "--data", "shapes", "--nets", "A,vgg16", "--train-scales", 73, "73:146",
-             "--widths", 0.25, 0.5, "--budget-epochs", 2, "--out", tmp_path / "x")  # fmt: skip
+             "--widths", 0.25, 0.5, "--budget-epochs", 2, "--learning-rate", 0.5, "--no-flip",
+             "--out", tmp_path / "x")  # fmt: skip
     (sweep,) = given
     assert (sweep.nets, sweep.widths) == (("A", "D"), (0.25, 0.5))
     assert sweep.train_scales == ((73, 73), (73, 146))
     assert (sweep.recipe.epochs, sweep.recipe.crop_size) == (2, RECIPES["small"].crop_size)
+    assert (sweep.recipe.learning_rate, sweep.recipe.flip) == (0.5, False)
     assert "Missing option '--out'" in run_here("sweep", "--data", "shapes", code=2)
 
 
 def test_the_hypermodel_in_another_tuner(data, tmp_path):
     """Public, for scripts."""
     import keras_tuner
-
-    from vgg_keras.sweeps.tuner import VggHyperModel
 
     tuner = keras_tuner.RandomSearch(
         VggHyperModel(tiny(data, nets=("A",))),

@@ -1,27 +1,19 @@
-"""The runs of a sweep: each trained once, in a process of its own.
-
-A process of its own gives its memory back when it ends; in one process memory grows from trial to
-trial (keras-tuner#395, #873).
-"""
+"""The runs of a sweep: each trained once."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import logging
-import multiprocessing
-import os
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from callbacks.checkpoint import read_progress
 from callbacks.journal import read_journal
-from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import Recipe
+from vgg_keras.sweeps.process import train_in_a_process
 from vgg_keras.sweeps.space import Point, Sweep, SweepError
 
 RUNS = "runs"
@@ -92,7 +84,9 @@ def train_once(recipe: Recipe, path: Path, **options: Any) -> Path:
         done = read_progress(path)
         if not done.finished and done.epochs < recipe.epochs:
             log.info("training %s", path.name)
-            _in_a_process(recipe, path, options)
+            problem = train_in_a_process(recipe, path, options)
+            if problem:
+                raise SweepError(f"{path.name} could not be trained: {problem}")
     return path
 
 
@@ -121,45 +115,3 @@ def _lock(path: Path) -> Iterator[None]:
     with open(path.parent / f".{path.name}.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _in_a_process(recipe: Recipe, path: Path, options: dict[str, Any]) -> None:
-    context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_train, args=(recipe.to_json(), path, options, there))
-    process.start()
-    there.close()
-    try:
-        problem = here.recv()
-    except EOFError:
-        process.join()
-        problem = f"its process ended with code {process.exitcode}"
-    finally:
-        process.join()
-    if problem:
-        raise SweepError(f"{path.name} could not be trained: {problem}")
-
-
-def _train(recipe: str, path: Path, options: dict[str, Any], to_parent: Connection) -> None:
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    for name in ("vgg_keras", "pipelines", "callbacks"):
-        logging.getLogger(name).setLevel(logging.INFO)
-    with quiet_tensorflow(verbose=log.isEnabledFor(logging.DEBUG)):
-        from vgg_keras.training import train
-
-    try:
-        train(Recipe.from_json(recipe), path, **options)
-    except Exception as error:
-        log.debug("training failed", exc_info=True)
-        to_parent.send(f"{type(error).__name__}: {error}")
-        raise SystemExit(1) from None
-    to_parent.send("")
-
-
-def _die_with_parent() -> None:
-    """A trial must not go on by itself when its sweep is killed: the next one would meet it."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
