@@ -40,17 +40,29 @@ def environment(tmp_path_factory):
     }
 
 
-def start(data, out, environment, processes=1) -> list[subprocess.Popen]:
+def start(data, out, environment, processes=1, slurm=False) -> list[subprocess.Popen]:
+    """The processes, told who they are by flags, or by variables as SLURM sets them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = "{}:{}".format(*free.getsockname())
     arguments = command("train", *SMALL, "--data", data, "--out", out)
-    each = [["--processes", str(processes), "--process-id", str(i), "--coordinator", address]
-            for i in range(processes)] if processes > 1 else [[]]  # fmt: skip
-    return [
-        subprocess.Popen([*arguments, *more], env=environment, stderr=subprocess.PIPE, text=True)
-        for more in each
-    ]
+    started = []
+    for i in range(processes):
+        flags, variables = [], {}
+        if slurm:  # JAX makes the port of the job's number
+            flags = ["--coordinator", "auto"]
+            variables = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost",
+                         "SLURM_NTASKS": str(processes), "SLURM_PROCID": str(i),
+                         "SLURM_STEP_NUM_TASKS": str(processes), "SLURM_LOCALID": str(i),
+                         "SLURM_JOB_NUM_NODES": "1"}  # fmt: skip
+        elif processes > 1:
+            flags = ["--processes", str(processes), "--process-id", str(i)]
+            flags += ["--coordinator", address]
+        started.append(
+            subprocess.Popen([*arguments, *flags], env=environment | variables,
+                             stderr=subprocess.PIPE, text=True)
+        )  # fmt: skip
+    return started
 
 
 def finish(processes: list[subprocess.Popen]) -> list[str]:
@@ -103,7 +115,7 @@ def test_tensorflow_goes_on_from_the_run(data, pair):
 
 
 def test_killed_and_started_again_they_end_with_the_same_weights(data, environment, pair, tmp_path):
-    """First the one that writes and coordinates, then the other."""
+    """First the one that writes and coordinates, then the other; at last as SLURM starts them."""
     out = tmp_path / "killed"
     for victim in (0, 1):
         done = len(read_journal(out / "journal.jsonl"))
@@ -116,7 +128,7 @@ def test_killed_and_started_again_they_end_with_the_same_weights(data, environme
         for process in processes:  # what starts them again ends the survivor first
             process.kill()
             process.communicate()
-    finish(start(data, out, environment, 2))
+    finish(start(data, out, environment, 2, slurm=True))
     expected, got = (arrays(path / "last.weights.h5") for path in (pair[0], out))
     assert expected.keys() == got.keys()
     for key, value in expected.items():

@@ -123,7 +123,9 @@ def sweep_figure(rows: Sequence[Row], objective: str) -> Figure:
             "multiply_adds": (1e9, "multiply-adds a crop (billions)")}  # fmt: skip
     for panel, (key, (unit, title)) in zip(others, axes.items(), strict=True):
         _draw_against(panel, done, key, unit)
-        panel.set(xlabel=title, ylabel=label, xscale="log")
+        values = [row[key] for row in done]
+        xscale = "log" if max(values) > 10 * min(values) else "linear"
+        panel.set(xlabel=title, ylabel=label, xscale=xscale)
     others[0].legend(title="S, width", fontsize="small")
     return figure
 
