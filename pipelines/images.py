@@ -16,8 +16,11 @@ as_it_is = tf.autograph.experimental.do_not_convert
 # Pixels decoded around the window: at a cut the decoder has no neighbour for its chroma
 # upsampling, and the last column would differ.
 _MARGIN = 2
+# Traced once a process, and not once a stream: a stream of ours has thirty branches.
+_of_bytes = tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
 
 
+@_of_bytes
 def decode(image_bytes: tf.Tensor) -> tf.Tensor:
     """A whole picture, upright: uint8 `(H, W, 3)`.
 
@@ -37,6 +40,7 @@ def decode(image_bytes: tf.Tensor) -> tf.Tensor:
     return tf.cond(mirrored, lambda: tf.reverse(image, (1,)), lambda: image)
 
 
+@_of_bytes
 def upright_size(image_bytes: tf.Tensor) -> tf.Tensor:
     """`[height, width]` of what `decode` gives, int32; of a JPEG or PNG its header alone is read.
 
@@ -92,6 +96,7 @@ def window_origin(size: tf.Tensor, scale: tf.Tensor, crop_size: int, position) -
     return tf.cast(tf.minimum(tf.floor(position * places), places - 1.0), tf.int32)
 
 
+@tf.function(autograph=False)
 def window(
     image_bytes: tf.Tensor, scale: tf.Tensor, crop_size: int, position: tf.Tensor, flip: tf.Tensor
 ) -> tf.Tensor:
@@ -174,6 +179,7 @@ def add_to_pixels(image: tf.Tensor, colour: tf.Tensor) -> tf.Tensor:
     return tf.reshape(rows, image.shape)
 
 
+@_of_bytes
 def _orientation(image_bytes):
     """EXIF orientation of a JPEG, 1 to 8; 1 where none is given.
 
