@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo demo-localise test test-jax lint wheel clean
+.PHONY: demo demo-localise test test-slow test-jax lint wheel clean
 demo: $(INSTALLED)
 	$(BIN)/vgg-keras demo --out demo --data-dir demo/data
 
@@ -13,7 +13,11 @@ demo-localise: $(INSTALLED)
 	$(BIN)/vgg-keras localise demo --out demo/localise --data-dir demo/data
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+# Several processes or devices at work, and nets of full width.
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 # Every net x every behaviour, under Keras's other backend.
 test-jax: $(INSTALLED)

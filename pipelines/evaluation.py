@@ -167,10 +167,12 @@ def _readable(dataset: tf.data.Dataset, skip_unreadable: bool) -> tf.data.Datase
 
 
 def _buffered(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """With batches made ahead, and without tf.data's tuning thread, for which the iterator's end
-    waits: sometimes for seconds, after streams of seconds (seen with TensorFlow 2.21)."""
+    """With batches made ahead, and without two things of tf.data (seen with TensorFlow 2.21): its
+    tuning thread, for which the iterator's end waits, sometimes for seconds; and its rewriting of
+    the graph, which takes as long as the rest of setting a stream up and makes none faster."""
     options = tf.data.Options()
     options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
     return dataset.prefetch(2).with_options(options)
 
 

@@ -139,7 +139,9 @@ def _trials(
     count = f"{len(photos)} photo{'s' * (len(photos) > 1)}"
 
     posteriors = predict(run, photos, test_scales=scales, **dense).posteriors
-    at_first = predict(run, photos, test_scales=scales[:1], **dense).posteriors
+    at_first = posteriors
+    if len(scales) > 1:
+        at_first = predict(run, photos, test_scales=scales[:1], **dense).posteriors
     trials = [
         _Trial(
             Request("serving_default", image_inputs(encoded)),

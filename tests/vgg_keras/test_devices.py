@@ -61,6 +61,9 @@ print(json.dumps({
 """
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     data = write_folder(tmp_path_factory.mktemp("data"), train=9, val=5)  # 15 to validate: 8, 7

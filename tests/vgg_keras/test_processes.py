@@ -23,6 +23,9 @@ SMALL = ("--net", "B", "--width", "0.0625", "--crop-size", "32", "--train-scale"
          "--statistics", "training-set", "--epochs", EPOCHS)  # fmt: skip
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Of 51 pictures 48 make six batches; of 12 to validate the last four are for one process."""

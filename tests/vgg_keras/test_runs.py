@@ -8,6 +8,7 @@ import random
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from click.testing import CliRunner
 from callbacks.journal import read_journal
 from pipelines.sources import open_source
 from tests.conftest import write_folder
+from tests.forks import start
 from vgg_keras.cli import main
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.recipes import Recipe
@@ -37,11 +39,14 @@ def command(*arguments):
     return [sys.executable, "-m", "vgg_keras.cli", *map(str, arguments)]
 
 
-def run(*arguments, code=0):
-    """Runs the command line; returns its standard output, or standard error where it fails."""
-    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=280)
-    assert done.returncode == code, done.stderr[-3000:]
-    return done.stderr if code else done.stdout
+def run(*arguments, code=0) -> tuple[str, str]:
+    """Runs the command line in a process; returns its standard output and standard error."""
+    with tempfile.TemporaryDirectory() as folder:
+        process = start(*arguments, into=Path(folder))
+        process.join(280)
+        said, errors = (Path(folder, name).read_text() for name in ("stdout", "stderr"))
+    assert process.exitcode == code, errors[-3000:]
+    return said, errors
 
 
 def run_here(*arguments, code=0):
@@ -67,7 +72,7 @@ def data(tmp_path_factory):
 def finished(data, tmp_path_factory):
     """A run never killed: epochs of six steps."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    run("train", *TINY, "--data", data, "--epochs", EPOCHS, "--out", out)
+    run_here("train", *TINY, "--data", data, "--epochs", EPOCHS, "--out", out)
     return out
 
 
@@ -77,20 +82,20 @@ def test_killed_runs_end_with_the_same_weights_to_the_bit(data, finished, tmp_pa
     out, seed = tmp_path / "killed", random.randrange(2**32)
     print("moments drawn with seed", seed)  # shown where the test fails
     rng = random.Random(seed)
-    arguments = command("train", *TINY, "--data", data, "--epochs", EPOCHS, "--out", out)
+    arguments = ("train", *TINY, "--data", data, "--epochs", EPOCHS, "--out", out)
     for kill in range(KILLS):
         before = len(read_journal(out / "journal.jsonl"))
-        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = start(*arguments)
         if kill % 2:
             time.sleep(rng.uniform(0, 8))
         else:
             while len(read_journal(out / "journal.jsonl")) < before + 1:
-                assert process.poll() is None, "ended before it could be killed"
+                assert process.is_alive(), "ended before it could be killed"
                 time.sleep(0.001)
             time.sleep(rng.uniform(0, 0.3))
         process.kill()
-        process.wait()
-    run(*arguments[3:])
+        process.join()
+    run(*arguments)
     expected, got = (arrays(path / "last.weights.h5") for path in (finished, out))
     assert expected.keys() == got.keys()
     assert any(key.startswith("optimizer") for key in got)
@@ -135,35 +140,34 @@ def test_a_killed_evaluation_goes_on(data, finished, tmp_path):
     """Killed in its first pass; what was done is not done again, and the results are the same."""
     arguments = ("evaluate", "--run", finished, "--data", data, "--split", "train", "--json",
                  "--protocol", "multi-crop", "--multi-scale", "--batch-size", 1)  # fmt: skip
-    process = subprocess.Popen(command(*arguments, "--keep", tmp_path / "killed"),
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    process = start(*arguments, "--keep", tmp_path / "killed")
 
     def done() -> int:
         tables = [np.load(file) for file in (tmp_path / "killed").glob("[!.]*.npy")]
         return sum(int((~np.isnan(table)).all(1).sum()) for table in tables)
 
     while not done():
-        assert process.poll() is None, "ended before it could be killed"
+        assert process.is_alive(), "ended before it could be killed"
         time.sleep(0.001)
     process.kill()
-    process.wait()
+    process.join()
     before = done()
     assert 0 < before < 3 * 48
-    again = subprocess.run(command(*arguments, "--keep", tmp_path / "killed"), check=True,
-                           capture_output=True, text=True, timeout=280)  # fmt: skip
-    seen = [int(n) for n in re.findall(r"/(\d+) images", again.stderr)]
+    found, said = run(*arguments, "--keep", tmp_path / "killed")
+    seen = [int(n) for n in re.findall(r"/(\d+) images", said)]
     assert sum(seen) == 3 * 48 - before
-    killed = json.loads(again.stdout)
+    killed = json.loads(found)
     whole = evaluate(load_run(finished), open_source(data), "train", protocol="multi-crop",
                      multi_scale=True).result()  # fmt: skip
     assert killed == whole
 
 
+@pytest.mark.slow
 def test_four_devices_and_one_give_the_same_losses(data, tmp_path):
     """§3.3: 'exactly the same as when training on a single GPU', L2 included."""
-    for devices in (1, 4):
-        run("train", *TINY, "--data", data, "--epochs", 1, "--dropout", 0, "--devices", devices,
-            "--out", tmp_path / str(devices))  # fmt: skip
+    for devices, runner in ((1, run_here), (4, run)):
+        runner("train", *TINY, "--data", data, "--epochs", 1, "--dropout", 0, "--devices", devices,
+               "--out", tmp_path / str(devices))  # fmt: skip
     one, four = (read_journal(tmp_path / str(n) / "journal.jsonl") for n in (1, 4))
     for a, b in zip(one, four, strict=True):
         for key in ("loss", "cross_entropy", "val_cross_entropy", "val_top1_error"):
@@ -187,8 +191,8 @@ def test_warm_start_from_a_run(data, finished, tmp_path):
 
 
 def test_shapes_by_the_default_seed(shapes_dir, tmp_path):
-    run("train", *TINY, "--data", "shapes", "--data-dir", shapes_dir, "--batch-size", 800,
-        "--epochs", 1, "--train-scale", 32, "--out", tmp_path / "run")  # fmt: skip
+    run_here("train", *TINY, "--data", "shapes", "--data-dir", shapes_dir, "--batch-size", 800,
+             "--epochs", 1, "--train-scale", 32, "--out", tmp_path / "run")  # fmt: skip
     (entry,) = read_journal(tmp_path / "run/journal.jsonl")
     assert entry["val_top1_error"] <= 100
     recipe = json.loads((tmp_path / "run/recipe.json").read_text())
@@ -198,7 +202,7 @@ def test_shapes_by_the_default_seed(shapes_dir, tmp_path):
 def test_a_full_disk_leaves_the_last_epoch_whole(data, tmp_path):
     """A limit on the size of files, below that of the weights, stands for the full disk."""
     out = tmp_path / "run"
-    run("train", *TINY, "--data", data, "--epochs", 1, "--out", out)
+    run_here("train", *TINY, "--data", data, "--epochs", 1, "--out", out)
     (out / "recipe.json").write_text(
         (out / "recipe.json").read_text().replace('"epochs": 1', '"epochs": 3')
     )
@@ -264,7 +268,8 @@ class TestRefused:
         assert "holds no run" in run_here("train", *TINY, "--data", data, "--out", tmp_path, code=1)
 
     def test_a_batch_that_devices_do_not_divide(self, data, tmp_path):
-        error = run("train", *TINY, "--data", data, "--devices", 3, "--out", tmp_path / "x", code=1)
+        _, error = run("train", *TINY, "--data", data, "--devices", 3, "--out", tmp_path / "x",
+                       code=1)  # fmt: skip
         assert "multiple of the number of devices, 3; nearest: 6 or 9" in error
         assert not (tmp_path / "x").exists()
 

@@ -73,6 +73,7 @@ def trained(stderr: str) -> list[str]:
     return re.findall(r"^training (\S+)$", stderr, re.MULTILINE)
 
 
+@pytest.mark.slow
 class TestKilledAndResumed:
     """Killed in its second trial; three trials, each trained once."""
 
@@ -136,6 +137,7 @@ class TestKilledAndResumed:
             tiny(Sweep.load(swept[0]).recipe.data, nets=("A",)).save(swept[0])
 
 
+@pytest.mark.slow
 def test_two_workers_share_a_sweep(script, data, tmp_path):
     """Keras Tuner's chief and workers on loopback."""
     out = tmp_path / "x"

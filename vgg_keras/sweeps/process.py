@@ -20,7 +20,10 @@ from vgg_keras.recipes import Recipe
 
 def train_in_a_process(recipe: Recipe, path: Path, options: dict[str, Any]) -> str:
     """Trains a run in a process that ends with this one; returns what went wrong, or nothing."""
-    context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
+    # Forked from a server that has imported TensorFlow, which takes seconds, and not run it: what
+    # runs does not survive a fork.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["vgg_keras.sweeps.preloaded"])
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_train, args=(recipe.to_json(), path, options, there))
     process.start()

@@ -18,7 +18,8 @@ from pipelines.sources import open_source
 from saved_models.cpp_loader import CppModel
 from saved_models.tensors import image_inputs
 from tests.conftest import CLASSES
-from vgg_keras import evaluate, export, predict
+from tests.saved_models.replaying import replay_by
+from vgg_keras import evaluate, export, predict, verification
 from vgg_keras.cli import main
 from vgg_keras.evaluation.predictions import PredictionsError
 from vgg_keras.localisation.dense import make_finder
@@ -205,7 +206,7 @@ def test_the_report_shows_photos_with_boxes(run, classifier, data, tmp_path):
     assert "Table 9: " in text
 
 
-def test_an_export_localises(run, classifier, data, tmp_path):
+def test_an_export_localises(run, classifier, data, tmp_path, monkeypatch):
     """In the C++ loader, as evaluation does; a bad picture harms none and has no box."""
     options = ["--test-scales", "40", "--localiser-scales", "40,64", "--json"]
     done = CliRunner().invoke(
@@ -218,11 +219,8 @@ def test_an_export_localises(run, classifier, data, tmp_path):
     found = localise([run], source, classifiers=[classifier], test_scales=(40, 64))
     files = [Path(name) for name in source["val"].names_of(range(4))]
     model = CppModel(path)
-    try:
-        encoded = [file.read_bytes() for file in files]
-        got = model.run("localise", image_inputs([*encoded[:2], b"no picture", *encoded[2:]]))
-    finally:
-        model.close()
+    encoded = [file.read_bytes() for file in files]
+    got = model.run("localise", image_inputs([*encoded[:2], b"no picture", *encoded[2:]]))
     assert [bool(error) for error in got["error"]] == [False, False, True, False, False]
     assert not got["boxes"][2].any()
     assert got["classes"][2].tolist() == [-1] * 3
@@ -236,6 +234,7 @@ def test_an_export_localises(run, classifier, data, tmp_path):
         }
         for name, box in zip(row, got["boxes"][good][i], strict=True):
             np.testing.assert_allclose(box, expected[name], atol=1e-3)
+    monkeypatch.setattr(verification, "replay", replay_by(model))
     done = CliRunner().invoke(
         main, ["verify", path, str(files[0]), "--loader", "c++", "--repeats", "1", "--json"]
     )
@@ -243,3 +242,4 @@ def test_an_export_localises(run, classifier, data, tmp_path):
     checks = json.loads(done.stdout)["checks"]
     assert {check["loader"] for check in checks} == {"c++"}
     assert [check["passed"] for check in checks if check["signature"] == "localise"] == [True]
+    model.close()

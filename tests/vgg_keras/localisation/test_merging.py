@@ -13,7 +13,7 @@ from vgg_keras.localisation.merging import merge as merge_tensors
 numbers = st.floats(-2, 3, width=32) | st.sampled_from(
     [0.0, 0.5, 1.0, np.nan, np.inf, -np.inf, 1e30]
 )
-predictions = st.lists(st.tuples(*[numbers] * 4, st.floats(0, 1)), max_size=12)
+predictions = st.lists(st.tuples(*[numbers] * 4, st.floats(0, 1, width=32)), max_size=12)
 thresholds = st.sampled_from([0.0, 0.5, 0.8, 2.0, 1e9])
 
 

@@ -14,6 +14,7 @@ from tests.vgg_keras.weights import foreign
 from vgg_keras import fully_convolutional, vgg, weights
 from vgg_keras.nets import NETS
 
+pytestmark = pytest.mark.slow
 MEAN = np.array([123.68, 116.779, 103.939], np.float32)
 TORCH_MEAN, TORCH_SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 APPLICATIONS = {"D": keras.applications.VGG16, "E": keras.applications.VGG19}
