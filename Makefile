@@ -15,7 +15,7 @@ demo-localise: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
-# Several processes or devices at work, and nets of full width.
+# More than one process, device or backend at work, and nets of full width.
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 

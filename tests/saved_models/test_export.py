@@ -306,6 +306,7 @@ class TestRefused:
 
 
 class TestCommands:
+    @pytest.mark.slow
     def test_export_and_verify(self, run, photos, tmp_path):
         out = tmp_path / "exports/net"
         arguments = ["export", "--run", str(run.path), "--out", str(out)]

@@ -540,6 +540,7 @@ class TestCommand:
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_of_one_backend_in_another(tmp_path):
     """Trained under TensorFlow, loaded and run under JAX, and back."""
     pytest.importorskip("jax")
