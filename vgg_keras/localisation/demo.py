@@ -26,9 +26,11 @@ _COMMON: dict[str, Any] = {
     "train_scale": (64, 64),
     "batch_size": 32,
 }
-_CLASSIFIER = dataclasses.replace(RECIPES["small"], **_COMMON, epochs=10, plateau_patience=4)
+_CLASSIFIER = dataclasses.replace(
+    RECIPES["small"], **_COMMON, epochs=8, plateau_patience=4, dropout=0.2
+)
 _LOCALISER = dataclasses.replace(
-    LOCALISATION_RECIPES["small"], **_COMMON, epochs=13, plateau_patience=2,
+    LOCALISATION_RECIPES["small"], **_COMMON, epochs=11, plateau_patience=2,
     learning_rate=0.03, dropout=0.0,
 )  # fmt: skip
 
