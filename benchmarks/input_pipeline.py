@@ -118,7 +118,9 @@ def main() -> None:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     files = sorted(str(p) for p in arguments.photos.rglob("*") if p.suffix.lower() in JPEG)
-    split = FolderSplit("train", np.array(files), np.zeros(len(files), np.int64))
+    # Few photos many times over, for epochs of the length that a training set's have.
+    listed = np.resize(files, max(len(files), arguments.images))
+    split = FolderSplit("train", listed, np.zeros(len(listed), np.int64))
 
     ways = {f.__name__: f for f in (stream, plain, decode, pillow)}
     result: dict = {"benchmark": "input pipeline, images/s and core", **machine()}

@@ -55,10 +55,12 @@ def window_frame(size: tf.Tensor, scale: tf.Tensor, crop_size: int, position) ->
     """Where a window lies in its picture: `[left, top, width, height]` as shares, float32.
 
     Args:
-        size, scale, crop_size, position: see `pipelines.images.window_origin`.
+        size, scale: of the picture, and to what its smaller side is rescaled.
+        crop_size, position: see `pipelines.images.window_origin`.
     """
-    scaled = tf.cast(rescaled_size(size, scale), tf.float32)
-    origin = tf.cast(window_origin(size, scale, crop_size, position), tf.float32)
+    scaled = rescaled_size(size, scale)
+    origin = tf.cast(window_origin(scaled, crop_size, position), tf.float32)
+    scaled = tf.cast(scaled, tf.float32)
     extent = tf.fill((2,), tf.cast(crop_size, tf.float32))
     return tf.concat([(origin / scaled)[::-1], (extent / scaled)[::-1]], 0)
 

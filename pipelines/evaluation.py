@@ -14,7 +14,6 @@ import tensorflow as tf
 
 from pipelines.boxes import Boxes, box_target, window_frame
 from pipelines.images import (
-    add_to_pixels,
     as_it_is,
     decode,
     rescale,
@@ -209,11 +208,11 @@ def validation_stream(
     @as_it_is
     def central_crop(example):
         centre = tf.constant([0.5, 0.5])
-        crop = window(split.read(example), test_scale, crop_size, centre, False)
-        crop = add_to_pixels(crop, minus_mean)
+        image_bytes = split.read(example)
+        crop = window(image_bytes, test_scale, crop_size, centre, False, minus_mean)
         if boxes is None:
             return crop, example["label"]
-        frame = window_frame(upright_size(split.read(example)), test_scale, crop_size, centre)
+        frame = window_frame(upright_size(image_bytes), test_scale, crop_size, centre)
         return crop, box_target(boxes.drawn(example["index"], 0.0), frame, False, example["label"])
 
     @as_it_is

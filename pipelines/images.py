@@ -16,8 +16,12 @@ as_it_is = tf.autograph.experimental.do_not_convert
 # Pixels decoded around the window: at a cut the decoder has no neighbour for its chroma
 # upsampling, and the last column would differ.
 _MARGIN = 2
+_SIDES = 32  # windows are padded to a multiple of this
+# What is rarely called and has many operations: not inlined, it is passed over as one operation
+# where it is not needed.
+_aside = {"autograph": False, "experimental_attributes": {"_noinline": True}}
 # Traced once a process, and not once a stream: a stream of ours has thirty branches.
-_of_bytes = tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
+_of_bytes = tf.function(input_signature=[tf.TensorSpec((), tf.string)], **_aside)
 
 
 @_of_bytes
@@ -82,23 +86,27 @@ def rescale(image: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
     return tf.image.resize(image, rescaled_size(tf.shape(image)[:2], scale))
 
 
-def window_origin(size: tf.Tensor, scale: tf.Tensor, crop_size: int, position) -> tf.Tensor:
+def window_origin(scaled: tf.Tensor, crop_size: int, position) -> tf.Tensor:
     """First row and column of a window in the rescaled image, int32 `(2,)`.
 
     Args:
-        size: of the original image.
-        scale: of the rescaled image.
+        scaled: `rescaled_size` of the image.
         crop_size: side of the window.
         position: `(2,)` in 0..1, the share of the way down and across; uniform draws in [0, 1)
             make every place equally likely, 0.5 is the centre.
     """
-    places = tf.cast(rescaled_size(size, scale) - crop_size, tf.float32) + 1.0
+    places = tf.cast(scaled - (crop_size - 1), tf.float32)
     return tf.cast(tf.minimum(tf.floor(position * places), places - 1.0), tf.int32)
 
 
 @tf.function(autograph=False)
 def window(
-    image_bytes: tf.Tensor, scale: tf.Tensor, crop_size: int, position: tf.Tensor, flip: tf.Tensor
+    image_bytes: tf.Tensor,
+    scale: tf.Tensor,
+    crop_size: int,
+    position: tf.Tensor,
+    flip: tf.Tensor,
+    plus: tf.Tensor,
 ) -> tf.Tensor:
     """A crop of the rescaled picture, decoded no further than it reaches.
 
@@ -108,93 +116,100 @@ def window(
         crop_size: side of the crop.
         position: see `window_origin`.
         flip: whether to mirror left and right.
+        plus: a colour, float32 `(3,)`, that is added to every pixel.
 
     Returns:
-        float32 `(crop_size, crop_size, 3)` in 0..255.
+        float32 `(crop_size, crop_size, 3)` in 0..255, plus the colour.
 
     Raises:
         tf.errors.InvalidArgumentError: the picture is broken or of no known kind.
     """
 
-    def place(size):
-        """Source coordinates of the window's corner pixels, and the box that they need."""
-        step = tf.cast(size, tf.float32) / tf.cast(rescaled_size(size, scale), tf.float32)
-        origin = tf.cast(window_origin(size, scale, crop_size, position), tf.float32)
-        first = (origin + 0.5) * step - 0.5
-        last = first + (crop_size - 1.0) * step
-        start = tf.maximum(tf.cast(tf.floor(first), tf.int32) - _MARGIN, 0)
-        stop = tf.minimum(tf.cast(last, tf.int32) + 2 + _MARGIN, size)
-        corner = tf.cast(start, tf.float32)
-        return start, stop, first - corner, last - corner
-
-    def decode_box():
-        start, stop, first, last = place(tf.io.extract_jpeg_shape(image_bytes)[:2])
-        box = tf.concat([start, stop - start], 0)
-        return tf.io.decode_and_crop_jpeg(image_bytes, box, channels=3), first, last
-
-    def decode_all():
-        image = decode(image_bytes)
-        start, stop, first, last = place(tf.shape(image)[:2])
-        return image[start[0] : stop[0], start[1] : stop[1]], first, last
-
-    plain_jpeg = tf.logical_and(tf.io.is_jpeg(image_bytes), tf.equal(_orientation(image_bytes), 1))
-    image, first, last = tf.cond(plain_jpeg, decode_box, decode_all)
-    return _sample(image, first, last, crop_size, flip)
-
-
-def _sample(image, first, last, crop_size, flip):
-    """Bilinear samples on an even grid from source coordinates `first` to `last`."""
-    end = tf.cast(tf.shape(image)[:2] - 1, tf.float32)
-    # At a border of the picture samples may lie up to half a pixel outside it, where its last
-    # pixels go on. Rare, so the padding waits for the need; the tolerance is for rounding.
-    outside = tf.logical_or(tf.reduce_any(first < 1e-3), tf.reduce_any(last > end - 1e-3))
-    image = tf.cond(outside, lambda: _repeat_border(image), lambda: image)
-    padding = tf.cast(outside, tf.float32)
-    end += 2.0 * padding
-    (top, left), (bottom, right) = (
-        tf.unstack((first + padding) / end),
-        tf.unstack((last + padding) / end),
+    where = scale, crop_size, position
+    image, size, first, step = tf.cond(
+        tf.equal(_orientation(image_bytes), 1),
+        lambda: _cut_out_of_jpeg(image_bytes, *where),
+        lambda: _cut_out(image_bytes, *where),
     )
-    box = tf.stack([top, tf.where(flip, right, left), bottom, tf.where(flip, left, right)])
-    size = (crop_size, crop_size)
-    return tf.ensure_shape(
-        tf.image.crop_and_resize(image[None], box[None], [0], size)[0], (*size, 3)
-    )
+    # XLA compiles for each shape that it meets: few, because windows are as good as square.
+    side = tf.reduce_max(size)
+    missing = side + -side % _SIDES - size
+    rows = tf.pad(tf.reshape(image, (size[0], -1)), missing[:, None] * [[0, 1], [0, 3]])
+    return _samples(rows, size, first, step, crop_size, flip, plus)
 
 
-def _repeat_border(image):
-    # Concatenation, because tf.pad's mirroring kernel is ten times slower on uint8.
-    image = tf.concat([image[:1], image, image[-1:]], 0)
-    return tf.concat([image[:, :1], image, image[:, -1:]], 1)
+def _cut_out_of_jpeg(image_bytes, scale, crop_size, position):
+    """The pixels that a window needs, and the rest of `_box`."""
+    size = tf.io.extract_jpeg_shape(image_bytes)[:2]
+    start, size, first, step = _box(size, scale, crop_size, position)
+    box = tf.concat([start, size], 0)
+    return tf.io.decode_and_crop_jpeg(image_bytes, box, channels=3), size, first, step
 
 
-def add_to_pixels(image: tf.Tensor, colour: tf.Tensor) -> tf.Tensor:
-    """`image + colour` for an image `(H, W, 3)` of known size and a colour `(3,)`.
+@tf.function(**_aside)
+def _cut_out(image_bytes, scale, crop_size, position):
+    """The same of any picture, by decoding it all."""
+    image = decode(image_bytes)
+    start, size, first, step = _box(tf.shape(image)[:2], scale, crop_size, position)
+    stop = start + size
+    return image[start[0] : stop[0], start[1] : stop[1]], size, first, step
 
-    One long row is tiled and added, because broadcasting over three channels defeats
-    vectorisation: 0.16 ms a crop of 224 against 0.02 ms.
+
+def _box(size, scale, crop_size, position):
+    """The box of pixels that a window needs, as its start and size; where in it the window's
+    first sample lies, and how far the next one is."""
+    scaled = rescaled_size(size, scale)
+    step = tf.cast(size, tf.float32) / tf.cast(scaled, tf.float32)
+    origin = tf.cast(window_origin(scaled, crop_size, position), tf.float32)
+    ends = (origin + [[0.5], [crop_size - 0.5]]) * step - 0.5
+    corners = tf.cast(ends + [[-_MARGIN], [_MARGIN + 2.0]], tf.int32)
+    start, stop = tf.unstack(tf.minimum(tf.maximum(corners, 0), size))
+    return start, stop - start, ends[0] - tf.cast(start, tf.float32), step
+
+
+# Compiled, because no operation of TensorFlow's samples at places of one's own choice at less than
+# twice the time.
+@tf.function(autograph=False, jit_compile=True)
+def _samples(rows, size, first, step, crop_size, flip, plus):
+    """Bilinear samples from the place `first` on, in steps.
+
+    Of the rows, RGB side by side, the first `size` pixels down and across are the picture's.
     """
-    height, width, channels = image.shape
-    rows = tf.reshape(image, (height, width * channels)) + tf.tile(colour, (width,))
-    return tf.reshape(rows, image.shape)
+    counted = tf.range(crop_size, dtype=tf.float32)
+
+    def neighbours(places, last):
+        """The two pixels that a sample lies between, and the second one's weight."""
+        places = tf.maximum(places, 0.0)  # half a pixel outside, the border's pixels go on
+        before = tf.floor(places)
+        index = tf.minimum(tf.cast(before, tf.int32), last)
+        return index, tf.minimum(index + 1, last), places - before
+
+    above, below, weight = neighbours(first[0] + counted * step[0], size[0] - 1)
+    above, below = (tf.cast(tf.gather(rows, i), tf.float32) for i in (above, below))
+    rows = above + (below - above) * weight[:, None]
+
+    counted = tf.where(flip, counted[::-1], counted)
+    left, right, weight = neighbours(first[1] + counted * step[1], size[1] - 1)
+    rows = tf.reshape(rows, (crop_size, -1, 3))
+    left, right = (tf.gather(rows, i, axis=1) for i in (left, right))
+    return left + (right - left) * weight[:, None] + plus
 
 
-@_of_bytes
 def _orientation(image_bytes):
-    """EXIF orientation of a JPEG, 1 to 8; 1 where none is given.
+    """EXIF orientation of a JPEG, 1 to 8; 1 where none is given, 0 of what is no JPEG.
 
     Exif 2.32, §4.5: the APP1 segment stands first or after a JFIF segment of 18 bytes.
     """
-    first = tf.equal(tf.strings.substr(image_bytes, 6, 4), b"Exif")
-    second = tf.equal(tf.strings.substr(image_bytes, 24, 4), b"Exif")
-    start = tf.where(first, 12, 30)
+    found = tf.strings.substr(image_bytes, (0, 6, 24), (3, 4, 4))
+    jpeg, first, second = tf.unstack(tf.equal(found, (b"\xff\xd8\xff", b"Exif", b"Exif")))
     return tf.cond(
-        tf.logical_and(tf.io.is_jpeg(image_bytes), tf.logical_or(first, second)),
-        lambda: _read_orientation(tf.strings.substr(image_bytes, start, 4096)),
-        lambda: tf.constant(1),
+        tf.logical_and(jpeg, tf.logical_or(first, second)),
+        lambda: _read_orientation(tf.strings.substr(image_bytes, tf.where(first, 12, 30), 4096)),
+        lambda: tf.cast(jpeg, tf.int32),
     )
 
 
+@_of_bytes
 def _read_orientation(tiff_bytes):
     """Orientation (tag 0x0112) in the first directory of a TIFF header, else 1."""
     data = tf.cast(tf.io.decode_raw(tiff_bytes, tf.uint8), tf.int32)

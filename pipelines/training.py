@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines.boxes import Boxes, box_target, inside, window_frame
-from pipelines.images import add_to_pixels, as_it_is, upright_size, window
+from pipelines.images import as_it_is, upright_size, window
 from pipelines.sources import WHOLE, Part, Split
 from pipelines.statistics import Statistics
 
@@ -65,23 +65,24 @@ def training_stream(
     def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
         key = tf.cast(seed, tf.int64) * 2**32 + epoch
         examples = split.shuffled(key).take(steps * batch_size)
-        return part.of(examples, batch_size).map(lambda e: e | {"key": key})
+        keys = tf.data.Dataset.from_tensors(key).repeat()
+        return tf.data.Dataset.zip(part.of(examples, batch_size), keys)
 
     @as_it_is
-    def crop(example):
-        draws = tf.random.stateless_uniform((7,), tf.stack([example["key"], example["index"]]))
+    def crop(example, key):
+        draws = tf.random.stateless_uniform((7,), tf.stack([key, example["index"]]))
         scale = smallest + tf.cast(draws[0] * (largest - smallest + 1.0), tf.int32)
         mirrored = tf.logical_and(flip, draws[3] < 0.5)
-        pixels = window(split.read(example), scale, crop_size, draws[1:3], mirrored)
         normal = tf.math.ndtri(draws[4:7] * (1.0 - 2e-7) + 1e-7)  # never 0, whose ndtri is -inf
-        shift = tf.linalg.matvec(shift_matrix, normal)
-        pixels = add_to_pixels(pixels, shift - mean)
+        shift = tf.linalg.matvec(shift_matrix, normal) - mean
+        image_bytes = split.read(example)
+        pixels = window(image_bytes, scale, crop_size, draws[1:3], mirrored, shift)
         if boxes is None:
             return pixels, example["label"]
         # A draw of its own, so that the crops are those of classification.
-        key = tf.stack([example["key"], -1 - example["index"]])
-        box = boxes.drawn(example["index"], tf.random.stateless_uniform((), key))
-        frame = window_frame(upright_size(split.read(example)), scale, crop_size, draws[1:3])
+        draw = tf.random.stateless_uniform((), tf.stack([key, -1 - example["index"]]))
+        box = boxes.drawn(example["index"], draw)
+        frame = window_frame(upright_size(image_bytes), scale, crop_size, draws[1:3])
         target = box_target(box, frame, mirrored, example["label"])
         return pixels, target, tf.cast(inside(target), tf.float32)
 
