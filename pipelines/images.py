@@ -124,7 +124,6 @@ def window(
     Raises:
         tf.errors.InvalidArgumentError: the picture is broken or of no known kind.
     """
-
     where = scale, crop_size, position
     image, size, first, step = tf.cond(
         tf.equal(_orientation(image_bytes), 1),

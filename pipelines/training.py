@@ -72,8 +72,8 @@ def training_stream(
     def crop(example, key):
         draws = tf.random.stateless_uniform((7,), tf.stack([key, example["index"]]))
         scale = smallest + tf.cast(draws[0] * (largest - smallest + 1.0), tf.int32)
-        mirrored = tf.logical_and(flip, draws[3] < 0.5)
-        normal = tf.math.ndtri(draws[4:7] * (1.0 - 2e-7) + 1e-7)  # never 0, whose ndtri is -inf
+        mirrored = draws[3] < 0.5 if flip else tf.constant(False)
+        normal = tf.math.ndtri(tf.maximum(draws[4:7], 1e-7))  # that of 0 is -inf
         shift = tf.linalg.matvec(shift_matrix, normal) - mean
         image_bytes = split.read(example)
         pixels = window(image_bytes, scale, crop_size, draws[1:3], mirrored, shift)
