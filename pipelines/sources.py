@@ -267,7 +267,7 @@ def _list_split(name: str, folder: Path, class_names: Sequence[str]) -> FolderSp
         found = sorted(
             entry.path
             for entry in os.scandir(folder / class_name)
-            if entry.is_file() and not entry.name.startswith(".")
+            if not entry.is_dir() and not entry.name.startswith(".")
         )
         if not found:
             raise SourceError(

@@ -119,11 +119,17 @@ class TestKinds:
         rgba = np.dstack([self.pixels, np.full(self.pixels.shape[:2], 128, np.uint8)])
         self.close_to(encode(rgba, "PNG"), self.pixels, 1e-6)
 
-    def test_palette(self):
+    @pytest.mark.parametrize("kind", ["PNG", "BMP"])
+    @pytest.mark.parametrize("colours", [17, 256])
+    def test_palette(self, kind, colours):
         buffer = io.BytesIO()
-        palette = Image.fromarray(self.pixels).quantize(64)
-        palette.save(buffer, "PNG")
+        palette = Image.fromarray(self.pixels).quantize(colours)
+        palette.save(buffer, kind)
         self.close_to(buffer.getvalue(), np.asarray(palette.convert("RGB")), 1e-6)
+
+    def test_grey_bmp(self):
+        grey = np.asarray(Image.fromarray(self.pixels).convert("L"))
+        self.close_to(encode(grey, "BMP"), np.repeat(grey[..., None], 3, 2), 1e-6)
 
     @pytest.mark.parametrize("kind", ["PNG", "BMP"])
     def test_other_formats(self, kind):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pipelines.screening import find_bad_images
 from pipelines.sources import SourceError, open_source
 from tests.conftest import CLASSES, write_folder
 
@@ -94,6 +95,11 @@ class TestErrors:
             file.unlink()
         with pytest.raises(SourceError, match="train/green holds no pictures"):
             open_source(folder)
+
+    def test_a_link_to_nothing_is_a_picture_that_cannot_be_read(self, tmp_path, folder):
+        link = tmp_path / "data/train/green/link.jpg"
+        link.symlink_to(tmp_path / "gone.jpg")
+        assert find_bad_images(open_source(folder)["train"]) == [str(link)]
 
     def test_labels_that_differ(self, tmp_path, folder):
         shutil.move(tmp_path / "data/val/green", tmp_path / "data/val/grün")
