@@ -1,4 +1,4 @@
-"""Writing so that what was there before is never lost."""
+"""Writing so that what was there before is never lost, and by one process at a time."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextlib.contextmanager
@@ -47,6 +52,31 @@ def _find_room(path: Path, size: int) -> None:
 
 
 def write_aside(path: str | os.PathLike, text: str) -> None:
-    """Writes a text file through `aside`."""
-    with aside(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    """Writes a text file through `aside`.
+
+    Raises:
+        OSError: as there; the message names the file.
+    """
+    try:
+        with aside(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OSError(
+            f"{path} could not be written, what was saved before is whole: {error}"
+        ) from error
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike, wait: bool = True) -> Iterator[None]:
+    """Holds a lock by the file `path`, which is made; a process that is killed lets go.
+
+    Raises:
+        BlockingIOError: another process holds it, and we are not to wait.
+        OSError: the file cannot be made, or its file system has no locks.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -17,7 +18,7 @@ import keras
 
 from callbacks.checkpoint import LAST_WEIGHTS
 from callbacks.warm_start import BEST_WEIGHTS
-from pipelines.files import write_aside
+from pipelines.files import locked, write_aside
 from pipelines.statistics import ILSVRC, Statistics
 from vgg_keras.ilsvrc import wnids
 from vgg_keras.models import vgg
@@ -26,7 +27,11 @@ from vgg_keras.weights import WeightsError, read
 
 RECIPE, STATISTICS, CLASSES = "recipe.json", "statistics.json", "classes.json"
 ENVIRONMENT, JOURNAL, BAD_IMAGES = "environment.json", "journal.jsonl", "bad_images.json"
+_LOCK = ".lock"
+_BESIDE_THE_RECIPE = (ENVIRONMENT, STATISTICS, CLASSES, BAD_IMAGES, JOURNAL, BEST_WEIGHTS)
 _PACKAGES = ("vgg_keras", "tensorflow", "keras", "tensorflow-datasets", "numpy")
+
+log = logging.getLogger(__name__)
 
 
 class RunError(ValueError):
@@ -47,30 +52,56 @@ class Run(NamedTuple):
 def claim(path: Path, recipe: Recipe) -> None:
     """Makes the folder for a run of `recipe`, or finds it to be one.
 
-    A run of another recipe in which no epoch has ended has nothing to lose and gives way.
+    A run of another recipe in which no epoch has ended has nothing to lose and gives way, unless
+    a process is training it.
 
     Raises:
         RunError: another recipe's run is there, or the folder cannot be written.
     """
     file = path / RECIPE
-    if file.exists():
-        differences = _read_recipe(file).differences(recipe)
-        if not differences:
-            return
+    differences = _read_recipe(file).differences(recipe) if file.exists() else []
+    if differences:
         if (path / LAST_WEIGHTS).exists():
             raise RunError(
                 f"{path} holds a run of another recipe ({'; '.join(differences)}). Give its own "
                 f"recipe to go on with it, or another --out."
             )
-        for name in (STATISTICS, CLASSES, BAD_IMAGES, JOURNAL, BEST_WEIGHTS):
-            (path / name).unlink(missing_ok=True)
-    elif path.is_dir() and any(not p.name.startswith(".") for p in path.iterdir()):
+        with held(path):
+            log.info("%s: no epoch of another recipe's run had ended; it gives way", path)
+            for name in _BESIDE_THE_RECIPE:
+                (path / name).unlink(missing_ok=True)
+    elif (
+        not file.exists()
+        and path.is_dir()
+        and any(not p.name.startswith(".") for p in path.iterdir())
+    ):
         raise RunError(f"{path} is not empty and holds no run. Give another --out.")
     try:
-        write_aside(file, recipe.to_json())
-        write_aside(path / ENVIRONMENT, json.dumps(_environment(), indent=2) + "\n")
+        if differences or not file.exists():
+            write_aside(file, recipe.to_json())
+        if not (path / ENVIRONMENT).exists():
+            write_aside(path / ENVIRONMENT, json.dumps(_environment(), indent=2) + "\n")
     except OSError as error:
-        raise RunError(f"{path} cannot be written: {error}") from error
+        raise RunError(str(error)) from error
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keeps a run folder for this process; a process that is killed lets go.
+
+    Raises:
+        RunError: another process is training into it.
+    """
+    with contextlib.ExitStack() as lock:
+        try:
+            lock.enter_context(locked(path / _LOCK, wait=False))
+        except BlockingIOError as error:
+            raise RunError(
+                f"Another process is training into {path}. Wait for it, or give another --out."
+            ) from error
+        except OSError as error:  # some network file systems have no locks
+            log.warning("%s cannot be locked (%s); train into it from one place only", path, error)
+        yield
 
 
 def is_run_of(path: Path, recipe: Recipe) -> bool:

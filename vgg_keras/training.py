@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import logging
@@ -19,12 +20,12 @@ from callbacks.checkpoint import LAST_WEIGHTS
 from pipelines.evaluation import validation_stream
 from pipelines.files import write_aside
 from pipelines.screening import find_bad_images, naming_bad_images
-from pipelines.sources import TRAIN, VALIDATION, Source, Split, open_source
+from pipelines.sources import TRAIN, VALIDATION, Source, SourceError, Split, open_source
 from pipelines.statistics import ILSVRC, Statistics, compute_statistics
 from pipelines.training import steps_per_epoch, training_stream
 from vgg_keras import runs
 from vgg_keras.distribution import Cluster, check_divisible, find_devices, is_cpu_only
-from vgg_keras.nets import WARM_START_LAYERS
+from vgg_keras.nets import WARM_START_LAYERS, get_net
 from vgg_keras.recipes import Recipe
 from vgg_keras.weights import read
 
@@ -71,6 +72,7 @@ def train(
     with used.writer_first("prepare the data"):
         source = open_source(recipe.data, data_dir)
     splits = [source[TRAIN], source[VALIDATION]]
+    steps_per_epoch(splits[0], recipe.batch_size)  # refuses a batch that is too large
     if keras.backend.backend() == "tensorflow" and is_cpu_only():
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(recipe.seed)
@@ -78,12 +80,14 @@ def train(
         model = runs.build_model(recipe, len(source.class_names))
         task.compile(model, recipe)
     warm_start = _warm_start(recipe, model, out, task)
+    if not recipe.init_from:
+        _warn_of_scratch(recipe)
     with used.writer_first("claim the run folder"):
         given = _given_statistics(recipe, out)
         # All that can be refused cheaply has been; from here on the folder is written to.
         runs.claim(out, recipe)
         runs.claim_classes(out, source.class_names)
-        splits = _usable(splits, recipe, out)
+        splits = _usable(splits, source.class_names, recipe, out)
         (training, train_targets), (validation, validation_targets) = (
             task.targets(source, split, recipe) for split in splits
         )
@@ -113,7 +117,8 @@ def train(
         return out
     if done.epochs:
         log.info("%s: going on after epoch %d", out, done.epochs)
-    with naming_bad_images(training, validation), used.scope():
+    only_here = runs.held(out) if used.is_writer else contextlib.nullcontext()
+    with only_here, naming_bad_images(training, validation), used.scope():
         try:
             model.fit(
                 training_stream(
@@ -235,7 +240,21 @@ def _warm_start(recipe: Recipe, model: keras.Model, out: Path, task: Task) -> li
     return [warm_start]
 
 
-def _usable(splits: list[Split], recipe: Recipe, out: Path) -> list[Split]:
+def _warn_of_scratch(recipe: Recipe) -> None:
+    """Where the paper does not begin with random weights (§3.1)."""
+    if recipe.init_layers != "warm-start":
+        log.warning("--init-layers without --init-from: the net starts from scratch")
+    if len(get_net(recipe.net).conv_names) > 8 and recipe.initialisation == "gaussian":
+        log.warning(
+            "net %s is not expected to learn from the paper's Gaussian (§3.1): start it from net A "
+            "with --init-from, or take --initialisation glorot",
+            recipe.net,
+        )
+
+
+def _usable(
+    splits: list[Split], class_names: Sequence[str], recipe: Recipe, out: Path
+) -> list[Split]:
     """The splits, less unreadable pictures where the recipe says so."""
     if recipe.on_bad_image == "stop":
         return splits
@@ -249,7 +268,21 @@ def _usable(splits: list[Split], recipe: Recipe, out: Path) -> list[Split]:
         log.info("%s: %d of %d pictures skipped", split.name, len(bad[split.name]), len(split))
         for name in bad[split.name]:
             log.warning("skipped, cannot be read: %s", name)
-    return [split.without(bad[split.name]) for split in splits]
+    usable = [split.without(bad[split.name]) for split in splits]
+    for split in usable:
+        if bad[split.name]:
+            _check_classes(split, class_names)
+    return usable
+
+
+def _check_classes(split: Split, class_names: Sequence[str]) -> None:
+    """Raises SourceError where a class has lost all of its pictures."""
+    empty = set(range(len(class_names))) - set(split.all_labels().tolist())
+    if empty:
+        names = ", ".join(class_names[i] for i in sorted(empty))
+        raise SourceError(
+            f"No picture in the {split.name!r} split that can be read is of these classes: {names}."
+        )
 
 
 def _given_statistics(recipe: Recipe, out: Path) -> Statistics | None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner
 
 from callbacks.journal import read_journal
@@ -26,15 +27,16 @@ from tests.forks import start
 from vgg_keras.cli import main
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.recipes import Recipe
-from vgg_keras.runs import RunError, claim, claim_classes, is_run_of, load_run
+from vgg_keras.runs import RunError, claim, claim_classes, held, is_run_of, load_run
 
 TINY = ("--net", "A", "--width", "0.0625", "--crop-size", "32", "--train-scale", "32,40",
         "--batch-size", "8", "--initialisation", "glorot", "--learning-rate", "0.001",
         "--statistics", "training-set")  # fmt: skip
 
 
+# More, for a longer trial, by the environment.
 KILLS = int(os.environ.get("VGG_KERAS_KILLS", "2"))
-EPOCHS = max(12, 5 * KILLS)
+EPOCHS = max(20, 5 * KILLS)
 
 
 def command(*arguments):
@@ -80,23 +82,26 @@ def finished(data, tmp_path_factory):
 
 def test_killed_runs_end_with_the_same_weights_to_the_bit(data, finished, tmp_path):
     """Every other kill comes just after an epoch, among its writes or in the next one; the
-    others come at any moment from the start of the process."""
+    others come at any moment from the start of the process until its first epoch has ended."""
     out, seed = tmp_path / "killed", random.randrange(2**32)
     print("moments drawn with seed", seed)  # shown where the test fails
     rng = random.Random(seed)
     arguments = ("train", *TINY, "--data", data, "--epochs", EPOCHS, "--out", out)
+    first_epoch = 0.0
     for kill in range(KILLS):
         before = len(read_journal(out / "journal.jsonl"))
-        process = start(*arguments)
+        process, started = start(*arguments), time.monotonic()
         if kill % 2:
-            time.sleep(rng.uniform(0, 5))
+            time.sleep(rng.uniform(0, first_epoch))
         else:
             while len(read_journal(out / "journal.jsonl")) < before + 1:
                 assert process.is_alive(), "ended before it could be killed"
                 time.sleep(0.001)
+            first_epoch = time.monotonic() - started
             time.sleep(rng.uniform(0, 0.3))
         process.kill()
         process.join()
+        assert process.exitcode == -signal.SIGKILL, "ended before it could be killed"
     run(*arguments)
     expected, got = (arrays(path / "last.weights.h5") for path in (finished, out))
     assert expected.keys() == got.keys()
@@ -111,15 +116,33 @@ def test_killed_runs_end_with_the_same_weights_to_the_bit(data, finished, tmp_pa
 
 
 def test_run_folder_says_everything(data, finished):
-    names = {p.name for p in finished.iterdir()} - {"evaluation"}  # of the tests below
+    names = {p.name for p in finished.iterdir()} - {"evaluation", ".lock"}  # of the tests below
     assert names == {"recipe.json", "statistics.json", "classes.json", "environment.json",
                      "journal.jsonl", "best.weights.h5", "last.weights.h5"}  # fmt: skip
     assert json.loads((finished / "recipe.json").read_text())["data"] == data
     assert json.loads((finished / "classes.json").read_text()) == ["blue", "green", "red"]
     environment = json.loads((finished / "environment.json").read_text())
     assert set(environment["packages"]) >= {"tensorflow", "keras", "numpy"}
+    checkout = Path(__file__).parents[2]
+    if (checkout / ".git").exists():
+        head = subprocess.run(["git", "-C", checkout, "rev-parse", "HEAD"], capture_output=True,
+                              text=True, check=True).stdout.strip()  # fmt: skip
+        assert environment["git_commit"].removesuffix("-dirty") == head
     entry = read_journal(finished / "journal.jsonl")[-1]
     assert {"loss", "val_top1_error", "val_top5_error", "learning_rate"} <= set(entry)
+
+
+def test_event_files_for_tensorboard(data, tmp_path, monkeypatch):
+    arguments = ("train", *TINY, "--data", data, "--epochs", 1, "--tensorboard", "--out")
+    run_here(*arguments, tmp_path / "run")
+    (file,) = (tmp_path / "run/tensorboard/validation").iterdir()
+    events = map(
+        tf.compat.v1.Event.FromString, tf.data.TFRecordDataset(str(file)).as_numpy_iterator()
+    )
+    tags = {value.tag for event in events for value in event.summary.value}
+    assert {"epoch_accuracy", "epoch_cross_entropy"} <= tags
+    monkeypatch.setitem(sys.modules, "tensorboard", None)  # as where it is not installed
+    assert "pip install tensorboard" in run_here(*arguments, tmp_path / "other", code=1)
 
 
 def test_a_finished_run_is_left_alone(data, finished):
@@ -156,7 +179,7 @@ def test_a_killed_evaluation_goes_on(data, finished, tmp_path):
     before = done()
     assert 0 < before < 3 * 48
     found, said = run(*arguments, "--keep", tmp_path / "killed")
-    seen = [int(n) for n in re.findall(r"/(\d+) images", said)]
+    seen = [int(n) for n in re.findall(r"(\d+)/\1 images", said)]  # at the end of each pass
     assert sum(seen) == 3 * 48 - before
     killed = json.loads(found)
     whole = evaluate(load_run(finished), open_source(data), "train", protocol="multi-crop",
@@ -238,7 +261,29 @@ class TestUnfinishedFolders:
         for name in ("statistics.json", "best.weights.h5", "journal.jsonl", "bad_images.json"):
             (tmp_path / name).touch()
         claim(tmp_path, Recipe(seed=2))
-        assert {p.name for p in tmp_path.iterdir()} == {"recipe.json", "environment.json"}
+        assert {p.name for p in tmp_path.iterdir() if p.name != ".lock"} == {
+            "recipe.json", "environment.json"
+        }  # fmt: skip
+
+    def test_versions_are_written_where_a_kill_left_none(self, tmp_path):
+        claim(tmp_path, Recipe())
+        (tmp_path / "environment.json").unlink()
+        claim(tmp_path, Recipe())
+        assert (tmp_path / "environment.json").exists()
+
+    def test_one_that_is_being_trained_does_not(self, data, tmp_path):
+        arguments = ("train", *TINY, "--data", data, "--epochs", 1)
+        out = tmp_path / "run"
+        claim(out, Recipe())
+        with held(out):
+            error = run_here(*arguments, "--out", out, code=1)
+            assert f"Another process is training into {out}" in error
+            assert is_run_of(out, Recipe())
+        run_here(*arguments, "--out", out)
+        before = (out / "last.weights.h5").read_bytes()
+        with held(out):
+            error = run_here("train", *TINY, "--data", data, "--epochs", 1, "--out", out)
+        assert (out / "last.weights.h5").read_bytes() == before
 
     def test_a_run_with_an_epoch_does_not(self, tmp_path):
         claim(tmp_path, Recipe(seed=1))
@@ -258,6 +303,18 @@ class TestRefused:
         error = run_here("train", *TINY, "--data", data, "--statistics", "imagenet", "--out",
                          tmp_path / "x", code=1)  # fmt: skip
         assert "ilsvrc, training-set or the name of a JSON file" in error
+        assert not (tmp_path / "x").exists()
+
+    def test_a_folder_that_cannot_be_written(self, data, tmp_path):
+        (tmp_path / "file").touch()
+        out = tmp_path / "file/run"
+        error = run_here("train", *TINY, "--data", data, "--out", out, code=1)
+        assert f"{out / 'recipe.json'} could not be written" in error
+
+    def test_a_batch_larger_than_the_data(self, data, tmp_path):
+        error = run_here("train", *TINY, "--data", data, "--batch-size", 49, "--out",
+                         tmp_path / "x", code=1)  # fmt: skip
+        assert "the number of training pictures, 48. Received: batch_size=49" in error
         assert not (tmp_path / "x").exists()
 
     def test_another_recipe(self, data, finished):
@@ -317,9 +374,47 @@ class TestBadImages:
             error = run_here(*arguments, "--statistics", statistics, "--out", out, code=1)
             assert f"This picture cannot be read: {bad}" in error
 
-    def test_skip_goes_on_and_lists_it(self, spoilt, tmp_path):
+    def test_skip_goes_on_and_lists_it(self, spoilt, tmp_path, caplog):
         spec, bad = spoilt
         run_here("train", *TINY, "--data", spec, "--epochs", 1, "--batch-size", 11,
                  "--on-bad-image", "skip", "--out", tmp_path / "run")  # fmt: skip
+        assert "train: 1 of 12 pictures skipped" in caplog.text
+        assert f"skipped, cannot be read: {bad}" in caplog.text
         listed = json.loads((tmp_path / "run/bad_images.json").read_text())
         assert listed == {"train": [str(bad)], "val": []}
+
+    @pytest.mark.parametrize("split", ["train", "val"])
+    def test_a_class_that_loses_all_its_pictures_is_named(self, split, tmp_path):
+        spec = write_folder(tmp_path / "spoilt", train=4, val=2)
+        for file in (tmp_path / "spoilt" / split / "green").iterdir():
+            file.write_bytes(b"no picture")
+        error = run_here("train", *TINY, "--data", spec, "--epochs", 1, "--on-bad-image", "skip",
+                         "--out", tmp_path / "run", code=1)  # fmt: skip
+        assert f"No picture in the {split!r} split that can be read is of these classes: green" in (
+            error
+        )
+
+
+class TestFromScratch:
+    """What the paper does not begin with random weights is said, before anything is done."""
+
+    @pytest.fixture
+    def said(self, data, tmp_path, caplog):
+        (tmp_path / "thesis.tex").touch()  # so that it ends there
+
+        def run(*arguments):
+            run_here("train", *TINY, "--data", data, *arguments, "--out", tmp_path, code=1)
+            return caplog.text
+
+        return run
+
+    def test_a_deep_net_from_the_papers_gaussian(self, said):
+        warning = "net D is not expected to learn from the paper's Gaussian"
+        assert warning not in said("--net", "D")
+        assert warning not in said("--net", "A", "--initialisation", "gaussian")
+        assert warning in said("--net", "D", "--initialisation", "gaussian")
+
+    def test_a_stage_of_the_chain_without_the_one_before(self, said):
+        warning = "--init-layers without --init-from"
+        assert warning not in said()
+        assert warning in said("--recipe", "paper-384")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from callbacks.checkpoint import read_progress
 from callbacks.journal import read_journal
+from pipelines.files import locked
 from vgg_keras.recipes import Recipe
 from vgg_keras.sweeps.process import train_in_a_process
 from vgg_keras.sweeps.space import Point, Sweep, SweepError
@@ -80,7 +78,7 @@ def train_once(recipe: Recipe, path: Path, **options: Any) -> Path:
     Raises:
         SweepError: training failed.
     """
-    with _lock(path):
+    with locked(path.parent / f".{path.name}.lock"):
         done = read_progress(path)
         if not done.finished and done.epochs < recipe.epochs:
             log.info("training %s", path.name)
@@ -106,12 +104,3 @@ def score(path: Path, objective: str) -> dict[str, float]:
         "epochs": len(entries),
         "seconds": round(sum(entry["seconds"] for entry in entries), 1),
     }
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Holds a run for this worker; a worker that is killed lets go."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.parent / f".{path.name}.lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
