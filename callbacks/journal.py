@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import keras
 
+from callbacks.timing import EpochTimer
 from pipelines.files import write_aside
 
 # Accuracies of the logs that are written as errors in percent, as papers print them.
@@ -48,7 +48,7 @@ def as_errors(logs: Mapping[str, float]) -> dict[str, float]:
     return entry
 
 
-class Journal(keras.callbacks.Callback):
+class Journal(EpochTimer):
     """Writes one JSON object an epoch: losses, errors in percent, rate, images/s, seconds.
 
     An epoch that is run again, after a kill, replaces its line.
@@ -62,30 +62,18 @@ class Journal(keras.callbacks.Callback):
     def __init__(
         self, path: str | os.PathLike, images_per_epoch: int, leave_out: Collection[str] = ()
     ):
-        super().__init__()
+        super().__init__(images_per_epoch)
         self.leave_out = leave_out
         self.path = Path(path)
-        self.images_per_epoch = images_per_epoch
-        self._started = 0.0
-        self._validating_since: float | None = None
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._started = time.perf_counter()
-        self._validating_since = None
-
-    def on_test_begin(self, logs=None):
-        self._validating_since = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
-        now = time.perf_counter()
-        training = (self._validating_since or now) - self._started
         rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
         entry = {
             "epoch": epoch + 1,
             **as_errors({k: v for k, v in (logs or {}).items() if k not in self.leave_out}),
             "learning_rate": float(rate),
-            "images_per_second": round(self.images_per_epoch / training, 1),
-            "seconds": round(now - self._started, 2),
+            "images_per_second": round(self.images_per_second, 1),
+            "seconds": round(self.epoch_seconds, 2),
         }
         kept = [e for e in read_journal(self.path) if e["epoch"] <= epoch]
         entry = {k: v if math.isfinite(v) else None for k, v in entry.items()}  # JSON has no NaN

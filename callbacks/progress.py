@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-import keras
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from callbacks.journal import as_errors
+from callbacks.timing import EpochTimer
 
 
-class Progress(keras.callbacks.Callback):
+class Progress(EpochTimer):
     """Shows epochs, errors in percent and the time left of the whole training.
 
     Use it with `fit(verbose=0)`.
@@ -24,19 +24,19 @@ class Progress(keras.callbacks.Callback):
     """
 
     def __init__(self, steps_per_epoch: int, images_per_epoch: int, console: Console | None = None):
-        super().__init__()
+        super().__init__(images_per_epoch)
         self.steps_per_epoch = steps_per_epoch
-        self.images_per_epoch = images_per_epoch
         self.console = console or Console(stderr=True)
         self._bar: Bar | None = None
         self._first_epoch: int | None = None
-        self._started = self._epoch_started = 0.0
+        self._started = 0.0
 
     def on_train_begin(self, logs=None):
         self._started = time.monotonic()
+        self._first_epoch = None
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._epoch_started = time.monotonic()
+        super().on_epoch_begin(epoch, logs)
         if self._first_epoch is not None:
             return
         self._first_epoch = epoch
@@ -59,14 +59,12 @@ class Progress(keras.callbacks.Callback):
             self._bar.advance(self._task)
 
     def on_epoch_end(self, epoch, logs=None):
-        now = time.monotonic()
         epochs = self.params["epochs"]
         done = epoch + 1 - (self._first_epoch or 0)
-        left = (now - self._started) / done * (epochs - epoch - 1)
+        left = (time.monotonic() - self._started) / done * (epochs - epoch - 1)
         errors = as_errors(logs or {})
-        rate = self.images_per_epoch / max(now - self._epoch_started, 1e-9)
         self.console.print(
-            f"epoch {epoch + 1}/{epochs}  {_brief(errors)}  {rate:.0f} images/s  "
+            f"epoch {epoch + 1}/{epochs}  {_brief(errors)}  {self.images_per_second:.0f} images/s  "
             f"left {clock(left)}",
             highlight=False,
             soft_wrap=True,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from pathlib import Path
 
 import h5py
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from callbacks import Checkpoint, Journal, PlateauDecay, Progress, WarmStart
 from callbacks.journal import as_errors, read_journal
+from callbacks.timing import EpochTimer
 from callbacks.warm_start import read_layers
 
 
@@ -282,3 +284,25 @@ def test_progress_shows_every_epoch_and_the_time_left(terminal):
     assert "epoch 3/3" in lines[-1]
     assert "left 0:00" in lines[-1]
     assert ("\x1b[" in stream.getvalue()) == terminal
+
+
+def test_progress_begins_anew_in_a_second_fit():
+    stream = io.StringIO()
+    x, y = data()
+    console = Console(file=stream, force_terminal=True, width=100)
+    progress = Progress(steps_per_epoch=4, images_per_epoch=32, console=console)
+    model, options = small_model(), {"batch_size": 8, "verbose": 0, "callbacks": [progress]}
+    model.fit(x, y, epochs=2, **options)
+    stream.truncate(0)
+    model.fit(x, y, epochs=5, initial_epoch=2, **options)
+    assert "/12" in stream.getvalue()  # the bar's steps: three epochs of four
+
+
+def test_images_a_second_are_those_of_training_alone():
+    timer = EpochTimer(images_per_epoch=1000)
+    timer.on_epoch_begin(0)
+    timer.on_test_begin()
+    rate = timer.images_per_second
+    time.sleep(0.02)
+    assert timer.images_per_second == rate
+    assert timer.epoch_seconds >= 0.02
