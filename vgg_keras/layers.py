@@ -141,9 +141,11 @@ class LocalResponseNormalisation(keras.layers.Layer):
     def call(self, inputs):
         c = self.constants
         channels = inputs.shape[-1]
-        squares = ops.pad(ops.square(inputs), [(0, 0)] * 3 + [(c.size // 2, c.size // 2)])
+        # Scaled first: in float16 the square of 256 overflows.
+        squares = ops.square(inputs * c.alpha**0.5)
+        squares = ops.pad(squares, [(0, 0)] * 3 + [(c.size // 2, c.size // 2)])
         energy = sum(squares[..., i : i + channels] for i in range(c.size))
-        return inputs * ops.power(c.k + c.alpha * energy, -c.beta)
+        return inputs * ops.power(c.k + energy, -c.beta)
 
     def get_config(self):
         return super().get_config() | asdict(self.constants)

@@ -121,8 +121,8 @@ def check_geometry(crop_size: int, width: float, num_classes: int) -> None:
             "crop_size must be a positive multiple of 32 (five poolings of stride 2). "
             f"Received: crop_size={crop_size}"
         )
-    if width <= 0:
-        raise ValueError(f"width must be above 0. Received: width={width}")
+    if not 0 < width < float("inf"):
+        raise ValueError(f"width must be above 0 and finite. Received: width={width}")
     if num_classes < 1:
         raise ValueError(f"num_classes must be 1 or more. Received: num_classes={num_classes}")
 

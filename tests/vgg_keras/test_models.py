@@ -43,6 +43,12 @@ class TestSlidingDense:
 
 
 class TestLRN:
+    def test_large_values_in_half_precision(self):
+        x = np.full((1, 1, 1, 5), 2000.0)
+        layer = LocalResponseNormalisation(dtype="float16")
+        expected = LocalResponseNormalisation()(x)
+        np.testing.assert_allclose(layer(x), expected, rtol=1e-2)
+
     @pytest.mark.parametrize("preset", LRN_PRESETS)
     def test_against_tensorflow(self, preset):
         c = LRN_PRESETS[preset]
