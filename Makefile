@@ -1,4 +1,4 @@
-# `make demo`, `make demo-localise` and `make test` need Python 3.11 or newer and nothing else: each makes .venv and
+# `make demo`, `make demo-localise` and `make test` need Python 3.11 to 3.13 and nothing else: each makes .venv and
 # installs the pinned packages where that is not done yet.
 PYTHON ?= python3
 VENV := .venv
@@ -34,8 +34,8 @@ wheel: $(INSTALLED)
 	$(BIN)/python -m build --wheel
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Python 3.11 or newer is needed; set PYTHON, as in: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "Python 3.11 to 3.13 is needed; set PYTHON, as in: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint]'
 	@touch $@

@@ -3,7 +3,8 @@
     python benchmarks/input_pipeline.py --photos DIR [--out FILE.json]
 
 Four streams over the same files with the same draws, in turn, each on one thread, timed in CPU
-seconds, so that other work on the machine matters little:
+seconds, so that other work on the machine matters little; many short rounds, because it still
+matters, and because the first one compiles:
 
 - stream: `pipelines.training`, which decodes only the window;
 - plain: the usual `tf.data` code: decode, rescale, crop, flip, colour shift, mean;
@@ -111,8 +112,8 @@ def pillow(split: FolderSplit, scale: tuple[int, int]):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--photos", type=Path, required=True, help="a folder of JPEG files")
-    parser.add_argument("--images", type=int, default=1920, help="images a repetition")
-    parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument("--images", type=int, default=640, help="images a repetition")
+    parser.add_argument("--repetitions", type=int, default=15)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(1)

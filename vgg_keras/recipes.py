@@ -30,7 +30,9 @@ class Recipe:
     """How a net is trained. Defaults are the paper's for single-scale training at S = 256."""
 
     net: str = _say("A", "Net of Table 1.")
-    data: str = _say("shapes", "Training data: shapes, folder:DIR or tfds:NAME[/CONFIG].")
+    data: str = _say(
+        "shapes", "Training data: shapes, folder:DIR, tfds:NAME[/CONFIG] or cls-loc:DIR."
+    )
     crop_size: int = _say(224, "Side of the training crops in pixels, a multiple of 32.")
     width: float = _say(1.0, "Scales the channels of all hidden layers.")
     train_scale: tuple[int, int] = _say((256, 256), "S, or S_MIN,S_MAX to draw it per image.")

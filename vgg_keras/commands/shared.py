@@ -40,7 +40,9 @@ class Scales(click.ParamType):
 
 
 data_option = click.option(
-    "--data", required=True, help="shapes, folder:DIR or tfds:NAME[/CONFIG]."
+    "--data",
+    required=True,
+    help="shapes, folder:DIR, tfds:NAME[/CONFIG], cls-loc:DIR, caltech256:PATH or voc-action:PATH.",
 )
 data_dir_option = click.option(
     "--data-dir", help="Where TFDS keeps its data [~/tensorflow_datasets]."
