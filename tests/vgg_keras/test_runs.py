@@ -272,18 +272,15 @@ class TestUnfinishedFolders:
         assert (tmp_path / "environment.json").exists()
 
     def test_one_that_is_being_trained_does_not(self, data, tmp_path):
-        arguments = ("train", *TINY, "--data", data, "--epochs", 1)
-        out = tmp_path / "run"
-        claim(out, Recipe())
-        with held(out):
-            error = run_here(*arguments, "--out", out, code=1)
+        """Neither to another recipe nor to the same command given twice."""
+        another, same = tmp_path / "another", tmp_path / "same"
+        claim(another, Recipe())
+        for out in (another, same):
+            with held(out):
+                error = run_here("train", *TINY, "--data", data, "--out", out, code=1)
             assert f"Another process is training into {out}" in error
-            assert is_run_of(out, Recipe())
-        run_here(*arguments, "--out", out)
-        before = (out / "last.weights.h5").read_bytes()
-        with held(out):
-            error = run_here("train", *TINY, "--data", data, "--epochs", 1, "--out", out)
-        assert (out / "last.weights.h5").read_bytes() == before
+            assert not (out / "journal.jsonl").exists()
+        assert is_run_of(another, Recipe())
 
     def test_a_run_with_an_epoch_does_not(self, tmp_path):
         claim(tmp_path, Recipe(seed=1))
