@@ -104,6 +104,20 @@ def held(path: Path) -> Iterator[None]:
         yield
 
 
+def warn_of_other_versions(path: Path) -> None:
+    """Logs which packages have changed since the run was begun: it no longer goes on to the bit."""
+    begun_with = json.loads((path / ENVIRONMENT).read_text())["packages"]
+    now = _versions()
+    changed = [f"{n} {v} -> {now[n]}" for n, v in begun_with.items() if n in now and now[n] != v]
+    if changed:
+        log.warning(
+            "%s was begun with other versions (%s); results may differ from those of a run that "
+            "was not interrupted",
+            path,
+            ", ".join(changed),
+        )
+
+
 def is_run_of(path: Path, recipe: Recipe) -> bool:
     """Whether the folder holds a run of just this recipe."""
     return (path / RECIPE).exists() and _read_recipe(path / RECIPE) == recipe
@@ -293,12 +307,16 @@ def _dtype_policy(name: str) -> Iterator[None]:
 
 def _environment() -> dict:
     return {
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": _versions(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "backend": keras.backend.backend(),
         "git_commit": _git_commit(),
     }
+
+
+def _versions() -> dict[str, str | None]:
+    return {name: _version(name) for name in _PACKAGES}
 
 
 def _version(package: str) -> str | None:

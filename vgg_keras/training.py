@@ -117,6 +117,7 @@ def train(
         return out
     if done.epochs:
         log.info("%s: going on after epoch %d", out, done.epochs)
+        runs.warn_of_other_versions(out)
     only_here = runs.held(out) if used.is_writer else contextlib.nullcontext()
     with only_here, naming_bad_images(training, validation), used.scope():
         try:

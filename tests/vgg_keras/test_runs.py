@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import h5py
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -27,7 +28,15 @@ from tests.forks import start
 from vgg_keras.cli import main
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.recipes import Recipe
-from vgg_keras.runs import RunError, claim, claim_classes, held, is_run_of, load_run
+from vgg_keras.runs import (
+    RunError,
+    claim,
+    claim_classes,
+    held,
+    is_run_of,
+    load_run,
+    warn_of_other_versions,
+)
 
 TINY = ("--net", "A", "--width", "0.0625", "--crop-size", "32", "--train-scale", "32,40",
         "--batch-size", "8", "--initialisation", "glorot", "--learning-rate", "0.001",
@@ -243,6 +252,18 @@ def test_a_full_disk_leaves_the_last_epoch_whole(data, tmp_path):
     assert "Traceback" not in said
     after = arrays(out / "last.weights.h5")
     assert all(np.array_equal(after[key], before[key]) for key in before)
+
+
+def test_versions_that_changed_are_said(tmp_path, caplog):
+    claim(tmp_path, Recipe())
+    warn_of_other_versions(tmp_path)
+    assert not caplog.text
+    file = tmp_path / "environment.json"
+    begun_with = json.loads(file.read_text())
+    begun_with["packages"]["keras"] = "3.0.0"
+    file.write_text(json.dumps(begun_with))
+    warn_of_other_versions(tmp_path)
+    assert f"begun with other versions (keras 3.0.0 -> {keras.__version__})" in caplog.text
 
 
 class TestUnfinishedFolders:
