@@ -70,6 +70,8 @@ def write_aside(path: str | os.PathLike, text: str) -> None:
 def locked(path: str | os.PathLike, wait: bool = True) -> Iterator[None]:
     """Holds a lock by the file `path`, which is made; a process that is killed lets go.
 
+    On Windows nothing is locked.
+
     Raises:
         BlockingIOError: another process holds it, and we are not to wait.
         OSError: the file cannot be made, or its file system has no locks.

@@ -7,10 +7,7 @@ import dataclasses
 import json
 import logging
 import os
-import platform
-import subprocess
 from collections.abc import Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,16 +17,23 @@ from callbacks.checkpoint import LAST_WEIGHTS
 from callbacks.warm_start import BEST_WEIGHTS
 from pipelines.files import locked, write_aside
 from pipelines.statistics import ILSVRC, Statistics
+from vgg_keras import provenance
 from vgg_keras.ilsvrc import wnids
 from vgg_keras.models import vgg
 from vgg_keras.recipes import Recipe
 from vgg_keras.weights import WeightsError, read
 
 RECIPE, STATISTICS, CLASSES = "recipe.json", "statistics.json", "classes.json"
-ENVIRONMENT, JOURNAL, BAD_IMAGES = "environment.json", "journal.jsonl", "bad_images.json"
+JOURNAL, BAD_IMAGES = "journal.jsonl", "bad_images.json"
 _LOCK = ".lock"
-_BESIDE_THE_RECIPE = (ENVIRONMENT, STATISTICS, CLASSES, BAD_IMAGES, JOURNAL, BEST_WEIGHTS)
-_PACKAGES = ("vgg_keras", "tensorflow", "keras", "tensorflow-datasets", "numpy")
+_BESIDE_THE_RECIPE = (
+    provenance.ENVIRONMENT,
+    STATISTICS,
+    CLASSES,
+    BAD_IMAGES,
+    JOURNAL,
+    BEST_WEIGHTS,
+)
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +56,8 @@ class Run(NamedTuple):
 def claim(path: Path, recipe: Recipe) -> None:
     """Makes the folder for a run of `recipe`, or finds it to be one.
 
-    A run of another recipe in which no epoch has ended has nothing to lose and gives way, unless
-    a process is training it.
+    A run of another recipe in which no epoch has ended has nothing to lose and gives way. The
+    folder is to be `held`.
 
     Raises:
         RunError: another recipe's run is there, or the folder cannot be written.
@@ -66,21 +70,13 @@ def claim(path: Path, recipe: Recipe) -> None:
                 f"{path} holds a run of another recipe ({'; '.join(differences)}). Give its own "
                 f"recipe to go on with it, or another --out."
             )
-        with held(path):
-            log.info("%s: no epoch of another recipe's run had ended; it gives way", path)
-            for name in _BESIDE_THE_RECIPE:
-                (path / name).unlink(missing_ok=True)
-    elif (
-        not file.exists()
-        and path.is_dir()
-        and any(not p.name.startswith(".") for p in path.iterdir())
-    ):
-        raise RunError(f"{path} is not empty and holds no run. Give another --out.")
+        log.info("%s: no epoch of another recipe's run had ended; it gives way", path)
+        for name in _BESIDE_THE_RECIPE:
+            (path / name).unlink(missing_ok=True)
     try:
         if differences or not file.exists():
             write_aside(file, recipe.to_json())
-        if not (path / ENVIRONMENT).exists():
-            write_aside(path / ENVIRONMENT, json.dumps(_environment(), indent=2) + "\n")
+        provenance.record(path)
     except OSError as error:
         raise RunError(str(error)) from error
 
@@ -90,8 +86,11 @@ def held(path: Path) -> Iterator[None]:
     """Keeps a run folder for this process; a process that is killed lets go.
 
     Raises:
-        RunError: another process is training into it.
+        RunError: another process is training into it, or it holds something else.
     """
+    visible = [p for p in path.iterdir() if not p.name.startswith(".")] if path.is_dir() else []
+    if visible and not (path / RECIPE).exists():
+        raise RunError(f"{path} is not empty and holds no run. Give another --out.")
     with contextlib.ExitStack() as lock:
         try:
             lock.enter_context(locked(path / _LOCK, wait=False))
@@ -102,20 +101,6 @@ def held(path: Path) -> Iterator[None]:
         except OSError as error:  # some network file systems have no locks
             log.warning("%s cannot be locked (%s); train into it from one place only", path, error)
         yield
-
-
-def warn_of_other_versions(path: Path) -> None:
-    """Logs which packages have changed since the run was begun: it no longer goes on to the bit."""
-    begun_with = json.loads((path / ENVIRONMENT).read_text())["packages"]
-    now = _versions()
-    changed = [f"{n} {v} -> {now[n]}" for n, v in begun_with.items() if n in now and now[n] != v]
-    if changed:
-        log.warning(
-            "%s was begun with other versions (%s); results may differ from those of a run that "
-            "was not interrupted",
-            path,
-            ", ".join(changed),
-        )
 
 
 def is_run_of(path: Path, recipe: Recipe) -> bool:
@@ -303,38 +288,3 @@ def _dtype_policy(name: str) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
-
-
-def _environment() -> dict:
-    return {
-        "packages": _versions(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "backend": keras.backend.backend(),
-        "git_commit": _git_commit(),
-    }
-
-
-def _versions() -> dict[str, str | None]:
-    return {name: _version(name) for name in _PACKAGES}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _git_commit() -> str | None:
-    """Commit of the code where it runs from its own checkout, `-dirty` where files differ."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # not a checkout around a venv
-        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -26,6 +26,7 @@ from pipelines.training import steps_per_epoch, training_stream
 from vgg_keras import runs
 from vgg_keras.distribution import Cluster, check_divisible, find_devices, is_cpu_only
 from vgg_keras.nets import WARM_START_LAYERS, get_net
+from vgg_keras.provenance import warn_of_other_versions
 from vgg_keras.recipes import Recipe
 from vgg_keras.weights import read
 
@@ -82,77 +83,79 @@ def train(
     warm_start = _warm_start(recipe, model, out, task)
     if not recipe.init_from:
         _warn_of_scratch(recipe)
-    with used.writer_first("claim the run folder"):
-        given = _given_statistics(recipe, out)
-        # All that can be refused cheaply has been; from here on the folder is written to.
-        runs.claim(out, recipe)
-        runs.claim_classes(out, source.class_names)
-        splits = _usable(splits, source.class_names, recipe, out)
-        (training, train_targets), (validation, validation_targets) = (
-            task.targets(source, split, recipe) for split in splits
-        )
-        statistics = given or _computed_statistics(training)
-        if used.is_writer:
-            statistics.save(out / runs.STATISTICS)
-    steps = steps_per_epoch(training, recipe.batch_size)
-
-    plateau = PlateauDecay(
-        task.monitor,
-        patience=recipe.plateau_patience,
-        factor=recipe.plateau_factor,
-        drops=recipe.plateau_drops,
-    )
-    checkpoint = Checkpoint(out, {"plateau": plateau}, task.monitor)
-    progress = Progress(steps, steps * recipe.batch_size)
-    journal = Journal(out / runs.JOURNAL, steps * recipe.batch_size, leave_out=("val_loss",))
-    boards = [keras.callbacks.TensorBoard(out / "tensorboard")] if tensorboard else []
-    if used.is_writer:
-        callbacks = [*warm_start, journal, progress, plateau, *boards, checkpoint]
-    else:  # the same course, without a trace
-        callbacks = [*warm_start, plateau]
-    with used.scope():
-        done = checkpoint.restore(model)
-    if done.finished or done.epochs >= recipe.epochs:
-        log.info("%s is trained already: %d epochs", out, done.epochs)
-        return out
-    if done.epochs:
-        log.info("%s: going on after epoch %d", out, done.epochs)
-        runs.warn_of_other_versions(out)
-    only_here = runs.held(out) if used.is_writer else contextlib.nullcontext()
-    with only_here, naming_bad_images(training, validation), used.scope():
-        try:
-            model.fit(
-                training_stream(
-                    training,
-                    crop_size=recipe.crop_size,
-                    train_scale=recipe.train_scale,
-                    batch_size=recipe.batch_size,
-                    statistics=statistics,
-                    seed=recipe.seed,
-                    first_epoch=done.epochs,
-                    flip=recipe.flip,
-                    colour_shift=recipe.colour_shift,
-                    part=used.part,
-                    **train_targets,
-                ),
-                steps_per_epoch=steps,
-                initial_epoch=done.epochs,
-                epochs=recipe.epochs,
-                validation_data=validation_stream(
-                    validation,
-                    crop_size=recipe.crop_size,
-                    test_scale=recipe.validation_scale,
-                    batch_size=recipe.batch_size,
-                    mean=statistics.mean,
-                    part=used.part,
-                    **validation_targets,
-                ),
-                callbacks=callbacks,
-                shuffle=False,  # the stream is shuffled
-                verbose=0,
+    with contextlib.ExitStack() as kept:
+        with used.writer_first("claim the run folder"):
+            given = _given_statistics(recipe, out)
+            # All that can be refused cheaply has been; from here on the folder is written to.
+            if used.is_writer:
+                kept.enter_context(runs.held(out))
+            runs.claim(out, recipe)
+            runs.claim_classes(out, source.class_names)
+            splits = _usable(splits, source.class_names, recipe, out)
+            (training, train_targets), (validation, validation_targets) = (
+                task.targets(source, split, recipe) for split in splits
             )
-        finally:
-            progress.close()
+            statistics = given or _computed_statistics(training)
+            if used.is_writer:
+                statistics.save(out / runs.STATISTICS)
+        steps = steps_per_epoch(training, recipe.batch_size)
+
+        plateau = PlateauDecay(
+            task.monitor,
+            patience=recipe.plateau_patience,
+            factor=recipe.plateau_factor,
+            drops=recipe.plateau_drops,
+        )
+        checkpoint = Checkpoint(out, {"plateau": plateau}, task.monitor)
+        progress = Progress(steps, steps * recipe.batch_size)
+        journal = Journal(out / runs.JOURNAL, steps * recipe.batch_size, leave_out=("val_loss",))
+        boards = [keras.callbacks.TensorBoard(out / "tensorboard")] if tensorboard else []
+        if used.is_writer:
+            callbacks = [*warm_start, journal, progress, plateau, *boards, checkpoint]
+        else:  # the same course, without a trace
+            callbacks = [*warm_start, plateau]
+        with used.scope():
+            done = checkpoint.restore(model)
+        if done.finished or done.epochs >= recipe.epochs:
+            log.info("%s is trained already: %d epochs", out, done.epochs)
+            return out
+        if done.epochs:
+            log.info("%s: going on after epoch %d", out, done.epochs)
+            warn_of_other_versions(out)
+        with naming_bad_images(training, validation), used.scope():
+            try:
+                model.fit(
+                    training_stream(
+                        training,
+                        crop_size=recipe.crop_size,
+                        train_scale=recipe.train_scale,
+                        batch_size=recipe.batch_size,
+                        statistics=statistics,
+                        seed=recipe.seed,
+                        first_epoch=done.epochs,
+                        flip=recipe.flip,
+                        colour_shift=recipe.colour_shift,
+                        part=used.part,
+                        **train_targets,
+                    ),
+                    steps_per_epoch=steps,
+                    initial_epoch=done.epochs,
+                    epochs=recipe.epochs,
+                    validation_data=validation_stream(
+                        validation,
+                        crop_size=recipe.crop_size,
+                        test_scale=recipe.validation_scale,
+                        batch_size=recipe.batch_size,
+                        mean=statistics.mean,
+                        part=used.part,
+                        **validation_targets,
+                    ),
+                    callbacks=callbacks,
+                    shuffle=False,  # the stream is shuffled
+                    verbose=0,
+                )
+            finally:
+                progress.close()
     return out
 
 
@@ -244,7 +247,11 @@ def _warm_start(recipe: Recipe, model: keras.Model, out: Path, task: Task) -> li
 def _warn_of_scratch(recipe: Recipe) -> None:
     """Where the paper does not begin with random weights (§3.1)."""
     if recipe.init_layers != "warm-start":
-        log.warning("--init-layers without --init-from: the net starts from scratch")
+        log.warning(
+            "without --init-from there is nothing to take init_layers=%s from: the net starts from "
+            "scratch",
+            recipe.init_layers,
+        )
     if len(get_net(recipe.net).conv_names) > 8 and recipe.initialisation == "gaussian":
         log.warning(
             "net %s is not expected to learn from the paper's Gaussian (§3.1): start it from net A "
