@@ -27,10 +27,10 @@ import numpy as np
 import tensorflow as tf
 from measuring import machine, report
 from PIL import Image
+from vgg_keras.pipelines.sources import FolderSplit
+from vgg_keras.pipelines.statistics import ILSVRC
+from vgg_keras.pipelines.training import training_stream
 
-from pipelines.sources import FolderSplit
-from pipelines.statistics import ILSVRC
-from pipelines.training import training_stream
 from vgg_keras import Recipe, fully_convolutional, vgg
 from vgg_keras.nets import FC_NAMES, STRIDE, get_net, weight_layers
 from vgg_keras.training import compile_model
@@ -78,9 +78,12 @@ def training(width: float, batch_size: int, repetitions: int) -> dict:
     y = jax.numpy.asarray(rng.integers(0, CLASSES, batch_size))
     seconds = seconds_of(lambda: model.train_on_batch(x, y), repetitions)
     used = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
-    return {"batch_size": batch_size, "images_per_second": batch_size / seconds,
-            "flops": 6 * multiply_adds(width) * batch_size / seconds,
-            "peak_bytes": used}  # fmt: skip
+    return {
+        "batch_size": batch_size,
+        "images_per_second": batch_size / seconds,
+        "flops": 6 * multiply_adds(width) * batch_size / seconds,
+        "peak_bytes": used,
+    }
 
 
 def growing(width: float, sizes: tuple[int, ...], repetitions: int, ends: float) -> list[dict]:
@@ -112,8 +115,12 @@ def dense(width: float, side: int, batch_size: int, repetitions: int) -> dict:
     run = jax.jit(lambda w, x: maps.stateless_call(*w, x, training=False)[0]["scores"])
     seconds = seconds_of(lambda: run(weights, x), repetitions)
     rate = batch_size / seconds
-    return {"side": side, "batch_size": batch_size, "images_per_second": rate,
-            "flops": 2 * multiply_adds(width, side) * rate}  # fmt: skip
+    return {
+        "side": side,
+        "batch_size": batch_size,
+        "images_per_second": rate,
+        "flops": 2 * multiply_adds(width, side) * rate,
+    }
 
 
 def input_per_core(photos: Path | None, images: int = 256) -> float:
@@ -172,11 +179,15 @@ def main() -> None:
         "dense": [dense(width, q, b, repetitions) for q, b in scales if time.monotonic() < ends],
     }
     rows = [
-        (what, entry["batch_size"], entry["images_per_second"] or "does not fit",
-         entry["flops"] / peak if "flops" in entry else "")
+        (
+            what,
+            entry["batch_size"],
+            entry["images_per_second"] or "does not fit",
+            entry["flops"] / peak if "flops" in entry else "",
+        )
         for what, entries in (("training", result["training"]), ("dense", result["dense"]))
         for entry in entries
-    ]  # fmt: skip
+    ]
     rows.append(("input, a core", "", result["input_images_per_core_second"], ""))
     report(result, rows, ("", "batch", "images/s", "of the bf16 peak"), arguments.out)
 

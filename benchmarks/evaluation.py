@@ -47,11 +47,11 @@ import numpy as np
 import tensorflow as tf
 from measuring import in_turn, machine, ratios, report
 from train_step import photos_split
+from vgg_keras.pipelines.evaluation import whole_images
+from vgg_keras.pipelines.images import decode, rescale, rescaled_size, upright_size
+from vgg_keras.pipelines.sources import FolderSplit, open_source
+from vgg_keras.pipelines.statistics import ILSVRC
 
-from pipelines.evaluation import whole_images
-from pipelines.images import decode, rescale, rescaled_size, upright_size
-from pipelines.sources import FolderSplit, open_source
-from pipelines.statistics import ILSVRC
 from vgg_keras import vgg
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.evaluation.passes import PassRunner
@@ -154,7 +154,7 @@ def image_by_image(model: keras.Model, calls: int) -> Way:
 
 def by_pass(model: keras.Model, views: str, photos: FolderSplit, batch_size: int) -> Way:
     common = {"crop_size": CROP, "mean": ILSVRC.mean, "batch_size": batch_size}
-    runner = PassRunner(model, photos, **common, keep=None)
+    runner = PassRunner(model, photos, **common, cache_dir=None)
 
     def posteriors(split: FolderSplit, scale: int) -> np.ndarray:
         runner.split = split  # one runner for all, so that it is traced once
@@ -217,7 +217,7 @@ def precision_of_run(run: Path, data: str, batch_size: int) -> dict:
     source, found = open_source(data), {}
     for precision in (FLOAT32, BFLOAT16):
         found[precision] = evaluate(
-            load_run(run, precision=precision), source, batch_size=batch_size, keep=None
+            load_run(run, precision=precision), source, batch_size=batch_size, cache_dir=None
         )
     errors = {precision: p.result() for precision, p in found.items()}
     posteriors = (p.posteriors for p in found.values())
@@ -330,15 +330,15 @@ def main() -> None:
     keras.backend.clear_session()
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(arguments).items()}
     result: dict = {"benchmark": "The dense pass", **machine(), "settings": settings}
-    about = derive(figures, photos, arguments)
+    metadata = derive(figures, photos, arguments)
     for scale in arguments.scales:
-        about[f"random weights, Q={scale}"] = difference(scale, found)
+        metadata[f"random weights, Q={scale}"] = difference(scale, found)
     if arguments.run:
-        about["run"] = precision_of_run(arguments.run, arguments.data, arguments.batch_size)
-    for name, value in about.items():
+        metadata["run"] = precision_of_run(arguments.run, arguments.data, arguments.batch_size)
+    for name, value in metadata.items():
         print(f"{name}: {value}")
     compared, rows = compare(arguments.scales, figures)
-    result |= {"about": about, "figures": figures, "ratios": compared}
+    result |= {"about": metadata, "figures": figures, "ratios": compared}
     columns = ("measured", "Q", "one", "other", "ratio", "min to max", "aim")
     report(result, rows, columns, arguments.out)
 

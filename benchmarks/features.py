@@ -22,23 +22,23 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 from measuring import machine, report
+from vgg_keras.pipelines.sources import FolderSplit
+from vgg_keras.pipelines.statistics import ILSVRC
 
-from pipelines.sources import FolderSplit
-from pipelines.statistics import ILSVRC
 from vgg_keras import vgg
 from vgg_keras.evaluation.protocols import Pass
 from vgg_keras.features.descriptors import DescriptorRunner, describe
-from vgg_keras.features.nets import Describer
+from vgg_keras.features.nets import FeatureExtractor
 
 
-def describer(net: str, width: float) -> Describer:
+def describer(net: str, width: float) -> FeatureExtractor:
     """A net that nobody has trained, up to `fc2`."""
     model = vgg(net, width=width, classifier_activation=None)
     up_to = type(model)(model.input, model.get_layer("fc2").output)
-    return Describer(up_to, ILSVRC.mean, 224, {"crop_size": 224})
+    return FeatureExtractor(up_to, ILSVRC.mean, 224, {"crop_size": 224})
 
 
-def shapes_of_batches(net: Describer, photos: FolderSplit, scales, batch_size: int) -> list:
+def shapes_of_batches(net: FeatureExtractor, photos: FolderSplit, scales, batch_size: int) -> list:
     """Shapes of all batches that the extraction passes through the net, mirror images included."""
     runner = DescriptorRunner(net, photos, batch_size=batch_size)
     shapes = []
@@ -65,14 +65,17 @@ def main() -> None:
     photos = FolderSplit("photos", np.array(paths), np.full(len(paths), -1, np.int64))
     net = describer(arguments.net, arguments.width)
     shapes = shapes_of_batches(net, photos, scales, arguments.batch_size)
-    bare = tf.function(lambda x: net.model(x, training=False), input_signature=[
-        tf.TensorSpec((None, None, None, 3), tf.float32)
-    ])  # fmt: skip
+    bare = tf.function(
+        lambda x: net.model(x, training=False),
+        input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32)],
+    )
     inputs = {shape: tf.random.normal(shape, stddev=50.0) for shape in set(shapes)}
 
     def extraction() -> None:
         with tempfile.TemporaryDirectory() as kept:
-            describe(net, photos, test_scales=scales, batch_size=arguments.batch_size, keep=kept)
+            describe(
+                net, photos, test_scales=scales, batch_size=arguments.batch_size, cache_dir=kept
+            )
 
     def passes() -> None:
         for shape in shapes:
@@ -97,10 +100,15 @@ def main() -> None:
     overhead = 100 * (statistics.median(ratios) - 1)
     rows.append(("overhead", f"{overhead:.1f} %", " ".join(f"{100 * (r - 1):.1f}" for r in ratios)))
     result = {
-        "benchmark": "features", "machine": machine(), "net": arguments.net,
-        "width": arguments.width, "test_scales": scales, "images": len(paths),
-        "seconds": seconds, "overhead_percent": overhead,
-    }  # fmt: skip
+        "benchmark": "features",
+        "machine": machine(),
+        "net": arguments.net,
+        "width": arguments.width,
+        "test_scales": scales,
+        "images": len(paths),
+        "seconds": seconds,
+        "overhead_percent": overhead,
+    }
     report(result, rows, ("", "images/s", "seconds"), arguments.out)
 
 

@@ -6,7 +6,7 @@ Four streams over the same files with the same draws, in turn, each on one threa
 seconds, so that other work on the machine matters little; many short rounds, because it still
 matters, and because the first one compiles:
 
-- stream: `pipelines.training`, which decodes only the window;
+- stream: `vgg_keras.pipelines.training`, which decodes only the window;
 - plain: the usual `tf.data` code: decode, rescale, crop, flip, colour shift, mean;
 - decode: `tf.io.decode_jpeg` alone, one file after another;
 - pillow: Pillow and NumPy doing what `plain` does.
@@ -25,10 +25,9 @@ import numpy as np
 import tensorflow as tf
 from measuring import in_turn, machine, ratios, report
 from PIL import Image
-
-from pipelines.sources import FolderSplit
-from pipelines.statistics import ILSVRC
-from pipelines.training import training_stream
+from vgg_keras.pipelines.sources import FolderSplit
+from vgg_keras.pipelines.statistics import ILSVRC
+from vgg_keras.pipelines.training import training_stream
 
 JPEG = (".jpg", ".jpeg")
 CROP, BATCH = 224, 32

@@ -26,8 +26,12 @@ from vgg_keras.nets import CHANNELS, FC_NAMES, get_net, weight_layers
 from vgg_keras.training import compile_model
 
 CASES = (("D", 1 / 8, 64, 8), ("D", 1 / 8, 64, 32), ("D", 1 / 8, 128, 8), ("E", 1 / 8, 64, 32))
-STATE = ("trainable_variables", "non_trainable_variables", "optimizer_variables",
-         "metrics_variables")  # fmt: skip
+STATE = (
+    "trainable_variables",
+    "non_trainable_variables",
+    "optimizer_variables",
+    "metrics_variables",
+)
 
 
 def planned(net: str, width: float, crop: int, batch_size: int) -> int:

@@ -22,10 +22,10 @@ import numpy as np
 from measuring import machine, report
 from sklearn.metrics import recall_score
 from sklearn.svm import LinearSVC
+from vgg_keras.pipelines.evaluation import grid_crops
+from vgg_keras.pipelines.sources import Split, open_source
+from vgg_keras.pipelines.statistics import ILSVRC
 
-from pipelines.evaluation import grid_crops
-from pipelines.sources import Split, open_source
-from pipelines.statistics import ILSVRC
 from vgg_keras import vgg, weights
 
 MEAN = np.array(ILSVRC.mean, np.float32)

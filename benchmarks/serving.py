@@ -26,13 +26,13 @@ import numpy as np
 import tensorflow as tf
 from measuring import in_turn, machine, ratios, report
 from rich.console import Console
+from vgg_keras.pipelines.images import decode, rescale, rescaled_size, upright_size
+from vgg_keras.pipelines.statistics import ILSVRC
+from vgg_keras.saved_models.cpp_loader import CppModel
+from vgg_keras.saved_models.records import Request
+from vgg_keras.saved_models.replay import CPP, PYTHON, replay
+from vgg_keras.saved_models.tensors import image_inputs
 
-from pipelines.images import decode, rescale, rescaled_size, upright_size
-from pipelines.statistics import ILSVRC
-from saved_models.cpp_loader import CppModel
-from saved_models.records import Request
-from saved_models.replay import CPP, PYTHON, replay
-from saved_models.tensors import image_inputs
 from vgg_keras import export, vgg
 from vgg_keras.evaluation.passes import make_scorer
 from vgg_keras.recipes import Recipe
@@ -140,8 +140,10 @@ def main() -> None:
         path = Path(folder) / "d/1"
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         result["export"] = {
-            "seconds": seconds, "bytes": size, "of_weights": size / (4 * run.model.count_params())
-        }  # fmt: skip
+            "seconds": seconds,
+            "bytes": size,
+            "of_weights": size / (4 * run.model.count_params()),
+        }
         request = [Request("serving_default", image_inputs(photos[:1]))]
         result["loading"] = {}
         for loader in (PYTHON, CPP):
@@ -156,11 +158,14 @@ def main() -> None:
 
 def rows_of(result: dict) -> list[tuple]:
     rows: list[tuple] = [
-        (f"{name}, ms a photo", 1e3 * np.median(found["bare"]),
-         1e3 * np.median(found["serving_default"]),
-         "{median:.3f} ({min:.3f} to {max:.3f})".format(**found["ratio"]))
+        (
+            f"{name}, ms a photo",
+            1e3 * np.median(found["bare"]),
+            1e3 * np.median(found["serving_default"]),
+            "{median:.3f} ({min:.3f} to {max:.3f})".format(**found["ratio"]),
+        )
         for name, found in result["latency"].items()
-    ]  # fmt: skip
+    ]
     rows.append(("size, of the weights", "", "", f"{result['export']['of_weights']:.4f}"))
     for loader, found in result["loading"].items():
         rows.append((f"{loader} loader, s: load, first request", found["load"], found["first"], ""))

@@ -21,10 +21,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 from measuring import in_turn, machine, ratios, report
+from vgg_keras.pipelines.sources import FolderSplit
+from vgg_keras.pipelines.statistics import ILSVRC
+from vgg_keras.pipelines.training import training_stream
 
-from pipelines.sources import FolderSplit
-from pipelines.statistics import ILSVRC
-from pipelines.training import training_stream
 from vgg_keras import Recipe, vgg
 from vgg_keras.training import compile_model
 

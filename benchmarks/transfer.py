@@ -19,9 +19,9 @@ import numpy as np
 import tensorflow as tf
 from measuring import machine, report
 from skimage.feature import hog
+from vgg_keras.pipelines.evaluation import read_pictures
+from vgg_keras.pipelines.sources import open_source
 
-from pipelines.evaluation import read_pictures
-from pipelines.sources import open_source
 from vgg_keras.features.table import Features, normalised
 from vgg_keras.features.transfer import transfer
 
@@ -59,14 +59,20 @@ def main() -> None:
         features = Features(names, ["all"] * len(names), targets, values, source.class_names)
         result = transfer(features, arguments.protocol, train_per_class=arguments.train_per_class)
         results[name] = result
-        rows.append((
-            name, str(values.shape[1]), f"{result['mean_class_recall']:.1f}",
-            f"{result['spread']:.1f}",
-        ))  # fmt: skip
+        rows.append(
+            (
+                name,
+                str(values.shape[1]),
+                f"{result['mean_class_recall']:.1f}",
+                f"{result['spread']:.1f}",
+            )
+        )
     report(
         {"benchmark": "transfer baselines", "machine": machine(), "results": results},
-        rows, ("descriptor", "numbers", "mean class recall, %", "sd"), arguments.out,
-    )  # fmt: skip
+        rows,
+        ("descriptor", "numbers", "mean class recall, %", "sd"),
+        arguments.out,
+    )
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@
 keep a run that can be killed, read and watched.
 """
 
-from callbacks.checkpoint import Checkpoint
-from callbacks.journal import Journal
-from callbacks.plateau import PlateauDecay
-from callbacks.progress import Progress
-from callbacks.warm_start import WarmStart
+from vgg_keras.callbacks.checkpoint import Checkpoint
+from vgg_keras.callbacks.journal import Journal
+from vgg_keras.callbacks.plateau import PlateauDecay
+from vgg_keras.callbacks.progress import Progress
+from vgg_keras.callbacks.warm_start import WarmStart
 
 __all__ = ["Checkpoint", "Journal", "PlateauDecay", "Progress", "WarmStart"]

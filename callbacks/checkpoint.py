@@ -12,9 +12,8 @@ from typing import Any, NamedTuple, Protocol
 
 import h5py
 import keras
-
-from callbacks.warm_start import BEST_WEIGHTS
-from pipelines.files import aside
+from vgg_keras.callbacks.warm_start import BEST_WEIGHTS
+from vgg_keras.pipelines.files import atomic_path
 
 LAST_WEIGHTS = "last.weights.h5"
 _ATTRIBUTE = "training_state"
@@ -123,7 +122,7 @@ def read_progress(folder: str | os.PathLike) -> Progressed:
 def _writing(path: Path, variables: Sequence) -> Iterator[Path]:
     bytes_needed = sum(4 * math.prod(v.shape) for v in variables) + 2**18
     try:
-        with aside(path, bytes_needed) as temporary, _undistributed():
+        with atomic_path(path, bytes_needed) as temporary, _undistributed():
             yield temporary
     except (OSError, RuntimeError) as error:  # HDF5 raises the latter on a full disk
         raise OSError(

@@ -9,9 +9,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import keras
-
-from callbacks.timing import EpochTimer
-from pipelines.files import write_aside
+from vgg_keras.callbacks.timing import EpochTimer
+from vgg_keras.pipelines.files import atomic_write
 
 # Accuracies of the logs that are written as errors in percent, as papers print them.
 _ERRORS = {
@@ -77,4 +76,4 @@ class Journal(EpochTimer):
         }
         kept = [e for e in read_journal(self.path) if e["epoch"] <= epoch]
         entry = {k: v if math.isfinite(v) else None for k, v in entry.items()}  # JSON has no NaN
-        write_aside(self.path, "".join(json.dumps(e) + "\n" for e in [*kept, entry]))
+        atomic_write(self.path, "".join(json.dumps(e) + "\n" for e in [*kept, entry]))

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-
-from callbacks.journal import as_errors
-from callbacks.timing import EpochTimer
+from vgg_keras.callbacks.journal import as_errors
+from vgg_keras.callbacks.timing import EpochTimer
 
 
 class Progress(EpochTimer):

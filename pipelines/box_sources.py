@@ -16,12 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-
-from pipelines.boxes import Boxes
-from pipelines.cls_loc_source import annotation_of, number, objects_of
-from pipelines.images import upright_size
-from pipelines.sources import FolderSplit, Source, SourceError, Split
-from pipelines.voc_action_source import PeopleSplit
+from vgg_keras.pipelines.boxes import Boxes
+from vgg_keras.pipelines.cls_loc_source import annotation_of, number, objects_of
+from vgg_keras.pipelines.images import upright_size
+from vgg_keras.pipelines.sources import FolderSplit, Source, SourceError, Split
+from vgg_keras.pipelines.voc_action_source import PeopleSplit
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +131,7 @@ def _read(
     if isinstance(split, PeopleSplit):
         return split.stated[:, None].tolist(), True
     if not isinstance(split, FolderSplit):
-        from pipelines.tfds_source import TfdsSplit, read_tfds_boxes
+        from vgg_keras.pipelines.tfds_source import TfdsSplit, read_tfds_boxes
 
         if not isinstance(split, TfdsSplit):
             raise SourceError(f"{source.spec} has no boxes.")

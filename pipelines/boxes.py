@@ -2,7 +2,7 @@
 
 A box is `[x_min, y_min, x_max, y_max]`: edges, as shares of the picture's width and height, x to
 the right, y down. So it stays the same at every scale. A *window* is the crop of a rescaled
-picture (see `pipelines.images`); seen from it a box is `[centre x, centre y, width, height]` in
+image (see `pipelines/images.py`); seen from it a box is `[centre x, centre y, width, height]` in
 units of the crop's side, from its upper left corner: the box that fills the crop is
 [0.5, 0.5, 1, 1], and one that reaches beyond it is not cut off.
 """
@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
-
-from pipelines.images import rescaled_size, window_origin
+from vgg_keras.pipelines.images import rescaled_size, window_origin
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +55,7 @@ def window_frame(size: tf.Tensor, scale: tf.Tensor, crop_size: int, position) ->
 
     Args:
         size, scale: of the picture, and to what its smaller side is rescaled.
-        crop_size, position: see `pipelines.images.window_origin`.
+        crop_size, position: see `vgg_keras.pipelines.images.window_origin`.
     """
     scaled = rescaled_size(size, scale)
     origin = tf.cast(window_origin(scaled, crop_size, position), tf.float32)

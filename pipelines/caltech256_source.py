@@ -13,9 +13,8 @@ import os
 import re
 
 import numpy as np
-
-from pipelines.sources import Source, SourceError
-from pipelines.trees import Tree, TreeSplit
+from vgg_keras.pipelines.sources import Source, SourceError
+from vgg_keras.pipelines.trees import Tree, TreeSplit
 
 log = logging.getLogger(__name__)
 

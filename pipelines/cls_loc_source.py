@@ -15,8 +15,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-
-from pipelines.sources import TRAIN, VALIDATION, FolderSplit, Source, SourceError
+from vgg_keras.pipelines.sources import TRAIN, VALIDATION, FolderSplit, Source, SourceError
 
 _DATA, _ANNOTATIONS = Path("Data/CLS-LOC"), Path("Annotations/CLS-LOC")
 

@@ -6,10 +6,9 @@ import dataclasses
 
 import numpy as np
 import tensorflow as tf
-
-from pipelines.boxes import Boxes
-from pipelines.images import decode
-from pipelines.sources import Split
+from vgg_keras.pipelines.boxes import Boxes
+from vgg_keras.pipelines.images import decode
+from vgg_keras.pipelines.sources import Split
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

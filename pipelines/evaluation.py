@@ -11,17 +11,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
-
-from pipelines.boxes import Boxes, box_target, window_frame
-from pipelines.images import (
-    as_it_is,
+from vgg_keras.pipelines.boxes import Boxes, box_target, window_frame
+from vgg_keras.pipelines.images import (
     decode,
+    no_autograph,
     rescale,
     rescaled_size,
     upright_size,
     window,
 )
-from pipelines.sources import WHOLE, Part, Split
+from vgg_keras.pipelines.sources import WHOLE, Part, Split
 
 _WORKERS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 _SIDES = 2**31  # height and width of a rescaled picture as one key
@@ -50,7 +49,7 @@ def whole_images(
         A data set of (int64 `(B,)`, float32 `(B, 1, H, W, 3)`), in no order to rely on.
     """
 
-    @as_it_is
+    @no_autograph
     def measured(index, encoded):
         height, width = tf.unstack(
             tf.cast(rescaled_size(upright_size(encoded), test_scale), tf.int64)
@@ -60,7 +59,7 @@ def whole_images(
     def batch_size(shape):
         return tf.maximum(batch_pixels // ((shape // _SIDES) * (shape % _SIDES)), 1)
 
-    @as_it_is
+    @no_autograph
     def load(_, index, encoded):
         return index, rescale(decode(encoded), test_scale)[None]
 
@@ -105,7 +104,7 @@ def grid_crops(
     """
     check_test_scale(test_scale, crop_size)
 
-    @as_it_is
+    @no_autograph
     def load(index, encoded):
         image = rescale(decode(encoded), test_scale)
         rows, columns = tf.unstack(grid_origins(tf.shape(image)[:2], crop_size, grid))
@@ -205,7 +204,7 @@ def validation_stream(
     minus_mean = -tf.constant(mean, tf.float32)
     rows, batches = part.rows(batch_size), -(-len(split) // batch_size)
 
-    @as_it_is
+    @no_autograph
     def central_crop(example):
         centre = tf.constant([0.5, 0.5])
         image_bytes = split.read(example)
@@ -215,7 +214,7 @@ def validation_stream(
         frame = window_frame(upright_size(image_bytes), test_scale, crop_size, centre)
         return crop, box_target(boxes.drawn(example["index"], 0.0), frame, False, example["label"])
 
-    @as_it_is
+    @no_autograph
     def fill(images, targets):
         count = tf.shape(targets)[0]
         missing = rows - count

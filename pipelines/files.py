@@ -14,7 +14,7 @@ except ImportError:  # not on Windows
 
 
 @contextlib.contextmanager
-def aside(path: str | os.PathLike, size: int = 0) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike, size: int = 0) -> Iterator[Path]:
     """Gives a path beside `path` to write to; moves it into place when the block ends well.
 
     The temporary name keeps the suffix, which some writers go by. After an error, a full disk
@@ -51,14 +51,14 @@ def _find_room(path: Path, size: int) -> None:
             file.truncate(0)
 
 
-def write_aside(path: str | os.PathLike, text: str) -> None:
-    """Writes a text file through `aside`.
+def atomic_write(path: str | os.PathLike, text: str) -> None:
+    """Writes a text file through `atomic_path`.
 
     Raises:
         OSError: as there; the message names the file.
     """
     try:
-        with aside(path) as temporary:
+        with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise OSError(

@@ -12,16 +12,16 @@ import tensorflow as tf
 
 # For what `tf.data` maps: AutoGraph has nothing to convert, and looking for it takes longer than
 # tracing.
-as_it_is = tf.autograph.experimental.do_not_convert
+no_autograph = tf.autograph.experimental.do_not_convert
 # Pixels decoded around the window: at a cut the decoder has no neighbour for its chroma
 # upsampling, and the last column would differ.
 _MARGIN = 2
 _SIDES = 32  # windows are padded to a multiple of this
 # What is rarely called and has many operations: not inlined, it is passed over as one operation
 # where it is not needed.
-_aside = {"autograph": False, "experimental_attributes": {"_noinline": True}}
+_NOT_INLINED = {"autograph": False, "experimental_attributes": {"_noinline": True}}
 # Traced once a process, and not once a stream: a stream of ours has thirty branches.
-_of_bytes = tf.function(input_signature=[tf.TensorSpec((), tf.string)], **_aside)
+_of_bytes = tf.function(input_signature=[tf.TensorSpec((), tf.string)], **_NOT_INLINED)
 
 
 @_of_bytes
@@ -72,7 +72,7 @@ def upright_size(image_bytes: tf.Tensor) -> tf.Tensor:
     )
 
 
-@tf.function(**_aside)
+@tf.function(**_NOT_INLINED)
 def _in_colours(bmp_bytes, image):
     """A decoded BMP, its palette applied where it has one: TensorFlow gives its indices as grey.
 
@@ -168,7 +168,7 @@ def _cut_out_of_jpeg(image_bytes, scale, crop_size, position):
     return tf.io.decode_and_crop_jpeg(image_bytes, box, channels=3), size, first, step
 
 
-@tf.function(**_aside)
+@tf.function(**_NOT_INLINED)
 def _cut_out(image_bytes, scale, crop_size, position):
     """The same of any picture, by decoding it all."""
     image = decode(image_bytes)

@@ -7,9 +7,8 @@ import logging
 from collections.abc import Iterator
 
 import tensorflow as tf
-
-from pipelines.images import as_it_is, decode
-from pipelines.sources import Split
+from vgg_keras.pipelines.images import decode, no_autograph
+from vgg_keras.pipelines.sources import Split
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ def find_bad_images(split: Split, most: int | None = None) -> list[str]:
         most: stop after that many.
     """
 
-    @as_it_is
+    @no_autograph
     def readable(example):
         pixels = decode(split.read(example))
         return tf.cast(example["index"], tf.int64), tf.size(pixels) > 0

@@ -150,25 +150,25 @@ def open_source(
     if kind == "folder" and rest:
         return _open_folder(spec, Path(rest).expanduser().absolute())
     if kind == "cls-loc" and rest:
-        from pipelines.cls_loc_source import open_cls_loc
+        from vgg_keras.pipelines.cls_loc_source import open_cls_loc
 
         return open_cls_loc(spec, Path(rest).expanduser().absolute())
     if kind == "tfds" and rest:
-        from pipelines.tfds_source import open_tfds  # TFDS takes seconds to import
+        from vgg_keras.pipelines.tfds_source import open_tfds  # TFDS takes seconds to import
 
         return open_tfds(spec, rest, data_dir, prepare, several_labels)
     if kind == "caltech256" and rest:
-        from pipelines.caltech256_source import open_caltech256
+        from vgg_keras.pipelines.caltech256_source import open_caltech256
 
         return open_caltech256(spec, rest)
     if kind == "voc-action" and rest:
-        from pipelines.voc_action_source import open_voc_action
+        from vgg_keras.pipelines.voc_action_source import open_voc_action
 
         if not several_labels:
             raise SourceError(f"{spec} has no single label an image, which classification needs.")
         return open_voc_action(spec, rest)
     if spec == "shapes":
-        from pipelines.tfds_source import open_shapes
+        from vgg_keras.pipelines.tfds_source import open_shapes
 
         return open_shapes(spec, data_dir, prepare)
     raise SourceError(

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from pipelines.files import write_aside
+from vgg_keras.pipelines.files import atomic_write
 
 if TYPE_CHECKING:
-    from pipelines.sources import Split
+    from vgg_keras.pipelines.sources import Split
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Statistics:
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes JSON, aside and then into place."""
-        write_aside(path, json.dumps(asdict(self), indent=2) + "\n")
+        atomic_write(path, json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Statistics:
@@ -89,11 +88,10 @@ def compute_statistics(split: Split) -> Statistics:
         BadImageError: an image cannot be read; it is named.
     """
     import tensorflow as tf  # here alone: the constants are read by what needs no TensorFlow
+    from vgg_keras.pipelines.images import decode, no_autograph
+    from vgg_keras.pipelines.screening import naming_bad_images
 
-    from pipelines.images import as_it_is, decode
-    from pipelines.screening import naming_bad_images
-
-    @as_it_is
+    @no_autograph
     def moments(example):
         pixels = tf.reshape(tf.cast(decode(split.read(example)), tf.float32), (-1, 3))
         centred = pixels - 128.0  # keeps float32 sums of squares accurate

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-
-from pipelines.sources import TRAIN, VALIDATION, Source, SourceError, Split
+from vgg_keras.pipelines.sources import TRAIN, VALIDATION, Source, SourceError, Split
 
 # TFDS gives examples in the order of its files, so they are shuffled through a buffer. TFDS
 # shuffles once when it writes; sets no larger than this are shuffled in full at every epoch.
@@ -159,7 +158,7 @@ def open_tfds(
 
 def open_shapes(spec: str, data_dir: str | os.PathLike | None, prepare: bool) -> Source:
     """The embedded set of drawn shapes, made on first use."""
-    from pipelines.shapes import Shapes
+    from vgg_keras.pipelines.shapes import Shapes
 
     return _open_builder(spec, Shapes(data_dir=_expanded(data_dir)), prepare)
 

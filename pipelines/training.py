@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import tensorflow as tf
-
-from pipelines.boxes import Boxes, box_target, inside, window_frame
-from pipelines.images import as_it_is, upright_size, window
-from pipelines.sources import WHOLE, Part, Split
-from pipelines.statistics import Statistics
+from vgg_keras.pipelines.boxes import Boxes, box_target, inside, window_frame
+from vgg_keras.pipelines.images import no_autograph, upright_size, window
+from vgg_keras.pipelines.sources import WHOLE, Part, Split
+from vgg_keras.pipelines.statistics import Statistics
 
 
 def training_stream(
@@ -68,7 +67,7 @@ def training_stream(
         keys = tf.data.Dataset.from_tensors(key).repeat()
         return tf.data.Dataset.zip(part.of(examples, batch_size), keys)
 
-    @as_it_is
+    @no_autograph
     def crop(example, key):
         draws = tf.random.stateless_uniform((7,), tf.stack([key, example["index"]]))
         scale = smallest + tf.cast(draws[0] * (largest - smallest + 1.0), tf.int32)

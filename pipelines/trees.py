@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-
-from pipelines.sources import FolderSplit, SourceError
+from vgg_keras.pipelines.sources import FolderSplit, SourceError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

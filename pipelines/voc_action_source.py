@@ -16,10 +16,9 @@ import posixpath
 from xml.etree import ElementTree
 
 import numpy as np
-
-from pipelines.cls_loc_source import number
-from pipelines.sources import TRAIN, VALIDATION, Source, SourceError
-from pipelines.trees import Tree, TreeSplit
+from vgg_keras.pipelines.cls_loc_source import number
+from vgg_keras.pipelines.sources import TRAIN, VALIDATION, Source, SourceError
+from vgg_keras.pipelines.trees import Tree, TreeSplit
 
 # Ten to be told apart, and `other`, whose people are distractors.
 ACTIONS = (

@@ -21,8 +21,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import requests
-
-from saved_models.tensors import Tensors, image_inputs
+from vgg_keras.saved_models.tensors import Tensors, image_inputs
 
 TIMEOUT = 60.0  # seconds
 

@@ -16,8 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-
-from saved_models.tensors import Tensors
+from vgg_keras.saved_models.tensors import Tensors
 
 _STRING_BYTES = 24  # of a TF_TString, tensorflow/core/platform/ctstring_internal.h
 
@@ -96,9 +95,19 @@ class CppModel:
         try:
             with self._status() as status:
                 self._tf.TF_SessionRun(
-                    self._session, None, places, handles, len(given), wanted, found, len(wanted),
-                    None, 0, None, status,
-                )  # fmt: skip
+                    self._session,
+                    None,
+                    places,
+                    handles,
+                    len(given),
+                    wanted,
+                    found,
+                    len(wanted),
+                    None,
+                    0,
+                    None,
+                    status,
+                )
             return {
                 name: _take(self._tf, handle)
                 for name, handle in zip(definition.outputs, found, strict=True)
@@ -199,13 +208,32 @@ def _library() -> ctypes.CDLL:
         "TF_NewBuffer": (buffer,),
         "TF_DeleteBuffer": (None, buffer),
         "TF_LoadSessionFromSavedModel": (
-            pointer, pointer, pointer, text, ctypes.POINTER(text), integer, pointer, buffer, pointer
+            pointer,
+            pointer,
+            pointer,
+            text,
+            ctypes.POINTER(text),
+            integer,
+            pointer,
+            buffer,
+            pointer,
         ),
         "TF_DeleteSession": (None, pointer, pointer),
         "TF_GraphOperationByName": (pointer, pointer, text),
         "TF_SessionRun": (
-            None, pointer, pointer, outputs, pointers, integer, outputs, pointers, integer,
-            pointers, integer, pointer, pointer,
+            None,
+            pointer,
+            pointer,
+            outputs,
+            pointers,
+            integer,
+            outputs,
+            pointers,
+            integer,
+            pointers,
+            integer,
+            pointer,
+            pointer,
         ),
         "TF_AllocateTensor": (pointer, integer, integers, integer, size),
         "TF_DeleteTensor": (None, pointer),
@@ -219,7 +247,7 @@ def _library() -> ctypes.CDLL:
         "TF_StringDealloc": (None, pointer),
         "TF_StringGetDataPointer": (pointer, pointer),
         "TF_StringGetSize": (size, pointer),
-    }  # fmt: skip
+    }
     for name, (result, *arguments) in prototypes.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments

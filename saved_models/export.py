@@ -16,13 +16,12 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-
-from pipelines.files import write_aside
-from saved_models.records import CLASSIFY, PREDICT, Request, write_warmup
-from saved_models.tensors import Tensors
+from vgg_keras.pipelines.files import atomic_write
+from vgg_keras.saved_models.records import CLASSIFY, PREDICT, Request, write_warmup
+from vgg_keras.saved_models.tensors import Tensors
 
 CLASS_NAMES = "class_names.txt"  # an asset
-EXTRA, WARMUP, ABOUT = "assets.extra", "tf_serving_warmup_requests", "export.json"
+EXTRA, WARMUP, METADATA = "assets.extra", "tf_serving_warmup_requests", "export.json"
 MODEL_CONFIG, BATCHING = "model.config", "batching.config"
 
 
@@ -75,7 +74,7 @@ def write_version(
     *,
     version: int | None = None,
     resources: Iterable[Any] = (),
-    about: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes `folder/VERSION/` aside and moves it into place whole.
 
@@ -85,7 +84,7 @@ def write_version(
             once.
         version: by default one more than the greatest that is there.
         resources: other things of the endpoints that have a state, such as tables.
-        about: what `read_about` is to give; can be written as JSON.
+        about: what `read_metadata` is to give; can be written as JSON.
 
     Returns:
         The version's folder.
@@ -99,14 +98,14 @@ def write_version(
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in _server_files(folder.name).items():
         if not (folder / name).exists():
-            write_aside(folder / name, text)
-    with _aside(folder) as temporary:
+            atomic_write(folder / name, text)
+    with _atomic_folder(folder) as temporary:
         _write_model(temporary, endpoints, resources)
         extra = temporary / EXTRA
         extra.mkdir()
         requests = [Request(name, e.example, e.method) for name, e in endpoints.items()]
         write_warmup(extra / WARMUP, folder.name, requests)
-        (extra / ABOUT).write_text(json.dumps(dict(about or {}), indent=2) + "\n")
+        (extra / METADATA).write_text(json.dumps(dict(metadata or {}), indent=2) + "\n")
         _to_disk(temporary)
         return _move(temporary, folder, version)
 
@@ -142,18 +141,18 @@ def check_version(folder: Path, version: int | None) -> None:
         )
 
 
-def read_about(path: str | os.PathLike) -> dict[str, Any]:
+def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
     """What an export says of itself.
 
     Raises:
         ExportError: the folder is no export of ours.
     """
-    file = Path(path) / EXTRA / ABOUT
+    file = Path(path) / EXTRA / METADATA
     try:
-        about = json.loads(file.read_text())
-        if not isinstance(about, dict) or not about:
-            raise ValueError(f"{ABOUT} says nothing")
-        return about
+        metadata = json.loads(file.read_text())
+        if not isinstance(metadata, dict) or not metadata:
+            raise ValueError(f"{METADATA} says nothing")
+        return metadata
     except (OSError, ValueError) as error:
         hint = ""
         if found := versions(Path(path)):
@@ -181,7 +180,7 @@ def _write_model(path, endpoints, resources) -> None:
 
 
 @contextlib.contextmanager
-def _aside(folder: Path) -> Iterator[Path]:
+def _atomic_folder(folder: Path) -> Iterator[Path]:
     """A folder beside the versions whose name no server takes for one; gone in the end.
 
     Raises:

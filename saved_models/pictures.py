@@ -10,8 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import tensorflow as tf
-
-from pipelines.images import as_it_is, decode, is_png, rescale, rescaled_size, upright_size
+from vgg_keras.pipelines.images import (
+    decode,
+    is_png,
+    no_autograph,
+    rescale,
+    rescaled_size,
+    upright_size,
+)
 
 UNREADABLE = "cannot be read as a JPEG or PNG picture"
 BROKEN = "is broken: its header can be read, its pixels cannot"
@@ -58,7 +64,7 @@ def measure(image_bytes: tf.Tensor, limits: Limits) -> tuple[tf.Tensor, tf.Tenso
         empty for a good picture.
     """
 
-    @as_it_is
+    @no_autograph
     def size_and_error(place, encoded):
         tf.debugging.Assert(tf.io.is_jpeg(encoded) | is_png(encoded), [UNREADABLE])
         size = upright_size(encoded)
@@ -112,7 +118,7 @@ def show(
         most = tf.maximum(group_pixels // (height * width), 1)
         group = tf.cast(tf.where(alike)[:most], tf.int32)  # (G, 1)
 
-        @as_it_is
+        @no_autograph
         def load(place, encoded):
             return place, tf.ensure_shape(rescale(decode(encoded), test_scale), (None, None, 3))
 
@@ -147,7 +153,7 @@ def show(
 def pictures_of_examples(serialised: tf.Tensor, feature: str) -> tf.Tensor:
     """Encoded pictures in `tf.train.Example`s, string `(B,)`; "" where there is not just one."""
 
-    @as_it_is
+    @no_autograph
     def parse(place, example):
         wanted = {feature: tf.io.FixedLenFeature((), tf.string)}
         return place, tf.io.parse_single_example(example, wanted)[feature]

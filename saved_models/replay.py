@@ -1,4 +1,4 @@
-"""Requests sent to an export in a process of its own: `python -m saved_models.replay`.
+"""Requests sent to an export in a process of its own: `python -m vgg_keras.saved_models.replay`.
 
 A fresh process shows that an export needs nothing of the code that wrote it. A loader is one of
 TensorFlow's two: Python's, and the C++ one of TensorFlow Serving.
@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-
-from saved_models.records import Request, pack, read_lines, unpack, write_lines
-from saved_models.tensors import Tensors
+from vgg_keras.saved_models.records import Request, pack, read_lines, unpack, write_lines
+from vgg_keras.saved_models.tensors import Tensors
 
 PYTHON, CPP = "python", "c++"
 
@@ -65,8 +64,17 @@ def replay(
         given, found = Path(folder) / "requests", Path(folder) / "replies"
         write_lines(given, requests)
         files = [str(path), str(given), str(found)]
-        command = [sys.executable, "-P", "-m", "saved_models.replay", *files,
-                   "--loader", loader, "--repeats", str(repeats)]  # fmt: skip
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "vgg_keras.saved_models.replay",
+            *files,
+            "--loader",
+            loader,
+            "--repeats",
+            str(repeats),
+        ]
         environment = {"TF_CPP_MIN_LOG_LEVEL": "3"} | os.environ
         done = subprocess.run(command, capture_output=True, env=environment, check=False)
         if done.returncode:
@@ -82,7 +90,7 @@ def replay(
 def load(path: str | os.PathLike, loader: str) -> Callable[[str, Tensors], Tensors]:
     """An export as a function from a signature's name and inputs to its outputs."""
     if loader == CPP:
-        from saved_models.cpp_loader import CppModel
+        from vgg_keras.saved_models.cpp_loader import CppModel
 
         return CppModel(path).run
     import tensorflow as tf

@@ -55,7 +55,7 @@ def folder(tmp_path):
 @pytest.fixture(scope="session")
 def shapes_dir(tmp_path_factory):
     """A TFDS folder in which the drawn shapes are prepared, once for all processes of xdist."""
-    from pipelines.sources import open_source
+    from vgg_keras.pipelines.sources import open_source
 
     base = tmp_path_factory.getbasetemp()
     path = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tfds"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from vgg_keras.pipelines.statistics import ILSVRC
 
-from pipelines.statistics import ILSVRC
 from tests.conftest import photo
 from vgg_keras import vgg
 from vgg_keras.recipes import Recipe
-from vgg_keras.runs import Run, claim, claim_classes
+from vgg_keras.runs import Run, prepare_run_folder, record_classes
 
 CROP, NUM_CLASSES, WIDTH = 32, 7, 1 / 16
 MEAN = (120.0, 110.0, 100.0)
@@ -35,8 +35,8 @@ def lively(net="A", seed=0, num_classes=NUM_CLASSES, **options):
 def tiny_run(path, class_names, net="A", train_scale=(32, 48)):
     """A run folder whose net was drawn, not trained."""
     recipe = Recipe(net=net, crop_size=CROP, width=WIDTH, train_scale=train_scale)
-    claim(path, recipe)
-    claim_classes(path, class_names)
+    prepare_run_folder(path, recipe)
+    record_classes(path, class_names)
     statistics = dataclasses.replace(ILSVRC, mean=MEAN)
     statistics.save(path / "statistics.json")
     model = lively(net, num_classes=len(class_names))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -63,20 +61,3 @@ def __getattr__(name: str):
     if name not in _PUBLIC:
         raise AttributeError(f"module 'vgg_keras' has no attribute {name!r}")
     return getattr(importlib.import_module(_PUBLIC[name]), name)
-
-
-def _refuse_foreign_packages() -> None:
-    """The names `pipelines` and `callbacks` are also those of unrelated packages on PyPI."""
-    home = Path(__file__).resolve().parent.parent
-    for name in ("pipelines", "callbacks", "saved_models"):
-        spec = importlib.util.find_spec(name)
-        found = Path(spec.origin).resolve().parent.parent if spec and spec.origin else None
-        if found != home:
-            raise ImportError(
-                f"vgg_keras needs its own package {name!r} beside it in {home}, but found "
-                f"{spec.origin if spec else 'none'}. Another package of that name is in the way: "
-                f"install vgg_keras in a virtual environment of its own."
-            )
-
-
-_refuse_foreign_packages()

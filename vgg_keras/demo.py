@@ -11,12 +11,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.evaluation import read_pictures
-from pipelines.sources import VALIDATION, Source, open_source
 from vgg_keras.distribution import is_cpu_only
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.evaluation.predictions import Predictions, fuse
 from vgg_keras.nets import get_net
+from vgg_keras.pipelines.evaluation import read_pictures
+from vgg_keras.pipelines.sources import VALIDATION, Source, open_source
 from vgg_keras.recipes import RECIPES
 from vgg_keras.report.figures import learning_curves, prediction_sheet, save
 from vgg_keras.report.page import write_report
@@ -90,7 +90,7 @@ def _score(paths: tuple[Path, ...], source: Source, out: Path) -> Iterator[tuple
         run = load_run(path)
         crops = ("multi-crop+dense",) if path == paths[-1] else ()
         for protocol in (*_PROTOCOLS, *crops):
-            one = evaluate(run, source, protocol=protocol, keep=path / "evaluation")
+            one = evaluate(run, source, protocol=protocol, cache_dir=path / "evaluation")
             yield _keep(f"{path.name}-{protocol}", one, out)
     dense = [Predictions.load(out / f"{path.name}-dense.parquet") for path in paths]
     yield _keep("fusion-dense", fuse(dense), out)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import keras
 import tensorflow as tf
 
-from pipelines.sources import WHOLE, Part
+from vgg_keras.pipelines.sources import WHOLE, Part
 
 FROM_ENVIRONMENT = "auto"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import keras
 
-from pipelines.files import write_aside
+from vgg_keras.pipelines.files import atomic_write
 
 ENVIRONMENT = "environment.json"
 _PACKAGES = ("vgg_keras", "tensorflow", "keras", "tensorflow-datasets", "numpy")
@@ -23,10 +23,10 @@ def record(path: Path) -> None:
     """Writes them into a run folder, where they are not there yet.
 
     Raises:
-        OSError: see `write_aside`.
+        OSError: see `atomic_write`.
     """
     if not (path / ENVIRONMENT).exists():
-        write_aside(path / ENVIRONMENT, json.dumps(_environment(), indent=2) + "\n")
+        atomic_write(path / ENVIRONMENT, json.dumps(_environment(), indent=2) + "\n")
 
 
 def warn_of_other_versions(path: Path) -> None:

@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import keras
 
-from callbacks.checkpoint import LAST_WEIGHTS
-from callbacks.warm_start import BEST_WEIGHTS
-from pipelines.files import locked, write_aside
-from pipelines.statistics import ILSVRC, Statistics
 from vgg_keras import provenance
+from vgg_keras.callbacks.checkpoint import LAST_WEIGHTS
+from vgg_keras.callbacks.warm_start import BEST_WEIGHTS
 from vgg_keras.ilsvrc import wnids
 from vgg_keras.models import vgg
+from vgg_keras.pipelines.files import atomic_write, locked
+from vgg_keras.pipelines.statistics import ILSVRC, Statistics
 from vgg_keras.recipes import Recipe
 from vgg_keras.weights import WeightsError, read
 
@@ -53,11 +53,11 @@ class Run(NamedTuple):
     pool_rounding: str = "down"
 
 
-def claim(path: Path, recipe: Recipe) -> None:
+def prepare_run_folder(path: Path, recipe: Recipe) -> None:
     """Makes the folder for a run of `recipe`, or finds it to be one.
 
     A run of another recipe in which no epoch has ended has nothing to lose and gives way. The
-    folder is to be `held`.
+    folder is to be `lock_run`.
 
     Raises:
         RunError: another recipe's run is there, or the folder cannot be written.
@@ -75,14 +75,14 @@ def claim(path: Path, recipe: Recipe) -> None:
             (path / name).unlink(missing_ok=True)
     try:
         if differences or not file.exists():
-            write_aside(file, recipe.to_json())
+            atomic_write(file, recipe.to_json())
         provenance.record(path)
     except OSError as error:
         raise RunError(str(error)) from error
 
 
 @contextlib.contextmanager
-def held(path: Path) -> Iterator[None]:
+def lock_run(path: Path) -> Iterator[None]:
     """Keeps a run folder for this process; a process that is killed lets go.
 
     Raises:
@@ -108,7 +108,7 @@ def is_run_of(path: Path, recipe: Recipe) -> bool:
     return (path / RECIPE).exists() and _read_recipe(path / RECIPE) == recipe
 
 
-def claim_classes(path: Path, class_names: Sequence[str]) -> None:
+def record_classes(path: Path, class_names: Sequence[str]) -> None:
     """Writes the class names into the run folder, or finds them there.
 
     Raises:
@@ -116,7 +116,7 @@ def claim_classes(path: Path, class_names: Sequence[str]) -> None:
     """
     file = path / CLASSES
     if not file.exists():
-        write_aside(file, json.dumps(list(class_names), indent=0) + "\n")
+        atomic_write(file, json.dumps(list(class_names), indent=0) + "\n")
     elif json.loads(file.read_text()) != list(class_names):
         raise RunError(
             f"The classes of the data are not those that {path} was begun with, see {file}. Give "

@@ -12,19 +12,19 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from pipelines.images import rescale
-from saved_models.export import Endpoint, check_version, class_name_table, write_version
-from saved_models.pictures import Limits, measure, pictures_of_examples, show
-from saved_models.records import CLASSIFY, EXAMPLE_FEATURE, examples
-from saved_models.tensors import image_inputs
 from vgg_keras.evaluation.evaluate import plan
-from vgg_keras.evaluation.passes import make_describer, make_look
+from vgg_keras.evaluation.passes import make_descriptor_fn, make_predict_fn
 from vgg_keras.evaluation.predictions import TOP
 from vgg_keras.ilsvrc import label
 from vgg_keras.localisation.evaluate import scales_of
 from vgg_keras.localisation.serving import Localisers, localise_signature
+from vgg_keras.pipelines.images import rescale
 from vgg_keras.recipes import SERVING_PRECISIONS
 from vgg_keras.runs import Run, in_precision
+from vgg_keras.saved_models.export import Endpoint, check_version, class_name_table, write_version
+from vgg_keras.saved_models.pictures import Limits, measure, pictures_of_examples, show
+from vgg_keras.saved_models.records import CLASSIFY, EXAMPLE_FEATURE, examples
+from vgg_keras.saved_models.tensors import image_inputs
 from vgg_keras.version import __version__
 
 _GROUP = 16  # crops, or as many pixels of whole pictures, that go through the net at once
@@ -102,7 +102,7 @@ def export(
             _endpoints(run, procedure, table, top, limits, localisers),
             version=version,
             resources=[table],
-            about={
+            metadata={
                 "vgg_keras": __version__,
                 "tensorflow": tf.__version__,
                 "source": dict(source or _source(run)),
@@ -146,8 +146,8 @@ def _endpoints(
     """The signatures of an export."""
     mean, crop_size = run.statistics.mean, run.recipe.crop_size
     scales, flip = procedure["test_scales"], procedure["flip"]
-    look = make_look(run.model, mean, flip, procedure["map_average"])
-    look_at_crops = make_look(run.model, mean, flip=False)
+    look = make_predict_fn(run.model, mean, flip, procedure["map_average"])
+    look_at_crops = make_predict_fn(run.model, mean, flip=False)
 
     def of_pictures(function: Callable, outputs: int, image_bytes: tf.Tensor):
         """Average over the scales, `(B, outputs)`, zeros where there is an error; errors."""
@@ -155,10 +155,14 @@ def _endpoints(
         results = []
         for scale in scales:
             result, errors = show(
-                lambda images, places: function(images), image_bytes, sizes, errors,
-                test_scale=scale, outputs=outputs,
+                lambda images, places: function(images),
+                image_bytes,
+                sizes,
+                errors,
+                test_scale=scale,
+                outputs=outputs,
                 group_pixels=_GROUP * crop_size**2 // (1 + flip),
-            )  # fmt: skip
+            )
             results.append(result)
         return tf.reduce_mean(tf.stack(results), 0), errors
 
@@ -191,7 +195,7 @@ def _endpoints(
         return signature
 
     penultimate = keras.Model(run.model.input, run.model.get_layer("fc2").output)
-    describe = make_describer(penultimate, mean, flip)
+    describe = make_descriptor_fn(penultimate, mean, flip)
 
     def features(image_bytes):
         descriptors, errors = of_pictures(describe, run.model.get_layer("fc2").units, image_bytes)
@@ -230,9 +234,14 @@ def _endpoints(
     }
     if localisers:
         localise = localise_signature(
-            localisers, run, posteriors_of, table.lookup, flip=flip, limits=limits,
+            localisers,
+            run,
+            posteriors_of,
+            table.lookup,
+            flip=flip,
+            limits=limits,
             group_pixels=_GROUP * crop_size**2 // (1 + flip),
-        )  # fmt: skip
+        )
         endpoints["localise"] = Endpoint(localise, strings("image_bytes"), image_inputs(pictures))
     return endpoints
 

@@ -15,17 +15,17 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from callbacks import Checkpoint, Journal, PlateauDecay, Progress, WarmStart
-from callbacks.checkpoint import LAST_WEIGHTS
-from pipelines.evaluation import validation_stream
-from pipelines.files import write_aside
-from pipelines.screening import find_bad_images, naming_bad_images
-from pipelines.sources import TRAIN, VALIDATION, Source, SourceError, Split, open_source
-from pipelines.statistics import ILSVRC, Statistics, compute_statistics
-from pipelines.training import steps_per_epoch, training_stream
 from vgg_keras import runs
+from vgg_keras.callbacks import Checkpoint, Journal, PlateauDecay, Progress, WarmStart
+from vgg_keras.callbacks.checkpoint import LAST_WEIGHTS
 from vgg_keras.distribution import Cluster, check_divisible, find_devices, is_cpu_only
 from vgg_keras.nets import WARM_START_LAYERS, get_net
+from vgg_keras.pipelines.evaluation import validation_stream
+from vgg_keras.pipelines.files import atomic_write
+from vgg_keras.pipelines.screening import find_bad_images, naming_bad_images
+from vgg_keras.pipelines.sources import TRAIN, VALIDATION, Source, SourceError, Split, open_source
+from vgg_keras.pipelines.statistics import ILSVRC, Statistics, compute_statistics
+from vgg_keras.pipelines.training import steps_per_epoch, training_stream
 from vgg_keras.provenance import warn_of_other_versions
 from vgg_keras.recipes import Recipe
 from vgg_keras.weights import read
@@ -88,9 +88,9 @@ def train(
             given = _given_statistics(recipe, out)
             # All that can be refused cheaply has been; from here on the folder is written to.
             if used.is_writer:
-                kept.enter_context(runs.held(out))
-            runs.claim(out, recipe)
-            runs.claim_classes(out, source.class_names)
+                kept.enter_context(runs.lock_run(out))
+            runs.prepare_run_folder(out, recipe)
+            runs.record_classes(out, source.class_names)
             splits = _usable(splits, source.class_names, recipe, out)
             (training, train_targets), (validation, validation_targets) = (
                 task.targets(source, split, recipe) for split in splits
@@ -270,7 +270,7 @@ def _usable(
     if not file.exists():
         log.info("reading every picture once to find those that cannot be read")
         bad = {split.name: find_bad_images(split) for split in splits}
-        write_aside(file, json.dumps(bad, indent=2) + "\n")
+        atomic_write(file, json.dumps(bad, indent=2) + "\n")
     bad = json.loads(file.read_text())
     for split in splits:
         log.info("%s: %d of %d pictures skipped", split.name, len(bad[split.name]), len(split))

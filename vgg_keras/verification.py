@@ -13,19 +13,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipelines.images import decode, rescale
-from saved_models.export import read_about
-from saved_models.pictures import BROKEN, Limits, measure
-from saved_models.records import Request, examples
-from saved_models.replay import CPP, PYTHON, replay
-from saved_models.tensors import Tensors, image_inputs
 from vgg_keras.evaluation.predict import predict
 from vgg_keras.ilsvrc import label
 from vgg_keras.localisation.dense import make_finder
 from vgg_keras.localisation.merging import answer
 from vgg_keras.localisation.serving import Localisers
 from vgg_keras.models import fully_convolutional
+from vgg_keras.pipelines.images import decode, rescale
 from vgg_keras.runs import Run, RunError, in_precision
+from vgg_keras.saved_models.export import read_metadata
+from vgg_keras.saved_models.pictures import BROKEN, Limits, measure
+from vgg_keras.saved_models.records import Request, examples
+from vgg_keras.saved_models.replay import CPP, PYTHON, replay
+from vgg_keras.saved_models.tensors import Tensors, image_inputs
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class _Trial:
     """A request, and how far a reply to it is from what the Keras net says."""
 
     request: Request
-    about: str
+    metadata: str
     pictures: int
     difference: Callable[[Tensors], float]
 
@@ -100,16 +100,16 @@ def verify(
         ValueError: the export refuses one of the photos, or it is broken.
         OSError: a photo cannot be read.
     """
-    about = read_about(path)
-    _check_same_net(path, about, run)
+    metadata = read_metadata(path)
+    _check_same_net(path, metadata, run)
     names = [os.fspath(photo) for photo in photos] or [_photo_of_matplotlib()]
     encoded = [Path(name).read_bytes() for name in names]
-    _refuse_refused(names, encoded, Limits(**about["limits"]))
-    run = in_precision(run, about["precision"])
-    trials = _trials(run, about, names, encoded)
+    _refuse_refused(names, encoded, Limits(**metadata["limits"]))
+    run = in_precision(run, metadata["precision"])
+    trials = _trials(run, metadata, names, encoded)
     if localisers:
-        runs = [in_precision(one, about["precision"]) for one in localisers.runs]
-        trials.append(_of_boxes(run, replace(localisers, runs=runs), about, names, encoded))
+        runs = [in_precision(one, metadata["precision"]) for one in localisers.runs]
+        trials.append(_of_boxes(run, replace(localisers, runs=runs), metadata, names, encoded))
     checks: list[Check] = []
     load_seconds: dict[str, float] = {}
     for loader in loaders:
@@ -120,9 +120,9 @@ def verify(
                 Check(
                     trial.request.signature,
                     loader,
-                    trial.about,
+                    trial.metadata,
                     trial.difference(reply.outputs),
-                    TOLERANCES[about["precision"]],
+                    TOLERANCES[metadata["precision"]],
                     float(np.median(reply.seconds)) / trial.pictures,
                 )
             )
@@ -130,11 +130,11 @@ def verify(
 
 
 def _trials(
-    run: Run, about: dict[str, Any], photos: Sequence[str], encoded: Sequence[bytes]
+    run: Run, metadata: dict[str, Any], photos: Sequence[str], encoded: Sequence[bytes]
 ) -> list[_Trial]:
     """A request to each signature with what the Keras net says; `images` gets one a photo."""
-    scales, flip, mean = about["test_scales"], about["flip"], np.float32(about["mean"])
-    dense = {"flip": flip, "map_average": about["map_average"]}
+    scales, flip, mean = metadata["test_scales"], metadata["flip"], np.float32(metadata["mean"])
+    dense = {"flip": flip, "map_average": metadata["map_average"]}
     names = np.array([label(name) for name in run.class_names], object)
     count = f"{len(photos)} photo{'s' * (len(photos) > 1)}"
 
@@ -148,9 +148,9 @@ def _trials(
             count,
             len(photos),
             lambda found: max(
-                _of_top(found["classes"], found["probabilities"], posteriors),
-                _of_names(found["class_names"], names[found["classes"]]),
-                _of_names(found["error"], ""),
+                top_difference(found["classes"], found["probabilities"], posteriors),
+                name_difference(found["class_names"], names[found["classes"]]),
+                name_difference(found["error"], ""),
             ),
         ),
         _Trial(
@@ -158,8 +158,10 @@ def _trials(
             count,
             len(photos),
             lambda found: max(
-                _of_values(found["scores"], _top(posteriors, about["top"])),
-                _of_values(found["scores"], _posteriors_of(found["classes"], names, posteriors)),
+                value_difference(found["scores"], _top(posteriors, metadata["top"])),
+                value_difference(
+                    found["scores"], _posteriors_of(found["classes"], names, posteriors)
+                ),
             ),
         ),
         _Trial(
@@ -167,7 +169,8 @@ def _trials(
             count,
             len(photos),
             lambda found: max(
-                _of_values(found["features"], descriptors), _of_names(found["error"], "")
+                value_difference(found["features"], descriptors),
+                name_difference(found["error"], ""),
             ),
         ),
     ]
@@ -188,8 +191,8 @@ def _trials(
             f"{len(crops)} x {side} x {side}",
             len(crops),
             lambda found: max(
-                _of_values(found["probabilities"], tf.nn.softmax(scores).numpy()),
-                _of_values(found["score_map"], scores[:, None, None]),
+                value_difference(found["probabilities"], tf.nn.softmax(scores).numpy()),
+                value_difference(found["score_map"], scores[:, None, None]),
             ),
         )
     )
@@ -202,16 +205,16 @@ def _of_image(image: np.ndarray, score_map: np.ndarray, posteriors: np.ndarray) 
         f"{image.shape[1]} x {image.shape[2]}",
         1,
         lambda found: max(
-            _of_values(found["score_map"], score_map),
-            _of_values(found["probabilities"][0], posteriors),
+            value_difference(found["score_map"], score_map),
+            value_difference(found["probabilities"][0], posteriors),
         ),
     )
 
 
-def _of_boxes(run: Run, localisers: Localisers, about, photos, encoded) -> _Trial:
+def _of_boxes(run: Run, localisers: Localisers, metadata, photos, encoded) -> _Trial:
     """`localise`: the boxes that finding and merging, picture by picture, give for its classes."""
-    flip, scales = about["flip"], about["test_scales"]
-    dense = {"flip": flip, "map_average": about["map_average"]}
+    flip, scales = metadata["flip"], metadata["test_scales"]
+    dense = {"flip": flip, "map_average": metadata["map_average"]}
     posteriors = predict(run, photos, test_scales=scales, **dense).posteriors
     finders = [(make_finder(one, [run], flip), q) for one, q in localisers.passes()]
 
@@ -224,9 +227,9 @@ def _of_boxes(run: Run, localisers: Localisers, about, photos, encoded) -> _Tria
             boxes = answer(tf.concat(views, 1), localisers.threshold)
             expected.append(boxes.numpy() * [width, height, width, height])
         return max(
-            _of_top(found["classes"], found["probabilities"], posteriors),
-            _of_values(found["boxes"], np.stack(expected)),
-            _of_names(found["error"], ""),
+            top_difference(found["classes"], found["probabilities"], posteriors),
+            value_difference(found["boxes"], np.stack(expected)),
+            name_difference(found["error"], ""),
         )
 
     count = f"{len(photos)} photo{'s' * (len(photos) > 1)}"
@@ -246,7 +249,7 @@ def _descriptor(run, picture, scales, flip, mean) -> np.ndarray:
     return descriptor / max(np.linalg.norm(descriptor), 1e-6)
 
 
-def _of_values(found: np.ndarray, expected: np.ndarray) -> float:
+def value_difference(found: np.ndarray, expected: np.ndarray) -> float:
     """Greatest difference, relative to the greatest value; infinite where there is none."""
     if found.shape != expected.shape or not np.isfinite([found, expected]).all():
         return float("inf")
@@ -254,7 +257,7 @@ def _of_values(found: np.ndarray, expected: np.ndarray) -> float:
     return float(difference / max(np.abs(expected).max(initial=0), 1e-30))
 
 
-def _of_names(found: np.ndarray, expected: np.ndarray | str) -> float:
+def name_difference(found: np.ndarray, expected: np.ndarray | str) -> float:
     """0 where all names are the expected ones, else infinite."""
     decoded = np.vectorize(bytes.decode, otypes=[object])(found)
     return 0.0 if np.all(decoded == expected) else float("inf")
@@ -271,11 +274,11 @@ def _posteriors_of(labels: np.ndarray, names: np.ndarray, posteriors: np.ndarray
     )
 
 
-def _of_top(classes: np.ndarray, probabilities: np.ndarray, posteriors: np.ndarray) -> float:
+def top_difference(classes: np.ndarray, probabilities: np.ndarray, posteriors: np.ndarray) -> float:
     """The same for the most probable classes; those as probable as each other may change places."""
     named = np.take_along_axis(posteriors, classes.clip(0), 1)
     expected = _top(posteriors, classes.shape[1])
-    return max(_of_values(probabilities, named), _of_values(probabilities, expected))
+    return max(value_difference(probabilities, named), value_difference(probabilities, expected))
 
 
 def _top(posteriors: np.ndarray, k: int) -> np.ndarray:
@@ -294,7 +297,7 @@ def _refuse_refused(photos: Sequence[str], encoded: Sequence[bytes], limits: Lim
             raise ValueError(f"{photo} {error}. Give other photos to compare on.")
 
 
-def _check_same_net(path, about: dict[str, Any], run: Run) -> None:
+def _check_same_net(path, metadata: dict[str, Any], run: Run) -> None:
     mine = {
         "net": run.recipe.net,
         "crop_size": run.recipe.crop_size,
@@ -302,7 +305,7 @@ def _check_same_net(path, about: dict[str, Any], run: Run) -> None:
         "pool_rounding": run.pool_rounding,
         "class_names": list(run.class_names),
     }
-    other = [name for name, value in mine.items() if about[name] != value]
+    other = [name for name, value in mine.items() if metadata[name] != value]
     if other:
         raise RunError(f"{path} was made of another net than {run.path}: {', '.join(other)} differ")
 

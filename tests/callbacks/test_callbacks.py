@@ -10,11 +10,10 @@ import keras
 import numpy as np
 import pytest
 from rich.console import Console
-
-from callbacks import Checkpoint, Journal, PlateauDecay, Progress, WarmStart
-from callbacks.journal import as_errors, read_journal
-from callbacks.timing import EpochTimer
-from callbacks.warm_start import read_layers
+from vgg_keras.callbacks import Checkpoint, Journal, PlateauDecay, Progress, WarmStart
+from vgg_keras.callbacks.journal import as_errors, read_journal
+from vgg_keras.callbacks.timing import EpochTimer
+from vgg_keras.callbacks.warm_start import read_layers
 
 
 def small_model(units=4, seed=0, dropout=0.5):
@@ -28,8 +27,11 @@ def small_model(units=4, seed=0, dropout=0.5):
         ],
         name="small",
     )
-    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "sparse_categorical_crossentropy",
-                  metrics=["accuracy"])  # fmt: skip
+    model.compile(
+        keras.optimizers.SGD(0.1, momentum=0.9),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
     return model
 
 
@@ -170,8 +172,16 @@ class TestCheckpoint:
         plateau = PlateauDecay(monitor="accuracy", patience=1, drops=9)
         checkpoint = Checkpoint(folder, {"plateau": plateau}, monitor="accuracy")
         done = checkpoint.restore(model)
-        model.fit(x, y, batch_size=8, shuffle=False, epochs=epochs, verbose=0,
-                  initial_epoch=done.epochs, callbacks=[plateau, checkpoint])  # fmt: skip
+        model.fit(
+            x,
+            y,
+            batch_size=8,
+            shuffle=False,
+            epochs=epochs,
+            verbose=0,
+            initial_epoch=done.epochs,
+            callbacks=[plateau, checkpoint],
+        )
         return model, plateau, done
 
     def test_broken_off_and_resumed_equals_whole(self, tmp_path):
@@ -235,12 +245,26 @@ class TestJournal:
     def test_entries(self, tmp_path):
         x, y = data()
         model = small_model()
-        model.fit(x, y, validation_data=(x, y), epochs=2, verbose=0,
-                  callbacks=[Journal(tmp_path / "j.jsonl", 32)])  # fmt: skip
+        model.fit(
+            x,
+            y,
+            validation_data=(x, y),
+            epochs=2,
+            verbose=0,
+            callbacks=[Journal(tmp_path / "j.jsonl", 32)],
+        )
         entries = read_journal(tmp_path / "j.jsonl")
         assert [e["epoch"] for e in entries] == [1, 2]
-        keys = {"loss", "top1_error", "val_loss", "val_top1_error", "learning_rate",
-                "images_per_second", "seconds", "epoch"}  # fmt: skip
+        keys = {
+            "loss",
+            "top1_error",
+            "val_loss",
+            "val_top1_error",
+            "learning_rate",
+            "images_per_second",
+            "seconds",
+            "epoch",
+        }
         assert set(entries[0]) == keys
         accuracy = model.evaluate(x, y, verbose=0)[1]
         assert entries[1]["val_top1_error"] == pytest.approx(100 * (1 - accuracy), abs=1e-3)

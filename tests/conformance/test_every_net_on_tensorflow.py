@@ -6,12 +6,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from vgg_keras.saved_models.cpp_loader import CppModel
+from vgg_keras.saved_models.export import Endpoint, write_version
 
-from saved_models.cpp_loader import CppModel
-from saved_models.export import Endpoint, write_version
 from tests.conformance.test_every_net import CROP, build, images
 from vgg_keras import fully_convolutional
-from vgg_keras.evaluation.passes import make_look
+from vgg_keras.evaluation.passes import make_predict_fn
 from vgg_keras.nets import NETS
 
 pytestmark = [
@@ -38,7 +38,7 @@ def test_one_trace_serves_all_sizes(net):
 def test_served(net, tmp_path):
     """By the C++ loader of TensorFlow Serving, on crops and whole images."""
     model = build(net, classifier_activation=None)
-    look, x = make_look(model, (0.0, 0.0, 0.0), flip=False), images(1, CROP, CROP, 3)
+    look, x = make_predict_fn(model, (0.0, 0.0, 0.0), flip=False), images(1, CROP, CROP, 3)
     spec = tf.TensorSpec((None, None, None, 3), tf.float32, "images")
     endpoint = Endpoint(look, [spec], {"images": x})
     served = CppModel(write_version(tmp_path / "net", {"serving_default": endpoint}))

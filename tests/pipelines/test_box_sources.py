@@ -6,9 +6,9 @@ import shutil
 
 import numpy as np
 import pytest
+from vgg_keras.pipelines.box_sources import boxed_split
+from vgg_keras.pipelines.sources import SourceError, open_source
 
-from pipelines.box_sources import boxed_split
-from pipelines.sources import SourceError, open_source
 from tests.conftest import encode, photo, write_folder
 
 HEADER = "split,class,file,x_min,y_min,x_max,y_max\n"
@@ -109,7 +109,7 @@ def test_none_left_is_an_error(boxed):
 
 
 def test_boxes_of_shapes_are_where_the_drawing_is(shapes_dir):
-    from pipelines.shapes import CLASSES, draw_example
+    from vgg_keras.pipelines.shapes import CLASSES, draw_example
 
     source = open_source("shapes", shapes_dir)
     found = boxed_split(source, source["val"])

@@ -7,9 +7,17 @@ import pytest
 import tensorflow as tf
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from vgg_keras.pipelines.boxes import (
+    Boxes,
+    box_target,
+    from_window,
+    inside,
+    iou,
+    to_window,
+    window_frame,
+)
+from vgg_keras.pipelines.images import rescaled_size, window, window_origin
 
-from pipelines.boxes import Boxes, box_target, from_window, inside, iou, to_window, window_frame
-from pipelines.images import rescaled_size, window, window_origin
 from tests.conftest import encode
 
 sides = st.integers(1, 700)

@@ -4,8 +4,7 @@ import contextlib
 import resource
 
 import pytest
-
-from pipelines.files import locked, write_aside
+from vgg_keras.pipelines.files import atomic_write, locked
 
 
 @contextlib.contextmanager
@@ -21,12 +20,12 @@ def files_of_at_most(size):
 
 def test_a_full_disk_names_the_file_and_keeps_what_was_there(tmp_path):
     file = tmp_path / "journal.jsonl"
-    write_aside(file, "before")
+    atomic_write(file, "before")
     with (
         files_of_at_most(100),
         pytest.raises(OSError, match=r"journal\.jsonl could not be written"),
     ):
-        write_aside(file, "x" * 10_000)
+        atomic_write(file, "x" * 10_000)
     assert file.read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["journal.jsonl"]
 

@@ -8,16 +8,22 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
+from vgg_keras.pipelines import images
 
-from pipelines import images
 from tests.conftest import encode, photo
 
 CROP = 32
 PLUS = (-123.0, 2.0, 17.0)
 
 
-@tf.function(input_signature=[tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int32),
-                              tf.TensorSpec([2]), tf.TensorSpec([], tf.bool)])  # fmt: skip
+@tf.function(
+    input_signature=[
+        tf.TensorSpec([], tf.string),
+        tf.TensorSpec([], tf.int32),
+        tf.TensorSpec([2]),
+        tf.TensorSpec([], tf.bool),
+    ]
+)
 def fused(encoded, scale, position, flip):
     return images.window(encoded, scale, CROP, position, flip, PLUS) - PLUS
 
@@ -171,10 +177,15 @@ class TestKinds:
 
 @pytest.mark.parametrize(
     "broken",
-    [b"", b"not an image", encode(TestKinds.pixels)[:40], encode(TestKinds.pixels)[:900],
-     encode(TestKinds.pixels, "PNG")[:500]],
+    [
+        b"",
+        b"not an image",
+        encode(TestKinds.pixels)[:40],
+        encode(TestKinds.pixels)[:900],
+        encode(TestKinds.pixels, "PNG")[:500],
+    ],
     ids=["empty", "text", "header", "truncated", "truncated png"],
-)  # fmt: skip
+)
 def test_broken_pictures_raise(broken):
     with pytest.raises(tf.errors.InvalidArgumentError):
         images.decode(tf.constant(broken))

@@ -3,15 +3,14 @@ from __future__ import annotations
 import logging
 
 import pytest
-
-from pipelines.screening import (
+from vgg_keras.pipelines.screening import (
     BadImageError,
     find_bad_images,
     naming_bad_images,
     without_bad_images,
 )
-from pipelines.sources import open_source
-from pipelines.statistics import compute_statistics
+from vgg_keras.pipelines.sources import open_source
+from vgg_keras.pipelines.statistics import compute_statistics
 
 
 @pytest.fixture

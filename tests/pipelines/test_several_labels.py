@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from vgg_keras.pipelines.box_sources import boxed_split
+from vgg_keras.pipelines.cropped import Cropped
+from vgg_keras.pipelines.images import decode
+from vgg_keras.pipelines.screening import find_bad_images
+from vgg_keras.pipelines.sources import SourceError, open_source
+from vgg_keras.pipelines.tfds_source import SeveralLabelsSplit
+from vgg_keras.pipelines.voc_action_source import ACTIONS
 
-from pipelines.box_sources import boxed_split
-from pipelines.cropped import Cropped
-from pipelines.images import decode
-from pipelines.screening import find_bad_images
-from pipelines.sources import SourceError, open_source
-from pipelines.tfds_source import SeveralLabelsSplit
-from pipelines.voc_action_source import ACTIONS
 from tests.conftest import encode, photo
 
 RNG = np.random.default_rng(0)
@@ -211,15 +211,27 @@ class Voc(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, name):
         for i, (there, clear) in enumerate(EXAMPLES[name]):
             objects = [
-                {"label": k, "bbox": tfds.features.BBox(0.0, 0.0, 0.5, 1.0), "pose": "frontal",
-                 "is_truncated": False, "is_difficult": k not in clear}
+                {
+                    "label": k,
+                    "bbox": tfds.features.BBox(0.0, 0.0, 0.5, 1.0),
+                    "pose": "frontal",
+                    "is_truncated": False,
+                    "is_difficult": k not in clear,
+                }
                 for k in there
-            ]  # fmt: skip
-            yield i, {
-                "image": np.frombuffer(photo(RNG, 30, 40).tobytes(), np.uint8).reshape(30, 40, 3),
-                "image/filename": f"{name}{i}.jpg", "objects": objects, "labels": there,
-                "labels_no_difficult": clear,
-            }  # fmt: skip
+            ]
+            yield (
+                i,
+                {
+                    "image": np.frombuffer(photo(RNG, 30, 40).tobytes(), np.uint8).reshape(
+                        30, 40, 3
+                    ),
+                    "image/filename": f"{name}{i}.jpg",
+                    "objects": objects,
+                    "labels": there,
+                    "labels_no_difficult": clear,
+                },
+            )
 
 
 @pytest.fixture(scope="module")

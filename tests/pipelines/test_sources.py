@@ -5,9 +5,9 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+from vgg_keras.pipelines.screening import find_bad_images
+from vgg_keras.pipelines.sources import SourceError, open_source
 
-from pipelines.screening import find_bad_images
-from pipelines.sources import SourceError, open_source
 from tests.conftest import CLASSES, write_folder
 
 
@@ -66,7 +66,7 @@ def test_without_leaves_out_the_named(folder):
 
 
 def test_pictures_are_told_by_content_and_not_by_name(tmp_path, folder):
-    from pipelines.screening import find_bad_images
+    from vgg_keras.pipelines.screening import find_bad_images
 
     first = tmp_path / "data/train/blue/000.jpg"
     first.rename(first.with_name("no suffix"))
@@ -132,15 +132,15 @@ class TestShapes:
         assert list(source.splits) == ["train", "val"]
 
     def test_drawn_the_same_every_time(self):
-        from pipelines.shapes import draw_example
+        from vgg_keras.pipelines.shapes import draw_example
 
         assert draw_example("train", 7, "star") == draw_example("train", 7, "star")
         assert draw_example("train", 7, "star") != draw_example("val", 7, "star")
         assert draw_example("train", 7, "star") != draw_example("train", 8, "star")
 
     def test_sizes_and_aspects_vary_and_boxes_are_inside(self):
-        from pipelines.shapes import CLASSES as SHAPES
-        from pipelines.shapes import draw_example
+        from vgg_keras.pipelines.shapes import CLASSES as SHAPES
+        from vgg_keras.pipelines.shapes import draw_example
 
         sizes = set()
         for index in range(40):

@@ -7,12 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from vgg_keras.pipelines import images
+from vgg_keras.pipelines.evaluation import (
+    grid_crops,
+    read_pictures,
+    validation_stream,
+    whole_images,
+)
+from vgg_keras.pipelines.sources import FolderSplit, Part, open_source
+from vgg_keras.pipelines.statistics import ILSVRC, Statistics, compute_statistics
+from vgg_keras.pipelines.training import steps_per_epoch, training_stream
 
-from pipelines import images
-from pipelines.evaluation import grid_crops, read_pictures, validation_stream, whole_images
-from pipelines.sources import FolderSplit, Part, open_source
-from pipelines.statistics import ILSVRC, Statistics, compute_statistics
-from pipelines.training import steps_per_epoch, training_stream
 from tests.conftest import encode, photo
 
 NEUTRAL = Statistics((0, 0, 0), (1, 1, 1), ((0, 0, 0),) * 3, 1)
@@ -78,8 +83,15 @@ def test_scale_is_drawn_evenly_from_both_ends_included(tmp_path):
     """A ramp's slope in the crop tells the scale that was drawn."""
     ramp = np.repeat(np.arange(0, 200, 2, np.uint8)[None, :, None], 100, 0).repeat(3, 2)
     split = single_image_split(tmp_path, ramp, 600)
-    stream = training_stream(split, crop_size=32, train_scale=(32, 35), batch_size=600,
-                             statistics=NEUTRAL, flip=False, colour_shift=0)  # fmt: skip
+    stream = training_stream(
+        split,
+        crop_size=32,
+        train_scale=(32, 35),
+        batch_size=600,
+        statistics=NEUTRAL,
+        flip=False,
+        colour_shift=0,
+    )
     crops, _ = take(stream, 1)
     slope = (crops[:, 16, 20, 0] - crops[:, 16, 10, 0]) / 10
     scales = np.rint(200 / slope).astype(int)
@@ -255,5 +267,11 @@ class TestParts:
 
     def test_a_batch_that_they_cannot_share(self, folder):
         with pytest.raises(ValueError, match="multiple of the number of processes, 4"):
-            validation_stream(open_source(folder)["val"], crop_size=32, test_scale=36,
-                              batch_size=10, mean=(0, 0, 0), part=Part(0, 4))  # fmt: skip
+            validation_stream(
+                open_source(folder)["val"],
+                crop_size=32,
+                test_scale=36,
+                batch_size=10,
+                mean=(0, 0, 0),
+                part=Part(0, 4),
+            )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from saved_models.cpp_loader import CppModel
-from saved_models.replay import Reply
+from vgg_keras.saved_models.cpp_loader import CppModel
+from vgg_keras.saved_models.replay import Reply
 
 
 def replay_by(model: CppModel):

@@ -16,15 +16,21 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
+from vgg_keras.pipelines.evaluation import grid_origins
+from vgg_keras.pipelines.images import decode, rescale
+from vgg_keras.saved_models import export as saving
+from vgg_keras.saved_models.cpp_loader import CppModel, LoaderError
+from vgg_keras.saved_models.export import (
+    Endpoint,
+    ExportError,
+    class_name_table,
+    read_metadata,
+    write_version,
+)
+from vgg_keras.saved_models.pictures import Limits
+from vgg_keras.saved_models.records import examples
+from vgg_keras.saved_models.tensors import image_inputs
 
-from pipelines.evaluation import grid_origins
-from pipelines.images import decode, rescale
-from saved_models import export as saving
-from saved_models.cpp_loader import CppModel, LoaderError
-from saved_models.export import Endpoint, ExportError, class_name_table, read_about, write_version
-from saved_models.pictures import Limits
-from saved_models.records import examples
-from saved_models.tensors import image_inputs
 from tests.conftest import encode, photo
 from tests.saved_models.conftest import CLASSES
 from tests.saved_models.replaying import replay_by
@@ -58,13 +64,19 @@ class TestFolder:
     def test_holds_what_a_server_reads(self, exported):
         files = {p.relative_to(exported).as_posix() for p in exported.rglob("*") if p.is_file()}
         assert files == {
-            "saved_model.pb", "fingerprint.pb", "assets/class_names.txt",
-            "assets.extra/tf_serving_warmup_requests", "assets.extra/export.json",
-            "variables/variables.index", "variables/variables.data-00000-of-00001",
-        }  # fmt: skip
+            "saved_model.pb",
+            "fingerprint.pb",
+            "assets/class_names.txt",
+            "assets.extra/tf_serving_warmup_requests",
+            "assets.extra/export.json",
+            "variables/variables.index",
+            "variables/variables.data-00000-of-00001",
+        }
         assert sorted(p.name for p in exported.parent.iterdir()) == [
-            "1", "batching.config", "model.config"
-        ]  # fmt: skip
+            "1",
+            "batching.config",
+            "model.config",
+        ]
         assert 'name: "tiny"' in (exported.parent / "model.config").read_text()
         modes = {p.stat().st_mode & 0o777 for p in (exported, *exported.rglob("*")) if p.is_dir()}
         assert modes == {0o777 & ~umask()}
@@ -78,10 +90,14 @@ class TestFolder:
         assert 0 <= size - 4 * run.model.count_params() < 6000
 
     def test_says_what_it_is(self, exported, run):
-        about = read_about(exported)
-        assert about["source"] == {"run": str(run.path)}
-        assert (about["net"], about["test_scales"], about["mean"]) == ("A", [40, 48], list(MEAN))
-        assert about["class_names"] == list(CLASSES)
+        metadata = read_metadata(exported)
+        assert metadata["source"] == {"run": str(run.path)}
+        assert (metadata["net"], metadata["test_scales"], metadata["mean"]) == (
+            "A",
+            [40, 48],
+            list(MEAN),
+        )
+        assert metadata["class_names"] == list(CLASSES)
 
     def test_signatures_are_named(self, served):
         found = {
@@ -92,13 +108,15 @@ class TestFolder:
         pixels = {"score_map", "probabilities"}
         assert found == {
             "serving_default": (
-                {"image_bytes"}, {"classes", "class_names", "probabilities", "error"}, "predict"
+                {"image_bytes"},
+                {"classes", "class_names", "probabilities", "error"},
+                "predict",
             ),
             "images": ({"images"}, pixels, "predict"),
             "crops": ({"crops"}, pixels, "predict"),
             "features": ({"image_bytes"}, {"features", "error"}, "predict"),
             "classify": ({"inputs"}, {"classes", "scores"}, "classify"),
-        }  # fmt: skip
+        }
 
     def test_signatures_are_valid_to_tensorflow_serving(self, served):
         names = ("serving_default", "images", "crops", "features", "classify")
@@ -121,9 +139,12 @@ class TestSignatures:
 
     def test_pixels_of_another_form_are_refused(self, served):
         for name, shape in (
-            ("images", (1, 31, 80, 3)), ("images", (1, 80, 31, 3)), ("images", (0, 80, 80, 3)),
-            ("crops", (1, 40, 32, 3)), ("crops", (0, 32, 32, 3)),
-        ):  # fmt: skip
+            ("images", (1, 31, 80, 3)),
+            ("images", (1, 80, 31, 3)),
+            ("images", (0, 80, 80, 3)),
+            ("crops", (1, 40, 32, 3)),
+            ("crops", (0, 32, 32, 3)),
+        ):
             with pytest.raises(LoaderError, match=rf"{name} must be .*\]?{shape[0]} {shape[1]}"):
                 served.run(name, {name: np.zeros(shape, np.float32)})
 
@@ -190,8 +211,13 @@ class TestVersions:
                 write_version(tmp_path / name if name != ".." else "/", endpoints)
         assert (folder / "7/saved_model.pb").stat().st_mtime_ns == before
         assert {p.name for p in folder.iterdir()} == {
-            "1", "7", "8", "notes", "model.config", "batching.config"
-        }  # fmt: skip
+            "1",
+            "7",
+            "8",
+            "notes",
+            "model.config",
+            "batching.config",
+        }
 
     def test_one_that_came_meanwhile_is_kept(self, tmp_path, monkeypatch):
         endpoints = doubling()
@@ -243,7 +269,7 @@ print(sorted(seen))
         writer = """
 import sys
 from tests.saved_models.test_export import doubling
-from saved_models.export import write_version
+from vgg_keras.saved_models.export import write_version
 endpoints = doubling()
 while True:
     write_version(sys.argv[1], endpoints)
@@ -295,14 +321,14 @@ class TestRefused:
 
     def test_a_folder_that_is_no_export(self, exported, tmp_path):
         with pytest.raises(ExportError, match=r"no export of vgg-keras"):
-            read_about(tmp_path)
+            read_metadata(tmp_path)
         (tmp_path / "assets.extra").mkdir()
         for text in ("", "{", "[]", "{}"):
             (tmp_path / "assets.extra/export.json").write_text(text)
             with pytest.raises(ExportError, match=r"no export of vgg-keras"):
-                read_about(tmp_path)
+                read_metadata(tmp_path)
         with pytest.raises(ExportError, match=r"Give a version's folder, such as .*tiny/1\."):
-            read_about(exported.parent)
+            read_metadata(exported.parent)
 
 
 class TestCommands:
@@ -323,8 +349,13 @@ class TestCommands:
         assert done.exit_code == 0, done.output
         found = json.loads(done.stdout)
         assert [c["signature"] for c in found["checks"] if c["loader"] == "c++"] == [
-            "serving_default", "classify", "features", "images", "images", "crops"
-        ]  # fmt: skip
+            "serving_default",
+            "classify",
+            "features",
+            "images",
+            "images",
+            "crops",
+        ]
         assert len(found["checks"]) == 12
         assert all(check["difference"] <= 1e-5 for check in found["checks"])
 
@@ -364,10 +395,10 @@ class TestCommands:
             main, ["export", "--weights", str(weights), "--train-scale", "40", "--out", str(out)]
         )
         assert done.exit_code == 0, done.output
-        about = read_about(out / "1")
-        assert about["source"] == {"weights": str(weights), "train_scale": [40]}
-        assert about["test_scales"] == [40]
-        again = load_source(about["source"], "down", about["class_names"])
+        metadata = read_metadata(out / "1")
+        assert metadata["source"] == {"weights": str(weights), "train_scale": [40]}
+        assert metadata["test_scales"] == [40]
+        again = load_source(metadata["source"], "down", metadata["class_names"])
         assert again.recipe.train_scale == (40, 40)
         for mine, its in zip(run.model.get_weights(), again.model.get_weights(), strict=True):
             if mine.dtype == np.float32:  # not the state of dropout

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from vgg_keras.saved_models.cpp_loader import CppModel, LoaderError
+from vgg_keras.saved_models.tensors import image_inputs
 
-from saved_models.cpp_loader import CppModel, LoaderError
-from saved_models.tensors import image_inputs
 from tests.conftest import encode
 from tests.saved_models.conftest import CLASSES
 from vgg_keras import ilsvrc
@@ -32,11 +32,21 @@ def test_a_c_program_gives_the_answers_of_keras(exported, served, photos, said, 
     program = tmp_path / "serve"
     libraries = tf.sysconfig.get_lib()
     subprocess.run(
-        ["gcc", "-Wall", "-Werror", request.config.rootpath / SOURCE, "-o", program,
-         f"-I{tf.sysconfig.get_include()}", f"-L{libraries}", f"-Wl,-rpath,{libraries}",
-         "-l:libtensorflow_cc.so.2", "-l:libtensorflow_framework.so.2"],
+        [
+            "gcc",
+            "-Wall",
+            "-Werror",
+            request.config.rootpath / SOURCE,
+            "-o",
+            program,
+            f"-I{tf.sysconfig.get_include()}",
+            f"-L{libraries}",
+            f"-Wl,-rpath,{libraries}",
+            "-l:libtensorflow_cc.so.2",
+            "-l:libtensorflow_framework.so.2",
+        ],
         check=True,
-    )  # fmt: skip
+    )
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(photos[0].read_bytes()[:500])
     signature = served.signatures["serving_default"]
@@ -76,8 +86,11 @@ def test_a_batch_gives_what_its_pictures_give(served, pictures, said):
 def test_an_empty_batch_gives_an_empty_answer(served):
     found = served.run("serving_default", image_inputs([]))
     assert {name: array.shape for name, array in found.items()} == {
-        "classes": (0, 3), "class_names": (0, 3), "probabilities": (0, 3), "error": (0,)
-    }  # fmt: skip
+        "classes": (0, 3),
+        "class_names": (0, 3),
+        "probabilities": (0, 3),
+        "error": (0,),
+    }
 
 
 def test_many_at_once_get_what_they_get_alone(served, pictures):

@@ -15,9 +15,9 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from vgg_keras.saved_models.pictures import BROKEN, UNREADABLE, Limits, measure
+from vgg_keras.saved_models.tensors import image_inputs
 
-from saved_models.pictures import BROKEN, UNREADABLE, Limits, measure
-from saved_models.tensors import image_inputs
 from tests.conftest import encode, photo
 from vgg_keras.evaluation.predict import predict
 
@@ -85,51 +85,108 @@ def damaged(encoded, seed):
 
 # What cannot be read, and the message it gets.
 REFUSED = [
-    *[(data, UNREADABLE) for data in (
-        b"", b"\0", b"\0" * 5000, b"\xff" * 5000, b"photo.jpg", b"<html></html>" * 99,
-        "Übergröße".encode(), json.dumps({"b64": "AAAA"}).encode(), pickle.dumps([JPEG]),
-        zipped(), zlib.compress(JPEG), JPEG.hex().encode(), JPEG[::-1], JPEG[1:], b"\x7fELF" + JPEG,
-        *(as_mode("RGB", kind) for kind in ("GIF", "BMP", "TIFF", "PPM", "TGA", "WEBP", "ICO")),
-        save(Image.fromarray(PIXELS), "GIF", save_all=True,
-             append_images=[Image.fromarray(PIXELS[::-1])]),
-        b"GIF89a" + struct.pack("<HH", 65535, 65535), b"BM" + b"\xff" * 200,
-        JPEG[:2], JPEG[:20], PNG[:4], PNG[:12], PNG[:20], PNG[:8] + b"\0" * 99,
-        png_claiming(0, 50), png_claiming(50, 0), png_claiming(2**31 + 5, 50), jpeg_claiming(0, 50),
-    )],
+    *[
+        (data, UNREADABLE)
+        for data in (
+            b"",
+            b"\0",
+            b"\0" * 5000,
+            b"\xff" * 5000,
+            b"photo.jpg",
+            b"<html></html>" * 99,
+            "Übergröße".encode(),
+            json.dumps({"b64": "AAAA"}).encode(),
+            pickle.dumps([JPEG]),
+            zipped(),
+            zlib.compress(JPEG),
+            JPEG.hex().encode(),
+            JPEG[::-1],
+            JPEG[1:],
+            b"\x7fELF" + JPEG,
+            *(as_mode("RGB", kind) for kind in ("GIF", "BMP", "TIFF", "PPM", "TGA", "WEBP", "ICO")),
+            save(
+                Image.fromarray(PIXELS),
+                "GIF",
+                save_all=True,
+                append_images=[Image.fromarray(PIXELS[::-1])],
+            ),
+            b"GIF89a" + struct.pack("<HH", 65535, 65535),
+            b"BM" + b"\xff" * 200,
+            JPEG[:2],
+            JPEG[:20],
+            PNG[:4],
+            PNG[:12],
+            PNG[:20],
+            PNG[:8] + b"\0" * 99,
+            png_claiming(0, 50),
+            png_claiming(50, 0),
+            png_claiming(2**31 + 5, 50),
+            jpeg_claiming(0, 50),
+        )
+    ],
     *[(JPEG[: len(JPEG) * k // 40], BROKEN) for k in range(20, 40)],
     *[(PNG[: len(PNG) * k // 40], BROKEN) for k in range(1, 40)],
     *[(PNG[:60] + bytes([k]) * 9 + PNG[69:], BROKEN) for k in range(5)],
-    (png_claiming(50, 50), BROKEN), (png_claiming(50, 50, b"\0" * 300), BROKEN),
-    (PNG[:8] + PNG[33:], UNREADABLE), (JPEG[:-600] + PNG, BROKEN),
-    *[(data, "its longer side may be 8 times its shorter one.") for data in (
-        encode(np.zeros((1, 20000, 3), np.uint8)), encode(np.zeros((20000, 1, 3), np.uint8)),
-        encode(np.zeros((1, 20000, 3), np.uint8), "PNG"), jpeg_claiming(9, 80), jpeg_claiming(1, 9),
-        png_claiming(20000, 1), jpeg_claiming(65500, 1),
-    )],
-    *[(data, "it may have 64000000 pixels.") for data in (
-        png_claiming(30000, 30000), png_claiming(2**31 - 1, 2**31 - 1), jpeg_claiming(65500, 65500),
-        png_claiming(8001, 8000), png_claiming(2**31 - 1, 1),
-    )],
+    (png_claiming(50, 50), BROKEN),
+    (png_claiming(50, 50, b"\0" * 300), BROKEN),
+    (PNG[:8] + PNG[33:], UNREADABLE),
+    (JPEG[:-600] + PNG, BROKEN),
+    *[
+        (data, "its longer side may be 8 times its shorter one.")
+        for data in (
+            encode(np.zeros((1, 20000, 3), np.uint8)),
+            encode(np.zeros((20000, 1, 3), np.uint8)),
+            encode(np.zeros((1, 20000, 3), np.uint8), "PNG"),
+            jpeg_claiming(9, 80),
+            jpeg_claiming(1, 9),
+            png_claiming(20000, 1),
+            jpeg_claiming(65500, 1),
+        )
+    ],
+    *[
+        (data, "it may have 64000000 pixels.")
+        for data in (
+            png_claiming(30000, 30000),
+            png_claiming(2**31 - 1, 2**31 - 1),
+            jpeg_claiming(65500, 65500),
+            png_claiming(8001, 8000),
+            png_claiming(2**31 - 1, 1),
+        )
+    ],
     *[(with_scans(n), f"may have 100 scans. Received: {n} scans") for n in (101, 1000, 20000)],
-    *[(with_texts(n, name), f"may have 8 compressed texts. Received: {n} texts")
-      for n, name in ((9, b"zTXt"), (999, b"zTXt"), (50, b"iTXt"))],
-]  # fmt: skip
+    *[
+        (with_texts(n, name), f"may have 8 compressed texts. Received: {n} texts")
+        for n, name in ((9, b"zTXt"), (999, b"zTXt"), (50, b"iTXt"))
+    ],
+]
 
 # What looks odd and is a picture.
 READ = [
     *(as_mode(mode, "JPEG") for mode in ("L", "CMYK")),
     *(as_mode(mode, "PNG") for mode in ("L", "1", "P", "RGBA", "LA")),
     save(Image.fromarray(PIXELS.astype(np.uint16)[..., 0] * 257), "PNG"),
-    save(Image.fromarray(PIXELS), "PNG", compress_level=0), PROGRESSIVE, with_scans(99),
+    save(Image.fromarray(PIXELS), "PNG", compress_level=0),
+    PROGRESSIVE,
+    with_scans(99),
     *(encode(PIXELS[:1, :1], kind) for kind in ("JPEG", "PNG")),
     *(encode(PIXELS[:h, :w]) for h, w in ((1, 2), (2, 1), (8, 1), (1, 8), (5, 40), (3, 3))),
-    save(Image.fromarray(NOISE), "PNG"), JPEG + NOISE.tobytes(), with_texts(8, b"zTXt"),
-    JPEG + b"\0" * 999, JPEG + JPEG, JPEG + b"text", PNG + b"\0" * 99,
-    *(save(Image.fromarray(PIXELS), "JPEG", exif=bytes(exif)) for exif in (
-        b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0" + bytes([k]) + b"\0\0\0\0\0\0"
-        for k in range(10)
-    )),
-]  # fmt: skip
+    save(Image.fromarray(NOISE), "PNG"),
+    JPEG + NOISE.tobytes(),
+    with_texts(8, b"zTXt"),
+    JPEG + b"\0" * 999,
+    JPEG + JPEG,
+    JPEG + b"text",
+    PNG + b"\0" * 99,
+    *(
+        save(Image.fromarray(PIXELS), "JPEG", exif=bytes(exif))
+        for exif in (
+            b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0"
+            + bytes([k])
+            + b"\0\0\0\0\0\0"
+            for k in range(10)
+        )
+    ),
+]
 # What may be either.
 DAMAGED = [damaged((JPEG, PNG, PROGRESSIVE)[seed % 3], seed) for seed in range(60)]
 
@@ -219,15 +276,20 @@ def test_damaged_files_are_scored_or_named(ask):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.builds(bytes.__add__, st.sampled_from([b"", JPEG[:400], PNG[:8]]), st.binary()),
-                min_size=1, max_size=8))  # fmt: skip
+@given(
+    st.lists(
+        st.builds(bytes.__add__, st.sampled_from([b"", JPEG[:400], PNG[:8]]), st.binary()),
+        min_size=1,
+        max_size=8,
+    )
+)
 def test_any_bytes_are_scored_or_named(ask, pictures):
     check(ask(*pictures))
 
 
 @pytest.mark.parametrize("signature", ["features", "classify"])
 def test_other_signatures_name_or_empty_them_too(served, signature):
-    from saved_models.records import examples
+    from vgg_keras.saved_models.records import examples
 
     bad = [data for data, _ in REFUSED[::7]]
     if signature == "features":

@@ -11,10 +11,10 @@ import requests
 import tensorflow as tf
 from click.testing import CliRunner
 from tensorflow_serving.apis import prediction_log_pb2, prediction_service_pb2_grpc
+from vgg_keras.saved_models.client import RequestError, classify, connect
+from vgg_keras.saved_models.records import Request, examples, prediction_log
+from vgg_keras.saved_models.tensors import image_inputs
 
-from saved_models.client import RequestError, classify, connect
-from saved_models.records import Request, examples, prediction_log
-from saved_models.tensors import image_inputs
 from tests.saved_models import servers
 from tests.saved_models.servers import PredictionService, RestHandler, grpc_server, http_server
 from vgg_keras.cli import main
@@ -186,10 +186,16 @@ def test_an_answer_cut_short_is_an_error_that_shows_it(body):
 
 @pytest.mark.parametrize(
     "url",
-    ["localhost:8501/v1/models/x", "http://localhost:8501/x", "grpc://localhost:8500", "ftp://h/x",
-     "http://localhost/v1/models/x:predict", "http://localhost/v1/models/x?key=1",
-     "grpc://localhost:8500/x/versions/one"],
-)  # fmt: skip
+    [
+        "localhost:8501/v1/models/x",
+        "http://localhost:8501/x",
+        "grpc://localhost:8500",
+        "ftp://h/x",
+        "http://localhost/v1/models/x:predict",
+        "http://localhost/v1/models/x?key=1",
+        "grpc://localhost:8500/x/versions/one",
+    ],
+)
 def test_urls_of_another_form_are_refused(url):
     with pytest.raises(ValueError, match="Received: "):
         connect(url)

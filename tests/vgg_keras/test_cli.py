@@ -25,14 +25,33 @@ def test_describe_json():
 
 def test_describe_draws_table_1():
     text = invoke("describe").stdout
-    for piece in ("19 weight layers", "conv1-512", "LRN", "maxpool", "FC-4096", "soft-max",
-                  "138,357,544"):  # fmt: skip
+    for piece in (
+        "19 weight layers",
+        "conv1-512",
+        "LRN",
+        "maxpool",
+        "FC-4096",
+        "soft-max",
+        "138,357,544",
+    ):
         assert piece in text
 
 
 def test_describe_takes_aliases_and_sizes():
-    (d,) = json.loads(invoke("describe", "--net", "vgg16", "--num-classes", 10, "--crop-size", 64,
-                             "--width", 0.25, "--json").stdout)  # fmt: skip
+    (d,) = json.loads(
+        invoke(
+            "describe",
+            "--net",
+            "vgg16",
+            "--num-classes",
+            10,
+            "--crop-size",
+            64,
+            "--width",
+            0.25,
+            "--json",
+        ).stdout
+    )
     assert (d["net"], d["crop_size"], d["layers"][-1]["outputs"]) == ("D", 64, 10)
     assert "receptive field" in invoke("describe", "--net", "D").stdout
 
@@ -65,8 +84,10 @@ def test_flags_not_given_leave_the_recipe_as_it_is(name, monkeypatch):
     assert received[1] == dataclasses.replace(RECIPES[name], **changes)
 
 
-@pytest.mark.parametrize("arguments", [("describe", "--crop-size", 50), ("describe", "--width", 0),
-                                       ("describe", "--width", "inf")])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments",
+    [("describe", "--crop-size", 50), ("describe", "--width", 0), ("describe", "--width", "inf")],
+)
 def test_bad_values_end_in_one_line(arguments):
     result = invoke(*arguments, "--json")
     assert result.exit_code == 1

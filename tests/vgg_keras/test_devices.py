@@ -16,10 +16,10 @@ SCRIPT = """
 import json, sys
 import keras, numpy as np
 keras.config.set_floatx("float64")
-from pipelines.evaluation import validation_stream
-from pipelines.sources import open_source
-from pipelines.statistics import ILSVRC
-from pipelines.training import training_stream
+from vgg_keras.pipelines.evaluation import validation_stream
+from vgg_keras.pipelines.sources import open_source
+from vgg_keras.pipelines.statistics import ILSVRC
+from vgg_keras.pipelines.training import training_stream
 from vgg_keras.distribution import make_strategy
 from vgg_keras.evaluation.passes import PassRunner
 from vgg_keras.evaluation.protocols import passes_of
@@ -67,8 +67,13 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     data = write_folder(tmp_path_factory.mktemp("data"), train=9, val=5)  # 15 to validate: 8, 7
-    done = subprocess.run([sys.executable, "-c", SCRIPT, data], capture_output=True, text=True,
-                          timeout=600, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, data],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 

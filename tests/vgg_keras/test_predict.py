@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from vgg_keras.pipelines.images import rescale
+from vgg_keras.pipelines.screening import BadImageError
+from vgg_keras.pipelines.sources import Source, SourceError
 
-from pipelines.images import rescale
-from pipelines.screening import BadImageError
-from pipelines.sources import Source, SourceError
 from tests.conftest import encode, photo
 from tests.tiny import MEAN, tiny_run
 from tests.vgg_keras.test_protocols import by_hand, convolutional
@@ -98,12 +98,15 @@ class TestClasses:
 
 
 class TestPredict:
-    @pytest.mark.parametrize("options", [
-        {},
-        {"multi_scale": True, "batch_size": 3},
-        {"protocol": "multi-crop+dense", "test_scales": (40,), "flip": False},
-        {"map_average": "posteriors", "test_scales": (75,)},
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"multi_scale": True, "batch_size": 3},
+            {"protocol": "multi-crop+dense", "test_scales": (40,), "flip": False},
+            {"map_average": "posteriors", "test_scales": (75,)},
+        ],
+    )
     def test_says_what_evaluate_says(self, run, images, options):
         split = as_split(images)
         labelled = dataclasses.replace(split, labels=np.arange(len(images)))
@@ -111,13 +114,13 @@ class TestPredict:
         predicted = predict(run, images, **options)
         np.testing.assert_allclose(predicted.posteriors, expected.posteriors, rtol=0, atol=1e-6)
         assert list(predicted.names) == list(expected.names) == images
-        assert predicted.about == {
-            key: value for key, value in expected.about.items() if key not in ("data", "split")
+        assert predicted.metadata == {
+            key: value for key, value in expected.metadata.items() if key not in ("data", "split")
         }
 
     def test_by_convolutions_at_the_papers_scale(self, run, images):
         predicted = predict(run, images)
-        assert (predicted.about["test_scales"], len(predicted)) == ([40], len(images))
+        assert (predicted.metadata["test_scales"], len(predicted)) == ([40], len(images))
         np.testing.assert_allclose(
             predicted.posteriors, by_hand(run.model, as_split(images), 40), rtol=1e-4, atol=1e-7
         )
@@ -159,7 +162,7 @@ class TestPredict:
         mixed = [images[0], broken, *images[1:]]
         predicted = predict(run, mixed, on_bad_image="skip")
         assert list(predicted.names) == images
-        assert predicted.about["skipped"] == [broken]
+        assert predicted.metadata["skipped"] == [broken]
         assert broken in caplog.text
         expected = predict(run, images).posteriors
         np.testing.assert_allclose(predicted.posteriors, expected, rtol=0, atol=1e-6)
@@ -194,9 +197,11 @@ class TestScoreMaps:
             pixels = rescale(image, scale).numpy()
             np.testing.assert_array_equal(picture.get_array(), pixels.astype(np.uint8))
             np.testing.assert_allclose(
-                score_map.get_array(), net(pixels[None] - MEAN)[0, :, :, label],
-                rtol=1e-3, atol=1e-4,
-            )  # fmt: skip
+                score_map.get_array(),
+                net(pixels[None] - MEAN)[0, :, :, label],
+                rtol=1e-3,
+                atol=1e-4,
+            )
 
     def test_are_drawn_for_the_most_probable_class(self, run, images, tmp_path, monkeypatch):
         drawn = []
@@ -224,8 +229,12 @@ class TestScoreMaps:
         before = [path.read_bytes() for path in given]
         files = draw_predicted(run, predict(run, given), tmp_path)
         assert [file.name for file in files] == [
-            "cat-2.png", "cat.png.png", "cat-3.png", "cat-2-2.png", "cat-4.png"
-        ]  # fmt: skip
+            "cat-2.png",
+            "cat.png.png",
+            "cat-3.png",
+            "cat-2-2.png",
+            "cat-4.png",
+        ]
         assert [path.read_bytes() for path in given] == before
 
 
@@ -245,18 +254,42 @@ class TestCommand:
         assert any("(n0" in line for line in expected)
 
     def test_json_and_every_option(self, run, images, broken):
-        done = self.invoke("--run", run.path, images[0], broken, images[4], "--json",
-                           "--protocol", "multi-crop+dense", "--test-scales", "47", "--no-flip",
-                           "--map-average", "posteriors", "--pool-rounding", "up",
-                           "--precision", "mixed_bfloat16", "--batch-size", 8,
-                           "--on-bad-image", "skip")  # fmt: skip
+        done = self.invoke(
+            "--run",
+            run.path,
+            images[0],
+            broken,
+            images[4],
+            "--json",
+            "--protocol",
+            "multi-crop+dense",
+            "--test-scales",
+            "47",
+            "--no-flip",
+            "--map-average",
+            "posteriors",
+            "--pool-rounding",
+            "up",
+            "--precision",
+            "mixed_bfloat16",
+            "--batch-size",
+            8,
+            "--on-bad-image",
+            "skip",
+        )
         printed = json.loads(done.stdout)
         same = load_run(run.path, precision="mixed_bfloat16", pool_rounding="up")
-        predicted = predict(same, [images[0], images[4]], protocol="multi-crop+dense",
-                            test_scales=(47,), flip=False, map_average="posteriors",
-                            batch_size=8)  # fmt: skip
+        predicted = predict(
+            same,
+            [images[0], images[4]],
+            protocol="multi-crop+dense",
+            test_scales=(47,),
+            flip=False,
+            map_average="posteriors",
+            batch_size=8,
+        )
         found = printed.pop("images")
-        assert printed == predicted.about | {"skipped": [broken]}
+        assert printed == predicted.metadata | {"skipped": [broken]}
         assert (printed["run"], printed["pool_rounding"]) == (str(run.path), "up")
         assert [image["image"] for image in found] == [images[0], images[4]]
         for image, row in zip(found, predicted.posteriors, strict=True):
@@ -286,15 +319,21 @@ class TestCommand:
                 size = 110 * (2.6 * 2 * ratio + 1.4), 110 * (2.6 + 0.75)  # the map, and the grid
                 np.testing.assert_allclose(picture.size, size, atol=1)
 
-    @pytest.mark.parametrize(("arguments", "message"), [
-        (("{image}",), "Give --run, once, or --weights."),
-        (("--run", "{run}", "--weights", "w.npz", "{image}"), "Give --run, once, or --weights."),
-        (("--run", "{folder}", "{image}"), "is no run folder"),
-        (("--run", "{run}", "{folder}/gone.jpg"), "no such file: {folder}/gone.jpg"),
-        (("--run", "{run}", "{image}", "{folder}"), "as {folder}/*. Received a folder"),
-        (("--run", "{run}", "{broken}"), "This picture cannot be read: {broken}"),
-        (("--run", "{run}", "{image}", "--pictures", "{broken}/below"), "Not a directory"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("{image}",), "Give --run, once, or --weights."),
+            (
+                ("--run", "{run}", "--weights", "w.npz", "{image}"),
+                "Give --run, once, or --weights.",
+            ),
+            (("--run", "{folder}", "{image}"), "is no run folder"),
+            (("--run", "{run}", "{folder}/gone.jpg"), "no such file: {folder}/gone.jpg"),
+            (("--run", "{run}", "{image}", "{folder}"), "as {folder}/*. Received a folder"),
+            (("--run", "{run}", "{broken}"), "This picture cannot be read: {broken}"),
+            (("--run", "{run}", "{image}", "--pictures", "{broken}/below"), "Not a directory"),
+        ],
+    )
     def test_refuses_in_a_line(self, run, images, broken, tmp_path, arguments, message):
         fields = {"run": run.path, "image": images[0], "folder": tmp_path, "broken": broken}
         done = self.invoke(*(a.format(**fields) for a in arguments))

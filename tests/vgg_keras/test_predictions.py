@@ -15,19 +15,19 @@ from vgg_keras.evaluation.predictions import Predictions, PredictionsError, fuse
 CLASSES = ("ant", "bee", "cat, black", 'dog "rex"', "eel", "fox", "gnu")
 
 
-def predictions(seed=0, count=9, classes=CLASSES, names=None, labels=None, **about):
+def predictions(seed=0, count=9, classes=CLASSES, names=None, labels=None, **metadata):
     rng = np.random.default_rng(seed)
     rows = rng.dirichlet(np.ones(len(classes)), count).astype(np.float32)
     names = names or [f"val/{i}, a.jpg" for i in range(count)]
     labels = np.arange(count) % len(classes) if labels is None else labels
-    about = {
+    metadata = {
         "run": "runs/d",
         "net": "D",
         "protocol": "dense",
         "test_scales": [256],
         "data": "x",
-    } | about
-    return Predictions(names, labels, rows, classes, about)
+    } | metadata
+    return Predictions(names, labels, rows, classes, metadata)
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv"])
@@ -131,15 +131,15 @@ class TestFusion:
         a, b = predictions(0), predictions(1)
         order = np.random.default_rng(0).permutation(9)
         shuffled = Predictions(
-            [b.names[i] for i in order], b.labels[order], b.posteriors[order], CLASSES, b.about
+            [b.names[i] for i in order], b.labels[order], b.posteriors[order], CLASSES, b.metadata
         )
         np.testing.assert_array_equal(fuse([a, shuffled]).posteriors, fuse([a, b]).posteriors)
 
     def test_says_of_what(self):
         a, b = predictions(0), predictions(1, net="E")
-        about = fuse([a, b]).result()
-        assert [m["net"] for m in about["members"]] == ["D", "E"]
-        assert (about["protocol"], about["data"]) == ("dense", "x")
+        metadata = fuse([a, b]).result()
+        assert [m["net"] for m in metadata["members"]] == ["D", "E"]
+        assert (metadata["protocol"], metadata["data"]) == ("dense", "x")
         c = predictions(2, protocol="multi-crop")
         np.testing.assert_allclose(
             fuse([fuse([a, b]), c]).posteriors, fuse([a, b, c]).posteriors, rtol=1e-6
@@ -148,12 +148,24 @@ class TestFusion:
         assert [m["protocol"] for m in mixed["members"]] == ["dense", "dense", "multi-crop"]
         assert mixed["protocol"] == "mixed"
 
-    @pytest.mark.parametrize(("other", "message"), [
-        ({"names": [f"val/{i}, a.jpg" for i in range(8)] + ["new"]}, r"only one of them has val/8"),
-        ({"count": 8}, r"has 9 pictures, runs/d 8; only one of them has val/8, a\.jpg"),
-        ({"classes": ("a", "b", "c", "d", "e", "f", "g")}, r"different classes cannot be fused"),
-        ({"labels": np.zeros(9, np.int64)}, r"val/1, a\.jpg is bee for runs/d and ant for runs/d"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("other", "message"),
+        [
+            (
+                {"names": [f"val/{i}, a.jpg" for i in range(8)] + ["new"]},
+                r"only one of them has val/8",
+            ),
+            ({"count": 8}, r"has 9 pictures, runs/d 8; only one of them has val/8, a\.jpg"),
+            (
+                {"classes": ("a", "b", "c", "d", "e", "f", "g")},
+                r"different classes cannot be fused",
+            ),
+            (
+                {"labels": np.zeros(9, np.int64)},
+                r"val/1, a\.jpg is bee for runs/d and ant for runs/d",
+            ),
+        ],
+    )
     def test_of_different_validation_sets_is_refused(self, other, message):
         for pair in ([predictions(), predictions(**other)], [predictions(**other), predictions()]):
             with pytest.raises(PredictionsError, match="cannot be fused"):

@@ -9,8 +9,8 @@ import time
 
 import numpy as np
 import pytest
+from vgg_keras.callbacks.journal import read_journal
 
-from callbacks.journal import read_journal
 from tests.conftest import write_folder
 from tests.vgg_keras.test_runs import arrays, command, run_here
 from vgg_keras.distribution import make_strategy
@@ -18,9 +18,26 @@ from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.runs import load_run
 
 EPOCHS = 3
-SMALL = ("--net", "B", "--width", "0.0625", "--crop-size", "32", "--train-scale", "32,40",
-         "--batch-size", "8", "--initialisation", "glorot", "--learning-rate", "0.01",
-         "--statistics", "training-set", "--epochs", EPOCHS)  # fmt: skip
+SMALL = (
+    "--net",
+    "B",
+    "--width",
+    "0.0625",
+    "--crop-size",
+    "32",
+    "--train-scale",
+    "32,40",
+    "--batch-size",
+    "8",
+    "--initialisation",
+    "glorot",
+    "--learning-rate",
+    "0.01",
+    "--statistics",
+    "training-set",
+    "--epochs",
+    EPOCHS,
+)
 
 
 pytestmark = pytest.mark.slow
@@ -54,17 +71,23 @@ def start(data, out, environment, processes=1, slurm=False) -> list[subprocess.P
         flags, variables = [], {}
         if slurm:  # JAX makes the port of the job's number
             flags = ["--coordinator", "auto"]
-            variables = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost",
-                         "SLURM_NTASKS": str(processes), "SLURM_PROCID": str(i),
-                         "SLURM_STEP_NUM_TASKS": str(processes), "SLURM_LOCALID": str(i),
-                         "SLURM_JOB_NUM_NODES": "1"}  # fmt: skip
+            variables = {
+                "SLURM_JOB_ID": str(os.getpid()),
+                "SLURM_STEP_NODELIST": "localhost",
+                "SLURM_NTASKS": str(processes),
+                "SLURM_PROCID": str(i),
+                "SLURM_STEP_NUM_TASKS": str(processes),
+                "SLURM_LOCALID": str(i),
+                "SLURM_JOB_NUM_NODES": "1",
+            }
         elif processes > 1:
             flags = ["--processes", str(processes), "--process-id", str(i)]
             flags += ["--coordinator", address]
         started.append(
-            subprocess.Popen([*arguments, *flags], env=environment | variables,
-                             stderr=subprocess.PIPE, text=True)
-        )  # fmt: skip
+            subprocess.Popen(
+                [*arguments, *flags], env=environment | variables, stderr=subprocess.PIPE, text=True
+            )
+        )
     return started
 
 
@@ -109,7 +132,7 @@ def test_one_of_them_writes_and_shows_progress(single, pair):
 
 def test_tensorflow_goes_on_from_the_run(data, pair):
     """The folder is the same whichever backend wrote it: evaluation here, and more epochs."""
-    from pipelines.sources import open_source
+    from vgg_keras.pipelines.sources import open_source
 
     run = load_run(pair[0])
     found = evaluate(run, open_source(data), protocol="centre", test_scales=(36,)).result()
@@ -140,8 +163,21 @@ def test_killed_and_started_again_they_end_with_the_same_weights(data, environme
 
 class TestRefused:
     def test_processes_on_tensorflow(self, data, tmp_path):
-        error = run_here("train", *SMALL, "--data", data, "--out", tmp_path / "x", "--processes", 2,
-                         "--process-id", 0, "--coordinator", "localhost:1234", code=1)  # fmt: skip
+        error = run_here(
+            "train",
+            *SMALL,
+            "--data",
+            data,
+            "--out",
+            tmp_path / "x",
+            "--processes",
+            2,
+            "--process-id",
+            0,
+            "--coordinator",
+            "localhost:1234",
+            code=1,
+        )
         assert "set KERAS_BACKEND=jax for each of them" in error
         assert not (tmp_path / "x").exists()
 

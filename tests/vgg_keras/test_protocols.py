@@ -11,11 +11,11 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vgg_keras.pipelines.images import rescale
+from vgg_keras.pipelines.screening import BadImageError
+from vgg_keras.pipelines.sources import FolderSplit, Source, SourceError, open_source
+from vgg_keras.pipelines.statistics import ILSVRC
 
-from pipelines.images import rescale
-from pipelines.screening import BadImageError
-from pipelines.sources import FolderSplit, Source, SourceError, open_source
-from pipelines.statistics import ILSVRC
 from tests.conftest import encode, photo
 from tests.tiny import CROP, MEAN, lively
 from tests.tiny import NUM_CLASSES as CLASSES
@@ -201,7 +201,7 @@ class TestMultiCrop:
 
     @given(extra=st.integers(0, 300))
     def test_steps_are_even_to_a_pixel(self, extra):
-        from pipelines.evaluation import grid_origins
+        from vgg_keras.pipelines.evaluation import grid_origins
 
         rows, columns = grid_origins(tf.constant([CROP, CROP + extra]), CROP, 5).numpy()
         assert rows.tolist() == [0] * 5
@@ -254,8 +254,9 @@ class TestConstantImage:
         scores = convolutional(model)(image).numpy()[0]
         middle = scores[8, 8]
         # The receptive field of block5_pool is 150 pixels in net A: padding ends after 3 places.
-        np.testing.assert_allclose(scores[3:-3, 3:-3], np.broadcast_to(middle, (11, 11, CLASSES)),
-                                   rtol=1e-4, atol=1e-5)  # fmt: skip
+        np.testing.assert_allclose(
+            scores[3:-3, 3:-3], np.broadcast_to(middle, (11, 11, CLASSES)), rtol=1e-4, atol=1e-5
+        )
         assert np.abs(scores[0, 0] - middle).max() > 1e-3
 
 
@@ -271,9 +272,11 @@ class TestNothingElseMatters:
         """Each picture by itself, and all in reverse."""
         expected = posteriors(model, split, "dense", 40)
         alone = [
-            posteriors(model, FolderSplit("val", split.paths[i : i + 1], split.labels[:1]),
-                       "dense", 40)[0] for i in (0, 3, 7)
-        ]  # fmt: skip
+            posteriors(
+                model, FolderSplit("val", split.paths[i : i + 1], split.labels[:1]), "dense", 40
+            )[0]
+            for i in (0, 3, 7)
+        ]
         np.testing.assert_allclose(alone, expected[[0, 3, 7]], rtol=0, atol=1e-6)
         turned = FolderSplit("val", split.paths[::-1], split.labels[::-1])
         np.testing.assert_allclose(
@@ -282,7 +285,7 @@ class TestNothingElseMatters:
 
     def test_number_of_workers(self, model, split, monkeypatch):
         expected = posteriors(model, split, "multi-crop+dense", 40)
-        monkeypatch.setattr("pipelines.evaluation._WORKERS", 1)
+        monkeypatch.setattr("vgg_keras.pipelines.evaluation._WORKERS", 1)
         np.testing.assert_allclose(
             posteriors(model, split, "multi-crop+dense", 40), expected, rtol=0, atol=1e-6
         )
@@ -303,8 +306,9 @@ class TestAveraging:
         """§4.3: multi-crop & dense is the mean of the two, whatever the number of views."""
         one = {
             (p, q): posteriors(model, split, p, q)
-            for p in ("dense", "multi-crop") for q in (32, 40)
-        }  # fmt: skip
+            for p in ("dense", "multi-crop")
+            for q in (32, 40)
+        }
         dense, crops = (np.mean([one[p, q] for q in (32, 40)], 0) for p in ("dense", "multi-crop"))
         np.testing.assert_allclose(posteriors(model, split, "dense", 32, 40), dense, rtol=1e-5)
         both = posteriors(model, split, "multi-crop+dense", 32, 40)
@@ -316,14 +320,17 @@ class TestScales:
     def recipe(self, low, high, crop=224):
         return Recipe(train_scale=(low, high), crop_size=crop)
 
-    @pytest.mark.parametrize(("arguments", "single", "several"), [
-        ((256, 256), (256,), (224, 256, 288)),
-        ((384, 384), (384,), (352, 384, 416)),
-        ((256, 512), (384,), (256, 384, 512)),
-        ((73, 73, 64), (73,), (64, 73, 82)),
-        ((73, 146, 64), (109,), (73, 109, 146)),
-        ((256, 257), (256,), (256, 257)),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("arguments", "single", "several"),
+        [
+            ((256, 256), (256,), (224, 256, 288)),
+            ((384, 384), (384,), (352, 384, 416)),
+            ((256, 512), (384,), (256, 384, 512)),
+            ((73, 73, 64), (73,), (64, 73, 82)),
+            ((73, 146, 64), (109,), (73, 109, 146)),
+            ((256, 257), (256,), (256, 257)),
+        ],
+    )
     def test_are_the_papers(self, arguments, single, several):
         recipe = self.recipe(*arguments)
         assert paper_scales(recipe) == single
@@ -337,12 +344,15 @@ class TestScales:
         with pytest.raises(ValueError, match=r"at least the crop size, 32\. Received: 31"):
             posteriors(model, split, "dense", 40, 31)
 
-    @pytest.mark.parametrize(("arguments", "message"), [
-        (("sparse", (32,)), "protocol must be one of centre, dense, multi-crop, multi-crop"),
-        (("dense", ()), "one or more different scales"),
-        (("dense", (32, 32)), "one or more different scales"),
-        (("dense", (32,), None, "features"), "map_average must be one of scores, posteriors"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("sparse", (32,)), "protocol must be one of centre, dense, multi-crop, multi-crop"),
+            (("dense", ()), "one or more different scales"),
+            (("dense", (32, 32)), "one or more different scales"),
+            (("dense", (32,), None, "features"), "map_average must be one of scores, posteriors"),
+        ],
+    )
     def test_unknown_procedures_are_refused(self, arguments, message):
         with pytest.raises(ValueError, match=message):
             passes_of(*arguments)
@@ -354,36 +364,36 @@ class TestScales:
 
 class TestKeeping:
     def test_a_second_evaluation_reads_what_was_kept(self, model, split, tmp_path, monkeypatch):
-        keep = tmp_path / "kept"
-        expected = posteriors(model, split, "dense", 32, 40, keep=keep)
-        assert sorted(p.name.rsplit("-", 1)[0] for p in keep.iterdir()) == [
+        cache_dir = tmp_path / "kept"
+        expected = posteriors(model, split, "dense", 32, 40, cache_dir=cache_dir)
+        assert sorted(p.name.rsplit("-", 1)[0] for p in cache_dir.iterdir()) == [
             "dense-q32",
             "dense-q40",
         ]
         monkeypatch.setattr(PassRunner, "_run", None)  # no pass is run again
         np.testing.assert_array_equal(
-            posteriors(model, split, "dense", 32, 40, keep=keep), expected
+            posteriors(model, split, "dense", 32, 40, cache_dir=cache_dir), expected
         )
 
     def test_goes_on_with_the_pictures_that_are_missing(self, model, split, tmp_path):
-        expected = posteriors(model, split, "dense", 40, keep=tmp_path)
+        expected = posteriors(model, split, "dense", 40, cache_dir=tmp_path)
         (file,) = tmp_path.iterdir()
         half = np.load(file, mmap_mode="r+")
         half[3:] = np.nan
         half[0] = 1 / CLASSES  # stays as it is: not run again
         half[5, 1:] = 0.1  # a row cut off in the middle
         half.flush()
-        got = posteriors(model, split, "dense", 40, keep=tmp_path)
+        got = posteriors(model, split, "dense", 40, cache_dir=tmp_path)
         np.testing.assert_allclose(got[1:], expected[1:], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(got[0], 1 / CLASSES)
 
     @pytest.mark.parametrize("broken", ["zeros", "empty", "shape", "text"])
     def test_a_damaged_file_is_mended_or_named(self, model, split, tmp_path, broken):
-        expected = posteriors(model, split, "dense", 40, keep=tmp_path)
+        expected = posteriors(model, split, "dense", 40, cache_dir=tmp_path)
         (file,) = tmp_path.iterdir()
         if broken == "zeros":  # what numpy makes of a file that was cut short
             file.write_bytes(file.read_bytes()[:-50])
-            got = posteriors(model, split, "dense", 40, keep=tmp_path)
+            got = posteriors(model, split, "dense", 40, cache_dir=tmp_path)
             np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
             return
         if broken == "shape":
@@ -391,23 +401,23 @@ class TestKeeping:
         else:
             file.write_bytes({"empty": b"", "text": b"no posteriors here"}[broken])
         with pytest.raises(OSError, match=r"dense-q40-.*holds no results.*Remove it"):
-            posteriors(model, split, "dense", 40, keep=tmp_path)
+            posteriors(model, split, "dense", 40, cache_dir=tmp_path)
 
     def test_other_weights_pictures_or_procedures_are_kept_apart(self, model, split, tmp_path):
-        posteriors(model, split, "dense", 40, keep=tmp_path)
-        runner = PassRunner(model, split, crop_size=CROP, mean=(1, 2, 3), keep=tmp_path)
+        posteriors(model, split, "dense", 40, cache_dir=tmp_path)
+        runner = PassRunner(model, split, crop_size=CROP, mean=(1, 2, 3), cache_dir=tmp_path)
         runner.posteriors([Pass("dense", 40, flip=True)])
-        posteriors(lively(seed=1), split, "dense", 40, keep=tmp_path)
-        posteriors(lively(pool_rounding="up"), split, "dense", 40, keep=tmp_path)
-        posteriors(model, split.without(split.paths[:1]), "dense", 40, keep=tmp_path)
-        posteriors(model, split, "dense", 40, flip=False, keep=tmp_path)
-        posteriors(model, split, "dense", 40, map_average="posteriors", keep=tmp_path)
+        posteriors(lively(seed=1), split, "dense", 40, cache_dir=tmp_path)
+        posteriors(lively(pool_rounding="up"), split, "dense", 40, cache_dir=tmp_path)
+        posteriors(model, split.without(split.paths[:1]), "dense", 40, cache_dir=tmp_path)
+        posteriors(model, split, "dense", 40, flip=False, cache_dir=tmp_path)
+        posteriors(model, split, "dense", 40, map_average="posteriors", cache_dir=tmp_path)
         assert len(list(tmp_path.iterdir())) == 7
 
     def test_a_folder_that_cannot_be_written(self, model, split, tmp_path):
         (tmp_path / "file").touch()
-        with pytest.raises(OSError, match="Name another folder with --keep"):
-            posteriors(model, split, "dense", 40, keep=tmp_path / "file" / "below")
+        with pytest.raises(OSError, match="Name another folder with --cache-dir"):
+            posteriors(model, split, "dense", 40, cache_dir=tmp_path / "file" / "below")
 
 
 class TestEvaluate:
@@ -487,14 +497,14 @@ class TestEvaluate:
         source = dataclasses.replace(source, splits={"val": few})
         recipe = Recipe(crop_size=CROP, train_scale=(32, 32))
         run = Run(tmp_path, recipe, ILSVRC, source.class_names, vgg("A", 10, CROP, 1 / 16))
-        predictions = evaluate(run, source, keep=tmp_path)
+        predictions = evaluate(run, source, cache_dir=tmp_path)
         assert predictions.labels.tolist() == few.all_labels().tolist()
         assert all(name.startswith("shapes/1.") for name in predictions.names)
-        evaluate(run, source, keep=tmp_path)
+        evaluate(run, source, cache_dir=tmp_path)
         assert len(list(tmp_path.glob("dense-q32-*"))) == 1
         renamed = [name.replace("shapes/", "shapes/large/") for name in few.names_of(range(8))]
         monkeypatch.setattr(type(few), "names_of", lambda _, places: [renamed[i] for i in places])
-        evaluate(run, source, keep=tmp_path)
+        evaluate(run, source, cache_dir=tmp_path)
         assert len(list(tmp_path.glob("dense-q32-*"))) == 2
 
     def test_typing_errors_are_refused(self, run, split):

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from vgg_keras.pipelines.sources import open_source
 
-from pipelines.sources import open_source
 from tests.conftest import CLASSES, TINY, write_folder
 from vgg_keras.cli import main
 from vgg_keras.evaluation.evaluate import evaluate
@@ -26,8 +26,9 @@ from vgg_keras.report.page import write_report
 from vgg_keras.runs import load_run
 from vgg_keras.training import train
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
-               None)  # fmt: skip
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +75,18 @@ class TestPage:
             (json.loads(p.read_text()) for p in results.glob("*.json")),
             key=lambda r: r["top1_error"],
         )
-        for piece in (f"{best['top1_error']:.2f}", "A<br>A", "multi-crop", *CLASSES,
-                      "18 images, crop 32, width 1/16",
-                      *(f"Table {n}: " for n in range(2, 8)), "Learning curves",
-                      "Error per class", "most confident mistakes", "crop grid"):  # fmt: skip
+        for piece in (
+            f"{best['top1_error']:.2f}",
+            "A<br>A",
+            "multi-crop",
+            *CLASSES,
+            "18 images, crop 32, width 1/16",
+            *(f"Table {n}: " for n in range(2, 8)),
+            "Learning curves",
+            "Error per class",
+            "most confident mistakes",
+            "crop grid",
+        ):
             assert piece in text
         kinds = [kind for kind, _ in images_of(page.read_text())]
         assert kinds.count("image/png") == 3  # score maps, one an example
@@ -110,10 +119,12 @@ class TestPage:
 
     def test_names_the_classes_of_ilsvrc(self, results, tmp_path):
         """In the table of confusions, where the two cranes are told apart."""
-        about = json.loads((results / "dense.parquet.json").read_text()) | {"data": "folder:/x"}
+        metadata = json.loads((results / "dense.parquet.json").read_text()) | {"data": "folder:/x"}
         bird, machine, other = "n02012849", "n03126707", "blue"
         rows = np.array([[0.1, 0.7, 0.2], [0.6, 0.1, 0.3]], np.float32)
-        predictions = Predictions(["a", "b"], np.array([0, 2]), rows, (bird, machine, other), about)
+        predictions = Predictions(
+            ["a", "b"], np.array([0, 2]), rows, (bird, machine, other), metadata
+        )
         predictions.save(tmp_path / "p.parquet")
         text = write_report(tmp_path, tmp_path / "out").read_text()
         for true, found in ((f"crane ({bird})", f"crane ({machine})"), (other, f"crane ({bird})")):
@@ -144,11 +155,21 @@ class TestPage:
         probed = tmp_path / "page.html"
         probed.write_text(page.read_text().replace("</body>", probe + "</body>"))
         for width in (1280, 500):
-            flags = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-                     "--disable-background-networking", "--disable-component-update",
-                     "--disable-sync", "--disable-quic", "--virtual-time-budget=5000",
-                     f"--user-data-dir={tmp_path / str(width)}", f"--window-size={width},900",
-                     "--dump-dom", probed.as_uri())  # fmt: skip
+            flags = (
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+                "--disable-quic",
+                "--virtual-time-budget=5000",
+                f"--user-data-dir={tmp_path / str(width)}",
+                f"--window-size={width},900",
+                "--dump-dom",
+                probed.as_uri(),
+            )
             done = subprocess.run(
                 [BROWSER, *flags], capture_output=True, text=True, timeout=120, check=True
             )
@@ -231,10 +252,22 @@ class TestCommands:
         """Each is scored, and their fusion: the mean of what was kept of each."""
         run, other = results.parent / "runs/tiny <a>", tmp_path / "runs/b"
         spec = f"folder:{results.parent / 'data'}"
-        train(Recipe(**TINY, data=spec, epochs=1, batch_size=8, initialisation="glorot", seed=1),
-              other)  # fmt: skip
-        done = self.invoke("evaluate", "--run", run, "--run", other, "--data", spec, "--json",
-                           "--out", tmp_path / "all.parquet")  # fmt: skip
+        train(
+            Recipe(**TINY, data=spec, epochs=1, batch_size=8, initialisation="glorot", seed=1),
+            other,
+        )
+        done = self.invoke(
+            "evaluate",
+            "--run",
+            run,
+            "--run",
+            other,
+            "--data",
+            spec,
+            "--json",
+            "--out",
+            tmp_path / "all.parquet",
+        )
         names = ("all-1-tiny <a>", "all-2-b", "all")
         files = [Predictions.load(tmp_path / f"{name}.parquet") for name in names]
         one, two, both = (file.posteriors for file in files)
@@ -250,29 +283,47 @@ class TestCommands:
         run = results.parent / "runs/tiny <a>"
         shutil.copytree(run, tmp_path / "other")
         (tmp_path / "other/classes.json").write_text('["x", "y", "z"]')
-        done = self.invoke("evaluate", "--run", run, "--run", tmp_path / "other",
-                           "--data", f"folder:{results.parent / 'data'}")  # fmt: skip
+        done = self.invoke(
+            "evaluate",
+            "--run",
+            run,
+            "--run",
+            tmp_path / "other",
+            "--data",
+            f"folder:{results.parent / 'data'}",
+        )
         assert "The runs have different classes" in done.output
 
     def test_evaluate_a_weights_file(self, results):
         run = results.parent / "runs/tiny <a>"
         spec = f"folder:{results.parent / 'data'}"
-        shared = ("--data", spec, "--keep", "", "--json", "--no-flip")
+        shared = ("--data", spec, "--cache-dir", "", "--json", "--no-flip")
         of_run = json.loads(self.invoke("evaluate", "--run", run, *shared).stdout)
-        arguments = ("--weights", run / "best.weights.h5", "--net", "vgg11",
-                     "--train-scale", "32,40", "--statistics", run / "statistics.json")  # fmt: skip
+        arguments = (
+            "--weights",
+            run / "best.weights.h5",
+            "--net",
+            "vgg11",
+            "--train-scale",
+            "32,40",
+            "--statistics",
+            run / "statistics.json",
+        )
         of_file = json.loads(self.invoke("evaluate", *arguments, *shared).stdout)
         assert of_file | {"run": of_run["run"]} == of_run
         assert of_run["flip"] is False
 
-    @pytest.mark.parametrize(("arguments", "message"), [
-        ((), "Give --run, once or more, or --weights."),
-        (("--weights", "w.weights.h5", "--net", "A"), "There is no weights file w.weights.h5"),
-        (("--run", "r", "--net", "A"), "--net goes with --weights; a run has its own"),
-        (("--run", "r", "--weights", "w"), "Give --run, once or more, or --weights."),
-        (("--run", "r", "--out", "x.txt"), "end in .parquet or .csv"),
-        (("--run", "r", "--out", "/proc/nowhere/x.csv"), "/proc/nowhere"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ((), "Give --run, once or more, or --weights."),
+            (("--weights", "w.weights.h5", "--net", "A"), "There is no weights file w.weights.h5"),
+            (("--run", "r", "--net", "A"), "--net goes with --weights; a run has its own"),
+            (("--run", "r", "--weights", "w"), "Give --run, once or more, or --weights."),
+            (("--run", "r", "--out", "x.txt"), "end in .parquet or .csv"),
+            (("--run", "r", "--out", "/proc/nowhere/x.csv"), "/proc/nowhere"),
+        ],
+    )
     def test_evaluate_refuses(self, results, arguments, message):
         done = self.invoke("evaluate", "--data", f"folder:{results.parent / 'data'}", *arguments)
         assert (done.exit_code, done.output.count("\n")) == (1, 1), done.output

@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
+from vgg_keras.callbacks.journal import read_journal
+from vgg_keras.pipelines.sources import open_source
 
-from callbacks.journal import read_journal
-from pipelines.sources import open_source
 from tests.conftest import write_folder
 from tests.forks import start
 from vgg_keras.cli import main
@@ -31,16 +31,31 @@ from vgg_keras.provenance import warn_of_other_versions
 from vgg_keras.recipes import Recipe
 from vgg_keras.runs import (
     RunError,
-    claim,
-    claim_classes,
-    held,
     is_run_of,
     load_run,
+    lock_run,
+    prepare_run_folder,
+    record_classes,
 )
 
-TINY = ("--net", "A", "--width", "0.0625", "--crop-size", "32", "--train-scale", "32,40",
-        "--batch-size", "8", "--initialisation", "glorot", "--learning-rate", "0.001",
-        "--statistics", "training-set")  # fmt: skip
+TINY = (
+    "--net",
+    "A",
+    "--width",
+    "0.0625",
+    "--crop-size",
+    "32",
+    "--train-scale",
+    "32,40",
+    "--batch-size",
+    "8",
+    "--initialisation",
+    "glorot",
+    "--learning-rate",
+    "0.001",
+    "--statistics",
+    "training-set",
+)
 
 
 # More, for a longer trial, by the environment.
@@ -117,8 +132,9 @@ def test_killed_runs_end_with_the_same_weights_to_the_bit(data, finished, tmp_pa
     assert any(key.startswith("optimizer") for key in got)
     for key, value in expected.items():
         np.testing.assert_array_equal(got[key], value, err_msg=key)
-    for a, b in zip(read_journal(finished / "journal.jsonl"), read_journal(out / "journal.jsonl"),
-                    strict=True):  # fmt: skip
+    for a, b in zip(
+        read_journal(finished / "journal.jsonl"), read_journal(out / "journal.jsonl"), strict=True
+    ):
         assert {k: v for k, v in a.items() if "second" not in k} == {
             k: v for k, v in b.items() if "second" not in k
         }
@@ -126,16 +142,24 @@ def test_killed_runs_end_with_the_same_weights_to_the_bit(data, finished, tmp_pa
 
 def test_run_folder_says_everything(data, finished):
     names = {p.name for p in finished.iterdir()} - {"evaluation", ".lock"}  # of the tests below
-    assert names == {"recipe.json", "statistics.json", "classes.json", "environment.json",
-                     "journal.jsonl", "best.weights.h5", "last.weights.h5"}  # fmt: skip
+    assert names == {
+        "recipe.json",
+        "statistics.json",
+        "classes.json",
+        "environment.json",
+        "journal.jsonl",
+        "best.weights.h5",
+        "last.weights.h5",
+    }
     assert json.loads((finished / "recipe.json").read_text())["data"] == data
     assert json.loads((finished / "classes.json").read_text()) == ["blue", "green", "red"]
     environment = json.loads((finished / "environment.json").read_text())
     assert set(environment["packages"]) >= {"tensorflow", "keras", "numpy"}
     checkout = Path(__file__).parents[2]
     if (checkout / ".git").exists():
-        head = subprocess.run(["git", "-C", checkout, "rev-parse", "HEAD"], capture_output=True,
-                              text=True, check=True).stdout.strip()  # fmt: skip
+        head = subprocess.run(
+            ["git", "-C", checkout, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
         assert environment["git_commit"].removesuffix("-dirty") == head
     entry = read_journal(finished / "journal.jsonl")[-1]
     assert {"loss", "val_top1_error", "val_top5_error", "learning_rate"} <= set(entry)
@@ -162,8 +186,20 @@ def test_a_finished_run_is_left_alone(data, finished):
 
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
 def test_evaluate_counts_every_image_once(data, finished, batch_size):
-    output = run_here("evaluate", "--run", finished, "--data", data, "--protocol", "centre",
-                      "--test-scales", 36, "--batch-size", batch_size, "--json")  # fmt: skip
+    output = run_here(
+        "evaluate",
+        "--run",
+        finished,
+        "--data",
+        data,
+        "--protocol",
+        "centre",
+        "--test-scales",
+        36,
+        "--batch-size",
+        batch_size,
+        "--json",
+    )
     result = json.loads(output)
     assert result["images"] == 15
     best = min(e["val_top1_error"] for e in read_journal(finished / "journal.jsonl"))
@@ -172,9 +208,22 @@ def test_evaluate_counts_every_image_once(data, finished, batch_size):
 
 def test_a_killed_evaluation_goes_on(data, finished, tmp_path):
     """Killed in its first pass; what was done is not done again, and the results are the same."""
-    arguments = ("evaluate", "--run", finished, "--data", data, "--split", "train", "--json",
-                 "--protocol", "multi-crop", "--multi-scale", "--batch-size", 1)  # fmt: skip
-    process = start(*arguments, "--keep", tmp_path / "killed")
+    arguments = (
+        "evaluate",
+        "--run",
+        finished,
+        "--data",
+        data,
+        "--split",
+        "train",
+        "--json",
+        "--protocol",
+        "multi-crop",
+        "--multi-scale",
+        "--batch-size",
+        1,
+    )
+    process = start(*arguments, "--cache-dir", tmp_path / "killed")
 
     def done() -> int:
         tables = [np.load(file) for file in (tmp_path / "killed").glob("[!.]*.npy")]
@@ -187,12 +236,13 @@ def test_a_killed_evaluation_goes_on(data, finished, tmp_path):
     process.join()
     before = done()
     assert 0 < before < 3 * 48
-    found, said = run(*arguments, "--keep", tmp_path / "killed")
+    found, said = run(*arguments, "--cache-dir", tmp_path / "killed")
     seen = [int(n) for n in re.findall(r"(\d+)/\1 images", said)]  # at the end of each pass
     assert sum(seen) == 3 * 48 - before
     killed = json.loads(found)
-    whole = evaluate(load_run(finished), open_source(data), "train", protocol="multi-crop",
-                     multi_scale=True).result()  # fmt: skip
+    whole = evaluate(
+        load_run(finished), open_source(data), "train", protocol="multi-crop", multi_scale=True
+    ).result()
     assert killed == whole
 
 
@@ -200,8 +250,20 @@ def test_a_killed_evaluation_goes_on(data, finished, tmp_path):
 def test_four_devices_and_one_give_the_same_losses(data, tmp_path):
     """§3.3: 'exactly the same as when training on a single GPU', L2 included."""
     for devices, runner in ((1, run_here), (4, run)):
-        runner("train", *TINY, "--data", data, "--epochs", 1, "--dropout", 0, "--devices", devices,
-               "--out", tmp_path / str(devices))  # fmt: skip
+        runner(
+            "train",
+            *TINY,
+            "--data",
+            data,
+            "--epochs",
+            1,
+            "--dropout",
+            0,
+            "--devices",
+            devices,
+            "--out",
+            tmp_path / str(devices),
+        )
     one, four = (read_journal(tmp_path / str(n) / "journal.jsonl") for n in (1, 4))
     for a, b in zip(one, four, strict=True):
         for key in ("loss", "cross_entropy", "val_cross_entropy", "val_top1_error"):
@@ -214,10 +276,25 @@ def test_four_devices_and_one_give_the_same_losses(data, tmp_path):
 
 def test_warm_start_from_a_run(data, finished, tmp_path):
     done = subprocess.run(
-        command("train", *TINY, "--data", data, "--epochs", 1, "--net", "B", "--init-from",
-                finished, "--out", tmp_path / "b"),
-        capture_output=True, text=True, timeout=280, check=True,
-    )  # fmt: skip
+        command(
+            "train",
+            *TINY,
+            "--data",
+            data,
+            "--epochs",
+            1,
+            "--net",
+            "B",
+            "--init-from",
+            finished,
+            "--out",
+            tmp_path / "b",
+        ),
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=True,
+    )
     layers = "block1_conv1, block2_conv1, block3_conv1, block3_conv2, fc1, fc2, predictions"
     assert f"started from {finished}: {layers}" in done.stderr
     lines = [line for line in done.stderr.splitlines() if line.strip()]
@@ -225,8 +302,22 @@ def test_warm_start_from_a_run(data, finished, tmp_path):
 
 
 def test_shapes_by_the_default_seed(shapes_dir, tmp_path):
-    run_here("train", *TINY, "--data", "shapes", "--data-dir", shapes_dir, "--batch-size", 800,
-             "--epochs", 1, "--train-scale", 32, "--out", tmp_path / "run")  # fmt: skip
+    run_here(
+        "train",
+        *TINY,
+        "--data",
+        "shapes",
+        "--data-dir",
+        shapes_dir,
+        "--batch-size",
+        800,
+        "--epochs",
+        1,
+        "--train-scale",
+        32,
+        "--out",
+        tmp_path / "run",
+    )
     (entry,) = read_journal(tmp_path / "run/journal.jsonl")
     assert entry["val_top1_error"] <= 100
     recipe = json.loads((tmp_path / "run/recipe.json").read_text())
@@ -246,8 +337,9 @@ def test_a_full_disk_leaves_the_last_epoch_whole(data, tmp_path):
         (out / "recipe.json").read_text().replace('"epochs": 1', '"epochs": 3')
     )
     before = arrays(out / "last.weights.h5")
-    _, said = run("train", *TINY, "--data", data, "--epochs", 3, "--out", out, code=1,
-                  first=limit_files)  # fmt: skip
+    _, said = run(
+        "train", *TINY, "--data", data, "--epochs", 3, "--out", out, code=1, first=limit_files
+    )
     assert ".weights.h5 could not be written, what was saved before is whole" in said
     assert "Traceback" not in said
     after = arrays(out / "last.weights.h5")
@@ -255,7 +347,7 @@ def test_a_full_disk_leaves_the_last_epoch_whole(data, tmp_path):
 
 
 def test_versions_that_changed_are_said(tmp_path, caplog):
-    claim(tmp_path, Recipe())
+    prepare_run_folder(tmp_path, Recipe())
     warn_of_other_versions(tmp_path)
     assert not caplog.text
     file = tmp_path / "environment.json"
@@ -274,50 +366,59 @@ class TestUnfinishedFolders:
         out = tmp_path / "run"
         out.mkdir()
         (out / left).write_text(Recipe(seed=1).to_json())
-        claim(out, Recipe(seed=2))
+        prepare_run_folder(out, Recipe(seed=2))
         assert is_run_of(out, Recipe(seed=2))
 
     def test_what_belonged_to_the_other_recipe_goes(self, tmp_path):
-        claim(tmp_path, Recipe(seed=1))
+        prepare_run_folder(tmp_path, Recipe(seed=1))
         for name in ("statistics.json", "best.weights.h5", "journal.jsonl", "bad_images.json"):
             (tmp_path / name).touch()
-        claim(tmp_path, Recipe(seed=2))
+        prepare_run_folder(tmp_path, Recipe(seed=2))
         assert {p.name for p in tmp_path.iterdir()} == {"recipe.json", "environment.json"}
 
     def test_versions_are_written_where_a_kill_left_none(self, tmp_path):
-        claim(tmp_path, Recipe())
+        prepare_run_folder(tmp_path, Recipe())
         (tmp_path / "environment.json").unlink()
-        claim(tmp_path, Recipe())
+        prepare_run_folder(tmp_path, Recipe())
         assert (tmp_path / "environment.json").exists()
 
     def test_one_that_is_being_trained_does_not(self, data, tmp_path):
         """Neither to another recipe nor to the same command given twice."""
         another, same = tmp_path / "another", tmp_path / "same"
-        claim(another, Recipe())
+        prepare_run_folder(another, Recipe())
         for out in (another, same):
-            with held(out):
+            with lock_run(out):
                 error = run_here("train", *TINY, "--data", data, "--out", out, code=1)
             assert f"Another process is training into {out}" in error
             assert not (out / "journal.jsonl").exists()
         assert is_run_of(another, Recipe())
 
     def test_a_run_with_an_epoch_does_not(self, tmp_path):
-        claim(tmp_path, Recipe(seed=1))
+        prepare_run_folder(tmp_path, Recipe(seed=1))
         (tmp_path / "last.weights.h5").touch()
         with pytest.raises(RunError, match="seed: 1 -> 2"):
-            claim(tmp_path, Recipe(seed=2))
+            prepare_run_folder(tmp_path, Recipe(seed=2))
 
     def test_classes_that_changed(self, tmp_path):
-        claim_classes(tmp_path, ["a", "b"])
-        claim_classes(tmp_path, ["a", "b"])
+        record_classes(tmp_path, ["a", "b"])
+        record_classes(tmp_path, ["a", "b"])
         with pytest.raises(RunError, match=r"not those that .* was begun with"):
-            claim_classes(tmp_path, ["a", "b", "c"])
+            record_classes(tmp_path, ["a", "b", "c"])
 
 
 class TestRefused:
     def test_statistics_that_are_not_there(self, data, tmp_path):
-        error = run_here("train", *TINY, "--data", data, "--statistics", "imagenet", "--out",
-                         tmp_path / "x", code=1)  # fmt: skip
+        error = run_here(
+            "train",
+            *TINY,
+            "--data",
+            data,
+            "--statistics",
+            "imagenet",
+            "--out",
+            tmp_path / "x",
+            code=1,
+        )
         assert "ilsvrc, training-set or the name of a JSON file" in error
         assert not (tmp_path / "x").exists()
 
@@ -328,8 +429,9 @@ class TestRefused:
         assert f"{out / 'recipe.json'} could not be written" in error
 
     def test_a_batch_larger_than_the_data(self, data, tmp_path):
-        error = run_here("train", *TINY, "--data", data, "--batch-size", 49, "--out",
-                         tmp_path / "x", code=1)  # fmt: skip
+        error = run_here(
+            "train", *TINY, "--data", data, "--batch-size", 49, "--out", tmp_path / "x", code=1
+        )
         assert "the number of training pictures, 48. Received: batch_size=49" in error
         assert not (tmp_path / "x").exists()
 
@@ -342,14 +444,26 @@ class TestRefused:
         assert "holds no run" in run_here("train", *TINY, "--data", data, "--out", tmp_path, code=1)
 
     def test_a_batch_that_devices_do_not_divide(self, data, tmp_path):
-        _, error = run("train", *TINY, "--data", data, "--devices", 3, "--out", tmp_path / "x",
-                       code=1)  # fmt: skip
+        _, error = run(
+            "train", *TINY, "--data", data, "--devices", 3, "--out", tmp_path / "x", code=1
+        )
         assert "multiple of the number of devices, 3; nearest: 6 or 9" in error
         assert not (tmp_path / "x").exists()
 
     def test_wrong_width_of_the_warm_start(self, data, finished, tmp_path):
-        error = run_here("train", *TINY, "--data", data, "--width", 0.125, "--init-from", finished,
-                         "--out", tmp_path / "x", code=1)  # fmt: skip
+        error = run_here(
+            "train",
+            *TINY,
+            "--data",
+            data,
+            "--width",
+            0.125,
+            "--init-from",
+            finished,
+            "--out",
+            tmp_path / "x",
+            code=1,
+        )
         assert "block1_conv1 has shapes [(3, 3, 3, 4), (4,)], the model's are" in error
 
     def test_evaluating_no_run(self, data, tmp_path):
@@ -369,9 +483,17 @@ class TestRefused:
 
     def test_evaluating_with_nowhere_to_keep(self, data, finished, tmp_path):
         (tmp_path / "file").touch()
-        error = run_here("evaluate", "--run", finished, "--data", data, "--keep",
-                         tmp_path / "file/x", code=1)  # fmt: skip
-        assert "Name another folder with --keep" in error
+        error = run_here(
+            "evaluate",
+            "--run",
+            finished,
+            "--data",
+            data,
+            "--cache-dir",
+            tmp_path / "file/x",
+            code=1,
+        )
+        assert "Name another folder with --cache-dir" in error
 
 
 class TestBadImages:
@@ -392,8 +514,20 @@ class TestBadImages:
 
     def test_skip_goes_on_and_lists_it(self, spoilt, tmp_path, caplog):
         spec, bad = spoilt
-        run_here("train", *TINY, "--data", spec, "--epochs", 1, "--batch-size", 11,
-                 "--on-bad-image", "skip", "--out", tmp_path / "run")  # fmt: skip
+        run_here(
+            "train",
+            *TINY,
+            "--data",
+            spec,
+            "--epochs",
+            1,
+            "--batch-size",
+            11,
+            "--on-bad-image",
+            "skip",
+            "--out",
+            tmp_path / "run",
+        )
         assert "train: 1 of 12 pictures skipped" in caplog.text
         assert f"skipped, cannot be read: {bad}" in caplog.text
         listed = json.loads((tmp_path / "run/bad_images.json").read_text())
@@ -404,8 +538,19 @@ class TestBadImages:
         spec = write_folder(tmp_path / "spoilt", train=4, val=2)
         for file in (tmp_path / "spoilt" / split / "green").iterdir():
             file.write_bytes(b"no picture")
-        error = run_here("train", *TINY, "--data", spec, "--epochs", 1, "--on-bad-image", "skip",
-                         "--out", tmp_path / "run", code=1)  # fmt: skip
+        error = run_here(
+            "train",
+            *TINY,
+            "--data",
+            spec,
+            "--epochs",
+            1,
+            "--on-bad-image",
+            "skip",
+            "--out",
+            tmp_path / "run",
+            code=1,
+        )
         assert f"No picture in the {split!r} split that can be read is of these classes: green" in (
             error
         )

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from vgg_keras.callbacks.checkpoint import Progressed
+from vgg_keras.callbacks.journal import read_journal
 
-from callbacks.checkpoint import Progressed
-from callbacks.journal import read_journal
 from tests.conftest import write_folder
 from tests.vgg_keras.test_runs import run_here
 from vgg_keras.recipes import RECIPES, Recipe
@@ -40,10 +40,20 @@ POINTS = ["A-s32-w0.0625", "B-s32-w0.0625", "D-s32-w0.0625"]
 
 
 def tiny(data="folder:x", **fields) -> Sweep:
-    recipe = Recipe(data=data, crop_size=32, width=1 / 16, train_scale=(32, 32), epochs=1,
-                    batch_size=8, initialisation="glorot", statistics="training-set")  # fmt: skip
-    return Sweep(recipe, **{"nets": ("A", "B", "D"), "train_scales": ((32, 32),),
-                            "widths": (1 / 16,)} | fields)  # fmt: skip
+    recipe = Recipe(
+        data=data,
+        crop_size=32,
+        width=1 / 16,
+        train_scale=(32, 32),
+        epochs=1,
+        batch_size=8,
+        initialisation="glorot",
+        statistics="training-set",
+    )
+    return Sweep(
+        recipe,
+        **{"nets": ("A", "B", "D"), "train_scales": ((32, 32),), "widths": (1 / 16,)} | fields,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +69,13 @@ def data(tmp_path_factory):
 
 
 def start(script: Path, out: Path, **environment: str) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, script, out], stdout=subprocess.DEVNULL,
-                            stderr=subprocess.PIPE, text=True,
-                            env=os.environ | environment)  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, script, out],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
+    )
 
 
 def resident_mib(process: subprocess.Popen) -> float:
@@ -146,10 +160,15 @@ def test_two_workers_share_a_sweep(script, data, tmp_path):
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     chief, *workers = (
-        start(script, out, KERASTUNER_TUNER_ID=name, KERASTUNER_ORACLE_IP="127.0.0.1",
-              KERASTUNER_ORACLE_PORT=port)
+        start(
+            script,
+            out,
+            KERASTUNER_TUNER_ID=name,
+            KERASTUNER_ORACLE_IP="127.0.0.1",
+            KERASTUNER_ORACLE_PORT=port,
+        )
         for name in ("chief", "worker0", "worker1")
-    )  # fmt: skip
+    )
     said = [worker.communicate(timeout=600)[1] for worker in workers]
     chief.kill()  # it would look every twenty seconds whether all have gone
     chief.communicate()
@@ -182,9 +201,10 @@ class TestTuners:
 
         monkeypatch.setattr(trials, "train_in_a_process", note)
         monkeypatch.setattr(
-            trials, "read_progress",
+            trials,
+            "read_progress",
             lambda path: Progressed(len(read_journal(path / "journal.jsonl")), False),
-        )  # fmt: skip
+        )
         return recipes
 
     @pytest.mark.parametrize("tuner", TUNERS)
@@ -217,8 +237,10 @@ class TestSpace:
         assert names[:3] == ["A-s32-w0.0625", "A-s32-40-w0.0625", "B-s32-w0.0625"]
         assert len(names) == 6
 
-    @pytest.mark.parametrize(("net", "from_a"), [("A", False), ("A-LRN", False), ("C", True),
-                                                 ("E", True), ("B-shallow", False)])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("net", "from_a"),
+        [("A", False), ("A-LRN", False), ("C", True), ("E", True), ("B-shallow", False)],
+    )
     def test_what_starts_from_a(self, net, from_a):
         shallow = Point(net, (32, 40), 0.5).shallow
         assert shallow == (Point("A", (32, 40), 0.5) if from_a else None)
@@ -266,9 +288,26 @@ def test_the_score_is_that_of_the_weights_that_were_kept(tmp_path):
 def test_arguments_of_the_command(monkeypatch, tmp_path):
     given = []
     monkeypatch.setattr(tuner, "run_sweep", lambda sweep, out, **_: given.append(sweep))
-    run_here("sweep", "--data", "shapes", "--nets", "A,vgg16", "--train-scales", 73, "73:146",
-             "--widths", 0.25, 0.5, "--budget-epochs", 2, "--learning-rate", 0.5, "--no-flip",
-             "--out", tmp_path / "x")  # fmt: skip
+    run_here(
+        "sweep",
+        "--data",
+        "shapes",
+        "--nets",
+        "A,vgg16",
+        "--train-scales",
+        73,
+        "73:146",
+        "--widths",
+        0.25,
+        0.5,
+        "--budget-epochs",
+        2,
+        "--learning-rate",
+        0.5,
+        "--no-flip",
+        "--out",
+        tmp_path / "x",
+    )
     (sweep,) = given
     assert (sweep.nets, sweep.widths) == (("A", "D"), (0.25, 0.5))
     assert sweep.train_scales == ((73, 73), (73, 146))

@@ -497,17 +497,30 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 
 def transferred(protocol="caltech101", nets="D", regions=("image",), **more):
     members = [
-        {"net": net, "region": region, "layer": "fc2", "crop_size": 224, "width": 1,
-         "test_scales": [256, 384, 512], "aggregate": "stack"}
+        {
+            "net": net,
+            "region": region,
+            "layer": "fc2",
+            "crop_size": 224,
+            "width": 1,
+            "test_scales": [256, 384, 512],
+            "aggregate": "stack",
+        }
         for net in nets
         for region in regions
-    ]  # fmt: skip
+    ]
     key = "mean_class_recall" if protocol.startswith("caltech") else "mean_ap"
     features = members[0] if len(members) == 1 else {"members": members}
     return {
-        "protocol": protocol, key: 90.0, "spread": 0.4, "images": 100, "train_per_class": 30,
-        "data": "tfds:caltech101", "split": "random", "features": features,
-    } | more  # fmt: skip
+        "protocol": protocol,
+        key: 90.0,
+        "spread": 0.4,
+        "images": 100,
+        "train_per_class": 30,
+        "data": "tfds:caltech101",
+        "split": "random",
+        "features": features,
+    } | more
 
 
 @pytest.mark.parametrize(

@@ -29,22 +29,31 @@ from vgg_keras.report.tables import KINDS, build_table, members, read_results, r
 
 
 @click.command()
-@click.option("--run", "run_folders", multiple=True, type=click.Path(path_type=Path),
-              help="Run folder; several are scored one by one and fused.")  # fmt: skip
+@click.option(
+    "--run",
+    "run_folders",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Run folder; several are scored one by one and fused.",
+)
 @weights_options
 @data_option
 @data_dir_option
 @click.option("--split", default="val", show_default=True, help="Split to score.")
 @testing_options
 @devices_option
-@click.option("--keep", help="Folder for posteriors, to go on from [RUN/evaluation,"
-              " FILE.evaluation beside --weights]; '' for none.")  # fmt: skip
+@click.option(
+    "--cache-dir",
+    help="Folder for posteriors, to go on from [RUN/evaluation,"
+    " FILE.evaluation beside --weights]; '' for none.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Keep predictions, .parquet or .csv.")
 @bad_image_option
 @json_option
 @click.pass_obj
-def evaluate(verbose, run_folders, data, data_dir, devices, keep, out, as_json,
-             **options) -> None:  # fmt: skip
+def evaluate(
+    verbose, run_folders, data, data_dir, devices, cache_dir, out, as_json, **options
+) -> None:
     """Score runs: top-1 and top-5 error in percent, of each and of their fusion."""
     with errors_for_people(verbose):
         given = take_weights_options(options)
@@ -54,10 +63,10 @@ def evaluate(verbose, run_folders, data, data_dir, devices, keep, out, as_json,
         with quiet_tensorflow(verbose):
             import keras
 
-            from pipelines.sources import open_source
             from vgg_keras.distribution import make_strategy
             from vgg_keras.evaluation.evaluate import evaluate as run_evaluation
             from vgg_keras.evaluation.predictions import fuse as run_fusion
+            from vgg_keras.pipelines.sources import open_source
             from vgg_keras.runs import load_run
         _check_runs(run_folders, options)
         strategy = make_strategy(devices)  # first: TFDS may start TensorFlow, which fixes them
@@ -71,8 +80,8 @@ def evaluate(verbose, run_folders, data, data_dir, devices, keep, out, as_json,
                 else:
                     run = run_of_weights(given, model_options, source.class_names)
                     kept_in = path.with_suffix(".evaluation")
-            folder = kept_in if keep is None else keep or None
-            predictions.append(run_evaluation(run, source, keep=folder, **options))
+            folder = kept_in if cache_dir is None else cache_dir or None
+            predictions.append(run_evaluation(run, source, cache_dir=folder, **options))
             if out and len(run_folders) > 1:
                 predictions[-1].save(out.with_name(f"{out.stem}-{i}-{path.name}{out.suffix}"))
         if len(predictions) > 1:
@@ -85,11 +94,11 @@ def evaluate(verbose, run_folders, data, data_dir, devices, keep, out, as_json,
 def _check_out(out: Path | None) -> None:
     """Refuses at once what could not be written at the end."""
     if out:
-        from pipelines.files import aside
         from vgg_keras.evaluation.predictions import known_format
+        from vgg_keras.pipelines.files import atomic_path
 
         probe = known_format(out).with_name(f".{out.name}.probe")
-        with aside(probe) as temporary:
+        with atomic_path(probe) as temporary:
             temporary.touch()
         probe.unlink()
 
@@ -127,8 +136,11 @@ def fuse(verbose, files, out, as_json) -> None:
 
 @click.command()
 @click.argument("number", type=int)
-@click.option("--results", type=click.Path(path_type=Path),
-              help="Folder with results: what --json printed or --out kept.")  # fmt: skip
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    help="Folder with results: what --json printed or --out kept.",
+)
 @click.option("--format", "kind", type=click.Choice(KINDS), default="text", show_default=True)
 @json_option
 @click.pass_obj
@@ -141,13 +153,27 @@ def table(verbose, number, results, kind, as_json) -> None:
 
 
 @click.command()
-@click.option("--results", required=True, type=click.Path(path_type=Path),
-              help="Folder with results; those that --out kept show most.")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), default=Path("report"), show_default=True,
-              help="Folder for the page.")  # fmt: skip
+@click.option(
+    "--results",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder with results; those that --out kept show most.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("report"),
+    show_default=True,
+    help="Folder for the page.",
+)
 @data_dir_option
-@click.option("--examples", type=click.IntRange(0), default=4, show_default=True,
-              help="Pictures to lay score maps over.")  # fmt: skip
+@click.option(
+    "--examples",
+    type=click.IntRange(0),
+    default=4,
+    show_default=True,
+    help="Pictures to lay score maps over.",
+)
 @click.pass_obj
 def report(verbose, results, out, data_dir, examples) -> None:
     """One HTML page: tables beside the paper's, curves, classes, mistakes, score maps."""

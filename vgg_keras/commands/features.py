@@ -39,37 +39,88 @@ class Numbers(click.ParamType):
 
 
 _NETS = (
-    click.option("--run", "runs", multiple=True, type=click.Path(path_type=Path),
-                 help="Run folder; the features of several nets are stacked."),
-    click.option("--weights", multiple=True, type=click.Path(path_type=Path),
-                 help="Weights file of any kind that `convert` reads; several are stacked."),
-    click.option("--net", "nets", multiple=True, type=NetName(),
-                 help="Of the weights, once for each [told by their layers]."),
-    click.option("--preprocessing", metavar="rgb|caffe|torch",
-                 help="With --weights: what their nets take [told by their kind]."),
-    click.option("--statistics", type=click.Path(path_type=Path),
-                 help="With --weights: JSON file with the mean that their input is free of."),
-    click.option("--layer", default="fc2", show_default=True,
-                 help="Whose activations; block3_pool, say, where later layers are missing."),
-    click.option("--precision", type=click.Choice(PRECISIONS),
-                 help="With --run: dtype policy [the run's]."),
-    click.option("--pool-rounding", type=click.Choice(("down", "up")), default="down",
-                 show_default=True, help="Of odd sides in pooling; Caffe's is up."),
-)  # fmt: skip
+    click.option(
+        "--run",
+        "runs",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        help="Run folder; the features of several nets are stacked.",
+    ),
+    click.option(
+        "--weights",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        help="Weights file of any kind that `convert` reads; several are stacked.",
+    ),
+    click.option(
+        "--net",
+        "nets",
+        multiple=True,
+        type=NetName(),
+        help="Of the weights, once for each [told by their layers].",
+    ),
+    click.option(
+        "--preprocessing",
+        metavar="rgb|caffe|torch",
+        help="With --weights: what their nets take [told by their kind].",
+    ),
+    click.option(
+        "--statistics",
+        type=click.Path(path_type=Path),
+        help="With --weights: JSON file with the mean that their input is free of.",
+    ),
+    click.option(
+        "--layer",
+        default="fc2",
+        show_default=True,
+        help="Whose activations; block3_pool, say, where later layers are missing.",
+    ),
+    click.option(
+        "--precision", type=click.Choice(PRECISIONS), help="With --run: dtype policy [the run's]."
+    ),
+    click.option(
+        "--pool-rounding",
+        type=click.Choice(("down", "up")),
+        default="down",
+        show_default=True,
+        help="Of odd sides in pooling; Caffe's is up.",
+    ),
+)
 _PROCEDURE = (
-    click.option("--test-scales", type=Scales(),
-                 help="Q, between commas [256,384,512 at crops of 224]."),
-    click.option("--aggregate", type=click.Choice(AGGREGATES), default="mean", show_default=True,
-                 help="What becomes of the scales."),
-    click.option("--flip/--no-flip", default=True, show_default=True,
-                 help="Average with the mirror image."),
-    click.option("--region", type=click.Choice(REGIONS), default="image", show_default=True,
-                 help="Whole images, the box in each, or both stacked (Table 12)."),
-    click.option("--boxes", "boxes_file", type=click.Path(path_type=Path),
-                 help="CSV file with boxes of a folder: source [DIR/boxes.csv]."),
-    click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True,
-                 help="Whole images through the net at once, as many pixels as in so many crops."),
-)  # fmt: skip
+    click.option(
+        "--test-scales", type=Scales(), help="Q, between commas [256,384,512 at crops of 224]."
+    ),
+    click.option(
+        "--aggregate",
+        type=click.Choice(AGGREGATES),
+        default="mean",
+        show_default=True,
+        help="What becomes of the scales.",
+    ),
+    click.option(
+        "--flip/--no-flip", default=True, show_default=True, help="Average with the mirror image."
+    ),
+    click.option(
+        "--region",
+        type=click.Choice(REGIONS),
+        default="image",
+        show_default=True,
+        help="Whole images, the box in each, or both stacked (Table 12).",
+    ),
+    click.option(
+        "--boxes",
+        "boxes_file",
+        type=click.Path(path_type=Path),
+        help="CSV file with boxes of a folder: source [DIR/boxes.csv].",
+    ),
+    click.option(
+        "--batch-size",
+        type=click.IntRange(1),
+        default=64,
+        show_default=True,
+        help="Whole images through the net at once, as many pixels as in so many crops.",
+    ),
+)
 
 
 @click.command()
@@ -78,16 +129,34 @@ _PROCEDURE = (
 @data_dir_option
 @click.option("--split", "splits", multiple=True, help="Once or more [all that there are].")
 @lambda command: add_options(_PROCEDURE, command)
-@click.option("--keep", help="Folder for descriptors while they are made, to go on from"
-              " [FILE.parts]; '' for none.")  # fmt: skip
+@click.option(
+    "--cache-dir",
+    help="Folder for descriptors while they are made, to go on from [FILE.parts]; '' for none.",
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A .parquet or .npy.")
 @devices_option
 @bad_image_option
 @json_option
 @click.pass_obj
-def features(verbose, runs, weights, nets, data, data_dir, devices, splits, keep, out, as_json,
-             layer, preprocessing, statistics, precision, pool_rounding,
-             **options) -> None:  # fmt: skip
+def features(
+    verbose,
+    runs,
+    weights,
+    nets,
+    data,
+    data_dir,
+    devices,
+    splits,
+    cache_dir,
+    out,
+    as_json,
+    layer,
+    preprocessing,
+    statistics,
+    precision,
+    pool_rounding,
+    **options,
+) -> None:
     """Describe images by a net's activations: dense, several scales, mirror images (§B)."""
     with errors_for_people(verbose):
         from vgg_keras.features.table import known_format
@@ -95,31 +164,36 @@ def features(verbose, runs, weights, nets, data, data_dir, devices, splits, keep
         known_format(out)
         _check_nets(runs, weights, nets, preprocessing or statistics)
         with quiet_tensorflow(verbose):
-            from pipelines.sources import open_source
-            from pipelines.statistics import Statistics
             from vgg_keras.distribution import make_strategy
             from vgg_keras.features.descriptors import extract
-            from vgg_keras.features.nets import Describer
+            from vgg_keras.features.nets import FeatureExtractor
+            from vgg_keras.pipelines.sources import open_source
+            from vgg_keras.pipelines.statistics import Statistics
         strategy = make_strategy(devices)  # first: TFDS may start TensorFlow, which fixes them
         source = open_source(data, data_dir, several_labels=True)
         of_runs = {"precision": precision, "pool_rounding": pool_rounding}
         of_weights = {"preprocessing": preprocessing, "pool_rounding": pool_rounding}
         of_weights["statistics"] = Statistics.load(statistics) if statistics else None
         with strategy.scope():
-            describers = [Describer.of_run(path, layer, **of_runs) for path in runs]
+            describers = [FeatureExtractor.of_run(path, layer, **of_runs) for path in runs]
             describers += [
-                Describer.of_weights(path, nets[i] if nets else None, layer, **of_weights)
+                FeatureExtractor.of_weights(path, nets[i] if nets else None, layer, **of_weights)
                 for i, path in enumerate(weights)
             ]
-        folder = out.with_name(f"{out.name}.parts") if keep is None else keep or None
-        found = extract(describers, source, splits, keep=folder, **options)
+        folder = out.with_name(f"{out.name}.parts") if cache_dir is None else cache_dir or None
+        found = extract(describers, source, splits, cache_dir=folder, **options)
         found.save(out)
         result = {
-            "file": str(out), "images": len(found), "dimensions": found.values.shape[1],
-            **found.about,
-        }  # fmt: skip
-        click.echo(json.dumps(result) if as_json else
-                   f"{out}: {len(found)} images, {found.values.shape[1]} numbers each")  # fmt: skip
+            "file": str(out),
+            "images": len(found),
+            "dimensions": found.values.shape[1],
+            **found.metadata,
+        }
+        click.echo(
+            json.dumps(result)
+            if as_json
+            else f"{out}: {len(found)} images, {found.values.shape[1]} numbers each"
+        )
 
 
 def _check_nets(runs, weights, nets, of_weights) -> None:
@@ -134,15 +208,26 @@ def _check_nets(runs, weights, nets, of_weights) -> None:
 
 
 @click.command()
-@click.option("--features", "files", multiple=True, required=True, type=click.Path(path_type=Path),
-              help="From `features --out`; several are stacked.")  # fmt: skip
+@click.option(
+    "--features",
+    "files",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    help="From `features --out`; several are stacked.",
+)
 @click.option("--protocol", required=True, type=click.Choice((*PROTOCOLS, CUSTOM)))
 @click.option("--train-per-class", type=click.IntRange(1), help="Of random splits [30; 60].")
 @click.option("--test-per-class", type=click.IntRange(1), help="At most [50; all others].")
 @click.option("--splits", type=click.IntRange(1), help="How many random splits [3].")
-@click.option("--c-grid", "grid", type=Numbers(), default=C_GRID, metavar="C,C,...",
-              help="Regularisation constants to choose from"
-              f" [{','.join(f'{c:g}' for c in C_GRID)}].")  # fmt: skip
+@click.option(
+    "--c-grid",
+    "grid",
+    type=Numbers(),
+    default=C_GRID,
+    metavar="C,C,...",
+    help=f"Regularisation constants to choose from [{','.join(f'{c:g}' for c in C_GRID)}].",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random splits.")
 @click.option("--out", type=click.Path(path_type=Path), help="Keep the result, .json.")
 @json_option
@@ -157,9 +242,9 @@ def transfer(verbose, files, out, as_json, **options) -> None:
         result["files"] = [str(file) for file in files]
         text = json.dumps(result)
         if out:
-            from pipelines.files import write_aside
+            from vgg_keras.pipelines.files import atomic_write
 
-            write_aside(out, text + "\n")
+            atomic_write(out, text + "\n")
         click.echo(text if as_json else _line(result))
 
 
@@ -177,13 +262,23 @@ def _line(result: dict) -> str:
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--features", "file", required=True, type=click.Path(path_type=Path),
-              help="Where to look, from `features --out`.")  # fmt: skip
+@click.option(
+    "--features",
+    "file",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Where to look, from `features --out`.",
+)
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True)
-@click.option("--moved-to", multiple=True, type=click.Path(path_type=Path),
-              help="Run or weights file that has moved; once a net.")  # fmt: skip
-@click.option("--sheet", type=click.Path(path_type=Path),
-              help="Draw the images with what is like them, .png.")  # fmt: skip
+@click.option(
+    "--moved-to",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Run or weights file that has moved; once a net.",
+)
+@click.option(
+    "--sheet", type=click.Path(path_type=Path), help="Draw the images with what is like them, .png."
+)
 @click.option("--data", help="For the sheet: the images' data, where they have moved.")
 @data_dir_option
 @json_option
@@ -198,9 +293,9 @@ def similar(verbose, images, file, top, moved_to, sheet, data, data_dir, as_json
         close = nearest(describe_like(found, images, moved_to=moved_to), found, top)
         _show(images, found, close, as_json)
         if sheet:
-            from pipelines.sources import open_source
+            from vgg_keras.pipelines.sources import open_source
 
-            source = open_source(data or found.about["data"], data_dir, several_labels=True)
+            source = open_source(data or found.metadata["data"], data_dir, several_labels=True)
             draw_sheet(images, found, close, source, sheet)
 
 
@@ -220,7 +315,7 @@ def _show(images, found, close, as_json: bool) -> None:
             ],
         }
         for image, rows, cosines in zip(images, *close, strict=True)
-    ]  # fmt: skip
+    ]
     if as_json:
         click.echo(json.dumps(results))
         return

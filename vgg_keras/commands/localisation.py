@@ -32,8 +32,18 @@ def localise() -> None:
 @localise.command()
 @training_options(LOCALISATION_RECIPES)
 @click.pass_obj
-def train(verbose, recipe_name, out, data_dir, devices, processes, process_id, coordinator,
-          tensorboard, **fields) -> None:  # fmt: skip
+def train(
+    verbose,
+    recipe_name,
+    out,
+    data_dir,
+    devices,
+    processes,
+    process_id,
+    coordinator,
+    tensorboard,
+    **fields,
+) -> None:
     """Train a net to regress boxes, from a classification run (--init-from)."""
     with errors_for_people(verbose):
         recipe = given_recipe(LOCALISATION_RECIPES[recipe_name], fields)
@@ -51,47 +61,94 @@ def train(verbose, recipe_name, out, data_dir, devices, processes, process_id, c
 
 
 @localise.command()
-@click.option("--run", "run_folders", multiple=True, required=True,
-              type=click.Path(path_type=Path),
-              help="Localisation run; boxes of several are merged together (Table 9).")  # fmt: skip
-@click.option("--classifier", "classifiers", multiple=True, type=click.Path(path_type=Path),
-              help="Classification run; several are fused. Needed for dense.")  # fmt: skip
+@click.option(
+    "--run",
+    "run_folders",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Localisation run; boxes of several are merged together (Table 9).",
+)
+@click.option(
+    "--classifier",
+    "classifiers",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Classification run; several are fused. Needed for dense.",
+)
 @data_option
 @data_dir_option
 @click.option("--split", default="val", show_default=True, help="Split to score.")
-@click.option("--protocol", type=click.Choice(PROTOCOLS), default="dense", show_default=True,
-              help="dense, the full one; or central crop and true class.")  # fmt: skip
-@click.option("--test-scales", type=Scales(), multiple=True,
-              help="Q, between commas; once, or once for each --run [each run's S].")  # fmt: skip
-@click.option("--predictions", type=click.Path(path_type=Path),
-              help="Take the five classes from this file of evaluate or fuse.")  # fmt: skip
-@click.option("--merge-threshold", type=click.FloatRange(0),
-              help="Match above which boxes stay apart [0.8].")  # fmt: skip
-@click.option("--flip/--no-flip", default=True, show_default=True,
-              help="Mirror images too, in dense.")  # fmt: skip
-@click.option("--boxes", type=click.Path(path_type=Path),
-              help="CSV file with the true boxes [the run's].")  # fmt: skip
+@click.option(
+    "--protocol",
+    type=click.Choice(PROTOCOLS),
+    default="dense",
+    show_default=True,
+    help="dense, the full one; or central crop and true class.",
+)
+@click.option(
+    "--test-scales",
+    type=Scales(),
+    multiple=True,
+    help="Q, between commas; once, or once for each --run [each run's S].",
+)
+@click.option(
+    "--predictions",
+    type=click.Path(path_type=Path),
+    help="Take the five classes from this file of evaluate or fuse.",
+)
+@click.option(
+    "--merge-threshold", type=click.FloatRange(0), help="Match above which boxes stay apart [0.8]."
+)
+@click.option(
+    "--flip/--no-flip", default=True, show_default=True, help="Mirror images too, in dense."
+)
+@click.option(
+    "--boxes", type=click.Path(path_type=Path), help="CSV file with the true boxes [the run's]."
+)
 @click.option("--precision", help="Dtype policy [the run's].")
-@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True,
-              help="Crops through a net at once; whole images up to as many pixels.")  # fmt: skip
-@click.option("--keep", help="Folder for what is done, '' for none [localisation in the run's].")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Crops through a net at once; whole images up to as many pixels.",
+)
+@click.option(
+    "--cache-dir", help="Folder for what is done, '' for none [localisation in the run's]."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Keep answers and boxes, .json.")
 @devices_option
 @bad_image_option
 @json_option
 @click.pass_obj
-def evaluate(verbose, run_folders, classifiers, data, data_dir, devices, protocol, test_scales,
-             predictions, merge_threshold, flip, precision, keep, out, as_json,
-             **options) -> None:  # fmt: skip
+def evaluate(
+    verbose,
+    run_folders,
+    classifiers,
+    data,
+    data_dir,
+    devices,
+    protocol,
+    test_scales,
+    predictions,
+    merge_threshold,
+    flip,
+    precision,
+    cache_dir,
+    out,
+    as_json,
+    **options,
+) -> None:
     """Score localisation runs: errors in percent by the ILSVRC rule."""
     with errors_for_people(verbose):
         _check(protocol, run_folders, classifiers, test_scales, predictions)
         with quiet_tensorflow(verbose):
-            from pipelines.sources import open_source
             from vgg_keras.distribution import make_strategy
             from vgg_keras.evaluation.predictions import Predictions
             from vgg_keras.localisation.evaluate import centre_of_true_class
             from vgg_keras.localisation.evaluate import localise as run_localisation
+            from vgg_keras.pipelines.sources import open_source
             from vgg_keras.runs import load_run
         strategy = make_strategy(devices)  # first: TFDS may start TensorFlow, which fixes them
         source = open_source(data, data_dir)
@@ -111,7 +168,9 @@ def evaluate(verbose, run_folders, classifiers, data, data_dir, devices, protoco
                 test_scales=test_scales[0] if len(test_scales) == 1 else test_scales or None,
                 flip=flip,
                 predictions=Predictions.load(predictions) if predictions else None,
-                keep=run_folders[0] / "localisation" if keep is None else keep or None,
+                cache_dir=run_folders[0] / "localisation"
+                if cache_dir is None
+                else cache_dir or None,
                 **options,
             )
         if out:
@@ -142,8 +201,9 @@ def _line(result: dict) -> str:
 
 
 @localise.command()
-@click.option("--out", type=click.Path(path_type=Path), default=Path("demo-localise"),
-              show_default=True)  # fmt: skip
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("demo-localise"), show_default=True
+)
 @data_dir_option
 @click.pass_obj
 def demo(verbose, out, data_dir) -> None:

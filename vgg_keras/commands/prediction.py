@@ -28,15 +28,20 @@ from vgg_keras.quiet import quiet_tensorflow
 @click.option("--run", "run_folder", type=click.Path(path_type=Path), help="Run folder.")
 @weights_options
 @testing_options
-@click.option("--top", type=click.IntRange(1), default=5, show_default=True,
-              help="Classes to name.")  # fmt: skip
-@click.option("--pictures", type=click.Path(path_type=Path, file_okay=False),
-              help="Folder for the images with the first class's score maps.")  # fmt: skip
+@click.option(
+    "--top", type=click.IntRange(1), default=5, show_default=True, help="Classes to name."
+)
+@click.option(
+    "--pictures",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the images with the first class's score maps.",
+)
 @bad_image_option
 @json_option
 @click.pass_obj
-def predict(verbose, images, run_folder, precision, pool_rounding, top, pictures, as_json,
-            **options) -> None:  # fmt: skip
+def predict(
+    verbose, images, run_folder, precision, pool_rounding, top, pictures, as_json, **options
+) -> None:
     """Name the most probable classes of images: JPEG, PNG, GIF or BMP files."""
     with errors_for_people(verbose):
         given = take_weights_options(options)
@@ -78,7 +83,7 @@ def _show(predicted, top: int, as_json: bool) -> None:
         for name, classes, posteriors in zip(predicted.names, *predicted.top(top), strict=True)
     ]
     if as_json:
-        click.echo(json.dumps(predicted.about | {"images": images}))
+        click.echo(json.dumps(predicted.metadata | {"images": images}))
         return
     for image in images:
         click.echo(image["image"])

@@ -27,18 +27,38 @@ from vgg_keras.recipes import SERVING_PRECISIONS
 @click.command()
 @click.option("--run", "run_folder", type=click.Path(path_type=Path), help="Run folder.")
 @weights_options
-@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False),
-              help="Folder for a server to watch; its last part names the model.")  # fmt: skip
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for a server to watch; its last part names the model.",
+)
 @click.option("--version", type=click.IntRange(1), help="Number of the version [the next one].")
-@click.option("--top", type=click.IntRange(1), default=5, show_default=True,
-              help="Classes to name for a picture.")  # fmt: skip
-@click.option("--precision", type=click.Choice(SERVING_PRECISIONS), default="float32",
-              show_default=True, help="bfloat16 is half the size.")  # fmt: skip
+@click.option(
+    "--top",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Classes to name for a picture.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(SERVING_PRECISIONS),
+    default="float32",
+    show_default=True,
+    help="bfloat16 is half the size.",
+)
 @procedure_options
-@click.option("--max-pixels", type=click.IntRange(1),
-              help="Larger pictures are refused before they are decoded [64 million].")  # fmt: skip
-@click.option("--max-aspect", type=click.FloatRange(1),
-              help="Longer over shorter side of a picture, at most [8].")  # fmt: skip
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    help="Larger pictures are refused before they are decoded [64 million].",
+)
+@click.option(
+    "--max-aspect",
+    type=click.FloatRange(1),
+    help="Longer over shorter side of a picture, at most [8].",
+)
 @click.option(
     "--localiser",
     "localiser_folders",
@@ -54,15 +74,26 @@ from vgg_keras.recipes import SERVING_PRECISIONS
 )
 @json_option
 @click.pass_obj
-def export(verbose, run_folder, out, version, localiser_folders, localiser_scales,
-           max_pixels, max_aspect, pool_rounding, as_json, **options) -> None:  # fmt: skip
+def export(
+    verbose,
+    run_folder,
+    out,
+    version,
+    localiser_folders,
+    localiser_scales,
+    max_pixels,
+    max_aspect,
+    pool_rounding,
+    as_json,
+    **options,
+) -> None:
     """Write a SavedModel that TensorFlow Serving takes as it is, OUT/VERSION."""
     with errors_for_people(verbose):
         given = take_weights_options(options)
         check_one_kind(bool(run_folder), given, "once")
         with quiet_tensorflow(verbose):
-            from saved_models.export import check_version
-            from saved_models.pictures import Limits
+            from vgg_keras.saved_models.export import check_version
+            from vgg_keras.saved_models.pictures import Limits
             from vgg_keras.serving import export as run_export
         localisers = load_localisers(localiser_folders, localiser_scales, pool_rounding)
         check_version(out, version)
@@ -90,14 +121,25 @@ def export(verbose, run_folder, out, version, localiser_folders, localiser_scale
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @click.argument("photos", nargs=-1, metavar="[PHOTO]...")
-@click.option("--run", "run_folder", type=click.Path(path_type=Path),
-              help="Run folder [where the export says it was].")  # fmt: skip
+@click.option(
+    "--run",
+    "run_folder",
+    type=click.Path(path_type=Path),
+    help="Run folder [where the export says it was].",
+)
 @weights_options
-@click.option("--loader", "loaders", type=click.Choice(["python", "c++"]), multiple=True,
-              default=("python", "c++"), show_default=True,
-              help="Of TensorFlow; can be given more than once.")  # fmt: skip
-@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True,
-              help="Requests to time.")  # fmt: skip
+@click.option(
+    "--loader",
+    "loaders",
+    type=click.Choice(["python", "c++"]),
+    multiple=True,
+    default=("python", "c++"),
+    show_default=True,
+    help="Of TensorFlow; can be given more than once.",
+)
+@click.option(
+    "--repeats", type=click.IntRange(1), default=3, show_default=True, help="Requests to time."
+)
 @json_option
 @click.pass_obj
 def verify(verbose, path, photos, run_folder, loaders, repeats, as_json, **options) -> None:
@@ -108,18 +150,18 @@ def verify(verbose, path, photos, run_folder, loaders, repeats, as_json, **optio
     with errors_for_people(verbose):
         given = take_weights_options(options)
         with quiet_tensorflow(verbose):
-            from saved_models.export import read_about
+            from vgg_keras.saved_models.export import read_metadata
             from vgg_keras.verification import verify as run_verification
-        about = read_about(path)
+        metadata = read_metadata(path)
         if run_folder or given:
             check_one_kind(bool(run_folder), given, "once")
-        source = {"run": run_folder} if run_folder else given or about["source"]
-        run = load_source(source, about["pool_rounding"], about["class_names"])
+        source = {"run": run_folder} if run_folder else given or metadata["source"]
+        run = load_source(source, metadata["pool_rounding"], metadata["class_names"])
         localisers = load_localisers(
-            about.get("localisers"),
-            about.get("localiser_scales"),
-            about["pool_rounding"],
-            threshold=about.get("merge_threshold"),
+            metadata.get("localisers"),
+            metadata.get("localiser_scales"),
+            metadata["pool_rounding"],
+            threshold=metadata.get("merge_threshold"),
         )
         checks, load_seconds = run_verification(
             path, run, photos, localisers, loaders=loaders, repeats=repeats
@@ -135,20 +177,28 @@ def verify(verbose, path, photos, run_folder, loaders, repeats, as_json, **optio
 
 
 @click.command()
-@click.option("--url", required=True,
-              help="http://HOST:8501/v1/models/NAME or grpc://HOST:8500/NAME, with /versions/N or"
-              " without.")  # fmt: skip
+@click.option(
+    "--url",
+    required=True,
+    help="http://HOST:8501/v1/models/NAME or grpc://HOST:8500/NAME, with /versions/N or without.",
+)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True,
-              help="Images a request.")  # fmt: skip
-@click.option("--timeout", type=click.FloatRange(0, 86400, min_open=True),
-              default=60.0, show_default=True, help="Seconds to wait for an answer.")  # fmt: skip
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Images a request."
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, 86400, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Seconds to wait for an answer.",
+)
 @json_option
 @click.pass_obj
 def request(verbose, url, images, batch_size, timeout, as_json) -> None:
     """Ask a server of TensorFlow Serving what is in images: JPEG or PNG files."""
     with errors_for_people(verbose):
-        from saved_models.client import classify, connect
+        from vgg_keras.saved_models.client import classify, connect
 
         missing = [image for image in images if not Path(image).is_file()]
         if missing:
@@ -207,10 +257,14 @@ def _show(checks, load_seconds: dict[str, float]) -> None:
         table.add_column(name, justify="right")
     for check in checks:
         table.add_row(
-            check.signature, check.loader, check.request, f"{check.difference:.1e}",
-            f"{check.tolerance:.1e}", f"{1000 * check.seconds:.1f}",
+            check.signature,
+            check.loader,
+            check.request,
+            f"{check.difference:.1e}",
+            f"{check.tolerance:.1e}",
+            f"{1000 * check.seconds:.1f}",
             "" if check.passed else "TOO FAR",
-        )  # fmt: skip
+        )
     Console().print(table)
     for loader, seconds in load_seconds.items():
         click.echo(f"{loader} loader: loaded in {seconds:.1f} s")

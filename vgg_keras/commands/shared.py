@@ -62,22 +62,37 @@ bad_image_option = click.option(
 
 _PROCEDURE = (
     click.option("--test-scales", type=Scales(), help="Q, between commas [as the paper pairs it]."),
-    click.option("--multi-scale", is_flag=True,
-                 help="The paper's several scales (§4.2), not one."),
+    click.option("--multi-scale", is_flag=True, help="The paper's several scales (§4.2), not one."),
     click.option("--flip/--no-flip", default=None, help="Mirror images too [all but centre]."),
-    click.option("--map-average", type=click.Choice(MAP_AVERAGES), default=MAP_AVERAGES[0],
-                 show_default=True, help="What is averaged over the class score map."),
-    click.option("--pool-rounding", type=click.Choice(("down", "up")), default="down",
-                 show_default=True, help="Of odd sides in pooling; Caffe's is up."),
-)  # fmt: skip
+    click.option(
+        "--map-average",
+        type=click.Choice(MAP_AVERAGES),
+        default=MAP_AVERAGES[0],
+        show_default=True,
+        help="What is averaged over the class score map.",
+    ),
+    click.option(
+        "--pool-rounding",
+        type=click.Choice(("down", "up")),
+        default="down",
+        show_default=True,
+        help="Of odd sides in pooling; Caffe's is up.",
+    ),
+)
 _TESTING = (
-    click.option("--protocol", type=click.Choice(tuple(PROTOCOLS)), default="dense",
-                 show_default=True),
+    click.option(
+        "--protocol", type=click.Choice(tuple(PROTOCOLS)), default="dense", show_default=True
+    ),
     *_PROCEDURE,
     click.option("--precision", type=click.Choice(PRECISIONS), help="Dtype policy [the run's]."),
-    click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True,
-                 help="Crops through the net at once; whole images up to as many pixels."),
-)  # fmt: skip
+    click.option(
+        "--batch-size",
+        type=click.IntRange(1),
+        default=64,
+        show_default=True,
+        help="Crops through the net at once; whole images up to as many pixels.",
+    ),
+)
 
 
 def procedure_options(command):
@@ -108,7 +123,7 @@ class _Lines(logging.Handler):
 def errors_for_people(verbose: bool) -> Iterator[None]:
     """An expected error becomes one line and exit code 1; anything else keeps its traceback."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[_Lines()])
-    for name in ("vgg_keras", "pipelines", "callbacks", "saved_models"):
+    for name in ("vgg_keras",):
         logging.getLogger(name).setLevel(logging.INFO)
     try:
         yield

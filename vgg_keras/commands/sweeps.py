@@ -57,22 +57,55 @@ class _Nets(click.ParamType):
 @data_dir_option
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the sweep.")
 @click.option("--nets", type=_Nets(), default="A,B,D,E", show_default=True)
-@click.option("--train-scales", type=Scales(), multiple=True, metavar="S|S_MIN:S_MAX ...",
-              help="S, several after one another [256 384 256:512].")  # fmt: skip
-@click.option("--widths", type=float, multiple=True, metavar="W ...",
-              help="Widths of the nets [the recipe's].")  # fmt: skip
-@click.option("--recipe", "recipe_name", type=click.Choice(tuple(RECIPES)),
-              help="All else [small where an S is below 224, otherwise paper].")  # fmt: skip
+@click.option(
+    "--train-scales",
+    type=Scales(),
+    multiple=True,
+    metavar="S|S_MIN:S_MAX ...",
+    help="S, several after one another [256 384 256:512].",
+)
+@click.option(
+    "--widths",
+    type=float,
+    multiple=True,
+    metavar="W ...",
+    help="Widths of the nets [the recipe's].",
+)
+@click.option(
+    "--recipe",
+    "recipe_name",
+    type=click.Choice(tuple(RECIPES)),
+    help="All else [small where an S is below 224, otherwise paper].",
+)
 @click.option("--tuner", type=click.Choice(TUNERS), default="grid", show_default=True)
-@click.option("--objective", type=click.Choice(OBJECTIVES), default="top5", show_default=True,
-              help="Validation error to bring down.")  # fmt: skip
+@click.option(
+    "--objective",
+    type=click.Choice(OBJECTIVES),
+    default="top5",
+    show_default=True,
+    help="Validation error to bring down.",
+)
 @click.option("--budget-epochs", type=click.IntRange(1), help="Epochs a trial [the recipe's].")
 @click.option("--max-trials", type=click.IntRange(1), help="For random and bayesian [all points].")
 @recipe_options(Recipe, without=_NOT_OF_THE_RECIPE)
 @click.option("--devices", type=int, help="GPUs a trial uses [all].")
 @click.pass_context
-def sweep(ctx, data, data_dir, out, nets, train_scales, widths, recipe_name, tuner, objective,
-          budget_epochs, max_trials, devices, **fields) -> None:  # fmt: skip
+def sweep(
+    ctx,
+    data,
+    data_dir,
+    out,
+    nets,
+    train_scales,
+    widths,
+    recipe_name,
+    tuner,
+    objective,
+    budget_epochs,
+    max_trials,
+    devices,
+    **fields,
+) -> None:
     """Search depth and training scale with Keras Tuner, or go on with a search.
 
     Deeper nets start from net A of their scale and width, which is trained once (§3.1).
@@ -130,8 +163,12 @@ def show(verbose, folder, out, as_json) -> None:
 
 @sweep.command("export")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False),
-              help="Folder for a server to watch; its last part names the model.")  # fmt: skip
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for a server to watch; its last part names the model.",
+)
 @click.pass_context
 def export_best(ctx, folder, out) -> None:
     """Export the best trial's net, as `vgg-keras export --run` does."""

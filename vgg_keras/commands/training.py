@@ -53,21 +53,29 @@ _Kind = typing.TypeVar("_Kind", bound=Recipe)
 def training_options(recipes: Mapping[str, Recipe]):
     """Adds the flags of a command that trains by one of these recipes, all of one kind."""
     options = (
-        click.option("--recipe", "recipe_name", type=click.Choice(tuple(recipes)),
-                     default="paper", show_default=True,
-                     help="Values of all flags that are not given."),
+        click.option(
+            "--recipe",
+            "recipe_name",
+            type=click.Choice(tuple(recipes)),
+            default="paper",
+            show_default=True,
+            help="Values of all flags that are not given.",
+        ),
         click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder."),
         recipe_options(type(recipes["paper"])),
         data_dir_option,
-        click.option("--devices", type=int,
-                     help="GPUs to use, or virtual devices to split the CPU into."),
+        click.option(
+            "--devices", type=int, help="GPUs to use, or virtual devices to split the CPU into."
+        ),
         click.option("--processes", type=int, help="Processes that train together, under JAX."),
         click.option("--process-id", type=int, help="Which of them this is, from 0."),
-        click.option("--coordinator", metavar="HOST:PORT|auto",
-                     help="Where process 0 is; auto: all three as SLURM, TPU or Kubernetes say."),
-        click.option("--tensorboard", is_flag=True,
-                     help="Write event files into the run folder."),
-    )  # fmt: skip
+        click.option(
+            "--coordinator",
+            metavar="HOST:PORT|auto",
+            help="Where process 0 is; auto: all three as SLURM, TPU or Kubernetes say.",
+        ),
+        click.option("--tensorboard", is_flag=True, help="Write event files into the run folder."),
+    )
     return lambda command: add_options(options, command)
 
 
@@ -101,8 +109,18 @@ def given_cluster(processes: int | None, process_id: int | None, coordinator: st
 @click.command()
 @training_options(RECIPES)
 @click.pass_obj
-def train(verbose, recipe_name, out, data_dir, devices, processes, process_id, coordinator,
-          tensorboard, **fields) -> None:  # fmt: skip
+def train(
+    verbose,
+    recipe_name,
+    out,
+    data_dir,
+    devices,
+    processes,
+    process_id,
+    coordinator,
+    tensorboard,
+    **fields,
+) -> None:
     """Train a net, or go on with a run that was interrupted."""
     with errors_for_people(verbose):
         recipe = given_recipe(RECIPES[recipe_name], fields)
@@ -130,9 +148,9 @@ def statistics(verbose, data, data_dir, split, out, on_bad_image) -> None:
     """Mean RGB and colour components of a training set, as JSON."""
     with errors_for_people(verbose):
         with quiet_tensorflow(verbose):
-            from pipelines.screening import without_bad_images
-            from pipelines.sources import open_source
-            from pipelines.statistics import compute_statistics
+            from vgg_keras.pipelines.screening import without_bad_images
+            from vgg_keras.pipelines.sources import open_source
+            from vgg_keras.pipelines.statistics import compute_statistics
         pictures = open_source(data, data_dir)[split]
         if on_bad_image == "skip":
             pictures, _ = without_bad_images(pictures)

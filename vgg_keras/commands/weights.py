@@ -11,18 +11,31 @@ import click
 from vgg_keras.commands.shared import NetName, Scales, errors_for_people, json_option
 
 _OPTIONS = {
-    "weights": click.option("--weights", type=click.Path(path_type=Path),
-                            help="Weights file of any kind that `convert` reads."),
-    "net": click.option("--net", type=NetName(),
-                        help="With --weights: its net [told by its layers]."),
-    "preprocessing": click.option("--preprocessing", metavar="rgb|caffe|torch",
-                                  help="With --weights: what its net takes [told by its kind]."),
-    "statistics": click.option("--statistics", type=click.Path(path_type=Path),
-                               help="With --weights: JSON file with the mean that its input is "
-                               "free of [told by its kind]."),
-    "train_scale": click.option("--train-scale", type=Scales(),
-                                help="With --weights: S, or S_MIN,S_MAX [256 at crops of 224]."),
-}  # fmt: skip
+    "weights": click.option(
+        "--weights",
+        type=click.Path(path_type=Path),
+        help="Weights file of any kind that `convert` reads.",
+    ),
+    "net": click.option(
+        "--net", type=NetName(), help="With --weights: its net [told by its layers]."
+    ),
+    "preprocessing": click.option(
+        "--preprocessing",
+        metavar="rgb|caffe|torch",
+        help="With --weights: what its net takes [told by its kind].",
+    ),
+    "statistics": click.option(
+        "--statistics",
+        type=click.Path(path_type=Path),
+        help="With --weights: JSON file with the mean that its input is "
+        "free of [told by its kind].",
+    ),
+    "train_scale": click.option(
+        "--train-scale",
+        type=Scales(),
+        help="With --weights: S, or S_MIN,S_MAX [256 at crops of 224].",
+    ),
+}
 
 
 def weights_options(command):
@@ -49,7 +62,7 @@ def check_one_kind(runs: bool, given: dict, how_many: str) -> None:
 
 def run_of_weights(given: dict, model_options: dict, class_names=None):
     """A weights file with what the flags say of it, as a run."""
-    from pipelines.statistics import Statistics
+    from vgg_keras.pipelines.statistics import Statistics
     from vgg_keras.runs import load_weights_file
 
     options = {k: v for k, v in (given | model_options).items() if v is not None}
@@ -66,9 +79,12 @@ def run_of_weights(given: dict, model_options: dict, class_names=None):
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--net", type=NetName(), help="The net that it must hold [told by its layers].")
 @click.option("--partial", is_flag=True, help="Take the layers there are, and name the rest.")
-@click.option("--preprocessing", metavar="rgb|caffe|torch",
-              help="What the net takes: rgb and caffe (BGR) less the ILSVRC mean, torch 0..1 less"
-              " mean, by sd [told by the kind of file].")  # fmt: skip
+@click.option(
+    "--preprocessing",
+    metavar="rgb|caffe|torch",
+    help="What the net takes: rgb and caffe (BGR) less the ILSVRC mean, torch 0..1 less"
+    " mean, by sd [told by the kind of file].",
+)
 @json_option
 @click.pass_obj
 def convert(verbose, source, target, net, partial, preprocessing, as_json) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.evaluation import check_test_scale
-from pipelines.sources import VALIDATION, Source, SourceError, Split
 from vgg_keras.evaluation.passes import PassRunner
 from vgg_keras.evaluation.predictions import Predictions
 from vgg_keras.evaluation.protocols import Pass, paper_scales, passes_of
+from vgg_keras.pipelines.evaluation import check_test_scale
+from vgg_keras.pipelines.sources import VALIDATION, Source, SourceError, Split
 from vgg_keras.recipes import LocalisationRecipe, Recipe
 from vgg_keras.runs import Run
 
@@ -32,7 +32,7 @@ def evaluate(
     map_average: str = "scores",
     batch_size: int = 64,
     on_bad_image: str = "stop",
-    keep: str | os.PathLike | None = None,
+    cache_dir: str | os.PathLike | None = None,
 ) -> Predictions:
     """Posteriors of a run for every picture of a split (§3.2).
 
@@ -45,7 +45,7 @@ def evaluate(
         multi_scale: that default is the several scales of §4.2, not the one of §4.1.
         flip: average with mirror images; by default for all but "centre".
         map_average: "scores", or "posteriors" for soft-max at each place of the map.
-        batch_size, on_bad_image, keep: see `PassRunner`.
+        batch_size, on_bad_image, cache_dir: see `PassRunner`.
 
     Returns:
         `Predictions`, whose `result()` gives the errors in percent; with "skip", of the
@@ -60,14 +60,14 @@ def evaluate(
     labels = labels_of_the_run(run, source, split)
     passes = plan(run.recipe, protocol, test_scales, multi_scale, flip, map_average)
     places, posteriors, skipped = score(
-        run, pictures, passes, batch_size=batch_size, on_bad_image=on_bad_image, keep=keep
+        run, pictures, passes, batch_size=batch_size, on_bad_image=on_bad_image, cache_dir=cache_dir
     )
     if not len(places):
         raise SourceError(f"None of the {len(pictures)} pictures of {source.spec} can be read.")
-    about = conditions(run, passes, protocol, map_average, skipped)
-    about |= {"data": source.spec, "split": split}
+    metadata = conditions(run, passes, protocol, map_average, skipped)
+    metadata |= {"data": source.spec, "split": split}
     ids = pictures.ids_of(places)
-    return Predictions(ids, labels[places], posteriors, run.class_names, about)
+    return Predictions(ids, labels[places], posteriors, run.class_names, metadata)
 
 
 def score(

@@ -7,7 +7,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from callbacks.progress import clock
+from vgg_keras.callbacks.progress import clock
 
 _SECONDS_BETWEEN_LINES = 30.0
 

@@ -14,14 +14,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipelines.evaluation import check_test_scale, grid_crops, whole_images
-from pipelines.screening import naming_bad_images
-from pipelines.sources import Split
 from vgg_keras.distribution import on_all_devices
-from vgg_keras.evaluation.keeping import digest_of, kept_table
+from vgg_keras.evaluation.cache import digest_of, open_row_cache
 from vgg_keras.evaluation.meter import Meter
 from vgg_keras.evaluation.protocols import VIEWS, Pass
 from vgg_keras.models import fully_convolutional
+from vgg_keras.pipelines.evaluation import check_test_scale, grid_crops, whole_images
+from vgg_keras.pipelines.screening import naming_bad_images
+from vgg_keras.pipelines.sources import Split
 from vgg_keras.recipes import BAD_IMAGE_POLICIES
 
 log = logging.getLogger(__name__)
@@ -38,8 +38,8 @@ class PassRunner:
         batch_size: memory of a device, as the number of crops that pass through the net together;
             whole pictures are batched to as many pixels. Has no influence on the result.
         on_bad_image: "stop", or "skip" to leave a row of NaN for a picture that cannot be read.
-        keep: folder in which posteriors are kept while they are made, and after; a run that was
-            killed goes on from there. None: in memory alone.
+        cache_dir: folder of the row cache, from which an interrupted evaluation continues. None: rows
+            are in memory only.
 
     Raises:
         ValueError: a batch size under 1, or no such policy.
@@ -54,7 +54,7 @@ class PassRunner:
         mean: Sequence[float],
         batch_size: int = 64,
         on_bad_image: str = "stop",
-        keep: str | os.PathLike | None = None,
+        cache_dir: str | os.PathLike | None = None,
     ):
         if batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more. Received: {batch_size}")
@@ -69,7 +69,7 @@ class PassRunner:
         self.mean = tuple(mean)
         self.batch_size = batch_size
         self.on_bad_image = on_bad_image
-        self.keep = None if keep is None else Path(keep)
+        self.cache_dir = None if cache_dir is None else Path(cache_dir)
         self._scorers: dict[tuple[bool, str], Callable] = {}
 
     def posteriors(self, passes: Iterable[Pass]) -> np.ndarray:
@@ -198,11 +198,11 @@ class PassRunner:
     def _table(self, one: Pass) -> np.ndarray:
         """Rows of a pass, in memory or in a file; NaN where they are still to be made."""
         shape = len(self.split), self.model.output_shape[-1]
-        about = None  # the digest is worth its time only where it names a file
-        if self.keep:
+        metadata = None  # the digest is worth its time only where it names a file
+        if self.cache_dir:
             # All that decides the rows, but for the contents of the pictures.
-            about = [self._digest, self._names, self.mean, self.crop_size, asdict(one)]
-        return kept_table(self.keep, f"{one.views}-q{one.test_scale}", about, shape)
+            metadata = [self._digest, self._names, self.mean, self.crop_size, asdict(one)]
+        return open_row_cache(self.cache_dir, f"{one.views}-q{one.test_scale}", metadata, shape)
 
     @functools.cached_property
     def _digest(self) -> str:
@@ -228,7 +228,7 @@ def make_scorer(
         A `tf.function` from float32 `(B, V, H, W, 3)`, RGB in 0..255, to float32
         `(B, classes)`: the soft-max posteriors averaged over the views and both flips.
     """
-    look = make_look(model, mean, flip, map_average)
+    look = make_predict_fn(model, mean, flip, map_average)
     views_of_any_size = tf.TensorSpec((None, None, None, None, 3), tf.float32)
 
     def score_here(views):
@@ -243,7 +243,7 @@ def make_scorer(
     return score
 
 
-def make_look(
+def make_predict_fn(
     model: keras.Model, mean: Sequence[float], flip: bool = True, map_average: str = "scores"
 ) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """What a net makes of pictures of one size, for use inside a `tf.function`.
@@ -272,7 +272,7 @@ def make_look(
     return look
 
 
-def make_describer(
+def make_descriptor_fn(
     layer: keras.Model, mean: Sequence[float], flip: bool = True
 ) -> Callable[[tf.Tensor], tf.Tensor]:
     """What a net up to a layer makes of pictures of one size, for use inside a `tf.function` (§B).

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.sources import FolderSplit, SourceError
 from vgg_keras.evaluation.evaluate import conditions, plan, score
 from vgg_keras.evaluation.predictions import TOP, top_classes
+from vgg_keras.pipelines.sources import FolderSplit, SourceError
 from vgg_keras.runs import Run
 
 
@@ -31,7 +31,7 @@ class Predicted:
     names: tuple[str, ...]
     posteriors: np.ndarray
     class_names: tuple[str, ...]
-    about: dict[str, Any]
+    metadata: dict[str, Any]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -72,8 +72,8 @@ def predict(
     )
     if not len(places):
         raise SourceError(f"None of the pictures can be read: {_some(skipped)}.")
-    about = conditions(run, passes, protocol, map_average, skipped)
-    return Predicted(tuple(pictures.names_of(places)), posteriors, run.class_names, about)
+    metadata = conditions(run, passes, protocol, map_average, skipped)
+    return Predicted(tuple(pictures.names_of(places)), posteriors, run.class_names, metadata)
 
 
 def as_split(images: Sequence[str | os.PathLike]) -> FolderSplit:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.files import aside, write_aside
 from vgg_keras.evaluation.metrics import ErrorCount
+from vgg_keras.pipelines.files import atomic_path, atomic_write
 
 FORMATS = (".parquet", ".csv")
 TOP = 5
@@ -38,7 +38,7 @@ class Predictions:
     labels: np.ndarray
     posteriors: np.ndarray
     class_names: tuple[str, ...]
-    about: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -59,14 +59,14 @@ class Predictions:
 
     @property
     def members(self) -> list[dict[str, Any]]:
-        """`about` of each net whose posteriors were averaged; a single net's own."""
-        return self.about.get("members", [self.about])
+        """`metadata` of each net whose posteriors were averaged; a single net's own."""
+        return self.metadata.get("members", [self.metadata])
 
     def result(self) -> dict[str, Any]:
-        """`about`, `images`, and `top1_error` and `top5_error` in percent."""
+        """`metadata`, `images`, and `top1_error` and `top5_error` in percent."""
         count = ErrorCount()
         count.add(self.posteriors, self.labels)
-        return self.about | {
+        return self.metadata | {
             "images": count.images,
             "top1_error": count.top1_error,
             "top5_error": count.top5_error,
@@ -89,11 +89,11 @@ class Predictions:
         """
         path = known_format(path)
         table = self._table(as_text=path.suffix == ".csv")
-        about = self.result() | {"predictions": path.name, "class_names": list(self.class_names)}
+        metadata = self.result() | {"predictions": path.name, "class_names": list(self.class_names)}
         try:
-            with aside(path) as temporary:
+            with atomic_path(path) as temporary:
                 _write(table, temporary)
-            write_aside(_companion(path), json.dumps(about, indent=2) + "\n")
+            atomic_write(_companion(path), json.dumps(metadata, indent=2) + "\n")
         except OSError as error:  # PyArrow's do not name the file
             raise OSError(f"{path} cannot be written: {error}") from error
 
@@ -127,8 +127,8 @@ class Predictions:
             if not file.is_file():
                 raise PredictionsError(f"There is no {file}; `vgg-keras evaluate --out` writes it.")
         try:
-            about = json.loads(beside.read_text())
-            class_names = tuple(about.pop("class_names"))
+            metadata = json.loads(beside.read_text())
+            class_names = tuple(metadata.pop("class_names"))
             names, labels, posteriors = _read(path)
             places = {name: i for i, name in enumerate(class_names)}
             indices = np.array([places[label] for label in labels], np.int64)
@@ -136,8 +136,8 @@ class Predictions:
         except (KeyError, TypeError, ValueError, OSError) as error:
             raise PredictionsError(f"{path} holds no predictions: {error!r}") from error
         for key in ("predictions", "images", "top1_error", "top5_error"):
-            about.pop(key, None)
-        return cls(names, indices, posteriors, class_names, about)
+            metadata.pop(key, None)
+        return cls(names, indices, posteriors, class_names, metadata)
 
 
 def top_classes(posteriors: np.ndarray, k: int = TOP) -> tuple[np.ndarray, np.ndarray]:
@@ -175,9 +175,9 @@ def fuse(predictions: Sequence[Predictions]) -> Predictions:
         if key in _SHARED and all(member.get(key) == value for member in members)
     }
     shared.setdefault("protocol", "mixed")
-    about = {"members": members, **shared}
+    metadata = {"members": members, **shared}
     return Predictions(
-        first.names, first.labels, total / np.float32(len(members)), first.class_names, about
+        first.names, first.labels, total / np.float32(len(members)), first.class_names, metadata
     )
 
 

@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from pipelines.box_sources import boxed_split
-from pipelines.cropped import Cropped
-from pipelines.evaluation import check_test_scale
-from pipelines.sources import Source, SourceError, Split
 from vgg_keras.evaluation.passes import PassRunner
 from vgg_keras.evaluation.protocols import CROP_OF_PAPER, Pass
-from vgg_keras.features.nets import Describer
+from vgg_keras.features.nets import FeatureExtractor
 from vgg_keras.features.procedure import SCALES, check_procedure
 from vgg_keras.features.table import Features, side_by_side
+from vgg_keras.pipelines.box_sources import boxed_split
+from vgg_keras.pipelines.cropped import Cropped
+from vgg_keras.pipelines.evaluation import check_test_scale
+from vgg_keras.pipelines.sources import Source, SourceError, Split
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class DescriptorRunner(PassRunner):
         split, options: see `PassRunner`.
     """
 
-    def __init__(self, net: Describer, split: Split, **options):
+    def __init__(self, net: FeatureExtractor, split: Split, **options):
         super().__init__(net.model, split, crop_size=net.smallest, mean=net.mean, **options)
         self.net = net
 
@@ -57,7 +57,7 @@ class DescriptorRunner(PassRunner):
 
 
 def describe(
-    net: Describer,
+    net: FeatureExtractor,
     pictures: Split,
     *,
     test_scales: Sequence[int] | None = None,
@@ -65,7 +65,7 @@ def describe(
     flip: bool = True,
     batch_size: int = 64,
     on_bad_image: str = "stop",
-    keep: str | os.PathLike | None = None,
+    cache_dir: str | os.PathLike | None = None,
 ) -> np.ndarray:
     """Descriptors of pictures by one net; rows of NaN for those that cannot be read, with "skip".
 
@@ -78,7 +78,7 @@ def describe(
         test_scales: Q, smaller side of the rescaled picture; by default those of `scales_of`.
         aggregate: "mean", "max" or "stack".
         flip: average with the mirror image's.
-        batch_size, on_bad_image, keep: see `PassRunner`.
+        batch_size, on_bad_image, cache_dir: see `PassRunner`.
 
     Returns:
         float32 `(N, D)`; rows of length 1, or 0 where no unit is active.
@@ -89,25 +89,25 @@ def describe(
     """
     scales = tuple(test_scales or scales_of(net))
     check_procedure(aggregate, scales)
-    crop = net.about["crop_size"]
+    crop = net.metadata["crop_size"]
     runner = DescriptorRunner(
         net,
         pictures,
         batch_size=batch_size * max(1, crop // net.smallest) ** 2,
         on_bad_image=on_bad_image,
-        keep=keep,
+        cache_dir=cache_dir,
     )
     tables = runner.tables([Pass("dense", scale, flip) for scale in scales])
     return side_by_side([_POOLED[aggregate](tables)])
 
 
-def scales_of(net: Describer) -> tuple[int, ...]:
+def scales_of(net: FeatureExtractor) -> tuple[int, ...]:
     """The paper's 256, 384 and 512, in proportion to the net's crops (§B)."""
-    return tuple(round(scale * net.about["crop_size"] / CROP_OF_PAPER) for scale in SCALES)
+    return tuple(round(scale * net.metadata["crop_size"] / CROP_OF_PAPER) for scale in SCALES)
 
 
 def extract(
-    nets: Sequence[Describer],
+    nets: Sequence[FeatureExtractor],
     source: Source,
     splits: Sequence[str] | None = None,
     *,
@@ -118,7 +118,7 @@ def extract(
     flip: bool = True,
     batch_size: int = 64,
     on_bad_image: str = "stop",
-    keep: str | os.PathLike | None = None,
+    cache_dir: str | os.PathLike | None = None,
 ) -> Features:
     """Descriptors of a data set's pictures, with names and labels (§B).
 
@@ -129,7 +129,7 @@ def extract(
         region: "image", "box", or "image+box", both stacked (Table 12).
         boxes_file: see `boxed_split`. Of several boxes the first one counts.
         test_scales, aggregate, flip: see `describe`.
-        batch_size, on_bad_image, keep: see `PassRunner`; none changes the result.
+        batch_size, on_bad_image, cache_dir: see `PassRunner`; none changes the result.
 
     Raises:
         SourceError: no such split, no picture is readable, or boxes are missing.
@@ -145,21 +145,23 @@ def extract(
         check_procedure(aggregate, scales, region)
         check_test_scale(min(scales), net.smallest)
         members.append(about_of(net, part, test_scales=scales, **options))
-    options |= {"batch_size": batch_size, "on_bad_image": on_bad_image, "keep": keep}
+    options |= {"batch_size": batch_size, "on_bad_image": on_bad_image, "cache_dir": cache_dir}
     names = tuple(splits or source.splits)
     found = [
         _of_split(parts, source, name, boxes_file, test_scales=test_scales, **options)
         for name in names
     ]
     skipped = [name for one in found for name in one.skipped]
-    about = {"data": source.spec, "splits": list(names)} | ({"skipped": skipped} if skipped else {})
+    metadata = {"data": source.spec, "splits": list(names)} | (
+        {"skipped": skipped} if skipped else {}
+    )
     return Features(
         [name for one in found for name in one.names],
         [split for split, one in zip(names, found, strict=True) for _ in one.names],
         np.concatenate([one.targets for one in found]),
         np.concatenate([one.values for one in found]),
         source.class_names,
-        about | (members[0] if len(members) == 1 else {"members": members}),
+        metadata | (members[0] if len(members) == 1 else {"members": members}),
     )
 
 
@@ -171,7 +173,7 @@ class _OfSplit(NamedTuple):
 
 
 def _of_split(
-    parts: Sequence[tuple[Describer, str]],
+    parts: Sequence[tuple[FeatureExtractor, str]],
     source: Source,
     split: str,
     boxes_file: str | os.PathLike | None,
@@ -198,7 +200,7 @@ def _of_split(
 
 
 def about_of(
-    net: Describer,
+    net: FeatureExtractor,
     region: str = "image",
     *,
     test_scales: Sequence[int],
@@ -206,7 +208,7 @@ def about_of(
     flip: bool,
 ) -> dict[str, Any]:
     """All that decides a descriptor but the picture; can be written as JSON."""
-    return net.about | {
+    return net.metadata | {
         "digest": net.digest,
         "test_scales": list(test_scales),
         "aggregate": aggregate,

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from vgg_keras.evaluation.predict import as_split
 from vgg_keras.features.descriptors import describe
-from vgg_keras.features.nets import PENULTIMATE, Describer
+from vgg_keras.features.nets import PENULTIMATE, FeatureExtractor
 
 
 class DeepFeatures(TransformerMixin, BaseEstimator):
@@ -82,21 +82,21 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
             batch_size=self.batch_size,
         )
 
-    def _describer(self) -> Describer:
+    def _describer(self) -> FeatureExtractor:
         loaded = self.__dict__.get("_loaded")
         wanted = self.run, self.weights, self.net, self.preprocessing, self.layer
         if loaded is None or loaded[0] != wanted:
             loaded = self._loaded = wanted, self._load()
         return loaded[1]
 
-    def _load(self) -> Describer:
+    def _load(self) -> FeatureExtractor:
         if self.run is not None and self.weights is None:
-            return Describer.of_run(self.run, self.layer)
+            return FeatureExtractor.of_run(self.run, self.layer)
         if self.weights is None or self.run is not None:
             raise ValueError(
                 f"Give either run or weights. Received: run={self.run}, weights={self.weights}"
             )
-        return Describer.of_weights(
+        return FeatureExtractor.of_weights(
             self.weights, self.net, self.layer, preprocessing=self.preprocessing
         )
 

@@ -12,12 +12,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from pipelines.statistics import ILSVRC, Statistics
 from vgg_keras.distribution import on_all_devices
-from vgg_keras.evaluation.keeping import digest_of
-from vgg_keras.evaluation.passes import make_describer
+from vgg_keras.evaluation.cache import digest_of
+from vgg_keras.evaluation.passes import make_descriptor_fn
 from vgg_keras.models import vgg
 from vgg_keras.nets import FC_NAMES, STRIDE
+from vgg_keras.pipelines.statistics import ILSVRC, Statistics
 from vgg_keras.runs import Run, load_run
 from vgg_keras.weights import WeightsError, read
 
@@ -25,7 +25,7 @@ PENULTIMATE = "fc2"  # §B: the net without its last layer
 
 
 @dataclass(frozen=True, eq=False)
-class Describer:
+class FeatureExtractor:
     """A net up to a layer.
 
     Attributes:
@@ -39,14 +39,14 @@ class Describer:
     model: keras.Model
     mean: tuple[float, float, float]
     smallest: int
-    about: dict[str, Any]
+    metadata: dict[str, Any]
     _looks: dict[bool, Callable] = field(default_factory=dict, repr=False)
 
     def look(self, flip: bool) -> Callable[[tf.Tensor], tf.Tensor]:
         """A `tf.function` from float32 `(B, 1, H, W, 3)`, RGB in 0..255, to float32 `(B, D)`:
         activations averaged over places, and with the mirror image's. One trace for all sizes."""
         if flip not in self._looks:
-            describe = make_describer(self.model, self.mean, flip)
+            describe = make_descriptor_fn(self.model, self.mean, flip)
             views = tf.TensorSpec((None, 1, None, None, 3), tf.float32)
             self._looks[flip] = tf.function(
                 lambda views: on_all_devices(self.model, lambda v: describe(v[:, 0]), views),
@@ -68,7 +68,7 @@ class Describer:
         *,
         precision: str | None = None,
         pool_rounding: str = "down",
-    ) -> Describer:
+    ) -> FeatureExtractor:
         """From a run or its folder.
 
         Args:
@@ -82,7 +82,7 @@ class Describer:
         """
         if not isinstance(run, Run):
             run = load_run(run, precision=precision, pool_rounding=pool_rounding)
-        about = {
+        metadata = {
             "run": str(run.path),
             "net": run.recipe.net,
             "layer": layer,
@@ -93,7 +93,7 @@ class Describer:
             "precision": run.recipe.precision,
         }
         smallest = run.recipe.crop_size if layer in FC_NAMES else STRIDE
-        return cls(_up_to(run.model, layer), run.statistics.mean, smallest, about)
+        return cls(_up_to(run.model, layer), run.statistics.mean, smallest, metadata)
 
     @classmethod
     def of_weights(
@@ -105,7 +105,7 @@ class Describer:
         preprocessing: str | None = None,
         statistics: Statistics | None = None,
         pool_rounding: str = "down",
-    ) -> Describer:
+    ) -> FeatureExtractor:
         """From a weights file, of which the layers up to `layer` are enough.
 
         Args:
@@ -132,9 +132,13 @@ class Describer:
         if layer in FC_NAMES:
             crop_size, outputs = contents.crop_size, contents.num_classes
         whole = vgg(
-            contents.net, outputs, crop_size, contents.width,
-            pool_rounding=pool_rounding, classifier_activation=None,
-        )  # fmt: skip
+            contents.net,
+            outputs,
+            crop_size,
+            contents.width,
+            pool_rounding=pool_rounding,
+            classifier_activation=None,
+        )
         model = _up_to(whole, layer)
         needed = [one.name for one in model.layers if one.weights]
         missing = [name for name in needed if name not in layers]
@@ -146,7 +150,7 @@ class Describer:
             )
         for name in needed:
             model.get_layer(name).set_weights(layers.pop(name))
-        about = {
+        metadata = {
             "weights": str(Path(path)),
             "net": contents.net,
             "layer": layer,
@@ -156,8 +160,8 @@ class Describer:
             "precision": "float32",
         }
         given = {"preprocessing": preprocessing, "statistics": statistics and list(statistics.mean)}
-        about |= {key: value for key, value in given.items() if value}
-        return cls(model, (statistics or ILSVRC).mean, crop_size, about)
+        metadata |= {key: value for key, value in given.items() if value}
+        return cls(model, (statistics or ILSVRC).mean, crop_size, metadata)
 
 
 def _up_to(model: keras.Model, layer: str) -> keras.Model:

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipelines.evaluation import read_pictures
-from pipelines.sources import Source, Split
-from pipelines.statistics import ILSVRC
 from vgg_keras.evaluation.predict import as_split
 from vgg_keras.features.descriptors import describe
-from vgg_keras.features.nets import Describer
+from vgg_keras.features.nets import FeatureExtractor
 from vgg_keras.features.table import Features, FeaturesError, side_by_side
+from vgg_keras.pipelines.evaluation import read_pictures
+from vgg_keras.pipelines.sources import Source, Split
+from vgg_keras.pipelines.statistics import ILSVRC
 
 
 class Similar(NamedTuple):
@@ -62,7 +62,7 @@ def describe_like(
     """Descriptors of picture files, made as those in `features` were.
 
     Args:
-        features: whose `about` says by which nets and how.
+        features: whose `metadata` says by which nets and how.
         images: paths.
         moved_to: where the runs or weights files are now, in the features' order.
         batch_size: see `PassRunner`.
@@ -80,31 +80,31 @@ def describe_like(
         raise FeaturesError(
             f"{len(members)} nets made these features. Received: {len(moved_to)} places of them"
         )
-    for i, about in enumerate(members):
-        if about.get("region") != "image":
+    for i, metadata in enumerate(members):
+        if metadata.get("region") != "image":
             raise FeaturesError("Pictures are compared whole; these features are of boxes too.")
-        net = _describer(about, moved_to[i] if moved_to else None)
-        how = {name: about[name] for name in ("test_scales", "aggregate", "flip")}
-        if net.digest != about["digest"]:
-            place = about.get("run") or about["weights"]
+        net = _describer(metadata, moved_to[i] if moved_to else None)
+        how = {name: metadata[name] for name in ("test_scales", "aggregate", "flip")}
+        if net.digest != metadata["digest"]:
+            place = metadata.get("run") or metadata["weights"]
             raise FeaturesError(f"{place} is not the net that made these features any more.")
         parts.append(describe(net, pictures, batch_size=batch_size, **how))
     return side_by_side(parts)
 
 
-def _describer(about: dict[str, Any], place: str | os.PathLike | None) -> Describer:
-    """The net that `about` tells of, from where it was or is now."""
-    layer, rounding = about["layer"], about["pool_rounding"]
-    if "run" in about:
-        return Describer.of_run(
-            place or about["run"], layer, precision=about["precision"], pool_rounding=rounding
+def _describer(metadata: dict[str, Any], place: str | os.PathLike | None) -> FeatureExtractor:
+    """The net that `metadata` tells of, from where it was or is now."""
+    layer, rounding = metadata["layer"], metadata["pool_rounding"]
+    if "run" in metadata:
+        return FeatureExtractor.of_run(
+            place or metadata["run"], layer, precision=metadata["precision"], pool_rounding=rounding
         )
-    mean = about.get("statistics")
-    return Describer.of_weights(
-        place or about["weights"],
-        about["net"],
+    mean = metadata.get("statistics")
+    return FeatureExtractor.of_weights(
+        place or metadata["weights"],
+        metadata["net"],
         layer,
-        preprocessing=about.get("preprocessing"),
+        preprocessing=metadata.get("preprocessing"),
         statistics=mean and dataclasses.replace(ILSVRC, mean=tuple(mean)),
         pool_rounding=rounding,
     )
@@ -148,7 +148,7 @@ def draw_sheet(
     """
     from matplotlib.figure import Figure
 
-    from pipelines.files import aside
+    from vgg_keras.pipelines.files import atomic_path
 
     split: Split = as_split(images)
     queries = read_pictures(split, range(len(split)))
@@ -163,7 +163,7 @@ def draw_sheet(
         ):
             labels = ", ".join(features.labels_of(place))
             _show(axis, others[place], f"{labels}\n{cosine:.3f}")
-    with aside(path) as temporary:
+    with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=100)
 
 

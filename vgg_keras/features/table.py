@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.files import aside, write_aside
+from vgg_keras.pipelines.files import atomic_path, atomic_write
 
 FORMATS = (".parquet", ".npy")
-_ABOUT = b"vgg_keras"  # key of the Parquet file's own metadata
+_METADATA = b"vgg_keras"  # key of the Parquet file's own metadata
 _COLUMNS = ["image", "split", "labels", "difficult"]
 
 
@@ -41,7 +41,7 @@ class Features:
     targets: np.ndarray
     values: np.ndarray
     class_names: tuple[str, ...]
-    about: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
         sizes = len(self.names), len(self.splits), len(self.targets), len(self.values)
@@ -57,8 +57,8 @@ class Features:
 
     @property
     def members(self) -> list[dict[str, Any]]:
-        """`about` of each descriptor that was stacked; a single one's own."""
-        return self.about.get("members", [self.about])
+        """`metadata` of each descriptor that was stacked; a single one's own."""
+        return self.metadata.get("members", [self.metadata])
 
     @property
     def labels(self) -> np.ndarray:
@@ -80,7 +80,7 @@ class Features:
         """Writes one Parquet file; or a `.npy` with the values and NAME.npy.json with the rest.
 
         Columns: `image`, `split`, `labels`, `difficult`, the last two lists of class names, and
-        `features`, a list of float32. The class names, and `about`, are the file's metadata.
+        `features`, a list of float32. The class names, and `metadata`, are the file's metadata.
 
         Raises:
             FeaturesError: the name ends in neither.
@@ -93,12 +93,12 @@ class Features:
             "labels": [self.labels_of(row) for row in range(len(self))],
             "difficult": [self.labels_of(row, 0) for row in range(len(self))],
         }
-        about = {"class_names": list(self.class_names), "about": self.about}
+        metadata = {"class_names": list(self.class_names), "about": self.metadata}
         try:
             if path.suffix == ".npy":
-                _write_npy(path, self.values, columns | about)
+                _write_npy(path, self.values, columns | metadata)
             else:
-                _write_parquet(path, self.values, columns, about)
+                _write_parquet(path, self.values, columns, metadata)
         except OSError as error:  # PyArrow's do not name the file
             raise OSError(f"{path} cannot be written: {error}") from error
 
@@ -145,8 +145,8 @@ def stacked(features: Sequence[Features]) -> Features:
             raise FeaturesError("Features of the same pictures with different labels do not stack.")
         values.append(other.values[rows])
     members = [member for one in features for member in one.members]
-    about = {key: value for key, value in first.about.items() if key in _SHARED}
-    return replace(first, values=side_by_side(values), about=about | {"members": members})
+    metadata = {key: value for key, value in first.metadata.items() if key in _SHARED}
+    return replace(first, values=side_by_side(values), metadata=metadata | {"members": members})
 
 
 _SHARED = ("data", "splits", "skipped")
@@ -215,9 +215,9 @@ def _companion(path: Path) -> Path:
 def _write_npy(path: Path, values: np.ndarray, rest: dict[str, Any]) -> None:
     # The companion goes first and comes last, so that a kill leaves none beside another's values.
     _companion(path).unlink(missing_ok=True)
-    with aside(path, size=values.nbytes) as temporary:
+    with atomic_path(path, size=values.nbytes) as temporary:
         np.save(temporary, values)
-    write_aside(_companion(path), json.dumps(rest) + "\n")
+    atomic_write(_companion(path), json.dumps(rest) + "\n")
 
 
 def _read_npy(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
@@ -225,7 +225,7 @@ def _read_npy(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     return np.load(path, allow_pickle=False), rest
 
 
-def _write_parquet(path: Path, values: np.ndarray, columns: dict, about: dict[str, Any]) -> None:
+def _write_parquet(path: Path, values: np.ndarray, columns: dict, metadata: dict[str, Any]) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -233,8 +233,8 @@ def _write_parquet(path: Path, values: np.ndarray, columns: dict, about: dict[st
     arrays = {k: pa.array(v, kind) for (k, v), kind in zip(columns.items(), kinds, strict=True)}
     flat = pa.array(np.ascontiguousarray(values).ravel())
     arrays["features"] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-    table = pa.table(arrays).replace_schema_metadata({_ABOUT: json.dumps(about)})
-    with aside(path) as temporary:
+    table = pa.table(arrays).replace_schema_metadata({_METADATA: json.dumps(metadata)})
+    with atomic_path(path) as temporary:
         parquet.write_table(table, temporary, compression="zstd")
 
 
@@ -242,8 +242,8 @@ def _read_parquet(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     from pyarrow import parquet
 
     table = parquet.read_table(path, columns=[*_COLUMNS, "features"])
-    about = json.loads(table.schema.metadata[_ABOUT])
+    metadata = json.loads(table.schema.metadata[_METADATA])
     width = table.schema.field("features").type.list_size
     flat = table["features"].combine_chunks().flatten().to_numpy()
     rest = {name: table[name].to_pylist() for name in _COLUMNS}
-    return flat.reshape(len(table), width), rest | about
+    return flat.reshape(len(table), width), rest | metadata

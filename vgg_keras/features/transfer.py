@@ -60,7 +60,7 @@ def transfer(
     Returns:
         What can be written as JSON: `mean_ap` or `mean_class_recall` in percent, the mean over
         splits; `spread`, their standard deviation, None for one; `of_splits`; `per_class`, means
-        over splits; `C` of each; `train_images`, `images`; and the features' own `about`.
+        over splits; `C` of each; `train_images`, `images`; and the features' own `metadata`.
 
     Raises:
         FeaturesError: splits or pictures that the protocol needs are missing, or pictures have
@@ -95,7 +95,7 @@ def transfer(
         "train_images": len(drawn[0].fit) + len(drawn[0].select),
         "images": len(drawn[0].test),
         "train_per_class": plan.train_per_class or None,
-        "data": features.about.get("data", "?"),
+        "data": features.metadata.get("data", "?"),
         "split": "+".join(plan.test) or "random",
         "seed": seed,
         "per_class": {
@@ -104,7 +104,7 @@ def transfer(
             if not np.isnan(column).all()
         },
         "dimensions": features.values.shape[1],
-        "features": features.about,
+        "features": features.metadata,
     }
 
 

@@ -11,9 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.sources import open_source
 from vgg_keras.localisation.evaluate import centre_of_true_class, localise
 from vgg_keras.localisation.training import train_localisation
+from vgg_keras.pipelines.sources import open_source
 from vgg_keras.recipes import LOCALISATION_RECIPES, RECIPES
 from vgg_keras.report.page import write_report
 from vgg_keras.runs import load_run
@@ -30,9 +30,13 @@ _CLASSIFIER = dataclasses.replace(
     RECIPES["small"], **_COMMON, epochs=8, plateau_patience=4, dropout=0.2
 )
 _LOCALISER = dataclasses.replace(
-    LOCALISATION_RECIPES["small"], **_COMMON, epochs=11, plateau_patience=2,
-    learning_rate=0.03, dropout=0.0,
-)  # fmt: skip
+    LOCALISATION_RECIPES["small"],
+    **_COMMON,
+    epochs=11,
+    plateau_patience=2,
+    learning_rate=0.03,
+    dropout=0.0,
+)
 
 
 def run_demo(out: str | os.PathLike, data_dir: str | os.PathLike | None = None) -> None:
@@ -54,7 +58,7 @@ def run_demo(out: str | os.PathLike, data_dir: str | os.PathLike | None = None) 
     source = open_source(_CLASSIFIER.data, data_dir)
     run, rater = load_run(localiser), load_run(classifier)
     centre = centre_of_true_class(run, source)
-    full = localise([run], source, classifiers=[rater], keep=out / "evaluation")
+    full = localise([run], source, classifiers=[rater], cache_dir=out / "evaluation")
     for name, found in (("centre-gt", centre), ("dense", full)):
         found.save(out / "results" / f"{name}.json")
     page = write_report(out / "results", out / "report", data_dir=data_dir)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from pipelines.boxes import from_window
 from vgg_keras.evaluation.passes import with_mirror_images
 from vgg_keras.models import fully_convolutional
 from vgg_keras.nets import STRIDE
+from vgg_keras.pipelines.boxes import from_window
 from vgg_keras.runs import Run
 
 _PICTURES = tf.TensorSpec((None, None, None, 3), tf.float32)
@@ -60,7 +60,7 @@ def _turned_back(found):
 
 
 def window_frames(places, size, crop_size: int) -> tf.Tensor:
-    """Where the windows of a dense map lie in their picture, as `pipelines.boxes.window_frame`.
+    """Frames of the windows of a dense map in their image; see `pipelines.boxes.window_frame`.
 
     Args:
         places: rows and columns of the map, h and w.
@@ -70,8 +70,9 @@ def window_frames(places, size, crop_size: int) -> tf.Tensor:
     Returns:
         float32 `(h, w, 4)`.
     """
-    rows, columns = tf.meshgrid(STRIDE * tf.range(places[0]), STRIDE * tf.range(places[1]),
-                                indexing="ij")  # fmt: skip
+    rows, columns = tf.meshgrid(
+        STRIDE * tf.range(places[0]), STRIDE * tf.range(places[1]), indexing="ij"
+    )
     extent = tf.fill(tf.shape(rows), crop_size)
     height, width = size[0], size[1]
     frames = tf.stack([columns / width, rows / height, extent / width, extent / height], -1)

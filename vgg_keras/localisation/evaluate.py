@@ -10,20 +10,20 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from pipelines.box_sources import boxed_split
-from pipelines.boxes import from_window
-from pipelines.evaluation import check_test_scale, grid_crops, grid_origins, whole_images
-from pipelines.images import rescaled_size, upright_size
-from pipelines.screening import naming_bad_images
-from pipelines.sources import VALIDATION, Source, Split
 from vgg_keras.distribution import on_all_devices
+from vgg_keras.evaluation.cache import digest_of, open_row_cache
 from vgg_keras.evaluation.evaluate import labels_of_the_run, plan, score
-from vgg_keras.evaluation.keeping import digest_of, kept_table
 from vgg_keras.evaluation.meter import Meter
 from vgg_keras.evaluation.predictions import Predictions, top_classes
 from vgg_keras.localisation.dense import Finder, boxes_of, make_finder
 from vgg_keras.localisation.merging import THRESHOLD, answer, check_threshold
 from vgg_keras.localisation.results import Localised
+from vgg_keras.pipelines.box_sources import boxed_split
+from vgg_keras.pipelines.boxes import from_window
+from vgg_keras.pipelines.evaluation import check_test_scale, grid_crops, grid_origins, whole_images
+from vgg_keras.pipelines.images import rescaled_size, upright_size
+from vgg_keras.pipelines.screening import naming_bad_images
+from vgg_keras.pipelines.sources import VALIDATION, Source, Split
 from vgg_keras.recipes import LocalisationRecipe
 from vgg_keras.runs import Run
 
@@ -36,9 +36,15 @@ _CHUNK = 256  # pictures that go through all nets and scales before their boxes 
 
 
 def centre_of_true_class(
-    run: Run, source: Source, split: str = VALIDATION, *, test_scale: int | None = None,
-    batch_size: int = 64, on_bad_image: str = "stop", boxes: str | os.PathLike | None = None,
-) -> Localised:  # fmt: skip
+    run: Run,
+    source: Source,
+    split: str = VALIDATION,
+    *,
+    test_scale: int | None = None,
+    batch_size: int = 64,
+    on_bad_image: str = "stop",
+    boxes: str | os.PathLike | None = None,
+) -> Localised:
     """The first protocol: the central crop, and the box of the true class.
 
     Args:
@@ -68,8 +74,8 @@ def centre_of_true_class(
                 one = by_class[labels[place] if len(by_class) > 1 else 0]
                 answers[place, 0] = np.clip(from_window(one, frame), 0, 1)
     names = tuple(pictures.ids_of(range(len(pictures))))
-    about = _about([run], [(scale,)], source, split, "centre-gt")
-    return Localised(names, labels, truth, labels[:, None], answers, run.class_names, about)
+    metadata = _about([run], [(scale,)], source, split, "centre-gt")
+    return Localised(names, labels, truth, labels[:, None], answers, run.class_names, metadata)
 
 
 def localise(
@@ -85,7 +91,7 @@ def localise(
     batch_size: int = 64,
     on_bad_image: str = "stop",
     boxes: str | os.PathLike | None = None,
-    keep: str | os.PathLike | None = None,
+    cache_dir: str | os.PathLike | None = None,
 ) -> Localised:
     """The full protocol: boxes at every place and scale, merged, for the five best classes.
 
@@ -103,7 +109,7 @@ def localise(
         batch_size: memory, as for `PassRunner`.
         on_bad_image: "stop", or "skip" for pictures whose boxes cannot be used.
         boxes: file of the true boxes, see `boxed_split`; by default that of the first run.
-        keep: folder for answers while they are made; a run that was killed goes on from there.
+        cache_dir: folder for answers while they are made; a run that was killed goes on from there.
 
     Raises:
         SourceError, BadImageError: the data cannot be used.
@@ -113,27 +119,27 @@ def localise(
     """
     check_together(runs, classifiers)
     check_threshold(threshold)
-    keep = Path(keep) if keep else None
+    cache_dir = Path(cache_dir) if cache_dir else None
     scales = scales_of(runs, test_scales)
     pictures, truth, labels = _pictures(runs[0], source, split, on_bad_image, boxes)
     names = tuple(pictures.ids_of(range(len(pictures))))
     if predictions is None:
-        posteriors = _posteriors(classifiers, pictures, batch_size, keep)
+        posteriors = _posteriors(classifiers, pictures, batch_size, cache_dir)
     else:
         posteriors = predictions.of(names, runs[0].class_names)
     classes = top_classes(posteriors, min(ANSWERS, posteriors.shape[1]))[0]
     passes = [(run, scale) for run, of_run in zip(runs, scales, strict=True) for scale in of_run]
-    about = _about(runs, scales, source, split, "dense") | {
+    metadata = _about(runs, scales, source, split, "dense") | {
         "classifiers": [str(c.path) for c in classifiers],
         "merge_threshold": threshold,
         "flip": flip,
     }
     # All that decides the answers, but for the contents of the pictures.
     decisive = [names, classes.tolist(), threshold, flip, [(runs.index(r), q) for r, q in passes]]
-    if keep:
+    if cache_dir:
         nets = [*runs, *classifiers]
         decisive += [[digest_of(one.model), one.statistics.mean] for one in nets]
-    answers = kept_table(keep, "answers", decisive, (*classes.shape, 4))
+    answers = open_row_cache(cache_dir, "answers", decisive, (*classes.shape, 4))
     finders = {
         id(run): tf.function(
             functools.partial(on_all_devices, run.model, make_finder(run, classifiers, flip)),
@@ -164,7 +170,9 @@ def localise(
                 meter.finish()
             for place in chunk:
                 answers[place] = merge(np.concatenate(seen[place], 1))
-    return Localised(names, labels, truth, classes, np.array(answers), runs[0].class_names, about)
+    return Localised(
+        names, labels, truth, classes, np.array(answers), runs[0].class_names, metadata
+    )
 
 
 def _found(
@@ -203,11 +211,15 @@ def scales_of(
     return scales
 
 
-def _posteriors(classifiers: Sequence[Run], pictures: Split, batch_size: int, keep) -> np.ndarray:
+def _posteriors(
+    classifiers: Sequence[Run], pictures: Split, batch_size: int, cache_dir
+) -> np.ndarray:
     """The mean of the classifiers' dense posteriors (§3.2)."""
     return np.mean(
         [
-            score(c, pictures, plan(c.recipe, "dense"), batch_size=batch_size, keep=keep)[1]
+            score(c, pictures, plan(c.recipe, "dense"), batch_size=batch_size, cache_dir=cache_dir)[
+                1
+            ]
             for c in classifiers
         ],
         0,

@@ -1,7 +1,7 @@
 """The Euclidean loss and the ILSVRC criterion on what a localisation net says (§A.1, §A.2).
 
 Targets are `(B, 5)`: the box as the crop sees it, `[centre x, centre y, width, height]` in units of
-the crop's side (see `pipelines.boxes`), and the class. Predictions are `(B, 4)`, one box for all
+the crop's side (see `pipelines/boxes.py`), and the class. Predictions are `(B, 4)`, one box for all
 classes, or `(B, 4 * classes)`, of which the true class's counts.
 """
 

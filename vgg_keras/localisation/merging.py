@@ -19,7 +19,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from pipelines.boxes import iou
+from vgg_keras.pipelines.boxes import iou
 
 THRESHOLD = 0.8
 _LEAST_SIDE = 1e-6  # of the picture; narrower boxes count as that wide
@@ -88,8 +88,9 @@ def _merge(boxes, scores, threshold):
         return (nearest <= threshold) & tf.math.is_finite(nearest)
 
     def merge_nearest(boxes, scores, members, matches):
-        pair = tf.unravel_index(tf.argmin(tf.reshape(matches, (-1,)), output_type=tf.int32),
-                                tf.shape(matches))  # fmt: skip
+        pair = tf.unravel_index(
+            tf.argmin(tf.reshape(matches, (-1,)), output_type=tf.int32), tf.shape(matches)
+        )
         i, j = tf.reduce_min(pair), tf.reduce_max(pair)
         is_i, is_j = tf.equal(places, i), tf.equal(places, j)
         both = members[i] + members[j]

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.boxes import Boxes, iou
-from pipelines.files import write_aside
+from vgg_keras.pipelines.boxes import Boxes, iou
+from vgg_keras.pipelines.files import atomic_write
 
 OVERLAP = 0.5  # intersection over union that an answer must exceed
 
@@ -35,14 +35,16 @@ class Localised:
     classes: np.ndarray
     boxes: np.ndarray
     class_names: tuple[str, ...]
-    about: dict[str, Any]
+    metadata: dict[str, Any]
 
     def hits(self) -> np.ndarray:
         """Whether each answer is right, bool `(N, A)`: the class, and its box with any true one."""
-        overlaps = np.array([
-            iou(self.boxes[i][:, None], self.truth[i][None]).numpy().max(1, initial=0)
-            for i in range(len(self.images))
-        ]).reshape(self.classes.shape)  # fmt: skip
+        overlaps = np.array(
+            [
+                iou(self.boxes[i][:, None], self.truth[i][None]).numpy().max(1, initial=0)
+                for i in range(len(self.images))
+            ]
+        ).reshape(self.classes.shape)
         return (self.classes == self.labels[:, None]) & (overlaps > OVERLAP)
 
     def result(self) -> dict[str, Any]:
@@ -53,7 +55,7 @@ class Localised:
             error["top5_localisation_error"] = 100 * (1 - float(hits.any(1).mean()))
         else:
             error = {"gt_class_localisation_error": error["top1_localisation_error"]}
-        return error | {"images": len(self.images)} | self.about
+        return error | {"images": len(self.images)} | self.metadata
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the result and, for each picture, its class and boxes and the answers, as JSON."""
@@ -71,4 +73,4 @@ class Localised:
                 zip(self.images, self.labels, self.hits(), strict=True)
             )
         ]
-        write_aside(path, json.dumps(self.result() | {"pictures": pictures}) + "\n")
+        atomic_write(path, json.dumps(self.result() | {"pictures": pictures}) + "\n")

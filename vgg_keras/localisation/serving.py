@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from pipelines.images import rescaled_size
-from saved_models.pictures import Limits, measure, show
 from vgg_keras.localisation.dense import Finder, make_finder
 from vgg_keras.localisation.evaluate import ANSWERS, check_together, scales_of
 from vgg_keras.localisation.merging import THRESHOLD, answer, check_threshold
 from vgg_keras.nets import STRIDE
+from vgg_keras.pipelines.images import rescaled_size
 from vgg_keras.runs import Run
+from vgg_keras.saved_models.pictures import Limits, measure, show
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +119,12 @@ def _seen(
         return tf.reshape(filled, (-1, tf.reduce_prod(shape[1:])))
 
     found, errors = show(
-        look, image_bytes, sizes, errors, test_scale=scale, outputs=tf.reduce_prod(shape[1:]),
+        look,
+        image_bytes,
+        sizes,
+        errors,
+        test_scale=scale,
+        outputs=tf.reduce_prod(shape[1:]),
         group_pixels=pixels,
-    )  # fmt: skip
+    )
     return tf.reshape(found, shape), errors

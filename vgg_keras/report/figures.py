@@ -18,9 +18,9 @@ from matplotlib.figure import Figure  # not pyplot: no window system is needed
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from callbacks.journal import read_journal
-from pipelines.files import aside
+from vgg_keras.callbacks.journal import read_journal
 from vgg_keras.nets import STRIDE
+from vgg_keras.pipelines.files import atomic_path
 
 
 def learning_curves(runs: Mapping[str, str | os.PathLike]) -> Figure:
@@ -201,7 +201,7 @@ def _caption(panel: Axes, row: np.ndarray, label: int, class_names: Sequence[str
 
 def save(figure: Figure, out: str | os.PathLike) -> None:
     """Writes a figure as PNG, aside and then into place."""
-    with aside(Path(out)) as path:
+    with atomic_path(Path(out)) as path:
         figure.savefig(path, dpi=110, format="png")
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pipelines.evaluation import read_pictures
-from pipelines.sources import SourceError, open_source
 from vgg_keras.ilsvrc import short_label
+from vgg_keras.pipelines.evaluation import read_pictures
+from vgg_keras.pipelines.sources import SourceError, open_source
 from vgg_keras.report import figures
 from vgg_keras.report.tables import circumstances, members, nets_of
 

@@ -12,12 +12,12 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from pipelines.evaluation import grid_origins
-from pipelines.images import decode, rescale
 from vgg_keras.evaluation.predict import Predicted
 from vgg_keras.evaluation.protocols import VIEWS
 from vgg_keras.ilsvrc import short_label
 from vgg_keras.models import fully_convolutional
+from vgg_keras.pipelines.evaluation import grid_origins
+from vgg_keras.pipelines.images import decode, rescale
 from vgg_keras.report import figures
 from vgg_keras.runs import Run
 
@@ -68,7 +68,7 @@ def draw_predicted(run: Run, predicted: Predicted, folder: str | os.PathLike) ->
         image = decode(tf.io.read_file(name)).numpy()
         text = f"score of {short_label(predicted.class_names[label])}"
         figures.save(
-            score_map_figure(run, image, predicted.about["test_scales"], label, text), file
+            score_map_figure(run, image, predicted.metadata["test_scales"], label, text), file
         )
     return files
 

@@ -13,12 +13,12 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from pipelines.evaluation import read_pictures
-from pipelines.files import write_aside
-from pipelines.sources import SourceError, Split, open_source
 from vgg_keras.evaluation.predictions import Predictions, PredictionsError
 from vgg_keras.evaluation.protocols import paper_scales
 from vgg_keras.ilsvrc import short_label
+from vgg_keras.pipelines.evaluation import read_pictures
+from vgg_keras.pipelines.files import atomic_write
+from vgg_keras.pipelines.sources import SourceError, Split, open_source
 from vgg_keras.report import analysis, figures, localised
 from vgg_keras.report.appendices import PAPER_TABLES
 from vgg_keras.report.maps import score_map_figure
@@ -83,7 +83,7 @@ def write_report(
         classified=bool(classified),
     )
     path = Path(out) / "index.html"
-    write_aside(path, page)
+    atomic_write(path, page)
     return path
 
 

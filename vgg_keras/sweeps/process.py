@@ -41,7 +41,7 @@ def train_in_a_process(recipe: Recipe, path: Path, options: dict[str, Any]) -> s
 def _train(recipe: str, path: Path, options: dict[str, Any], to_parent: Connection) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    for name in ("vgg_keras", "pipelines", "callbacks"):
+    for name in ("vgg_keras",):
         logging.getLogger(name).setLevel(logging.INFO)
     with quiet_tensorflow(verbose=False):
         from vgg_keras.training import train

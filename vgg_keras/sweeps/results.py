@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from callbacks.journal import read_journal
-from callbacks.progress import clock
+from vgg_keras.callbacks.journal import read_journal
+from vgg_keras.callbacks.progress import clock
 from vgg_keras.nets import get_net, weight_layers
 from vgg_keras.sweeps.space import Sweep, SweepError, scale_text
 from vgg_keras.sweeps.trials import JOURNAL, TUNER, run_path, score
@@ -83,8 +83,16 @@ def trials_table(rows: Sequence[Row], title: str) -> Table:
     """The trials for people."""
     table = Table(title=title)
     table.add_column("net (layers)")
-    for column in ("S", "width", "top-1 error", "top-5 error", "epochs", "time", "parameters",
-                   "multiply-adds"):  # fmt: skip
+    for column in (
+        "S",
+        "width",
+        "top-1 error",
+        "top-5 error",
+        "epochs",
+        "time",
+        "parameters",
+        "multiply-adds",
+    ):
         table.add_column(column, justify="right", overflow="fold")
     for row in rows:
         is_done = "error" in row
@@ -119,8 +127,11 @@ def sweep_figure(rows: Sequence[Row], objective: str) -> Figure:
     figure = Figure(figsize=(11, 7.6), layout="constrained")
     (depth, *others) = figure.subplots(2, 2).ravel()
     _draw_depth_and_scale(depth, done, label)
-    axes = {"parameters": (1e6, "parameters (millions)"), "seconds": (60, "time (minutes)"),
-            "multiply_adds": (1e9, "multiply-adds a crop (billions)")}  # fmt: skip
+    axes = {
+        "parameters": (1e6, "parameters (millions)"),
+        "seconds": (60, "time (minutes)"),
+        "multiply_adds": (1e9, "multiply-adds a crop (billions)"),
+    }
     for panel, (key, (unit, title)) in zip(others, axes.items(), strict=True):
         _draw_against(panel, done, key, unit)
         values = [row[key] for row in done]

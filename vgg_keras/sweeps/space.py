@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.files import write_aside
 from vgg_keras.nets import get_net
+from vgg_keras.pipelines.files import atomic_write
 from vgg_keras.recipes import RECIPES, Recipe
 
 TUNERS = ("grid", "random", "bayesian", "hyperband")
@@ -100,7 +100,7 @@ class Sweep:
             return
         if is_used:
             raise SweepError(f"{folder} is not empty and holds no sweep. Give another --out.")
-        write_aside(file, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        atomic_write(file, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Sweep:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from callbacks.checkpoint import read_progress
-from callbacks.journal import read_journal
-from pipelines.files import locked
+from vgg_keras.callbacks.checkpoint import read_progress
+from vgg_keras.callbacks.journal import read_journal
+from vgg_keras.pipelines.files import locked
 from vgg_keras.recipes import Recipe
 from vgg_keras.sweeps.process import train_in_a_process
 from vgg_keras.sweeps.space import Point, Sweep, SweepError

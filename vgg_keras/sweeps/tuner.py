@@ -12,11 +12,11 @@ from typing import Any
 import keras
 import keras_tuner
 
-from pipelines.evaluation import validation_stream
-from pipelines.sources import TRAIN, VALIDATION, open_source
-from pipelines.statistics import ILSVRC, Statistics
-from pipelines.training import steps_per_epoch, training_stream
 from vgg_keras import runs
+from vgg_keras.pipelines.evaluation import validation_stream
+from vgg_keras.pipelines.sources import TRAIN, VALIDATION, open_source
+from vgg_keras.pipelines.statistics import ILSVRC, Statistics
+from vgg_keras.pipelines.training import steps_per_epoch, training_stream
 from vgg_keras.sweeps.space import Point, Sweep
 from vgg_keras.sweeps.trials import TUNER, Rung, run_point, score
 from vgg_keras.training import compile_model

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.lib import format as npy
 
 from vgg_keras.weights.stored import (
-    ABOUT,
-    About,
+    METADATA,
     Stored,
     StoredTensor,
     WeightsError,
+    WeightsMetadata,
     refuse_expansion,
 )
 
@@ -36,14 +36,14 @@ def open_npz(path: Path) -> Iterator[Stored]:
         tensors = {
             name.removesuffix(".npy"): _member(path, archive, name) for name in archive.namelist()
         }
-        said = tensors.pop(ABOUT, None)
-        if said is None:
+        stored = tensors.pop(METADATA, None)
+        if stored is None:
             yield Stored(tensors)
             return
-        if not said.dtype.startswith("str") or said.shape:
-            raise WeightsError(f"{path}: its entry {ABOUT!r} is not a line of text.")
-        refuse_expansion(path, int(said.dtype.removeprefix("str")) // 8)
-        yield Stored(tensors, About.from_json(str(said.read())))
+        if not stored.dtype.startswith("str") or stored.shape:
+            raise WeightsError(f"{path}: its entry {METADATA!r} is not a line of text.")
+        refuse_expansion(path, int(stored.dtype.removeprefix("str")) // 8)
+        yield Stored(tensors, WeightsMetadata.from_json(str(stored.read())))
 
 
 def _member(path: Path, archive: zipfile.ZipFile, name: str) -> StoredTensor:
@@ -91,6 +91,6 @@ def _field(record: np.ndarray, name: str) -> StoredTensor:
     return StoredTensor(field.shape, field.dtype.name, lambda: np.array(field))
 
 
-def write_npz(path: Path, tensors: Mapping[str, np.ndarray], about: About) -> None:
+def write_npz(path: Path, tensors: Mapping[str, np.ndarray], metadata: WeightsMetadata) -> None:
     """Tensors by name, and what is said of them as an entry of text."""
-    np.savez(path, allow_pickle=False, **tensors, **{ABOUT: np.array(about.to_json())})
+    np.savez(path, allow_pickle=False, **tensors, **{METADATA: np.array(metadata.to_json())})

@@ -19,11 +19,11 @@ from vgg_keras.nets import FC_NAMES, NETS
 from vgg_keras.weights.naming import PARTS
 from vgg_keras.weights.preprocessing import PREPROCESSINGS
 from vgg_keras.weights.stored import (
-    ABOUT,
-    About,
+    METADATA,
     Stored,
     StoredTensor,
     WeightsError,
+    WeightsMetadata,
     refuse_expansion,
 )
 
@@ -74,9 +74,13 @@ def _of_keras_3(file: h5py.File) -> Stored:
     # its name. Feature extractors have neither.
     name = str(file["vars"].attrs.get("name")) if "vars" in file else None
     kinds = {kind.rstrip("_0123456789") for kind in groups}
-    told = _told(name, "sliding_dense" in kinds)
-    is_unclear = told == About() and "dense" not in kinds and name not in _APPLICATIONS
-    return Stored(tensors, _said(file) or told, is_unclear and not _said(file))
+    inferred = _inferred_metadata(name, "sliding_dense" in kinds)
+    is_unclear = (
+        inferred == WeightsMetadata() and "dense" not in kinds and name not in _APPLICATIONS
+    )
+    return Stored(
+        tensors, _stored_metadata(file) or inferred, is_unclear and not _stored_metadata(file)
+    )
 
 
 def _of_applications(file: h5py.File) -> Stored:
@@ -88,14 +92,16 @@ def _of_applications(file: h5py.File) -> Stored:
             tensors[_name(layer, i)] = _tensor(weights, name)
     config = _text(file.attrs.get("model_config", "{}"))  # of a whole model; text, never built
     name = json.loads(config).get("config", {}).get("name")
-    return Stored(tensors, _said(group) or _told(name, '"SlidingDense"' in config))
+    return Stored(
+        tensors, _stored_metadata(group) or _inferred_metadata(name, '"SlidingDense"' in config)
+    )
 
 
-def _told(name: str | None, slides: bool) -> About:
+def _inferred_metadata(name: str | None, slides: bool) -> WeightsMetadata:
     """What name and kind of FC layer tell of a net."""
     if name in NETS or slides:
-        return About(PREPROCESSINGS["rgb"], name if name in NETS else None)
-    return About()
+        return WeightsMetadata(PREPROCESSINGS["rgb"], name if name in NETS else None)
+    return WeightsMetadata()
 
 
 def _name(layer: str, place: int) -> str:
@@ -125,23 +131,25 @@ def _tensor(group: h5py.Group, name: str) -> StoredTensor:
     return StoredTensor(dataset.shape, dataset.dtype.name, lambda: dataset[()])
 
 
-def _said(group: h5py.Group) -> About | None:
-    said = group.attrs.get(ABOUT)
-    return None if said is None else About.from_json(_text(said))
+def _stored_metadata(group: h5py.Group) -> WeightsMetadata | None:
+    stored = group.attrs.get(METADATA)
+    return None if stored is None else WeightsMetadata.from_json(_text(stored))
 
 
-def write_keras_weights(path: Path, tensors: Mapping[str, np.ndarray], about: About) -> None:
+def write_keras_weights(
+    path: Path, tensors: Mapping[str, np.ndarray], metadata: WeightsMetadata
+) -> None:
     """A `.weights.h5` that `vgg(...).load_weights` takes, as Keras 3 writes it."""
     kinds: Counter[str] = Counter()
     with h5py.File(path, "w") as file:
-        file.create_group("vars").attrs["name"] = about.net or ""
+        file.create_group("vars").attrs["name"] = metadata.net or ""
         for layer, arrays in _by_layer(tensors).items():
             kind = "sliding_dense" if layer in FC_NAMES else "conv2d"
             group = file.create_group(f"layers/{_numbered(kind, kinds)}/vars")
             group.attrs["name"] = layer
             for i, array in enumerate(arrays):
                 group[str(i)] = array
-        file.attrs[ABOUT] = about.to_json()
+        file.attrs[METADATA] = metadata.to_json()
 
 
 def _numbered(kind: str, seen: Counter[str]) -> str:
@@ -149,14 +157,16 @@ def _numbered(kind: str, seen: Counter[str]) -> str:
     return kind if seen[kind] == 1 else f"{kind}_{seen[kind] - 1}"
 
 
-def write_applications_h5(path: Path, tensors: Mapping[str, np.ndarray], about: About) -> None:
+def write_applications_h5(
+    path: Path, tensors: Mapping[str, np.ndarray], metadata: WeightsMetadata
+) -> None:
     """A `.h5` that `keras.applications.VGG16(weights=...)` takes."""
     layers = _by_layer(tensors)
     with h5py.File(path, "w") as file:
         file.attrs["layer_names"] = np.array([layer.encode() for layer in layers])
         file.attrs["backend"] = b"tensorflow"
         file.attrs["keras_version"] = b"3.0.0"
-        file.attrs[ABOUT] = about.to_json()
+        file.attrs[METADATA] = metadata.to_json()
         for layer, arrays in layers.items():
             group = file.create_group(layer)
             names = [f"{layer}/{part}:0" for part in PARTS]

@@ -15,7 +15,7 @@ import numpy as np
 
 from vgg_keras.weights.matlab import open_variables
 from vgg_keras.weights.preprocessing import PREPROCESSINGS, Preprocessing
-from vgg_keras.weights.stored import About, Stored, StoredTensor, WeightsError
+from vgg_keras.weights.stored import Stored, StoredTensor, WeightsError, WeightsMetadata
 
 _PARTS = ("filters", "biases")
 
@@ -35,7 +35,7 @@ def open_mat(path: Path) -> Iterator[Stored]:
             for part, tensor in zip(_PARTS, weights, strict=False):
                 if isinstance(tensor, StoredTensor):
                     tensors[f"{layer.get('name')}/{part}"] = tensor
-        yield Stored(tensors, About(Preprocessing(_mean(variables))))
+        yield Stored(tensors, WeightsMetadata(Preprocessing(_mean(variables))))
 
 
 def _mean(variables: dict[str, Any]) -> tuple[float, float, float]:

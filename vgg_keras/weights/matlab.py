@@ -24,8 +24,20 @@ _MATRIX, _COMPRESSED = 14, 15  # miMATRIX, miCOMPRESSED
 _CELL, _STRUCT, _CHAR = 1, 2, 4  # mxCELL_CLASS, mxSTRUCT_CLASS, mxCHAR_CLASS
 _CLASSES = {6: "float64", 7: "float32"}  # mxDOUBLE_CLASS, mxSINGLE_CLASS
 # miINT8 to miUINT64, and the kinds of text
-_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8",
-          13: "u8", 16: "u1", 17: "u2"}  # fmt: skip
+_TYPES = {
+    1: "i1",
+    2: "u1",
+    3: "i2",
+    4: "u2",
+    5: "i4",
+    6: "u4",
+    7: "f4",
+    9: "f8",
+    12: "i8",
+    13: "u8",
+    16: "u1",
+    17: "u2",
+}
 _DEEPEST, _MOST = 16, 10_000  # nested arrays, and parts of one, in any sensible net
 
 

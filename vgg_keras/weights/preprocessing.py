@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from pipelines.statistics import ILSVRC
+from vgg_keras.pipelines.statistics import ILSVRC
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.statistics import ILSVRC, Statistics
 from vgg_keras.nets import FC_NAMES, get_net
+from vgg_keras.pipelines.statistics import ILSVRC, Statistics
 from vgg_keras.weights.arrays import open_npy, open_npz
 from vgg_keras.weights.caffe import open_caffemodel
 from vgg_keras.weights.hdf5 import open_hdf5, open_keras_archive
@@ -175,7 +175,7 @@ class _Reader:
                 f"names: {first}."
             )
         self.family, likest = found
-        said = stored.about.net
+        said = stored.metadata.net
         if net and said and net != said and not partial:
             raise WeightsError(f"{path} holds net {said}. Received: {net}")
         self.net = get_net(net or said or likest.name)
@@ -196,7 +196,7 @@ class _Reader:
                 f"{', '.join(PREPROCESSINGS)}."
             )
         family = PREPROCESSINGS[self.family.preprocessing]
-        return given or self.stored.about.preprocessing or family
+        return given or self.stored.metadata.preprocessing or family
 
     def choose(self, kernels: Mapping[str, Kernel] | None) -> None:
         """Settles which layers to take.

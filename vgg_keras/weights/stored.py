@@ -37,7 +37,7 @@ class StoredTensor:
 
 
 @dataclass(frozen=True)
-class About:
+class WeightsMetadata:
     """What a file says of its net beside the tensors; our own writers put it in.
 
     Attributes:
@@ -53,7 +53,7 @@ class About:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> About:
+    def from_json(cls, text: str) -> WeightsMetadata:
         """Reads what `to_json` gave.
 
         Raises:
@@ -67,7 +67,7 @@ class About:
 
 
 # Where the text lies in a file: an attribute, an entry, or a line of metadata.
-ABOUT = "about"
+METADATA = "about"
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Stored:
     """
 
     tensors: dict[str, StoredTensor]
-    about: About = About()
+    metadata: WeightsMetadata = WeightsMetadata()
     is_unclear: bool = False
 
 

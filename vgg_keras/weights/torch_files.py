@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from vgg_keras.weights.stored import (
-    ABOUT,
-    About,
+    METADATA,
     Stored,
     StoredTensor,
     WeightsError,
+    WeightsMetadata,
     refuse_expansion,
 )
 
@@ -32,7 +32,7 @@ def open_safetensors(path: Path) -> Iterator[Stored]:
 
     # Not mapped: pages of a mapping would count as memory beside what they are copied to.
     with safe_open(path, framework="np", backend="pread") as file:
-        said = (file.metadata() or {}).get(ABOUT)
+        stored = (file.metadata() or {}).get(METADATA)
         tensors = {}
         for name in file.keys():  # noqa: SIM118 (it cannot be iterated over)
             part = file.get_slice(name)
@@ -40,7 +40,7 @@ def open_safetensors(path: Path) -> Iterator[Stored]:
             read = functools.partial(file.get_tensor, name)
             kind = _DTYPES.get(dtype, dtype)
             tensors[_plain(name)] = StoredTensor(tuple(part.get_shape()), kind, read)
-        yield Stored(tensors, About.from_json(said) if said else About())
+        yield Stored(tensors, WeightsMetadata.from_json(stored) if stored else WeightsMetadata())
 
 
 @contextlib.contextmanager
@@ -86,8 +86,10 @@ def _as_numpy(tensor) -> np.ndarray:
     return tensor.float().numpy()
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], about: About) -> None:
+def write_safetensors(
+    path: Path, tensors: Mapping[str, np.ndarray], metadata: WeightsMetadata
+) -> None:
     """Tensors by name, and what is said of them in the file's metadata."""
     from safetensors.numpy import save_file
 
-    save_file(dict(tensors), path, {"format": "pt", ABOUT: about.to_json()})
+    save_file(dict(tensors), path, {"format": "pt", METADATA: metadata.to_json()})

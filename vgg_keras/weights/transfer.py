@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.files import aside
-from pipelines.statistics import ILSVRC
 from vgg_keras.nets import FC_NAMES, NETS, Net, get_net
+from vgg_keras.pipelines.files import atomic_path
+from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.weights.arrays import write_npz
 from vgg_keras.weights.hdf5 import write_applications_h5, write_keras_weights
 from vgg_keras.weights.naming import (
@@ -27,7 +27,7 @@ from vgg_keras.weights.naming import (
 )
 from vgg_keras.weights.preprocessing import PREPROCESSINGS, Preprocessing, refit
 from vgg_keras.weights.reading import RUN_WEIGHTS, Contents, read
-from vgg_keras.weights.stored import About, WeightsError
+from vgg_keras.weights.stored import WeightsError, WeightsMetadata
 from vgg_keras.weights.torch_files import write_safetensors
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Target:
 
     family: Convention
     preprocessing: str
-    write: Callable[[Path, Mapping[str, np.ndarray], About], None]
+    write: Callable[[Path, Mapping[str, np.ndarray], WeightsMetadata], None]
     nets: tuple[str, ...] = ()  # all, where none is named
 
 
@@ -181,8 +181,8 @@ def _write(
         tensors[names[layer, "kernel"]] = kind.family.to_theirs(kernel, kernels[layer], is_fc)
         tensors[names[layer, "bias"]] = bias
     size = sum(array.nbytes for array in tensors.values())
-    with aside(target, size=size + 2**20) as temporary:
-        kind.write(temporary, tensors, About(wanted, name if name in NETS else None))
+    with atomic_path(target, size=size + 2**20) as temporary:
+        kind.write(temporary, tensors, WeightsMetadata(wanted, name if name in NETS else None))
 
 
 def _table_of(name: str, layers: Iterable[str], kind: Target) -> Net:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from vgg_keras.pipelines.sources import open_source
 
-from pipelines.sources import open_source
 from tests.conftest import write_folder
 from tests.tiny import tiny_run
-from vgg_keras.features.nets import Describer
+from vgg_keras.features.nets import FeatureExtractor
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +34,7 @@ def runs(tmp_path_factory):
 @pytest.fixture(scope="session")
 def nets(runs):
     """Both up to `fc2`: traced once for all tests."""
-    return [Describer.of_run(run) for run in runs]
+    return [FeatureExtractor.of_run(run) for run in runs]
 
 
 def rows_of_length_1(rows):

@@ -20,7 +20,7 @@ from vgg_keras import weights
 from vgg_keras.commands.features import features, similar, transfer
 from vgg_keras.features import DeepFeatures
 from vgg_keras.features.descriptors import describe, extract
-from vgg_keras.features.nets import Describer
+from vgg_keras.features.nets import FeatureExtractor
 from vgg_keras.features.similar import describe_like, nearest
 from vgg_keras.features.table import Features, FeaturesError
 
@@ -34,9 +34,21 @@ def file(runs, pictures, tmp_path_factory):
     """What `features` writes of both runs, stacked."""
     out = tmp_path_factory.mktemp("out") / "f.parquet"
     done = invoke(
-        features, "--run", runs[0].path, "--run", runs[1].path, "--data", f"folder:{pictures}",
-        "--test-scales", "32,40", "--aggregate", "max", "--out", out, "--json",
-    )  # fmt: skip
+        features,
+        "--run",
+        runs[0].path,
+        "--run",
+        runs[1].path,
+        "--data",
+        f"folder:{pictures}",
+        "--test-scales",
+        "32,40",
+        "--aggregate",
+        "max",
+        "--out",
+        out,
+        "--json",
+    )
     assert done.exit_code == 0, done.output
     result = json.loads(done.stdout)
     assert (result["images"], result["dimensions"]) == (36, 512)
@@ -47,19 +59,26 @@ def file(runs, pictures, tmp_path_factory):
 class TestFeatures:
     def test_are_those_of_the_library(self, file, runs, source):
         kept = Features.load(file)
-        nets = [Describer.of_run(run.path) for run in runs]  # as the command loads them
+        nets = [FeatureExtractor.of_run(run.path) for run in runs]  # as the command loads them
         expected = extract(nets, source, test_scales=(32, 40), aggregate="max")
         np.testing.assert_allclose(kept.values, expected.values, atol=1e-6)
         assert kept.names == expected.names
-        assert kept.about == expected.about
+        assert kept.metadata == expected.metadata
 
     def test_go_on_after_a_kill(self, file, runs, pictures, tmp_path):
         """Tables as a kill leaves them, some rows done: the file is the same."""
         kept = tmp_path / "kept"
         arguments = (
-            "--run", runs[0].path, "--data", f"folder:{pictures}", "--test-scales", "32",
-            "--keep", kept, "--out",
-        )  # fmt: skip
+            "--run",
+            runs[0].path,
+            "--data",
+            f"folder:{pictures}",
+            "--test-scales",
+            "32",
+            "--cache-dir",
+            kept,
+            "--out",
+        )
         assert invoke(features, *arguments, tmp_path / "a.npy").exit_code == 0
         for table in kept.glob("*.npy"):
             rows = np.load(table, mmap_mode="r+")
@@ -101,9 +120,17 @@ class TestTransfer:
 
     def test_stacks_several_files(self, file):
         done = invoke(
-            transfer, "--features", file, "--features", file, "--protocol", "custom",
-            "--c-grid", "1", "--json",
-        )  # fmt: skip
+            transfer,
+            "--features",
+            file,
+            "--features",
+            file,
+            "--protocol",
+            "custom",
+            "--c-grid",
+            "1",
+            "--json",
+        )
         result = json.loads(done.stdout)
         assert result["dimensions"] == 1024
         assert result["C"] == [1.0]
@@ -121,9 +148,7 @@ class TestSimilar:
     def test_finds_a_picture_itself_first_and_draws_a_sheet(self, file, pictures, tmp_path):
         images = [pictures / "train/red/003.jpg", pictures / "val/blue/001.jpg"]
         sheet = tmp_path / "sheet.png"
-        done = invoke(
-            similar, *images, "--features", file, "--top", 3, "--sheet", sheet, "--json"
-        )  # fmt: skip
+        done = invoke(similar, *images, "--features", file, "--top", 3, "--sheet", sheet, "--json")
         assert done.exit_code == 0, done.output
         for image, found in zip(images, json.loads(done.stdout), strict=True):
             first, *_ = found["similar"]
@@ -153,7 +178,7 @@ class TestSimilar:
 
     def test_features_of_boxes_are_refused(self, file, pictures):
         kept = Features.load(file)
-        kept.about["members"][0]["region"] = "box"
+        kept.metadata["members"][0]["region"] = "box"
         with pytest.raises(FeaturesError, match="of boxes too"):
             describe_like(kept, [pictures / "train/red/003.jpg"])
 

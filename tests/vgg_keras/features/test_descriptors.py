@@ -8,17 +8,17 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from vgg_keras.pipelines.images import decode, rescale
+from vgg_keras.pipelines.screening import BadImageError
+from vgg_keras.pipelines.sources import SourceError, open_source
+from vgg_keras.pipelines.statistics import ILSVRC
 
-from pipelines.images import decode, rescale
-from pipelines.screening import BadImageError
-from pipelines.sources import SourceError, open_source
-from pipelines.statistics import ILSVRC
 from tests.conftest import encode, photo, write_folder
 from tests.tiny import CROP, MEAN, lively
 from tests.vgg_keras.features.conftest import rows_of_length_1
 from vgg_keras import weights
 from vgg_keras.features.descriptors import DescriptorRunner, describe, extract, scales_of
-from vgg_keras.features.nets import Describer
+from vgg_keras.features.nets import FeatureExtractor
 from vgg_keras.weights import WeightsError
 
 SCALES = (32, 40, 57)
@@ -61,7 +61,7 @@ class TestAgainstNumpy:
     )
     def test_of_several_scales(self, runs, nets, source, layer, aggregate, expected):
         split = source["val"]
-        net = nets[0] if layer == "fc2" else Describer.of_run(runs[0], layer)
+        net = nets[0] if layer == "fc2" else FeatureExtractor.of_run(runs[0], layer)
         ours = describe(net, split, test_scales=SCALES, aggregate=aggregate)
         tables = [by_hand(runs[0].model, layer, split.paths, scale) for scale in SCALES]
         assert ours.dtype == np.float32
@@ -138,7 +138,7 @@ class TestIsTheSame:
         with monkeypatch.context() as patch:
             patch.setattr(DescriptorRunner, "_refuse_nan", killed)
             with pytest.raises(KeyboardInterrupt):
-                describe(net, source["train"], keep=tmp_path, **options)
+                describe(net, source["train"], cache_dir=tmp_path, **options)
         tables = [np.load(file) for file in tmp_path.glob("*.npy")]
         done = sum(int((~np.isnan(table)).all(1).sum()) for table in tables)
         assert 0 < done < 24
@@ -148,16 +148,16 @@ class TestIsTheSame:
             "_refuse_nan",
             lambda self, places, rows: seen.extend(places.numpy().tolist()),
         )
-        resumed = describe(net, source["train"], keep=tmp_path, **options)
+        resumed = describe(net, source["train"], cache_dir=tmp_path, **options)
         assert len(seen) == 48 - done
         np.testing.assert_allclose(resumed, expected, atol=1e-6)
 
     def test_after_a_file_was_cut_short(self, nets, source, tmp_path):
         net = nets[0]
-        expected = describe(net, source["val"], test_scales=[32], keep=tmp_path)
+        expected = describe(net, source["val"], test_scales=[32], cache_dir=tmp_path)
         (file,) = tmp_path.glob("*.npy")
         file.write_bytes(file.read_bytes()[:-1001])
-        mended = describe(net, source["val"], test_scales=[32], keep=tmp_path)
+        mended = describe(net, source["val"], test_scales=[32], cache_dir=tmp_path)
         np.testing.assert_allclose(mended, expected, atol=1e-6)
 
 
@@ -169,20 +169,20 @@ class TestNets:
         with np.load(whole) as arrays:
             np.savez(part, **{k: arrays[k] for k in arrays if k.split("_")[0] <= "block3"})
         for layer in ("block3_pool", "block2_conv2"):
-            net = Describer.of_weights(part, "E", layer)
+            net = FeatureExtractor.of_weights(part, "E", layer)
             ours = describe(net, source["val"], test_scales=[40])
             expected = averaged([by_hand(model, layer, source["val"].paths, 40, ILSVRC.mean)])
             np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-5)
         with pytest.raises(WeightsError, match=r"lacks block4_conv1.*needs. It has block1_conv1"):
-            Describer.of_weights(part, "E", "block4_pool")
+            FeatureExtractor.of_weights(part, "E", "block4_pool")
         with pytest.raises(WeightsError, match=r"lacks block4_conv1.*fc2, which the layer fc2"):
-            Describer.of_weights(part, "E")
+            FeatureExtractor.of_weights(part, "E")
 
     def test_a_whole_file_of_any_size_will_do(self, source, tmp_path):
         model = lively("A")
         weights.save(model, tmp_path / "a.npz")
-        net = Describer.of_weights(tmp_path / "a.npz")
-        assert (net.about["net"], net.about["crop_size"], net.smallest) == ("A", CROP, CROP)
+        net = FeatureExtractor.of_weights(tmp_path / "a.npz")
+        assert (net.metadata["net"], net.metadata["crop_size"], net.smallest) == ("A", CROP, CROP)
         expected = averaged([by_hand(model, "fc2", source["val"].paths, 40, ILSVRC.mean)])
         ours = describe(net, source["val"], test_scales=[40])
         np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-5)
@@ -190,12 +190,12 @@ class TestNets:
     def test_scales_are_the_papers_in_proportion(self, nets):
         net = nets[0]
         assert scales_of(net) == (37, 55, 73)
-        about = net.about | {"crop_size": 224}
-        assert scales_of(dataclasses.replace(net, about=about)) == (256, 384, 512)
+        metadata = net.metadata | {"crop_size": 224}
+        assert scales_of(dataclasses.replace(net, metadata=metadata)) == (256, 384, 512)
 
     def test_an_unknown_layer_is_refused(self, runs):
         with pytest.raises(ValueError, match=r"block1_conv1, .*fc2, predictions. Received: 'fc7'"):
-            Describer.of_run(runs[0], "fc7")
+            FeatureExtractor.of_run(runs[0], "fc7")
 
 
 class TestExtract:
@@ -207,8 +207,8 @@ class TestExtract:
         assert (
             found.labels.tolist() == source["train"].labels.tolist() + [0] * 4 + [1] * 4 + [2] * 4
         )
-        assert found.about["test_scales"] == [32]
-        assert found.about["splits"] == ["train", "val"]
+        assert found.metadata["test_scales"] == [32]
+        assert found.metadata["splits"] == ["train", "val"]
 
     def test_unreadable_pictures_stop_or_are_named(self, nets, tmp_path):
         spec = write_folder(tmp_path / "data", train=2, val=1)
@@ -219,7 +219,7 @@ class TestExtract:
             extract([net], source, test_scales=[32])
         found = extract([net], source, test_scales=[32], on_bad_image="skip")
         assert len(found) == 8
-        assert found.about["skipped"] == [str(bad)]
+        assert found.metadata["skipped"] == [str(bad)]
         assert "train/green/001.jpg" not in found.names
 
     def test_boxes_that_are_missing_are_named(self, nets, source):
@@ -242,7 +242,7 @@ class TestExtract:
     def test_of_a_net_that_gives_nan_is_refused(self, source, tmp_path):
         model = lively("A")
         model.get_layer("fc2").bias.assign(np.full(256, np.nan))
-        net = Describer.of_weights
+        net = FeatureExtractor.of_weights
         weights_file = tmp_path / "nan.weights.h5"
         model.save_weights(weights_file)
         with pytest.raises(WeightsError, match="fc2"):

@@ -11,7 +11,7 @@ import pytest
 from vgg_keras.features.table import Features, FeaturesError, normalised, side_by_side, stacked
 
 
-def made(n=5, d=7, seed=0, about=None):
+def made(n=5, d=7, seed=0, metadata=None):
     rng = np.random.default_rng(seed)
     return Features(
         [f"a/{i} é.jpg" for i in range(n)],
@@ -19,7 +19,7 @@ def made(n=5, d=7, seed=0, about=None):
         np.random.default_rng(0).choice([-1, 0, 1], (n, 3)).astype(np.int8),
         normalised(rng.normal(size=(n, d))),
         ("cat", "dog", "tv/monitor"),
-        about or {"net": "D", "data": "x", "test_scales": [256]},
+        metadata or {"net": "D", "data": "x", "test_scales": [256]},
     )
 
 
@@ -94,8 +94,8 @@ class TestRefused:
 class TestStacking:
     def test_matches_pictures_by_name(self):
         a, b = (
-            made(about={"net": "D", "data": "x"}),
-            made(seed=1, d=4, about={"net": "E", "data": "x"}),
+            made(metadata={"net": "D", "data": "x"}),
+            made(seed=1, d=4, metadata={"net": "E", "data": "x"}),
         )
         order = [3, 1, 4, 0, 2]
         shuffled = dataclasses.replace(
@@ -108,7 +108,7 @@ class TestStacking:
         both = stacked([a, shuffled])
         np.testing.assert_allclose(both.values, np.hstack([a.values, b.values]) / np.sqrt(2), 1e-6)
         assert both.names == a.names
-        assert both.about == {"data": "x", "members": [a.about, b.about]}
+        assert both.metadata == {"data": "x", "members": [a.metadata, b.metadata]}
         assert [m["net"] for m in stacked([both, a]).members] == ["D", "E", "D"]
         assert stacked([a]) is a
 

@@ -24,9 +24,13 @@ def one_label(*counts, noise=0.6, splits=None, seed=0) -> Features:
     targets = np.where(np.arange(len(counts)) == labels[:, None], 1, -1).astype(np.int8)
     names = [f"{i}.jpg" for i in range(len(labels))]
     return Features(
-        names, splits or ["all"] * len(labels), targets, normalised(values),
-        tuple(f"class{k}" for k in range(len(counts))), {"net": "A"},
-    )  # fmt: skip
+        names,
+        splits or ["all"] * len(labels),
+        targets,
+        normalised(values),
+        tuple(f"class{k}" for k in range(len(counts))),
+        {"net": "A"},
+    )
 
 
 def several_labels(n=240, seed=0) -> Features:
@@ -174,8 +178,10 @@ class TestResults:
         result = transfer(one_label(40, 40), "caltech101", splits=1, grid=[100, 0.01, 1])
         *choosing, last = seen
         assert [(c, fit, test) for c, fit, test, _ in choosing] == [
-            (0.01, 48, 12), (1.0, 48, 12), (100.0, 48, 12),
-        ]  # fmt: skip
+            (0.01, 48, 12),
+            (1.0, 48, 12),
+            (100.0, 48, 12),
+        ]
         best = max(choosing, key=lambda one: (one[3], -one[0]))
         assert result["C"] == [best[0]] == [last[0]]
         assert last[1:3] == (60, 20)  # fitted again with what chose

@@ -46,9 +46,13 @@ def classifier(tmp_path_factory):
 @pytest.fixture(scope="session")
 def recipe(data):
     return dataclasses.replace(
-        LOCALISATION_RECIPES["small"], data=data, epochs=2,
-        learning_rate=0.01, precision="float32", **TINY,
-    )  # fmt: skip
+        LOCALISATION_RECIPES["small"],
+        data=data,
+        epochs=2,
+        learning_rate=0.01,
+        precision="float32",
+        **TINY,
+    )
 
 
 @pytest.fixture(scope="session")

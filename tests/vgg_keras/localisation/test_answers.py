@@ -13,10 +13,10 @@ import pytest
 import tensorflow as tf
 from click.testing import CliRunner
 from PIL import Image
+from vgg_keras.pipelines.sources import open_source
+from vgg_keras.saved_models.cpp_loader import CppModel
+from vgg_keras.saved_models.tensors import image_inputs
 
-from pipelines.sources import open_source
-from saved_models.cpp_loader import CppModel
-from saved_models.tensors import image_inputs
 from tests.conftest import CLASSES
 from tests.saved_models.replaying import replay_by
 from vgg_keras import evaluate, export, predict, verification
@@ -33,14 +33,19 @@ from vgg_keras.runs import RunError
 
 class TestScores:
     def test_any_true_box_of_the_class_will_do(self):
-        from pipelines.boxes import Boxes
+        from vgg_keras.pipelines.boxes import Boxes
 
         truth = Boxes.of_pictures([[[0, 0, 0.4, 0.4], [0.5, 0.5, 1, 1]]] * 3)
         good, bad = [0.5, 0.5, 1, 0.9], [0.2, 0.2, 0.7, 0.7]
         found = Localised(
-            ("a", "b", "c"), np.array([1, 1, 1]), truth, np.array([[0, 1], [1, 0], [0, 2]]),
-            np.float32([[good, good], [bad, good], [good, good]]), tuple("xyz"), {},
-        )  # fmt: skip
+            ("a", "b", "c"),
+            np.array([1, 1, 1]),
+            truth,
+            np.array([[0, 1], [1, 0], [0, 2]]),
+            np.float32([[good, good], [bad, good], [good, good]]),
+            tuple("xyz"),
+            {},
+        )
         assert found.hits().tolist() == [[False, True], [False, False], [False, False]]
         result = found.result()
         assert result["top1_localisation_error"] == 100
@@ -116,7 +121,7 @@ class TestScores:
     def test_scales_for_each_net(self, run, classifier, data):
         source, options = open_source(data), {"classifiers": [classifier]}
         found = localise([run, run], source, test_scales=[(40,), (40, 64)], **options)
-        assert [m["test_scales"] for m in found.about["members"]] == [[40], [40, 64]]
+        assert [m["test_scales"] for m in found.metadata["members"]] == [[40], [40, 64]]
         with pytest.raises(ValueError, match="3 for 2 runs"):
             localise([run, run], source, test_scales=[(40,)] * 3, **options)
 
@@ -147,9 +152,18 @@ def test_commands(run, recipe, classifier, data, tmp_path):
     out = tmp_path / "answers.json"
     common = ["localise", "evaluate", "--run", str(run.path), "--data", data]
     done = CliRunner().invoke(
-        main, [*common, "--classifier", str(classifier.path), "--test-scales", "40,64",
-               "--out", str(out), "--json"]
-    )  # fmt: skip
+        main,
+        [
+            *common,
+            "--classifier",
+            str(classifier.path),
+            "--test-scales",
+            "40,64",
+            "--out",
+            str(out),
+            "--json",
+        ],
+    )
     assert done.exit_code == 0, done.output
     result = json.loads(done.stdout)
     kept = json.loads(out.read_text())
@@ -170,8 +184,24 @@ def test_commands(run, recipe, classifier, data, tmp_path):
 
 
 def test_train_command_and_its_refusals(recipe, data, tmp_path):
-    flags = ["--net", "A", "--width", "0.0625", "--crop-size", "32", "--train-scale", "40",
-             "--batch-size", "8", "--epochs", "1", "--data", data, "--tuned", "fc"]  # fmt: skip
+    flags = [
+        "--net",
+        "A",
+        "--width",
+        "0.0625",
+        "--crop-size",
+        "32",
+        "--train-scale",
+        "40",
+        "--batch-size",
+        "8",
+        "--epochs",
+        "1",
+        "--data",
+        data,
+        "--tuned",
+        "fc",
+    ]
     command = ["localise", "train", "--recipe", "small", *flags]
     done = CliRunner().invoke(main, [*command, "--out", str(tmp_path / "run")])
     assert done.exit_code == 0, done.output
@@ -210,9 +240,18 @@ def test_an_export_localises(run, classifier, data, tmp_path, monkeypatch):
     """In the C++ loader, as evaluation does; a bad picture harms none and has no box."""
     options = ["--test-scales", "40", "--localiser-scales", "40,64", "--json"]
     done = CliRunner().invoke(
-        main, ["export", "--run", str(classifier.path), "--localiser", str(run.path),
-               "--out", str(tmp_path / "net"), *options]
-    )  # fmt: skip
+        main,
+        [
+            "export",
+            "--run",
+            str(classifier.path),
+            "--localiser",
+            str(run.path),
+            "--out",
+            str(tmp_path / "net"),
+            *options,
+        ],
+    )
     assert done.exit_code == 0, done.output
     path = json.loads(done.stdout)["path"]
     source = open_source(data)

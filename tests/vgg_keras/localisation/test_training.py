@@ -8,13 +8,13 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
+from vgg_keras.pipelines.box_sources import boxed_split
+from vgg_keras.pipelines.boxes import iou
+from vgg_keras.pipelines.evaluation import validation_stream
+from vgg_keras.pipelines.sources import open_source
+from vgg_keras.pipelines.statistics import ILSVRC
+from vgg_keras.pipelines.training import training_stream
 
-from pipelines.box_sources import boxed_split
-from pipelines.boxes import iou
-from pipelines.evaluation import validation_stream
-from pipelines.sources import open_source
-from pipelines.statistics import ILSVRC
-from pipelines.training import training_stream
 from tests.conftest import CLASSES
 from tests.tiny import CROP
 from vgg_keras import load_run
@@ -83,8 +83,11 @@ class TestStream:
         source = open_source(data)
         split, boxes, _ = boxed_split(source, source["train"])
         options = {
-            "crop_size": CROP, "train_scale": (60, 90), "batch_size": 16, "statistics": ILSVRC
-        }  # fmt: skip
+            "crop_size": CROP,
+            "train_scale": (60, 90),
+            "batch_size": 16,
+            "statistics": ILSVRC,
+        }
         plain = training_stream(split, **options)
         crops, labels = next(iter(plain))
         images, targets, weights = next(iter(training_stream(split, **options, boxes=boxes)))
@@ -99,9 +102,14 @@ class TestStream:
         source = open_source(data)
         split, boxes, _ = boxed_split(source, source["train"])
         stream = training_stream(
-            split, crop_size=64, train_scale=64, batch_size=48, statistics=ILSVRC, colour_shift=0,
+            split,
+            crop_size=64,
+            train_scale=64,
+            batch_size=48,
+            statistics=ILSVRC,
+            colour_shift=0,
             boxes=boxes,
-        )  # fmt: skip
+        )
         images, targets, _ = next(iter(stream))
         checked = 0
         for image, target in zip(images.numpy() + ILSVRC.mean, targets.numpy(), strict=True):
@@ -182,7 +190,7 @@ class TestDense:
         finally:
             last.set_weights(kept)
         assert found.shape == (1, 3, 4, 3, 4)
-        from pipelines.boxes import from_window
+        from vgg_keras.pipelines.boxes import from_window
 
         frames = window_frames((3, 4), (100, 140), CROP)
         boxes = from_window(found, frames[:, :, None]).numpy()[0] * [140, 100, 140, 100]

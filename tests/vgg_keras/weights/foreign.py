@@ -196,7 +196,11 @@ def applications_h5(path, weights):
 
 def frossard_npz(path, weights):
     """As vgg16_weights.npz; `weights` for RGB."""
-    np.savez(path, **{
-        f"{caffe_name(layer)}_{part}": array
-        for layer, arrays in weights.items() for part, array in zip("Wb", arrays, strict=True)
-    })  # fmt: skip
+    np.savez(
+        path,
+        **{
+            f"{caffe_name(layer)}_{part}": array
+            for layer, arrays in weights.items()
+            for part, array in zip("Wb", arrays, strict=True)
+        },
+    )

@@ -16,9 +16,9 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vgg_keras.callbacks.warm_start import BEST_WEIGHTS
+from vgg_keras.pipelines.statistics import Statistics
 
-from callbacks.warm_start import BEST_WEIGHTS
-from pipelines.statistics import Statistics
 from tests.vgg_keras.weights import foreign
 from vgg_keras import ilsvrc, load_weights_file, vgg, weights
 from vgg_keras.cli import main
@@ -58,15 +58,22 @@ FOREIGN = {
     "old.mat": lambda path, w: foreign.matconvnet(path, foreign.in_rgb(w), old=True),
     "packed.mat": lambda path, w: foreign.matconvnet(path, foreign.in_rgb(w), compress=True),
     "tf.npz": lambda path, w: foreign.frossard_npz(path, foreign.in_rgb(w)),
-    "keras.npz": lambda path, w: np.savez(path, **{
-        f"{name}/{part}": a for name, arrays in w.items()
-        for part, a in zip(("kernel", "bias"), arrays, strict=True)}),
+    "keras.npz": lambda path, w: np.savez(
+        path,
+        **{
+            f"{name}/{part}": a
+            for name, arrays in w.items()
+            for part, a in zip(("kernel", "bias"), arrays, strict=True)
+        },
+    ),
     "keras.npy": lambda path, w: np.save(path, as_record(w)),
     "tv.safetensors": lambda path, w: foreign.safetensors(
-        path, foreign.torch_tensors(foreign.in_torch(w, *TORCH))),
+        path, foreign.torch_tensors(foreign.in_torch(w, *TORCH))
+    ),
     "timm.safetensors": lambda path, w: foreign.safetensors(
-        path, foreign.torch_tensors(foreign.in_torch(w, *TORCH), foreign.TIMM_FC)),
-}  # fmt: skip
+        path, foreign.torch_tensors(foreign.in_torch(w, *TORCH), foreign.TIMM_FC)
+    ),
+}
 
 
 def as_record(w):
@@ -255,7 +262,10 @@ class TestPreprocessing:
         inside_other = keras.Model(other.input, other.get_layer("block1_conv1").output)
         np.testing.assert_allclose(
             inside(x - np.float32((90, 100, 110)))[:, 1:-1, 1:-1],
-            inside_other(x - MEAN)[:, 1:-1, 1:-1], rtol=1e-4, atol=1e-3)  # fmt: skip
+            inside_other(x - MEAN)[:, 1:-1, 1:-1],
+            rtol=1e-4,
+            atol=1e-3,
+        )
 
     def test_another_mean_goes_out_and_comes_back(self, tmp_path):
         """A model for another mean, written out and loaded for that mean again."""
@@ -282,9 +292,19 @@ class TestRunOfAFile:
     def test_predicts_with_names(self, tmp_path, folder):
         foreign.caffemodel(tmp_path / "w.caffemodel", given_weights("A", (1000, 32, 1 / 16)))
         picture = folder.removeprefix("folder:") + "/val/red/000.jpg"
-        done = CliRunner().invoke(main, ["predict", "--weights", str(tmp_path / "w.caffemodel"),
-                                         "--multi-scale", "--json", "--pictures",
-                                         str(tmp_path / "maps"), picture])  # fmt: skip
+        done = CliRunner().invoke(
+            main,
+            [
+                "predict",
+                "--weights",
+                str(tmp_path / "w.caffemodel"),
+                "--multi-scale",
+                "--json",
+                "--pictures",
+                str(tmp_path / "maps"),
+                picture,
+            ],
+        )
         assert done.exit_code == 0, done.output
         said = json.loads(done.stdout)
         assert said["test_scales"] == [32, 37, 42]
@@ -361,7 +381,8 @@ class TestParts:
         found = weights.load(model, tmp_path / "notop.npz", partial=True)
         assert found.taken == tuple(w)
         np.testing.assert_array_equal(
-            model.get_layer("block5_conv3").get_weights()[0], w["block5_conv3"][0])  # fmt: skip
+            model.get_layer("block5_conv3").get_weights()[0], w["block5_conv3"][0]
+        )
         np.testing.assert_array_equal(model.get_layer("fc1").get_weights()[0], before[-6])
 
     def test_other_classes_are_left_and_named(self, tmp_path):
@@ -395,10 +416,32 @@ class TestParts:
     def test_train_starts_from_any_file(self, tmp_path, folder):
         """Fine-tuning on other classes: all that match, by the command that trains."""
         foreign.caffemodel(tmp_path / "w.caffemodel", given_weights("A", (9, 32, 1 / 16)))
-        arguments = ["train", "--recipe", "small", "--net", "A", "--width", "0.0625", "--crop-size",
-                     "32", "--train-scale", "32,40", "--batch-size", "8", "--epochs", "1",
-                     "--learning-rate", "0", "--data", folder, "--out", str(tmp_path / "run"),
-                     "--init-from", str(tmp_path / "w.caffemodel"), "--init-layers"]  # fmt: skip
+        arguments = [
+            "train",
+            "--recipe",
+            "small",
+            "--net",
+            "A",
+            "--width",
+            "0.0625",
+            "--crop-size",
+            "32",
+            "--train-scale",
+            "32,40",
+            "--batch-size",
+            "8",
+            "--epochs",
+            "1",
+            "--learning-rate",
+            "0",
+            "--data",
+            folder,
+            "--out",
+            str(tmp_path / "run"),
+            "--init-from",
+            str(tmp_path / "w.caffemodel"),
+            "--init-layers",
+        ]
         done = CliRunner().invoke(main, [*arguments, "all"])
         assert "predictions has shapes [(256, 9), (9,)]" in done.output
         assert not (tmp_path / "run").exists()
@@ -410,7 +453,7 @@ class TestParts:
         assert_equal_layers(layers, expected)
 
     def test_warm_start_takes_the_papers_layers_from_a_file(self, tmp_path):
-        from callbacks import WarmStart
+        from vgg_keras.callbacks import WarmStart
 
         foreign.caffemodel(tmp_path / "a.caffemodel", given_weights("A"))
         model = vgg("D", *SIZE)
@@ -496,15 +539,21 @@ class TestCommand:
             kernel = file["block1_conv1/block1_conv1/kernel:0"][()]
         np.testing.assert_array_equal(kernel, given_weights("D")["block1_conv1"][0])  # BGR again
 
-    @pytest.mark.parametrize(("names", "message"), [
-        (("w.npz", "w.onnx"), "end in .weights.h5, .h5, .safetensors, .npz. Received: w.onnx"),
-        (("none.npz", "o.npz"), "There is no weights file"),
-        (("w.npz", "w.npz"), "The target is the source"),
-        (("w.npz", "o.npz", "--preprocessing", "tf"), "one of rgb, caffe, torch. Received: 'tf'"),
-        (("w.npz", "o.npz", "--net", "E"), "just net E: block3_conv3/kernel is missing"),
-        (("w.txt", "o.npz"), "weights are read from .h5,"),
-        ((".", "o.npz"), "is no run folder"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("names", "message"),
+        [
+            (("w.npz", "w.onnx"), "end in .weights.h5, .h5, .safetensors, .npz. Received: w.onnx"),
+            (("none.npz", "o.npz"), "There is no weights file"),
+            (("w.npz", "w.npz"), "The target is the source"),
+            (
+                ("w.npz", "o.npz", "--preprocessing", "tf"),
+                "one of rgb, caffe, torch. Received: 'tf'",
+            ),
+            (("w.npz", "o.npz", "--net", "E"), "just net E: block3_conv3/kernel is missing"),
+            (("w.txt", "o.npz"), "weights are read from .h5,"),
+            ((".", "o.npz"), "is no run folder"),
+        ],
+    )
     def test_refuses_in_a_line(self, tmp_path, names, message):
         FOREIGN["keras.npz"](tmp_path / "w.npz", given_weights("B"))
         (tmp_path / "w.txt").touch()

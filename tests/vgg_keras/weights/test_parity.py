@@ -130,12 +130,20 @@ class TestTorch:
                 layers += [nn.Conv2d(channels, outputs, 3, padding=1), nn.ReLU()]
                 channels = outputs
             layers.append(nn.MaxPool2d(2, 2))
-        return nn.ModuleDict({
-            "features": nn.Sequential(*layers),
-            "classifier": nn.Sequential(
-                nn.Linear(25088, 4096), nn.ReLU(), nn.Dropout(),
-                nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 1000)),
-        }).eval()  # fmt: skip
+        return nn.ModuleDict(
+            {
+                "features": nn.Sequential(*layers),
+                "classifier": nn.Sequential(
+                    nn.Linear(25088, 4096),
+                    nn.ReLU(),
+                    nn.Dropout(),
+                    nn.Linear(4096, 4096),
+                    nn.ReLU(),
+                    nn.Dropout(),
+                    nn.Linear(4096, 1000),
+                ),
+            }
+        ).eval()
 
     @staticmethod
     def logits(torch, net):

@@ -132,8 +132,9 @@ def mat_bombs(path):
 
     size = 20 * 2**20
     FOREIGN["tidy.mat"](path, good())
-    packed = zlib.compress(struct.pack("<II", 14, size) + struct.pack("<8I", 6, 8, 1, 0, 5, 0, 1, 0)
-                           + bytes(size - 32))  # fmt: skip
+    packed = zlib.compress(
+        struct.pack("<II", 14, size) + struct.pack("<8I", 6, 8, 1, 0, 5, 0, 1, 0) + bytes(size - 32)
+    )
     with open(path, "ab") as file:
         for _ in range(15):
             file.write(struct.pack("<II", 15, len(packed)) + packed)
@@ -235,64 +236,106 @@ REFUSED = {
     "layer of 3 GB.caffemodel": (caffe_hole, "more than any of these nets"),
     "shape without data.caffemodel": (caffe_shape, "conv1_1/0 declares shape (268435455"),
     "huge shape.npz": (lambda p: npz_header(p, (10**6, 10**6)), "bytes of tensors"),
-    "bomb.npz": (lambda p: npz_header(p, (8192, BOMB // 2**15), data=bytes(BOMB)),
-                 "made to fill memory"),
-    "small bomb.npz": (lambda p: npz_header(p, (8191, 1024), data=bytes(2**25)),
-                       "fc1/kernel has shape (8191, 1024) where (512, 1024) is wanted"),
+    "bomb.npz": (
+        lambda p: npz_header(p, (8192, BOMB // 2**15), data=bytes(BOMB)),
+        "made to fill memory",
+    ),
+    "small bomb.npz": (
+        lambda p: npz_header(p, (8191, 1024), data=bytes(2**25)),
+        "fc1/kernel has shape (8191, 1024) where (512, 1024) is wanted",
+    ),
     "bomb.keras": (keras_bomb, "made to fill memory"),
     "bomb.mat": (mat_bomb, "made to fill memory"),
-    "huge shape.h5": (h5_dataset(shape=(10**6, 10**6), chunks=(100, 100), dtype="f4"),
-                      "made to fill memory"),
-    "bomb.h5": (h5_dataset(data=np.zeros((512, BOMB // 2048), "f4"), compression="gzip"),
-                "made to fill memory"),
+    "huge shape.h5": (
+        h5_dataset(shape=(10**6, 10**6), chunks=(100, 100), dtype="f4"),
+        "made to fill memory",
+    ),
+    "bomb.h5": (
+        h5_dataset(data=np.zeros((512, BOMB // 2048), "f4"), compression="gzip"),
+        "made to fill memory",
+    ),
     "link to another file.h5": (h5_link, "is not in the file itself"),
     "group of another file.h5": (h5_group_link, "fc1 is not in the file itself"),
-    "chunk bomb.h5": (h5_dataset(shape=(512, 1024), dtype="f4", chunks=(10240, 10240),
-                                 maxshape=(None, None), compression="gzip"),
-                      "in chunks larger than itself"),
+    "chunk bomb.h5": (
+        h5_dataset(
+            shape=(512, 1024),
+            dtype="f4",
+            chunks=(10240, 10240),
+            maxshape=(None, None),
+            compression="gzip",
+        ),
+        "in chunks larger than itself",
+    ),
     "long header.npz": (npz_long_header, "senseless header"),
     "bzip2.npz": (npz_bzip2, "compressed as NumPy does not"),
     "bombs.mat": (mat_bombs, "made to fill memory"),
     "empty blobs.caffemodel": (caffe_layer(*[b""] * 10_000), "more than 1,000 fields"),
     "many blobs.caffemodel": (caffe_layer(*[b""] * 3), "none of weights and biases"),
-    "many sides.caffemodel": (caffe_layer(foreign._field(7, foreign._field(1, b"\x7f" * 10**5))),
-                              "none of weights and biases"),
-    "mean of 1e300.npz": (lambda p: npz(p, {"about": np.array(json.dumps(
-        {"net": "A", "preprocessing": {"mean": [1e300] * 3}}))}), "must be three colours"),
+    "many sides.caffemodel": (
+        caffe_layer(foreign._field(7, foreign._field(1, b"\x7f" * 10**5))),
+        "none of weights and biases",
+    ),
+    "mean of 1e300.npz": (
+        lambda p: npz(
+            p, {"about": np.array(json.dumps({"net": "A", "preprocessing": {"mean": [1e300] * 3}}))}
+        ),
+        "must be three colours",
+    ),
     "numbers of another file.h5": (h5_external, "no tensor in the file itself"),
     "without names.h5": (h5_no_names, "layer_names"),
     "text for layers.mat": (mat_text, "no net of MatConvNet"),
-    "pickle.npz": (lambda p: npz(p, {"fc1/kernel": np.array([Code(p)], object)}),
-                   "fc1/kernel.npy holds pickled Python objects"),
+    "pickle.npz": (
+        lambda p: npz(p, {"fc1/kernel": np.array([Code(p)], object)}),
+        "fc1/kernel.npy holds pickled Python objects",
+    ),
     "pickle.npy": (pickled_npy, "holds pickled Python objects"),
     "bare pickle.npy": (pickled, "no array of NumPy"),
     "swapped layers.npz": (
-        lambda p: npz(p, {"fc1/kernel": named_arrays()["fc2/kernel"],
-                          "fc2/kernel": named_arrays()["fc1/kernel"]}),
-        "fc1/kernel has shape (1024, 1024) where (512, 1024) is wanted; fc2/kernel has shape (512"),
+        lambda p: npz(
+            p,
+            {
+                "fc1/kernel": named_arrays()["fc2/kernel"],
+                "fc2/kernel": named_arrays()["fc1/kernel"],
+            },
+        ),
+        "fc1/kernel has shape (1024, 1024) where (512, 1024) is wanted; fc2/kernel has shape (512",
+    ),
     "channels first.npz": (
         lambda p: npz(p, {"block1_conv1/kernel": KERNEL.transpose(3, 2, 0, 1)}),
-        "block1_conv1/kernel has shape (16, 3, 3, 3) where (3, 3, 3, 16) is wanted"),
-    "whole numbers.npz": (lambda p: npz(p, {"block1_conv1/kernel": KERNEL.astype(int)}),
-                          "block1_conv1/kernel is of dtype int64, no float"),
-    "complex numbers.npz": (lambda p: npz(p, {"block1_conv1/kernel": KERNEL.astype(complex)}),
-                            "block1_conv1/kernel is of dtype complex128, no float"),
+        "block1_conv1/kernel has shape (16, 3, 3, 3) where (3, 3, 3, 16) is wanted",
+    ),
+    "whole numbers.npz": (
+        lambda p: npz(p, {"block1_conv1/kernel": KERNEL.astype(int)}),
+        "block1_conv1/kernel is of dtype int64, no float",
+    ),
+    "complex numbers.npz": (
+        lambda p: npz(p, {"block1_conv1/kernel": KERNEL.astype(complex)}),
+        "block1_conv1/kernel is of dtype complex128, no float",
+    ),
     "whole numbers.safetensors": (
         torch_like({"features.0.bias": np.zeros(16, np.int64)}),
-        "block1_conv1/bias (features.0.bias) is of dtype I64, no float"),
-    "nan.npz": (lambda p: npz(p, {"fc2/bias": np.full(1024, np.nan, "f4")}),
-                "fc2/bias holds NaN or Inf"),
-    "overflow.npz": (lambda p: npz(p, {"block1_conv1/kernel": np.full((3, 3, 3, 16), 1e300)}),
-                     "block1_conv1/kernel holds NaN or Inf"),
-    "missing.npz": (lambda p: npz(p, remove=["block5_conv2/bias"]),
-                    "net A: block5_conv2/bias is missing."),
+        "block1_conv1/bias (features.0.bias) is of dtype I64, no float",
+    ),
+    "nan.npz": (
+        lambda p: npz(p, {"fc2/bias": np.full(1024, np.nan, "f4")}),
+        "fc2/bias holds NaN or Inf",
+    ),
+    "overflow.npz": (
+        lambda p: npz(p, {"block1_conv1/kernel": np.full((3, 3, 3, 16), 1e300)}),
+        "block1_conv1/kernel holds NaN or Inf",
+    ),
+    "missing.npz": (
+        lambda p: npz(p, remove=["block5_conv2/bias"]),
+        "net A: block5_conv2/bias is missing.",
+    ),
     "surplus.npz": (lambda p: npz(p, {"fc3/kernel": KERNEL}), "fc3/kernel is surplus"),
     "batch normalisation.safetensors": (
         torch_like({"features.1.running_mean": np.zeros(16, "f4")}),
-        "features.1.running_mean is surplus. It has batch normalisation"),
+        "features.1.running_mean is surplus. It has batch normalisation",
+    ),
     "unknown.npz": (lambda p: np.savez(p, x=KERNEL), "Its first names: x"),
     "said wrong.npz": (lambda p: npz(p, {"about": np.array('{"net": 3}')}), "'preprocessing'"),
-}  # fmt: skip
+}
 
 
 def peak():

@@ -11,11 +11,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from pipelines.files import aside
+from vgg_keras.pipelines.files import atomic_path
 from vgg_keras.version import __version__
 
 
-def kept_table(folder: Path | None, name: str, about: Any, shape: tuple[int, ...]) -> np.ndarray:
+def open_row_cache(
+    folder: Path | None, name: str, metadata: Any, shape: tuple[int, ...]
+) -> np.ndarray:
     """A float32 table, NaN where rows are still to be made; what is written to it stays.
 
     Args:
@@ -30,12 +32,12 @@ def kept_table(folder: Path | None, name: str, about: Any, shape: tuple[int, ...
     """
     if folder is None:
         return np.full(shape, np.nan, np.float32)
-    text = json.dumps([about, __version__])
+    text = json.dumps([metadata, __version__])
     digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
     path = folder / f"{name}-{digest}.npy"
     try:
         if not path.exists():
-            with aside(path, size=4 * math.prod(shape)) as temporary:
+            with atomic_path(path, size=4 * math.prod(shape)) as temporary:
                 np.save(temporary, np.full(shape, np.nan, np.float32))
         size = path.stat().st_size
         table = np.load(path, mmap_mode="r+")
@@ -43,8 +45,8 @@ def kept_table(folder: Path | None, name: str, about: Any, shape: tuple[int, ...
         raise OSError(f"{path} holds no results: {error}. Remove it.") from error
     except OSError as error:
         raise OSError(
-            f"Results cannot be kept in {folder}: {error}. Name another folder with --keep, or "
-            f"none with --keep ''."
+            f"Rows cannot be cached in {folder}: {error}. Give another folder with --cache-dir, or "
+            f"none with --cache-dir ''."
         ) from error
     if table.shape != shape:
         raise OSError(f"{path} holds no results of shape {shape}. Remove it.")
