@@ -18,8 +18,9 @@ import numpy as np
 import tensorflow as tf
 from vgg_keras.pipelines.boxes import Boxes
 from vgg_keras.pipelines.cls_loc_source import annotation_of, number, objects_of
+from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.images import upright_size
-from vgg_keras.pipelines.sources import FolderSplit, Source, SourceError, Split
+from vgg_keras.pipelines.sources import FolderSplit, Source, Split
 from vgg_keras.pipelines.voc_action_source import PeopleSplit
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,8 @@ import os
 import re
 
 import numpy as np
-from vgg_keras.pipelines.sources import Source, SourceError
+from vgg_keras.pipelines.errors import SourceError
+from vgg_keras.pipelines.sources import Source
 from vgg_keras.pipelines.trees import Tree, TreeSplit
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-from vgg_keras.pipelines.sources import TRAIN, VALIDATION, FolderSplit, Source, SourceError
+from vgg_keras.pipelines.errors import SourceError
+from vgg_keras.pipelines.sources import TRAIN, VALIDATION, FolderSplit, Source
 
 _DATA, _ANNOTATIONS = Path("Data/CLS-LOC"), Path("Annotations/CLS-LOC")
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 
 import tensorflow as tf
+from vgg_keras.pipelines.errors import BadImageError
 from vgg_keras.pipelines.images import decode, no_autograph
 from vgg_keras.pipelines.sources import Split
 
@@ -21,10 +22,6 @@ _READ_ERRORS = (
     tf.errors.FailedPreconditionError,
     tf.errors.UnknownError,
 )
-
-
-class BadImageError(Exception):
-    """A picture cannot be read. The message names it."""
 
 
 def find_bad_images(split: Split, most: int | None = None) -> list[str]:

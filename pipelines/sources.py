@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from vgg_keras.pipelines.errors import SourceError
 
 TRAIN, VALIDATION = "train", "val"
 
@@ -52,10 +53,6 @@ class Part:
 
 
 WHOLE = Part(0, 1)
-
-
-class SourceError(ValueError):
-    """The data are not there or not in a form that can be used. The message says what to do."""
 
 
 class Split(abc.ABC):

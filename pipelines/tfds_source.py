@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from vgg_keras.pipelines.sources import TRAIN, VALIDATION, Source, SourceError, Split
+from vgg_keras.pipelines.errors import SourceError
+from vgg_keras.pipelines.sources import TRAIN, VALIDATION, Source, Split
 
 # TFDS gives examples in the order of its files, so they are shuffled through a buffer. TFDS
 # shuffles once when it writes; sets no larger than this are shuffled in full at every epoch.

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from vgg_keras.pipelines.sources import FolderSplit, SourceError
+from vgg_keras.pipelines.errors import SourceError
+from vgg_keras.pipelines.sources import FolderSplit
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -17,7 +17,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 from vgg_keras.pipelines.cls_loc_source import number
-from vgg_keras.pipelines.sources import TRAIN, VALIDATION, Source, SourceError
+from vgg_keras.pipelines.errors import SourceError
+from vgg_keras.pipelines.sources import TRAIN, VALIDATION, Source
 from vgg_keras.pipelines.trees import Tree, TreeSplit
 
 # Ten to be told apart, and `other`, whose people are distractors.

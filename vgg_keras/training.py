@@ -20,10 +20,11 @@ from vgg_keras.callbacks import Checkpoint, Journal, PlateauDecay, Progress, War
 from vgg_keras.callbacks.checkpoint import LAST_WEIGHTS
 from vgg_keras.distribution import Cluster, check_divisible, find_devices, is_cpu_only
 from vgg_keras.nets import WARM_START_LAYERS, get_net
+from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.evaluation import validation_stream
 from vgg_keras.pipelines.files import atomic_write
 from vgg_keras.pipelines.screening import find_bad_images, naming_bad_images
-from vgg_keras.pipelines.sources import TRAIN, VALIDATION, Source, SourceError, Split, open_source
+from vgg_keras.pipelines.sources import TRAIN, VALIDATION, Source, Split, open_source
 from vgg_keras.pipelines.statistics import ILSVRC, Statistics, compute_statistics
 from vgg_keras.pipelines.training import steps_per_epoch, training_stream
 from vgg_keras.provenance import warn_of_other_versions

@@ -7,7 +7,8 @@ import shutil
 import numpy as np
 import pytest
 from vgg_keras.pipelines.box_sources import boxed_split
-from vgg_keras.pipelines.sources import SourceError, open_source
+from vgg_keras.pipelines.errors import SourceError
+from vgg_keras.pipelines.sources import open_source
 
 from tests.conftest import encode, photo, write_folder
 

@@ -3,12 +3,8 @@ from __future__ import annotations
 import logging
 
 import pytest
-from vgg_keras.pipelines.screening import (
-    BadImageError,
-    find_bad_images,
-    naming_bad_images,
-    without_bad_images,
-)
+from vgg_keras.pipelines.errors import BadImageError
+from vgg_keras.pipelines.screening import find_bad_images, naming_bad_images, without_bad_images
 from vgg_keras.pipelines.sources import open_source
 from vgg_keras.pipelines.statistics import compute_statistics
 

@@ -10,9 +10,10 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from vgg_keras.pipelines.box_sources import boxed_split
 from vgg_keras.pipelines.cropped import Cropped
+from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.images import decode
 from vgg_keras.pipelines.screening import find_bad_images
-from vgg_keras.pipelines.sources import SourceError, open_source
+from vgg_keras.pipelines.sources import open_source
 from vgg_keras.pipelines.tfds_source import SeveralLabelsSplit
 from vgg_keras.pipelines.voc_action_source import ACTIONS
 

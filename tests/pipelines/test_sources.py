@@ -5,8 +5,9 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.screening import find_bad_images
-from vgg_keras.pipelines.sources import SourceError, open_source
+from vgg_keras.pipelines.sources import open_source
 
 from tests.conftest import CLASSES, write_folder
 

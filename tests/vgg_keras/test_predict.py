@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from vgg_keras.pipelines.errors import BadImageError, SourceError
 from vgg_keras.pipelines.images import rescale
-from vgg_keras.pipelines.screening import BadImageError
-from vgg_keras.pipelines.sources import Source, SourceError
+from vgg_keras.pipelines.sources import Source
 
 from tests.conftest import encode, photo
 from tests.tiny import MEAN, tiny_run

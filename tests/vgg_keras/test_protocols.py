@@ -11,9 +11,9 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vgg_keras.pipelines.errors import BadImageError, SourceError
 from vgg_keras.pipelines.images import rescale
-from vgg_keras.pipelines.screening import BadImageError
-from vgg_keras.pipelines.sources import FolderSplit, Source, SourceError, open_source
+from vgg_keras.pipelines.sources import FolderSplit, Source, open_source
 from vgg_keras.pipelines.statistics import ILSVRC
 
 from tests.conftest import encode, photo

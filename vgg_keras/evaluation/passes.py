@@ -38,8 +38,8 @@ class PassRunner:
         batch_size: memory of a device, as the number of crops that pass through the net together;
             whole pictures are batched to as many pixels. Has no influence on the result.
         on_bad_image: "stop", or "skip" to leave a row of NaN for a picture that cannot be read.
-        cache_dir: folder of the row cache, from which an interrupted evaluation continues. None: rows
-            are in memory only.
+        cache_dir: folder of the row cache, from which an interrupted evaluation continues. None:
+            rows are in memory only.
 
     Raises:
         ValueError: a batch size under 1, or no such policy.

@@ -12,7 +12,8 @@ import numpy as np
 
 from vgg_keras.evaluation.evaluate import conditions, plan, score
 from vgg_keras.evaluation.predictions import TOP, top_classes
-from vgg_keras.pipelines.sources import FolderSplit, SourceError
+from vgg_keras.pipelines.errors import SourceError
+from vgg_keras.pipelines.sources import FolderSplit
 from vgg_keras.runs import Run
 
 

@@ -17,8 +17,9 @@ from vgg_keras.features.procedure import SCALES, check_procedure
 from vgg_keras.features.table import Features, side_by_side
 from vgg_keras.pipelines.box_sources import boxed_split
 from vgg_keras.pipelines.cropped import Cropped
+from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.evaluation import check_test_scale
-from vgg_keras.pipelines.sources import Source, SourceError, Split
+from vgg_keras.pipelines.sources import Source, Split
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vgg_keras.ilsvrc import short_label
+from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.evaluation import read_pictures
-from vgg_keras.pipelines.sources import SourceError, open_source
+from vgg_keras.pipelines.sources import open_source
 from vgg_keras.report import figures
 from vgg_keras.report.tables import circumstances, members, nets_of
 

@@ -16,9 +16,10 @@ import numpy as np
 from vgg_keras.evaluation.predictions import Predictions, PredictionsError
 from vgg_keras.evaluation.protocols import paper_scales
 from vgg_keras.ilsvrc import short_label
+from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.evaluation import read_pictures
 from vgg_keras.pipelines.files import atomic_write
-from vgg_keras.pipelines.sources import SourceError, Split, open_source
+from vgg_keras.pipelines.sources import Split, open_source
 from vgg_keras.report import analysis, figures, localised
 from vgg_keras.report.appendices import PAPER_TABLES
 from vgg_keras.report.maps import score_map_figure

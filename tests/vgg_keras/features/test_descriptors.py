@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from vgg_keras.pipelines.errors import BadImageError, SourceError
 from vgg_keras.pipelines.images import decode, rescale
-from vgg_keras.pipelines.screening import BadImageError
-from vgg_keras.pipelines.sources import SourceError, open_source
+from vgg_keras.pipelines.sources import open_source
 from vgg_keras.pipelines.statistics import ILSVRC
 
 from tests.conftest import encode, photo, write_folder

@@ -1,0 +1,46 @@
+"""Checks of arguments, each with one wording."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+import numpy as np
+from vgg_keras.pipelines.errors import ArgumentError
+
+
+def check_choice(argument: str, value: object, allowed: Collection[object]) -> None:
+    """Raises ArgumentError if `value` is not one of the allowed values."""
+    if value not in allowed:
+        listed = ", ".join(map(str, allowed))
+        raise ArgumentError(f"{argument} must be one of {listed}. Received: {value!r}", argument)
+
+
+def check_at_least(argument: str, value: float, least: float) -> None:
+    """Raises ArgumentError if `value` is below `least` or not a number."""
+    if not value >= least:
+        raise ArgumentError(
+            f"{argument} must be {least} or more. Received: {argument}={value}", argument
+        )
+
+
+def indices_of(
+    wanted: Iterable[str], names: Sequence[str], missing: Callable[[str], Exception]
+) -> np.ndarray:
+    """Index of each wanted name in `names`, int64 `(len(wanted),)`.
+
+    Args:
+        wanted: names to look up, in any order.
+        names: where to look them up; all different.
+        missing: makes the exception to raise from the first wanted name that is not there.
+    """
+    index = {name: i for i, name in enumerate(names)}
+    wanted = list(wanted)
+    for name in wanted:
+        if name not in index:
+            raise missing(name)
+    return np.array([index[name] for name in wanted], np.int64)
+
+
+def first_few(names: Sequence[str], count: int = 3) -> str:
+    """The first names between commas, and `...` if there are more."""
+    return ", ".join(names[:count]) + ", ..." * (len(names) > count)

@@ -1,0 +1,52 @@
+"""Errors that the reader of a message can put right.
+
+    UserError
+    ├── ArgumentError (ValueError)         an argument has a value that is not allowed
+    ├── SourceError (ValueError)           data are missing or not in a form that can be used
+    ├── BadImageError                      an image cannot be read
+    ├── WriteError (OSError)               a file cannot be written
+    ├── OutOfMemoryError (MemoryError)     a batch does not fit into memory
+    └── MissingPackageError (ImportError)  an optional package is not installed
+
+Every package adds its own below `UserError`; `vgg_keras.errors` lists all of them. The command line
+shows these as one line and lets any other exception through, because that is a bug.
+"""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Base class of the errors of this project."""
+
+
+class ArgumentError(UserError, ValueError):
+    """An argument has a value that is not allowed.
+
+    Args:
+        message: the rule, the allowed values, and `Received: ...`.
+        argument: name of the argument, from which the command line finds the flag.
+    """
+
+    def __init__(self, message: str, argument: str | None = None):
+        super().__init__(message)
+        self.argument = argument
+
+
+class SourceError(UserError, ValueError):
+    """Data are missing or not in a form that can be used. The message says what to do."""
+
+
+class BadImageError(UserError):
+    """An image cannot be read. The message names it."""
+
+
+class WriteError(UserError, OSError):
+    """A file cannot be written. The message names it; what was saved before is intact."""
+
+
+class OutOfMemoryError(UserError, MemoryError):
+    """A batch does not fit into memory. The message says what would fit."""
+
+
+class MissingPackageError(UserError, ImportError):
+    """An optional package is not installed. The message says how to install it."""
