@@ -21,6 +21,13 @@ REGRESSIONS = ("per-class", "single-class")
 TUNED = ("all", "fc")
 
 
+def num_outputs(num_classes: int, regression: str | None = None) -> int:
+    """Units of the last layer: one for each class; or 4 for a box, of each class or of all."""
+    if regression is None:
+        return num_classes
+    return 4 * num_classes if regression == "per-class" else 4
+
+
 def _say(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
@@ -84,9 +91,14 @@ class Recipe:
                     f"{name} must be from {low} to {high}. Received: {getattr(self, name)}"
                 )
 
+    @property
+    def regression_kind(self) -> str | None:
+        """Kind of box regression, or None for a net that classifies."""
+        return getattr(self, "regression", None)
+
     def outputs(self, num_classes: int) -> int:
         """Units of the last layer."""
-        return num_classes
+        return num_outputs(num_classes, self.regression_kind)
 
     @property
     def validation_scale(self) -> int:
@@ -153,10 +165,6 @@ class LocalisationRecipe(Recipe):
     regression: str = _say("per-class", "per-class: a box a class; single-class: one for all.")
     tuned: str = _say("all", "Layers that are trained: all, or fc, the FC layers only.")
     boxes: str = _say("", "CSV file with boxes, for folder: data [boxes.csv in its folder].")
-
-    def outputs(self, num_classes: int) -> int:
-        """Units of the last layer: 4 for a box, of each class or of all."""
-        return 4 * num_classes if self.regression == "per-class" else 4
 
 
 _PAPER = Recipe()

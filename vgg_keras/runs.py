@@ -16,6 +16,7 @@ import keras
 from vgg_keras import provenance
 from vgg_keras.callbacks.checkpoint import LAST_WEIGHTS
 from vgg_keras.callbacks.warm_start import BEST_WEIGHTS
+from vgg_keras.errors import RunError
 from vgg_keras.ilsvrc import wnids
 from vgg_keras.models import vgg
 from vgg_keras.pipelines.files import atomic_write, locked
@@ -36,10 +37,6 @@ _BESIDE_THE_RECIPE = (
 )
 
 log = logging.getLogger(__name__)
-
-
-class RunError(ValueError):
-    """A run folder cannot be used. The message says why."""
 
 
 class Run(NamedTuple):

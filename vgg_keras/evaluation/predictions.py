@@ -11,15 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from vgg_keras.errors import PredictionsError
 from vgg_keras.evaluation.metrics import ErrorCount
 from vgg_keras.pipelines.files import atomic_path, atomic_write
 
 FORMATS = (".parquet", ".csv")
 TOP = 5
-
-
-class PredictionsError(ValueError):
-    """Files of predictions cannot be used, or not together. The message says why."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,15 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from vgg_keras.errors import FeaturesError
 from vgg_keras.pipelines.files import atomic_path, atomic_write
 
 FORMATS = (".parquet", ".npy")
 _METADATA = b"vgg_keras"  # key of the Parquet file's own metadata
 _COLUMNS = ["image", "split", "labels", "difficult"]
-
-
-class FeaturesError(ValueError):
-    """Features cannot be used, or not together. The message says why."""
 
 
 @dataclass(frozen=True, eq=False)

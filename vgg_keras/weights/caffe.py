@@ -16,7 +16,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from vgg_keras.weights.stored import Stored, StoredTensor, WeightsError
+from vgg_keras.errors import WeightsError
+from vgg_keras.weights.stored import Stored, StoredTensor
 
 _KEPT = 2**20  # numbers; a larger tensor is parsed again when it is wanted
 _LARGEST = 2**29  # bytes of a layer; the nets' largest has 411 million

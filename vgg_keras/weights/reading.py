@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vgg_keras.errors import WeightsError
 from vgg_keras.nets import FC_NAMES, get_net
 from vgg_keras.pipelines.statistics import ILSVRC, Statistics
 from vgg_keras.weights.arrays import open_npy, open_npz
@@ -29,7 +30,7 @@ from vgg_keras.weights.naming import (
     sizes_of,
 )
 from vgg_keras.weights.preprocessing import PREPROCESSINGS, Preprocessing, get_preprocessing, refit
-from vgg_keras.weights.stored import Stored, StoredTensor, WeightsError, named, refuse_expansion
+from vgg_keras.weights.stored import Stored, StoredTensor, named, refuse_expansion
 from vgg_keras.weights.torch_files import open_safetensors, open_torch
 
 READERS: dict[str, Callable[[Path], AbstractContextManager[Stored]]] = {

@@ -11,14 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from vgg_keras.errors import WeightsError
 from vgg_keras.weights.preprocessing import Preprocessing
 
 # Weights hardly compress. What claims to be far larger than its file is damaged, or a trap.
 _EXPANSION = 16
-
-
-class WeightsError(ValueError):
-    """Weights cannot be used. The message names the file and what is wrong with it."""
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from vgg_keras.errors import WeightsError
 from vgg_keras.weights.stored import (
     METADATA,
     Stored,
     StoredTensor,
-    WeightsError,
     WeightsMetadata,
     refuse_expansion,
 )

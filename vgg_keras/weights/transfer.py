@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vgg_keras.errors import WeightsError
 from vgg_keras.nets import FC_NAMES, NETS, Net, get_net
 from vgg_keras.pipelines.files import atomic_path
 from vgg_keras.pipelines.statistics import ILSVRC
@@ -27,7 +28,7 @@ from vgg_keras.weights.naming import (
 )
 from vgg_keras.weights.preprocessing import PREPROCESSINGS, Preprocessing, refit
 from vgg_keras.weights.reading import RUN_WEIGHTS, Contents, read
-from vgg_keras.weights.stored import WeightsError, WeightsMetadata
+from vgg_keras.weights.stored import WeightsMetadata
 from vgg_keras.weights.torch_files import write_safetensors
 
 if TYPE_CHECKING:
