@@ -55,7 +55,7 @@ from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras import vgg
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.evaluation.passes import PassRunner
-from vgg_keras.evaluation.protocols import Pass
+from vgg_keras.evaluation.procedure import Pass
 from vgg_keras.nets import FC_NAMES, NETS, STRIDE, weight_layers
 from vgg_keras.runs import load_run
 

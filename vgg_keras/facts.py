@@ -8,6 +8,7 @@ from typing import Any
 
 from vgg_keras.architecture import Architecture
 from vgg_keras.errors import ArgumentError
+from vgg_keras.metadata import net_name
 from vgg_keras.pipelines.checks import check_choice
 from vgg_keras.recipes import REGRESSIONS, Recipe, num_outputs
 
@@ -84,11 +85,6 @@ class NetFacts:
             "pool_rounding": self.architecture.pool_rounding,
             "precision": self.precision,
         }
-
-
-def net_name(metadata: Mapping[str, Any]) -> str:
-    """The path or name by which people know the net that `metadata` describes."""
-    return str(next((metadata[key] for key in ("run", "weights", "model") if key in metadata), "?"))
 
 
 def as_pair(scale: int | Sequence[int] | None) -> tuple[int, int] | None:

@@ -23,7 +23,7 @@ from vgg_keras import vgg
 from vgg_keras.evaluation import passes
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.evaluation.passes import PassRunner, make_scorer
-from vgg_keras.evaluation.protocols import PROTOCOLS, Pass, paper_scales, passes_of
+from vgg_keras.evaluation.procedure import PROTOCOLS, Pass, paper_scales, passes_of
 from vgg_keras.nets import NETS
 from vgg_keras.recipes import Recipe
 from vgg_keras.runs import Run
