@@ -496,11 +496,7 @@ class TestEvaluate:
         bad = net_of(model, class_names="abcdefg", train_scale=(32, 48))
         for policy in ("stop", "skip"):
             with pytest.raises(ValueError, match=r"The net gives NaN for .*\.png\. Its weights"):
-                evaluate(
-                    net_of(model, class_names="abcdefg", train_scale=(32, 48)),
-                    self.source(split),
-                    on_bad_image=policy,
-                )
+                evaluate(bad, self.source(split), on_bad_image=policy)
 
     def test_images_without_a_class_are_refused(self, net, split):
         hidden = FolderSplit("val", split.paths, np.where(split.labels == 3, -1, split.labels))
