@@ -352,7 +352,7 @@ class TestScales:
         assert paper_scales(facts, multi_scale=True) == several
 
     def test_a_step_down_below_the_crop_is_explained(self):
-        with pytest.raises(ValueError, match=r"S - 32, S and S \+ 32 the first is below the crop"):
+        with pytest.raises(ValueError, match=r"S - 32, S and S \+ 32 is below the crop"):
             paper_scales(self.facts(224, 224), multi_scale=True)
 
     def test_under_the_crop_size_is_refused(self, model, split):
