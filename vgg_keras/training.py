@@ -24,7 +24,8 @@ from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.evaluation import validation_stream
 from vgg_keras.pipelines.files import atomic_write
 from vgg_keras.pipelines.screening import find_bad_images, naming_bad_images
-from vgg_keras.pipelines.sources import TRAIN, VALIDATION, Source, Split, open_source
+from vgg_keras.pipelines.sources import open_source
+from vgg_keras.pipelines.splits import TRAIN, VALIDATION, Source, Split
 from vgg_keras.pipelines.statistics import ILSVRC, Statistics, compute_statistics
 from vgg_keras.pipelines.training import steps_per_epoch, training_stream
 from vgg_keras.provenance import warn_of_other_versions
@@ -136,7 +137,7 @@ def train(
                         first_epoch=done.epochs,
                         flip=recipe.flip,
                         colour_shift=recipe.colour_shift,
-                        part=used.part,
+                        shard=used.shard,
                         **train_targets,
                     ),
                     steps_per_epoch=steps,
@@ -148,7 +149,8 @@ def train(
                         test_scale=recipe.validation_scale,
                         batch_size=recipe.batch_size,
                         mean=statistics.mean,
-                        part=used.part,
+                        fill_last=True,  # batches of one size divide among devices
+                        shard=used.shard,
                         **validation_targets,
                     ),
                     callbacks=callbacks,

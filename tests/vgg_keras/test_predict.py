@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from PIL import Image
 from vgg_keras.pipelines.errors import BadImageError, SourceError
 from vgg_keras.pipelines.images import rescale
-from vgg_keras.pipelines.sources import Source
+from vgg_keras.pipelines.sources.own import as_split
+from vgg_keras.pipelines.splits import Source
 
 from tests.conftest import encode, photo
 from tests.tiny import MEAN, tiny_run
@@ -24,7 +25,7 @@ from vgg_keras.commands.prediction import predict as command
 from vgg_keras.evaluation import passes
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.evaluation.passes import PassRunner, make_scorer
-from vgg_keras.evaluation.predict import Predicted, as_split, predict
+from vgg_keras.evaluation.predict import Predicted, predict
 from vgg_keras.report.maps import draw_predicted, score_map_figure
 from vgg_keras.runs import load_run
 
@@ -166,14 +167,14 @@ class TestPredict:
         assert broken in caplog.text
         expected = predict(run, images).posteriors
         np.testing.assert_allclose(predicted.posteriors, expected, rtol=0, atol=1e-6)
-        with pytest.raises(SourceError, match=r"None of the pictures can be read: .*bad\.jpg"):
+        with pytest.raises(SourceError, match=r"None of the images can be read: .*bad\.jpg"):
             predict(run, [broken], on_bad_image="skip")
 
     def test_what_is_no_file_is_named_before_the_net_runs(self, run, images, tmp_path, monkeypatch):
         monkeypatch.setattr(PassRunner, "posteriors", None)
         (tmp_path / "cats").mkdir()
         for given, message in (
-            ([], "No picture is given"),
+            ([], "No image is given"),
             ([images[0], tmp_path / "gone.jpg"], r"no such file: .*gone\.jpg$"),
             ([tmp_path / f"{i}.jpg" for i in range(5)], r"0\.jpg, .*1\.jpg, .*2\.jpg, \.\.\.$"),
             ([images[0], tmp_path / "cats"], r"as .*cats/\*\. Received a folder: .*cats$"),
@@ -330,7 +331,7 @@ class TestCommand:
             (("--run", "{folder}", "{image}"), "is no run folder"),
             (("--run", "{run}", "{folder}/gone.jpg"), "no such file: {folder}/gone.jpg"),
             (("--run", "{run}", "{image}", "{folder}"), "as {folder}/*. Received a folder"),
-            (("--run", "{run}", "{broken}"), "This picture cannot be read: {broken}"),
+            (("--run", "{run}", "{broken}"), "This image cannot be read: {broken}"),
             (("--run", "{run}", "{image}", "--pictures", "{broken}/below"), "Not a directory"),
         ],
     )

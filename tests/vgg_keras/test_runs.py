@@ -432,7 +432,7 @@ class TestRefused:
         error = run_here(
             "train", *TINY, "--data", data, "--batch-size", 49, "--out", tmp_path / "x", code=1
         )
-        assert "the number of training pictures, 48. Received: batch_size=49" in error
+        assert "the number of training images, 48. Received: batch_size=49" in error
         assert not (tmp_path / "x").exists()
 
     def test_another_recipe(self, data, finished):
@@ -510,7 +510,7 @@ class TestBadImages:
         for statistics in ("training-set", "ilsvrc"):  # found before training, and in it
             out = tmp_path / statistics
             error = run_here(*arguments, "--statistics", statistics, "--out", out, code=1)
-            assert f"This picture cannot be read: {bad}" in error
+            assert f"This image cannot be read: {bad}" in error
 
     def test_skip_goes_on_and_lists_it(self, spoilt, tmp_path, caplog):
         spec, bad = spoilt

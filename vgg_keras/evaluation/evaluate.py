@@ -14,7 +14,7 @@ from vgg_keras.evaluation.predictions import Predictions
 from vgg_keras.evaluation.protocols import Pass, paper_scales, passes_of
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.evaluation import check_test_scale
-from vgg_keras.pipelines.sources import VALIDATION, Source, Split
+from vgg_keras.pipelines.splits import VALIDATION, Source, Split
 from vgg_keras.recipes import LocalisationRecipe, Recipe
 from vgg_keras.runs import Run
 

@@ -21,7 +21,7 @@ from vgg_keras.evaluation.protocols import VIEWS, Pass
 from vgg_keras.models import fully_convolutional
 from vgg_keras.pipelines.evaluation import check_test_scale, grid_crops, whole_images
 from vgg_keras.pipelines.screening import naming_bad_images
-from vgg_keras.pipelines.sources import Split
+from vgg_keras.pipelines.splits import Split
 from vgg_keras.recipes import BAD_IMAGE_POLICIES
 
 log = logging.getLogger(__name__)

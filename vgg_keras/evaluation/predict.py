@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vgg_keras.evaluation.evaluate import conditions, plan, score
 from vgg_keras.evaluation.predictions import TOP, top_classes
+from vgg_keras.pipelines.checks import first_few
 from vgg_keras.pipelines.errors import SourceError
-from vgg_keras.pipelines.sources import FolderSplit
+from vgg_keras.pipelines.sources.own import as_split
 from vgg_keras.runs import Run
 
 
@@ -44,7 +43,7 @@ class Predicted:
 
 def predict(
     run: Run,
-    images: Sequence[str | os.PathLike],
+    images: Any,
     *,
     protocol: str = "dense",
     test_scales: Sequence[int] | None = None,
@@ -58,12 +57,13 @@ def predict(
 
     Args:
         run: from `load_run`.
-        images: paths of JPEG, PNG, GIF or BMP files, told by content; a row of the result each.
+        images: images in any form that `as_split` takes, such as paths of JPEG, PNG, GIF or BMP
+            files; the result has one row for each.
         protocol, test_scales, multi_scale, flip, map_average: see `evaluate`.
         batch_size, on_bad_image: see `PassRunner`.
 
     Raises:
-        SourceError: an image is no file, or none is readable.
+        SourceError: an image is not a file, or no image can be read.
         BadImageError, ValueError, MemoryError: see `PassRunner.posteriors`.
     """
     pictures = as_split(images)
@@ -72,31 +72,6 @@ def predict(
         run, pictures, passes, batch_size=batch_size, on_bad_image=on_bad_image
     )
     if not len(places):
-        raise SourceError(f"None of the pictures can be read: {_some(skipped)}.")
+        raise SourceError(f"None of the images can be read: {first_few(skipped)}.")
     metadata = conditions(run, passes, protocol, map_average, skipped)
     return Predicted(tuple(pictures.names_of(places)), posteriors, run.class_names, metadata)
-
-
-def as_split(images: Sequence[str | os.PathLike]) -> FolderSplit:
-    """Picture files in the order given, with -1 for their labels.
-
-    Raises:
-        SourceError: there are none, or one is missing or a folder; the message names it.
-    """
-    paths = [os.fspath(image) for image in images]
-    if not paths:
-        raise SourceError("No picture is given.")
-    folders = [path for path in paths if Path(path).is_dir()]
-    if folders:
-        raise SourceError(
-            f"Pictures are given one by one, those of a folder as {Path(folders[0]) / '*'}. "
-            f"Received a folder: {_some(folders)}"
-        )
-    missing = [path for path in paths if not Path(path).is_file()]
-    if missing:
-        raise SourceError(f"There is no such file: {_some(missing)}")
-    return FolderSplit("given", np.array(paths), np.full(len(paths), -1, np.int64))
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + ", ..." * (len(names) > 3)

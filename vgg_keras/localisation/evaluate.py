@@ -23,7 +23,7 @@ from vgg_keras.pipelines.boxes import from_window
 from vgg_keras.pipelines.evaluation import check_test_scale, grid_crops, grid_origins, whole_images
 from vgg_keras.pipelines.images import rescaled_size, upright_size
 from vgg_keras.pipelines.screening import naming_bad_images
-from vgg_keras.pipelines.sources import VALIDATION, Source, Split
+from vgg_keras.pipelines.splits import VALIDATION, Source, Split
 from vgg_keras.recipes import LocalisationRecipe
 from vgg_keras.runs import Run
 
