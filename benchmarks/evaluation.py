@@ -49,7 +49,8 @@ from measuring import in_turn, machine, ratios, report
 from train_step import photos_split
 from vgg_keras.pipelines.evaluation import whole_images
 from vgg_keras.pipelines.images import decode, rescale, rescaled_size, upright_size
-from vgg_keras.pipelines.sources import FolderSplit, open_source
+from vgg_keras.pipelines.sources import open_source
+from vgg_keras.pipelines.sources.folders import FolderSplit
 from vgg_keras.pipelines.statistics import ILSVRC
 
 from vgg_keras import vgg

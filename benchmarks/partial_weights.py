@@ -23,7 +23,8 @@ from measuring import machine, report
 from sklearn.metrics import recall_score
 from sklearn.svm import LinearSVC
 from vgg_keras.pipelines.evaluation import grid_crops
-from vgg_keras.pipelines.sources import Split, open_source
+from vgg_keras.pipelines.sources import open_source
+from vgg_keras.pipelines.splits import Split
 from vgg_keras.pipelines.statistics import ILSVRC
 
 from vgg_keras import vgg, weights

@@ -2,14 +2,21 @@
 
     python examples/own_data.py
 
-Afterwards `vgg-keras evaluate --run nets/shapes --data shapes --multi-scale` prints the same errors.
+`vgg-keras evaluate --run nets/shapes --data shapes --multi-scale` then prints the same errors.
 """
 
 import keras
+from vgg_keras.pipelines import (
+    Split,
+    compute_statistics,
+    open_source,
+    read_images,
+    steps_per_epoch,
+    training_stream,
+    validation_stream,
+)
 
 from vgg_keras import TrainedNet, evaluate, export, verify, vgg
-from vgg_keras.pipelines import Split, compute_statistics, open_source, read_images
-from vgg_keras.pipelines import steps_per_epoch, training_stream, validation_stream
 
 data = open_source("shapes")  # stands for your own: uint8 arrays (H, W, 3), labels, class names
 splits = {

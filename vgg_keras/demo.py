@@ -16,8 +16,9 @@ from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.evaluation.predictions import Predictions, fuse
 from vgg_keras.metadata import members
 from vgg_keras.nets import get_net
-from vgg_keras.pipelines.evaluation import read_pictures
-from vgg_keras.pipelines.sources import VALIDATION, Source, open_source
+from vgg_keras.pipelines.evaluation import read_images
+from vgg_keras.pipelines.sources import open_source
+from vgg_keras.pipelines.splits import VALIDATION, Source
 from vgg_keras.recipes import RECIPES
 from vgg_keras.report.figures import learning_curves, prediction_sheet, save
 from vgg_keras.report.page import write_report
@@ -122,7 +123,7 @@ def _table(scored: dict[str, Predictions], chance: float) -> Table:
 
 def _save_sheet(predictions: Predictions, source: Source, out: Path) -> None:
     """Predictions of the first pictures of the split."""
-    images = read_pictures(source[VALIDATION], range(_SHEET))
+    images = read_images(source[VALIDATION], range(_SHEET))
     title = "net D, dense: the three most probable classes"
     save(
         prediction_sheet(

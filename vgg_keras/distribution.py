@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import keras
 import tensorflow as tf
 
-from vgg_keras.pipelines.sources import WHOLE, Part
+from vgg_keras.pipelines.splits import WHOLE_BATCH, Shard
 
 FROM_ENVIRONMENT = "auto"
 
@@ -60,17 +60,17 @@ class Devices:
     Attributes:
         scope: context in which its variables are made.
         count: devices that share a batch, over all processes.
-        part: which part of every batch this process reads.
+        shard: rows of every batch that this process reads.
     """
 
     scope: Callable[[], AbstractContextManager]
     count: int
-    part: Part = WHOLE
+    shard: Shard = WHOLE_BATCH
 
     @property
     def is_writer(self) -> bool:
         """Whether this process writes to the run folder: one does, all read."""
-        return self.part.index == 0
+        return self.shard.index == 0
 
     @contextlib.contextmanager
     def writer_first(self, what: str) -> Iterator[None]:
@@ -82,7 +82,7 @@ class Devices:
             self._meet(what)
 
     def _meet(self, what: str) -> None:
-        if self.part.parts > 1:
+        if self.shard.count > 1:
             from jax.experimental import multihost_utils
 
             multihost_utils.sync_global_devices(what)
@@ -184,8 +184,8 @@ def _jax_devices(devices: int | None, cluster: Cluster | None) -> Devices:
         devices=names if processes > 1 else names[:wanted],
         auto_shard_dataset=False,  # the streams are read in parts as it is
     )
-    part = Part(jax.process_index(), processes)
-    return Devices(distribution.scope, wanted * processes, part)
+    shard = Shard(jax.process_index(), processes)
+    return Devices(distribution.scope, wanted * processes, shard)
 
 
 def _check_there_are(wanted: int, available: int, kind: str) -> None:

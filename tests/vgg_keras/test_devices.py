@@ -42,7 +42,7 @@ def outcome(strategy):
         training_stream(source["train"], train_scale=(32, 40), statistics=ILSVRC, **sizes),
         steps_per_epoch=3, epochs=2, verbose=0, shuffle=False,
         validation_data=validation_stream(
-            source["val"], test_scale=36, mean=ILSVRC.mean, **sizes),
+            source["val"], test_scale=36, mean=ILSVRC.mean, fill_last=True, **sizes),
     ).history
     net = TrainedNet.of_model(model, mean=ILSVRC.mean)
     passes = Procedure("dense", 40).passes(net) + Procedure("multi-crop", 36).passes(net)

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vgg_keras.pipelines.errors import BadImageError, SourceError
 from vgg_keras.pipelines.images import rescale
-from vgg_keras.pipelines.sources import FolderSplit, Source, open_source
+from vgg_keras.pipelines.sources import open_source
+from vgg_keras.pipelines.sources.folders import FolderSplit
+from vgg_keras.pipelines.splits import Source
 
 from tests.conftest import encode, photo
 from tests.tiny import CROP, MEAN, lively

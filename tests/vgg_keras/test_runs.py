@@ -511,7 +511,7 @@ class TestBadImages:
         for statistics in ("training-set", "ilsvrc"):  # found before training, and in it
             out = tmp_path / statistics
             error = run_here(*arguments, "--statistics", statistics, "--out", out, code=1)
-            assert f"This picture cannot be read: {bad}" in error
+            assert f"This image cannot be read: {bad}" in error
 
     def test_skip_goes_on_and_lists_it(self, spoilt, tmp_path, caplog):
         spec, bad = spoilt

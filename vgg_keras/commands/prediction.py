@@ -47,8 +47,8 @@ def predict(
         given = take_weights_options(options)
         check_one_kind(bool(run_folder), given, "once")
         with quiet_tensorflow(verbose):
-            from vgg_keras.evaluation.predict import as_split
             from vgg_keras.evaluation.predict import predict as run_prediction
+            from vgg_keras.pipelines.sources.own import as_split
             from vgg_keras.runs import load_run
         as_split(images)  # refuses at once what is no file
         model_options = {"precision": precision, "pool_rounding": pool_rounding}

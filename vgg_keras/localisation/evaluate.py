@@ -20,10 +20,11 @@ from vgg_keras.localisation.merging import THRESHOLD, answer, check_threshold
 from vgg_keras.localisation.results import Localised
 from vgg_keras.pipelines.box_sources import boxed_split
 from vgg_keras.pipelines.boxes import from_window
-from vgg_keras.pipelines.evaluation import check_test_scale, grid_crops, grid_origins, whole_images
+from vgg_keras.pipelines.checks import check_test_scale
+from vgg_keras.pipelines.evaluation import grid_crops, grid_origins, whole_images
 from vgg_keras.pipelines.images import rescaled_size, upright_size
 from vgg_keras.pipelines.screening import naming_bad_images
-from vgg_keras.pipelines.sources import VALIDATION, Source, Split
+from vgg_keras.pipelines.splits import VALIDATION, Source, Split
 from vgg_keras.recipes import LocalisationRecipe
 from vgg_keras.runs import Run
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from vgg_keras.ilsvrc import short_label
 from vgg_keras.metadata import members
 from vgg_keras.pipelines.errors import SourceError
-from vgg_keras.pipelines.evaluation import read_pictures
+from vgg_keras.pipelines.evaluation import read_images
 from vgg_keras.pipelines.sources import open_source
 from vgg_keras.report import figures
 from vgg_keras.report.tables import circumstances, nets_of
@@ -92,7 +92,7 @@ def photos_of(
     missing = [pictures[i]["image"] for i in chosen if pictures[i]["image"] not in places]
     if missing:
         raise SourceError(f"{missing[0]} is not among them.")
-    images = read_pictures(split, [places[pictures[i]["image"]] for i in chosen])
+    images = read_images(split, [places[pictures[i]["image"]] for i in chosen])
     shown = []
     for i in chosen:
         picture, answers = pictures[i], pictures[i]["answers"]

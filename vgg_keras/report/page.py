@@ -19,9 +19,10 @@ from vgg_keras.evaluation.procedure import paper_scales
 from vgg_keras.ilsvrc import short_label
 from vgg_keras.metadata import members
 from vgg_keras.pipelines.errors import SourceError
-from vgg_keras.pipelines.evaluation import read_pictures
+from vgg_keras.pipelines.evaluation import read_images
 from vgg_keras.pipelines.files import atomic_write
-from vgg_keras.pipelines.sources import Split, open_source
+from vgg_keras.pipelines.sources import open_source
+from vgg_keras.pipelines.splits import Split
 from vgg_keras.report import analysis, figures, localised
 from vgg_keras.report.appendices import PAPER_TABLES
 from vgg_keras.report.maps import score_map_figure
@@ -184,7 +185,7 @@ def _pictures(kept: dict, predictions: Predictions, data_dir, examples: int) -> 
     wrong = analysis.most_confident(predictions, right=False, most=_MISTAKES)
     right = analysis.most_confident(predictions, right=True, most=examples - examples // 2)
     rows = [*right, *wrong[: examples - len(right)]]
-    images = read_pictures(split, [places[i] for i in {*wrong, *rows}])
+    images = read_images(split, [places[i] for i in {*wrong, *rows}])
     by_row = {i: images[places[i]] for i in {*wrong, *rows}}
     shown["mistakes"] = [
         _caption(predictions, i) | {"image": figures.thumbnail(by_row[i])} for i in wrong

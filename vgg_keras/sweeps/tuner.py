@@ -14,7 +14,8 @@ import keras_tuner
 
 from vgg_keras import runs
 from vgg_keras.pipelines.evaluation import validation_stream
-from vgg_keras.pipelines.sources import TRAIN, VALIDATION, open_source
+from vgg_keras.pipelines.sources import open_source
+from vgg_keras.pipelines.splits import TRAIN, VALIDATION
 from vgg_keras.pipelines.statistics import ILSVRC, Statistics
 from vgg_keras.pipelines.training import steps_per_epoch, training_stream
 from vgg_keras.sweeps.space import Point, Sweep
@@ -83,6 +84,7 @@ class VggHyperModel(keras_tuner.HyperModel):
             source[VALIDATION],
             test_scale=recipe.validation_scale,
             mean=self.statistics.mean,
+            fill_last=True,
             **sizes,
         )
         given = {"epochs": recipe.epochs, "verbose": 0} | options

@@ -34,7 +34,7 @@ class TestScores:
     def test_any_true_box_of_the_class_will_do(self):
         from vgg_keras.pipelines.boxes import Boxes
 
-        truth = Boxes.of_pictures([[[0, 0, 0.4, 0.4], [0.5, 0.5, 1, 1]]] * 3)
+        truth = Boxes.of_images([[[0, 0, 0.4, 0.4], [0.5, 0.5, 1, 1]]] * 3)
         good, bad = [0.5, 0.5, 1, 0.9], [0.2, 0.2, 0.7, 0.7]
         found = Localised(
             ("a", "b", "c"),

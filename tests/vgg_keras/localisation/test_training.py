@@ -128,7 +128,13 @@ class TestStream:
         source = open_source(data)
         split, boxes, _ = boxed_split(source, source["val"])
         stream = validation_stream(
-            split, crop_size=CROP, test_scale=40, batch_size=8, mean=ILSVRC.mean, boxes=boxes
+            split,
+            crop_size=CROP,
+            test_scale=40,
+            batch_size=8,
+            mean=ILSVRC.mean,
+            boxes=boxes,
+            fill_last=True,
         )
         batches = list(stream)
         targets = np.concatenate([t for _, t, _ in batches])
