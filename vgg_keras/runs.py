@@ -14,8 +14,7 @@ from typing import NamedTuple
 import keras
 
 from vgg_keras import provenance
-from vgg_keras.callbacks.checkpoint import LAST_WEIGHTS
-from vgg_keras.callbacks.warm_start import BEST_WEIGHTS
+from vgg_keras.callbacks.file_names import BEST_WEIGHTS, LAST_WEIGHTS
 from vgg_keras.ilsvrc import wnids
 from vgg_keras.models import vgg
 from vgg_keras.pipelines.files import atomic_write, locked

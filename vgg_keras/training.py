@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from vgg_keras import runs
 from vgg_keras.callbacks import Checkpoint, Journal, PlateauDecay, Progress, WarmStart
-from vgg_keras.callbacks.checkpoint import LAST_WEIGHTS
+from vgg_keras.callbacks.file_names import LAST_WEIGHTS
 from vgg_keras.distribution import Cluster, check_divisible, find_devices, is_cpu_only
 from vgg_keras.nets import WARM_START_LAYERS, get_net
 from vgg_keras.pipelines.errors import SourceError
@@ -109,7 +109,7 @@ def train(
         )
         checkpoint = Checkpoint(out, {"plateau": plateau}, task.monitor)
         progress = Progress(steps, steps * recipe.batch_size)
-        journal = Journal(out / runs.JOURNAL, steps * recipe.batch_size, leave_out=("val_loss",))
+        journal = Journal(out / runs.JOURNAL, steps * recipe.batch_size, exclude=("val_loss",))
         boards = [keras.callbacks.TensorBoard(out / "tensorboard")] if tensorboard else []
         if used.is_writer:
             callbacks = [*warm_start, journal, progress, plateau, *boards, checkpoint]

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vgg_keras.callbacks.file_names import BEST_WEIGHTS
 from vgg_keras.nets import FC_NAMES, get_net
 from vgg_keras.pipelines.statistics import ILSVRC, Statistics
 from vgg_keras.weights.arrays import open_npy, open_npz
@@ -48,8 +49,7 @@ READERS: dict[str, Callable[[Path], AbstractContextManager[Stored]]] = {
 _BYTES = {"float16": 2, "float32": 4, "float64": 8, "bfloat16": 2}
 _MOST_PROBLEMS = 6
 _FIRST = "block1_conv1"
-# As `callbacks` and `vgg_keras.runs` name them, which import Keras.
-RUN_WEIGHTS, _RUN_STATISTICS = "best.weights.h5", "statistics.json"
+_RUN_STATISTICS = "statistics.json"  # as `vgg_keras.runs` names it, which imports Keras
 
 
 @dataclass(frozen=True)
@@ -292,7 +292,7 @@ def _size(tensor: StoredTensor) -> int:
 
 def _of_run(path: Path) -> tuple[Path, Preprocessing]:
     """Best weights of a run folder, and what its net takes."""
-    for name in (RUN_WEIGHTS, _RUN_STATISTICS):
+    for name in (BEST_WEIGHTS, _RUN_STATISTICS):
         if not (path / name).is_file():
             raise WeightsError(f"{path} is no run folder with weights: it holds no {name}.")
-    return path / RUN_WEIGHTS, Preprocessing(Statistics.load(path / _RUN_STATISTICS).mean)
+    return path / BEST_WEIGHTS, Preprocessing(Statistics.load(path / _RUN_STATISTICS).mean)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vgg_keras.callbacks.file_names import BEST_WEIGHTS
 from vgg_keras.nets import FC_NAMES, NETS, Net, get_net
 from vgg_keras.pipelines.files import atomic_path
 from vgg_keras.pipelines.statistics import ILSVRC
@@ -26,7 +27,7 @@ from vgg_keras.weights.naming import (
     kernels_of,
 )
 from vgg_keras.weights.preprocessing import PREPROCESSINGS, Preprocessing, refit
-from vgg_keras.weights.reading import RUN_WEIGHTS, Contents, read
+from vgg_keras.weights.reading import Contents, read
 from vgg_keras.weights.stored import WeightsError, WeightsMetadata
 from vgg_keras.weights.torch_files import write_safetensors
 
@@ -134,7 +135,7 @@ def convert(
     """
     target = Path(target)
     _kind(target)
-    if target.resolve() in (Path(source).resolve(), Path(source).resolve() / RUN_WEIGHTS):
+    if target.resolve() in (Path(source).resolve(), Path(source).resolve() / BEST_WEIGHTS):
         raise WeightsError(f"The target is the source. Received: {target}")
     layers, contents = read(source, net, partial=partial, preprocessing=preprocessing)
     size = contents.num_classes, contents.crop_size, contents.width
