@@ -21,10 +21,11 @@ from vgg_keras.localisation.serving import Localisers
 from vgg_keras.models import fully_convolutional
 from vgg_keras.pipelines.images import decode, rescale
 from vgg_keras.runs import Run, RunError, in_precision
+from vgg_keras.saved_models.client import connect
 from vgg_keras.saved_models.export import read_metadata
 from vgg_keras.saved_models.pictures import BROKEN, Limits, measure
-from vgg_keras.saved_models.records import Request, examples
-from vgg_keras.saved_models.replay import CPP, PYTHON, replay
+from vgg_keras.saved_models.records import CLASSIFY, Request, examples
+from vgg_keras.saved_models.replay import Reply, replay, replay_on_server
 from vgg_keras.saved_models.tensors import Tensors, image_inputs
 
 log = logging.getLogger(__name__)
@@ -35,28 +36,31 @@ TOLERANCES = {"float32": 1e-5, "bfloat16": 2.0**-7}
 
 @dataclass(frozen=True)
 class Check:
-    """How near one signature comes in one loader.
+    """Comparison of one signature with the Keras net.
 
     Attributes:
-        signature: its name.
-        loader: "python" or "c++".
-        request: what was sent.
-        difference: greatest one of all outputs, relative to the greatest value; infinite where a
-            name or an error is not what it should be.
-        tolerance: that is allowed.
-        seconds: of a request, median; divided by its pictures.
+        signature: name of the signature.
+        request: description of the request.
+        difference: greatest difference of all outputs, relative to the greatest value. It is
+            infinite if a class name or an error message differs, and None if the check was
+            skipped.
+        tolerance: greatest difference that is allowed.
+        seconds: median duration of a request, divided by its number of images. It is None if the
+            check was skipped.
+        skipped: why a server refused to answer, if it did; else "".
     """
 
     signature: str
-    loader: str
     request: str
-    difference: float
+    difference: float | None
     tolerance: float
-    seconds: float
+    seconds: float | None
+    skipped: str = ""
 
     @property
     def passed(self) -> bool:
-        return self.difference <= self.tolerance
+        """Whether the difference is allowed; a skipped check passes."""
+        return self.difference is None or self.difference <= self.tolerance
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,28 +79,30 @@ def verify(
     photos: Sequence[str | os.PathLike] = (),
     localisers: Localisers | None = None,
     *,
-    loaders: Sequence[str] = (PYTHON, CPP),
+    url: str | None = None,
     repeats: int = 3,
-) -> tuple[list[Check], dict[str, float]]:
+) -> tuple[list[Check], float | None]:
     """Compares all signatures of an export with the run that it was made of.
 
-    Each loader runs in a process of its own.
+    A fresh process loads the export and answers the requests, or a server that already runs.
 
     Args:
         path: version folder.
         run: from `load_run` or `load_weights_file`.
         photos: JPEG or PNG files; by default one that comes with Matplotlib.
         localisers: that the export was made with, if any.
-        loaders: of TensorFlow: Python's, and the C++ one of TensorFlow Serving.
-        repeats: requests that are timed.
+        url: server that serves the export, see `connect`; by default a fresh process. A server
+            that refuses `classify`, because it is not made for Predict requests, skips its check.
+        repeats: number of requests that are timed.
 
     Returns:
-        A check of every signature in every loader, and the seconds that each loader took to load.
+        A check of every signature, and the number of seconds that loading took; None for a server.
 
     Raises:
         ExportError: the folder is no export.
         RunError: the run has other classes or another geometry.
         ReplayError: the export cannot be loaded or fails.
+        RequestError: the server cannot be reached or refuses a request.
         ValueError: the export refuses one of the photos, or it is broken.
         OSError: a photo cannot be read.
     """
@@ -110,23 +116,24 @@ def verify(
     if localisers:
         runs = [in_precision(one, metadata["precision"]) for one in localisers.runs]
         trials.append(_of_boxes(run, replace(localisers, runs=runs), metadata, names, encoded))
-    checks: list[Check] = []
-    load_seconds: dict[str, float] = {}
-    for loader in loaders:
-        log.info("%s loader: %d requests, %d times each", loader, len(trials), repeats + 1)
-        replies, load_seconds[loader] = replay(path, [t.request for t in trials], loader, repeats)
-        for trial, reply in zip(trials, replies, strict=True):
-            checks.append(
-                Check(
-                    trial.request.signature,
-                    loader,
-                    trial.metadata,
-                    trial.difference(reply.outputs),
-                    TOLERANCES[metadata["precision"]],
-                    float(np.median(reply.seconds)) / trial.pictures,
-                )
-            )
+    log.info("%d requests, %d times each", len(trials), repeats + 1)
+    requests = [trial.request for trial in trials]
+    load_seconds = None
+    if url is None:
+        replies, load_seconds = replay(path, requests, repeats)
+    else:
+        replies = replay_on_server(connect(url), requests, repeats)
+    tolerance = TOLERANCES[metadata["precision"]]
+    checks = [_check(trial, r, tolerance) for trial, r in zip(trials, replies, strict=True)]
     return checks, load_seconds
+
+
+def _check(trial: _Trial, reply: Reply, tolerance: float) -> Check:
+    signature = trial.request.signature
+    if reply.error:
+        return Check(signature, trial.metadata, None, tolerance, None, reply.error)
+    seconds = float(np.median(reply.seconds)) / trial.pictures
+    return Check(signature, trial.metadata, trial.difference(reply.outputs), tolerance, seconds)
 
 
 def _trials(
@@ -154,7 +161,7 @@ def _trials(
             ),
         ),
         _Trial(
-            Request("classify", examples(encoded)),
+            Request("classify", examples(encoded), CLASSIFY),
             count,
             len(photos),
             lambda found: max(
