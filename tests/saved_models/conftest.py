@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from vgg_keras.saved_models.cpp_loader import CppModel
 
+from benchmarks.cpp_loader import CppModel
 from tests.conftest import encode, photo
 from tests.tiny import tiny_run
 from vgg_keras.serving import export
