@@ -16,7 +16,7 @@ from vgg_keras.registration import register_layers
 from vgg_keras.version import __version__
 
 if TYPE_CHECKING:
-    from vgg_keras import callbacks, errors, features, pipelines, saved_models, weights
+    from vgg_keras import callbacks, errors, features, pipelines, saved_models, serving, weights
     from vgg_keras.architecture import Architecture
     from vgg_keras.evaluation.evaluate import evaluate
     from vgg_keras.evaluation.posteriors import make_scorer
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vgg_keras.models import fully_convolutional, vgg
     from vgg_keras.nets import NETS
     from vgg_keras.recipes import LOCALISATION_RECIPES, RECIPES, LocalisationRecipe, Recipe
+    from vgg_keras.serving import export, verify
     from vgg_keras.trained import TrainedNet
     from vgg_keras.training import train
 
@@ -39,10 +40,19 @@ _PUBLIC = {
     "models": ["fully_convolutional", "vgg"],
     "nets": ["NETS"],
     "recipes": ["LOCALISATION_RECIPES", "RECIPES", "LocalisationRecipe", "Recipe"],
+    "serving": ["export", "verify"],
     "trained": ["TrainedNet"],
     "training": ["train"],
 }
-_SUBPACKAGES = ["callbacks", "errors", "features", "pipelines", "saved_models", "weights"]
+_SUBPACKAGES = [
+    "callbacks",
+    "errors",
+    "features",
+    "pipelines",
+    "saved_models",
+    "serving",
+    "weights",
+]
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, _SUBPACKAGES, _PUBLIC)
 __all__ = [*__all__, "__version__"]

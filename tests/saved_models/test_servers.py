@@ -19,9 +19,9 @@ from vgg_keras.saved_models.tensors import image_inputs
 from benchmarks.cpp_loader import LoaderError
 from tests.saved_models import servers
 from tests.saved_models.servers import PredictionService, RestHandler, grpc_server, http_server
+from vgg_keras import TrainedNet
 from vgg_keras.cli import main
-from vgg_keras.runs import load_run
-from vgg_keras.verification import verify
+from vgg_keras.serving import verify
 
 SIGNATURES = ["serving_default", "images", "crops", "features", "classify"]
 
@@ -247,16 +247,16 @@ def test_records_are_what_the_real_messages_write():
     assert prediction_log("net", given) == log.SerializeToString()
 
 
-def test_a_server_is_compared_with_the_net(url, exported, run, photos):
+def test_a_server_is_compared_with_the_net(url, exported, net, photos):
     """Every signature, in the C++ loader behind both interfaces."""
-    checks, load_seconds = verify(exported, run, photos[:2], url=url, repeats=1)
+    checks, load_seconds = verify(exported, net, photos[:2], url=url, repeats=1)
     assert load_seconds is None
     assert {check.signature for check in checks} == set(SIGNATURES)
     for check in checks:
         assert check.difference <= 1e-5
         assert check.seconds > 0
         assert (check.passed, check.skipped) == (True, "")
-    other = load_run(run.path)
+    other = TrainedNet.load(net.name)
     bias = other.model.get_layer("fc1").bias
     bias.assign(bias + 0.01)
     checks, _ = verify(exported, other, photos[:1], url=url, repeats=1)
@@ -264,7 +264,7 @@ def test_a_server_is_compared_with_the_net(url, exported, run, photos):
 
 
 @pytest.mark.parametrize("refused", ["classify", "features"])
-def test_a_signature_that_a_server_refuses(refused, served, exported, run, photos):
+def test_a_signature_that_a_server_refuses(refused, served, exported, net, photos):
     """`classify` is not made for Predict requests and may be refused; the others may not."""
 
     class Strict:

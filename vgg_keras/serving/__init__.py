@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from vgg_keras.serving.export import export
-    from vgg_keras.serving.localise import Localisers
-    from vgg_keras.serving.source import load_localisers, load_source
-    from vgg_keras.serving.verify import Check, verify
+    from vgg_keras.serving.export import export as export
+    from vgg_keras.serving.localise import Localisers as Localisers
+    from vgg_keras.serving.source import load_localisers as load_localisers
+    from vgg_keras.serving.source import load_source as load_source
+    from vgg_keras.serving.verify import Check as Check
+    from vgg_keras.serving.verify import verify as verify
 
 # `export` and `verify` are the functions, also after an import of the modules of that name:
 # lazy_loader sees to it.

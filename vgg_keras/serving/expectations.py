@@ -15,7 +15,7 @@ import tensorflow as tf
 from vgg_keras.evaluation.predict import predict
 from vgg_keras.ilsvrc import label
 from vgg_keras.localisation.dense import make_finder
-from vgg_keras.localisation.merging import answer
+from vgg_keras.localisation.merging import best_boxes
 from vgg_keras.models import fully_convolutional
 from vgg_keras.pipelines.images import decode, rescale
 from vgg_keras.saved_models.records import CLASSIFY, Request, examples
@@ -160,7 +160,7 @@ class Expectations:
         def boxes_in(image: tf.Tensor, classes: np.ndarray) -> np.ndarray:
             found = [find(rescale(image, q)[None], classes[None])[0] for find, q in finders]
             height, width = image.shape[:2]
-            boxes = answer(tf.concat(found, 1), localisers.threshold)
+            boxes = best_boxes(tf.concat(found, 1), localisers.threshold)
             return boxes.numpy() * [width, height, width, height]
 
         def difference(found: Tensors) -> float:

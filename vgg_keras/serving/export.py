@@ -1,4 +1,4 @@
-"""Writes a net as a SavedModel: the dense protocol from bytes to class names in one graph (§3.2)."""
+"""Writes a net as a SavedModel, from encoded images to class names in one graph (§3.2)."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import tensorflow as tf
 
 from vgg_keras.localisation.dense import Finder, make_finder
-from vgg_keras.localisation.evaluate import ANSWERS, check_together, scales_of
-from vgg_keras.localisation.merging import THRESHOLD, answer, check_threshold
+from vgg_keras.localisation.merging import MERGE_THRESHOLD, best_boxes, check_threshold
+from vgg_keras.localisation.procedure import ANSWERS, check_together, scales_by_net
 from vgg_keras.nets import STRIDE
 from vgg_keras.pipelines.images import rescaled_size
 from vgg_keras.saved_models.export import Endpoint
@@ -36,7 +36,7 @@ class Localisers:
 
     nets: Sequence[TrainedNet]
     test_scales: Sequence[int] | Sequence[Sequence[int]] | None = None
-    threshold: float = THRESHOLD
+    threshold: float = MERGE_THRESHOLD
 
     def check(self, classifier: TrainedNet) -> None:
         """Raises ArgumentError if the nets cannot be used together."""
@@ -46,7 +46,7 @@ class Localisers:
 
     def scales(self) -> list[tuple[int, ...]]:
         """Q of each net."""
-        return scales_of(self.nets, self.test_scales)
+        return scales_by_net(self.nets, self.test_scales)
 
     def passes(self) -> list[tuple[TrainedNet, int]]:
         """Each net at each of its scales."""
@@ -94,7 +94,7 @@ class _Localise:
             found, errors = self._predictions(find, scale, image_bytes, sizes, errors, classes)
             predictions.append(found)
         boxes = tf.map_fn(
-            lambda of_image: answer(of_image, self.localisers.threshold),
+            lambda of_image: best_boxes(of_image, self.localisers.threshold),
             tf.concat(predictions, 2),
             fn_output_signature=tf.TensorSpec((classes.shape[1], 4), tf.float32),
         )
