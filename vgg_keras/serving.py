@@ -16,7 +16,7 @@ from vgg_keras.evaluation.evaluate import plan
 from vgg_keras.evaluation.passes import make_descriptor_fn, make_predict_fn
 from vgg_keras.evaluation.predictions import TOP
 from vgg_keras.ilsvrc import label
-from vgg_keras.localisation.evaluate import scales_of
+from vgg_keras.localisation.procedure import scales_by_net
 from vgg_keras.localisation.serving import Localisers, localise_signature
 from vgg_keras.pipelines.images import rescale
 from vgg_keras.recipes import SERVING_PRECISIONS
@@ -125,7 +125,9 @@ def export(
 def _about_localisers(localisers: Localisers) -> dict[str, Any]:
     return {
         "localisers": [str(Path(run.path).absolute()) for run in localisers.runs],
-        "localiser_scales": [list(q) for q in scales_of(localisers.runs, localisers.test_scales)],
+        "localiser_scales": [
+            list(q) for q in scales_by_net(localisers.runs, localisers.test_scales)
+        ],
         "merge_threshold": localisers.threshold,
     }
 

@@ -17,7 +17,7 @@ from vgg_keras.errors import RunError
 from vgg_keras.evaluation.predict import predict
 from vgg_keras.ilsvrc import label
 from vgg_keras.localisation.dense import make_finder
-from vgg_keras.localisation.merging import answer
+from vgg_keras.localisation.merging import best_boxes
 from vgg_keras.localisation.serving import Localisers
 from vgg_keras.models import fully_convolutional
 from vgg_keras.pipelines.images import decode, rescale
@@ -225,7 +225,7 @@ def _of_boxes(run: Run, localisers: Localisers, metadata, photos, encoded) -> _T
             image = decode(picture)
             views = [find(rescale(image, q)[None], classes[None])[0] for find, q in finders]
             height, width = image.shape[:2]
-            boxes = answer(tf.concat(views, 1), localisers.threshold)
+            boxes = best_boxes(tf.concat(views, 1), localisers.threshold)
             expected.append(boxes.numpy() * [width, height, width, height])
         return max(
             top_difference(found["classes"], found["probabilities"], posteriors),

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from vgg_keras.localisation.dense import Finder, make_finder
-from vgg_keras.localisation.evaluate import ANSWERS, check_together, scales_of
-from vgg_keras.localisation.merging import THRESHOLD, answer, check_threshold
+from vgg_keras.localisation.merging import MERGE_THRESHOLD, best_boxes, check_threshold
+from vgg_keras.localisation.procedure import ANSWERS, check_together, scales_by_net
 from vgg_keras.nets import STRIDE
 from vgg_keras.pipelines.images import rescaled_size
 from vgg_keras.runs import Run
@@ -28,7 +28,7 @@ class Localisers:
 
     runs: Sequence[Run]
     test_scales: Sequence[int] | Sequence[Sequence[int]] | None = None
-    threshold: float = THRESHOLD
+    threshold: float = MERGE_THRESHOLD
 
     def check(self, classifier: Run) -> None:
         """Raises ValueError where the nets cannot go together."""
@@ -38,7 +38,7 @@ class Localisers:
 
     def passes(self) -> list[tuple[Run, int]]:
         """Each net at each of its scales."""
-        scales = scales_of(self.runs, self.test_scales)
+        scales = scales_by_net(self.runs, self.test_scales)
         return [(r, q) for r, of_run in zip(self.runs, scales, strict=True) for q in of_run]
 
 
@@ -83,7 +83,7 @@ def localise_signature(
             )
             found.append(seen)
         boxes = tf.map_fn(
-            lambda predictions: answer(predictions, localisers.threshold),
+            lambda predictions: best_boxes(predictions, localisers.threshold),
             tf.concat(found, 2),
             fn_output_signature=tf.TensorSpec((classes.shape[1], 4), tf.float32),
         )
