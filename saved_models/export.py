@@ -17,16 +17,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 from vgg_keras.pipelines.files import atomic_write
+from vgg_keras.saved_models.errors import ExportError
 from vgg_keras.saved_models.records import CLASSIFY, PREDICT, Request, write_warmup
 from vgg_keras.saved_models.tensors import Tensors
 
 CLASS_NAMES = "class_names.txt"  # an asset
 EXTRA, WARMUP, METADATA = "assets.extra", "tf_serving_warmup_requests", "export.json"
 MODEL_CONFIG, BATCHING = "model.config", "batching.config"
-
-
-class ExportError(ValueError):
-    """An export cannot be written or used. The message says why."""
 
 
 @dataclass(frozen=True, eq=False)

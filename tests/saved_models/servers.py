@@ -19,7 +19,8 @@ from tensorflow_serving.apis import (
     predict_pb2,
     prediction_service_pb2_grpc,
 )
-from vgg_keras.saved_models.cpp_loader import LoaderError
+
+from benchmarks.cpp_loader import LoaderError
 
 NAME, VERSION = "tiny", 1
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from vgg_keras.saved_models.cpp_loader import CppModel, LoaderError
 from vgg_keras.saved_models.tensors import image_inputs
 
+from benchmarks.cpp_loader import CppModel, LoaderError
 from tests.conftest import encode
 from tests.saved_models.conftest import CLASSES
 from vgg_keras import ilsvrc
@@ -22,9 +22,9 @@ SOURCE = "tests/saved_models/serve.c"
 
 
 @pytest.fixture(scope="module")
-def said(run, photos):
+def said(net, photos):
     """What the Keras net says of the photos, as the export was asked to: classes, posteriors."""
-    return predict(run, photos, test_scales=(40, 48)).top(3)
+    return predict(net, photos, test_scales=(40, 48)).top(3)
 
 
 @pytest.mark.skipif(not shutil.which("gcc"), reason="needs a C compiler")

@@ -257,14 +257,14 @@ def test_one_by_one_too(ask):
         assert expected in ask(data)["error"][0].decode()
 
 
-def test_what_looks_odd_is_scored_as_keras_scores_it(ask, run, tmp_path):
+def test_what_looks_odd_is_scored_as_keras_scores_it(ask, net, tmp_path):
     found = ask(*READ)
     check(found)
     assert not any(found["error"])
     files = [tmp_path / str(i) for i in range(len(READ))]
     for file, data in zip(files, READ, strict=True):
         file.write_bytes(data)
-    said = predict(run, files, test_scales=(40, 48)).top(3)
+    said = predict(net, files, test_scales=(40, 48)).top(3)
     np.testing.assert_array_equal(found["classes"], said[0])
     np.testing.assert_allclose(found["probabilities"], said[1], atol=1e-5)
 

@@ -11,13 +11,17 @@ import requests
 import tensorflow as tf
 from click.testing import CliRunner
 from tensorflow_serving.apis import prediction_log_pb2, prediction_service_pb2_grpc
-from vgg_keras.saved_models.client import RequestError, classify, connect
+from vgg_keras.saved_models.client import classify, connect
+from vgg_keras.saved_models.errors import RequestError
 from vgg_keras.saved_models.records import Request, examples, prediction_log
 from vgg_keras.saved_models.tensors import image_inputs
 
+from benchmarks.cpp_loader import LoaderError
 from tests.saved_models import servers
 from tests.saved_models.servers import PredictionService, RestHandler, grpc_server, http_server
+from vgg_keras import TrainedNet
 from vgg_keras.cli import main
+from vgg_keras.serving import verify
 
 SIGNATURES = ["serving_default", "images", "crops", "features", "classify"]
 
@@ -241,6 +245,55 @@ def test_records_are_what_the_real_messages_write():
         request.input.example_list.examples.add().ParseFromString(serialised)
     given = Request("classify", examples([b"one", b"two" * 99]), "classify")
     assert prediction_log("net", given) == log.SerializeToString()
+
+
+def test_a_server_is_compared_with_the_net(url, exported, net, photos):
+    """Every signature, in the C++ loader behind both interfaces."""
+    checks, load_seconds = verify(exported, net, photos[:2], url=url, repeats=1)
+    assert load_seconds is None
+    assert {check.signature for check in checks} == set(SIGNATURES)
+    for check in checks:
+        assert check.difference <= 1e-5
+        assert check.seconds > 0
+        assert (check.passed, check.skipped) == (True, "")
+    other = TrainedNet.load(net.name)
+    bias = other.model.get_layer("fc1").bias
+    bias.assign(bias + 0.01)
+    checks, _ = verify(exported, other, photos[:1], url=url, repeats=1)
+    assert not any(check.passed for check in checks)
+
+
+@pytest.mark.parametrize("refused", ["classify", "features"])
+def test_a_signature_that_a_server_refuses(refused, served, exported, net, photos):
+    """`classify` is not made for Predict requests and may be refused; the others may not."""
+
+    class Strict:
+        signatures = served.signatures
+
+        def run(self, signature, inputs):
+            if signature == refused:
+                raise LoaderError(f"{refused} is not for Predict")
+            return served.run(signature, inputs)
+
+    class Handler(RestHandler):
+        model = Strict()
+
+    with http_server(Handler) as address:
+        url = f"http://{address}/v1/models/{servers.NAME}"
+        command = ["verify", str(exported), str(photos[0]), "--url", url, "--repeats", "1"]
+        done = CliRunner().invoke(main, command)
+        if refused == "features":
+            assert done.exit_code == 1
+            assert "features is not for Predict" in done.output
+            return
+        assert done.exit_code == 0, done.output
+        assert "classify was skipped: " in done.output
+        assert "400 classify is not for Predict" in " ".join(done.output.split())
+        found = json.loads(CliRunner().invoke(main, [*command, "--json"]).stdout)
+    assert found["load_seconds"] is None
+    skipped = {check["signature"]: check for check in found["checks"] if check["skipped"]}
+    assert list(skipped) == ["classify"]
+    assert (skipped["classify"]["difference"], skipped["classify"]["passed"]) == (None, True)
 
 
 def test_the_command_asks_a_server(url, photos, tmp_path):

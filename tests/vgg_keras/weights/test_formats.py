@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vgg_keras.callbacks.warm_start import BEST_WEIGHTS
+from vgg_keras.callbacks.file_names import BEST_WEIGHTS
 from vgg_keras.pipelines.statistics import Statistics
 
 from tests.vgg_keras.weights import foreign
