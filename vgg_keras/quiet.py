@@ -1,8 +1,9 @@
-"""A quiet start: TensorFlow without what it prints while it is imported."""
+"""Imports TensorFlow without the lines that it prints."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import sys
@@ -12,27 +13,40 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet_tensorflow(verbose: bool) -> Iterator[None]:
-    """Keeps what TensorFlow's C++ code prints while it is imported off the terminal.
+    """Imports TensorFlow and Keras, and hides what TensorFlow's C++ code prints inside the block.
 
-    It writes to the file descriptor before any log level is heeded. After an error it is shown.
+    TensorFlow writes to the file descriptor of standard error before it reads any log level, so
+    the descriptor itself is redirected. After an exception, the hidden text is printed.
+
+    Args:
+        verbose: whether to print everything.
+
+    Raises:
+        MissingPackageError: the package of Keras's backend is not installed.
     """
     if verbose:
+        _import_keras()
         yield
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as chatter:
-        os.dup2(chatter.fileno(), 2)
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as hidden:
+        os.dup2(hidden.fileno(), 2)
         try:
+            _import_keras()
             yield
         except BaseException:
-            chatter.seek(0)
-            os.write(kept, chatter.read())
+            hidden.seek(0)
+            os.write(terminal, hidden.read())
             raise
         finally:
             sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(terminal, 2)
+            os.close(terminal)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+def _import_keras() -> None:
+    importlib.import_module("vgg_keras.backend")
