@@ -33,7 +33,7 @@ from vgg_keras.pipelines.training import training_stream
 
 from vgg_keras import Recipe, fully_convolutional, vgg
 from vgg_keras.nets import FC_NAMES, STRIDE, get_net, weight_layers
-from vgg_keras.training import compile_model
+from vgg_keras.tasks import compile_model
 
 NET, CROP, CLASSES = "D", 224, 1000
 SECONDS = 420  # after which nothing new is begun

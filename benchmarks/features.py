@@ -26,7 +26,7 @@ from vgg_keras.pipelines.sources import FolderSplit
 from vgg_keras.pipelines.statistics import ILSVRC
 
 from vgg_keras import vgg
-from vgg_keras.evaluation.protocols import Pass
+from vgg_keras.evaluation.procedure import Pass
 from vgg_keras.features.descriptors import DescriptorRunner, describe
 from vgg_keras.features.nets import FeatureExtractor
 

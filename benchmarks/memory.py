@@ -23,7 +23,7 @@ from measuring import machine, report
 
 from vgg_keras import Recipe, vgg
 from vgg_keras.nets import CHANNELS, FC_NAMES, get_net, weight_layers
-from vgg_keras.training import compile_model
+from vgg_keras.tasks import compile_model
 
 CASES = (("D", 1 / 8, 64, 8), ("D", 1 / 8, 64, 32), ("D", 1 / 8, 128, 8), ("E", 1 / 8, 64, 32))
 STATE = (

@@ -26,7 +26,7 @@ from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.pipelines.training import training_stream
 
 from vgg_keras import Recipe, vgg
-from vgg_keras.training import compile_model
+from vgg_keras.tasks import compile_model
 
 JPEG = (".jpg", ".jpeg")
 CROP, CLASSES = 224, 1000

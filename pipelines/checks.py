@@ -44,3 +44,12 @@ def indices_of(
 def first_few(names: Sequence[str], count: int = 3) -> str:
     """The first names between commas, and `...` if there are more."""
     return ", ".join(names[:count]) + ", ..." * (len(names) > count)
+
+
+def check_test_scale(test_scale: int, crop_size: int) -> None:
+    """Raises ArgumentError for a scale at which images are smaller than the crop."""
+    if test_scale < crop_size:
+        raise ArgumentError(
+            f"A test scale must be at least the crop size, {crop_size}. Received: {test_scale}",
+            "test_scales",
+        )

@@ -5,7 +5,7 @@ A `keras.json` that another project wrote can name a backend that is not install
 
 from __future__ import annotations
 
-from vgg_keras.pipelines.errors import MissingPackageError
+from vgg_keras.errors import MissingPackageError
 
 try:
     import keras

@@ -14,13 +14,13 @@ from rich.table import Table
 from vgg_keras.distribution import is_cpu_only
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.evaluation.predictions import Predictions, fuse
+from vgg_keras.metadata import members
 from vgg_keras.nets import get_net
 from vgg_keras.pipelines.evaluation import read_pictures
 from vgg_keras.pipelines.sources import VALIDATION, Source, open_source
 from vgg_keras.recipes import RECIPES
 from vgg_keras.report.figures import learning_curves, prediction_sheet, save
 from vgg_keras.report.page import write_report
-from vgg_keras.report.tables import members
 from vgg_keras.runs import JOURNAL, load_run
 from vgg_keras.training import train
 

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from vgg_keras.errors import ArgumentError
 from vgg_keras.nets import LRNConstants
-from vgg_keras.pipelines.errors import ArgumentError
 
 Shape = tuple[int | None, ...]
 

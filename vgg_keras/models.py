@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from vgg_keras.backend import keras
+from vgg_keras.errors import ArgumentError
 from vgg_keras.layers import LocalResponseNormalisation, SlidingDense
 from vgg_keras.nets import (
     INITIALISATIONS,
@@ -20,7 +21,6 @@ from vgg_keras.nets import (
     weight_layers,
 )
 from vgg_keras.pipelines.checks import check_choice
-from vgg_keras.pipelines.errors import ArgumentError
 
 ACTIVATIONS = (None, "softmax")  # of the class scores
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vgg_keras.errors import ArgumentError
 from vgg_keras.pipelines.checks import check_at_least, check_choice
-from vgg_keras.pipelines.errors import ArgumentError
 
 CHANNELS = (64, 128, 256, 512, 512)  # channels of the five blocks at full width, §2.2
 HIDDEN_UNITS = 4096  # units of each of the two hidden FC layers, §2.1

@@ -12,8 +12,8 @@ from pathlib import Path
 import keras
 
 from vgg_keras.pipelines.files import atomic_write
+from vgg_keras.run_files import ENVIRONMENT
 
-ENVIRONMENT = "environment.json"
 _PACKAGES = ("vgg_keras", "tensorflow", "keras", "tensorflow-datasets", "numpy")
 
 log = logging.getLogger(__name__)

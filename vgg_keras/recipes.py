@@ -12,9 +12,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
+from vgg_keras.errors import ArgumentError
 from vgg_keras.nets import INITIALISATIONS, LRN_PRESETS, check_geometry, get_net
 from vgg_keras.pipelines.checks import check_choice
-from vgg_keras.pipelines.errors import ArgumentError
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 SERVING_PRECISIONS = ("float32", "bfloat16")
@@ -22,6 +22,21 @@ INIT_LAYERS = ("warm-start", "all", "matching")
 BAD_IMAGE_POLICIES = ("stop", "skip")
 REGRESSIONS = ("per-class", "single-class")
 TUNED = ("all", "fc")
+
+
+def num_outputs(num_classes: int, regression: str | None = None) -> int:
+    """Number of units of the last layer.
+
+    A net that classifies has one unit per class. A localisation net has 4 units per box, and one
+    box per class or one box for all classes.
+
+    Args:
+        num_classes: number of classes.
+        regression: None for a net that classifies, "per-class" or "single-class" (§A.1).
+    """
+    if regression is None:
+        return num_classes
+    return 4 * num_classes if regression == "per-class" else 4
 
 
 def _field(default: Any, help_text: str) -> Any:
@@ -108,9 +123,14 @@ class Recipe:
                     f"{name} must be from {low} to {high}. Received: {getattr(self, name)}", name
                 )
 
+    @property
+    def regression_kind(self) -> str | None:
+        """Kind of box regression, or None for a net that classifies."""
+        return getattr(self, "regression", None)
+
     def outputs(self, num_classes: int) -> int:
-        """Number of units of the last layer."""
-        return num_classes
+        """Number of units of the last layer, see `num_outputs`."""
+        return num_outputs(num_classes, self.regression_kind)
 
     @property
     def validation_scale(self) -> int:
@@ -191,10 +211,6 @@ class LocalisationRecipe(Recipe):
     boxes: str = _field(
         "", "CSV file with boxes, for data of the kind folder: [boxes.csv in that folder]."
     )
-
-    def outputs(self, num_classes: int) -> int:
-        """Number of units of the last layer: 4 per box, for one box or one box per class."""
-        return 4 * num_classes if self.regression == "per-class" else 4
 
 
 _PAPER = Recipe()

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from vgg_keras.errors import RunError
 from vgg_keras.evaluation.predict import predict
 from vgg_keras.ilsvrc import label
 from vgg_keras.localisation.dense import make_finder
@@ -20,7 +21,7 @@ from vgg_keras.localisation.merging import answer
 from vgg_keras.localisation.serving import Localisers
 from vgg_keras.models import fully_convolutional
 from vgg_keras.pipelines.images import decode, rescale
-from vgg_keras.runs import Run, RunError, in_precision
+from vgg_keras.runs import Run, in_precision
 from vgg_keras.saved_models.export import read_metadata
 from vgg_keras.saved_models.pictures import BROKEN, Limits, measure
 from vgg_keras.saved_models.records import Request, examples

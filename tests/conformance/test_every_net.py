@@ -13,7 +13,7 @@ from keras import ops
 from vgg_keras import fully_convolutional, vgg
 from vgg_keras.nets import NETS, weight_layers
 from vgg_keras.recipes import Recipe
-from vgg_keras.training import compile_model
+from vgg_keras.tasks import compile_model
 
 CROP, CLASSES, WIDTH = 64, 7, 1 / 16
 pytestmark = pytest.mark.parametrize("net", NETS)

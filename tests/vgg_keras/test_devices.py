@@ -22,7 +22,7 @@ from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.pipelines.training import training_stream
 from vgg_keras.distribution import make_strategy
 from vgg_keras.evaluation.passes import PassRunner
-from vgg_keras.evaluation.protocols import passes_of
+from vgg_keras.evaluation.procedure import passes_of
 from vgg_keras.models import vgg
 from vgg_keras.recipes import Recipe
 from vgg_keras.training import compile_with

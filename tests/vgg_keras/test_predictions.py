@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vgg_keras.evaluation.predictions import Predictions, PredictionsError, fuse
+from vgg_keras.errors import PredictionsError
+from vgg_keras.evaluation.predictions import Predictions, fuse
 
 CLASSES = ("ant", "bee", "cat, black", 'dog "rex"', "eel", "fox", "gnu")
 

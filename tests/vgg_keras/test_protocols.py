@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vgg_keras.evaluation.passes import PassRunner, make_scorer
 from vgg_keras.pipelines.errors import BadImageError, SourceError
 from vgg_keras.pipelines.images import rescale
 from vgg_keras.pipelines.sources import FolderSplit, Source, open_source
@@ -22,8 +23,7 @@ from tests.tiny import NUM_CLASSES as CLASSES
 from vgg_keras import vgg
 from vgg_keras.evaluation import passes
 from vgg_keras.evaluation.evaluate import evaluate
-from vgg_keras.evaluation.passes import PassRunner, make_scorer
-from vgg_keras.evaluation.protocols import PROTOCOLS, Pass, paper_scales, passes_of
+from vgg_keras.evaluation.procedure import PROTOCOLS, Pass, paper_scales, passes_of
 from vgg_keras.nets import NETS
 from vgg_keras.recipes import Recipe
 from vgg_keras.runs import Run

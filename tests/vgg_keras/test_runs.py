@@ -26,17 +26,11 @@ from vgg_keras.pipelines.sources import open_source
 from tests.conftest import write_folder
 from tests.forks import start
 from vgg_keras.cli import main
+from vgg_keras.errors import RunError
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.provenance import warn_of_other_versions
 from vgg_keras.recipes import Recipe
-from vgg_keras.runs import (
-    RunError,
-    is_run_of,
-    load_run,
-    lock_run,
-    prepare_run_folder,
-    record_classes,
-)
+from vgg_keras.runs import is_run_of, load_run, lock_run, prepare_run_folder, record_classes
 
 TINY = (
     "--net",

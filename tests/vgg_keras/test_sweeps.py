@@ -19,10 +19,11 @@ from vgg_keras.callbacks.journal import read_journal
 
 from tests.conftest import write_folder
 from tests.vgg_keras.test_runs import run_here
+from vgg_keras.errors import SweepError
 from vgg_keras.recipes import RECIPES, Recipe
 from vgg_keras.sweeps import trials, tuner
 from vgg_keras.sweeps.results import best_run, read_trials
-from vgg_keras.sweeps.space import TUNERS, Point, Sweep, SweepError, default_recipe
+from vgg_keras.sweeps.space import TUNERS, Point, Sweep, default_recipe
 from vgg_keras.sweeps.trials import score
 from vgg_keras.sweeps.tuner import VggHyperModel, run_sweep
 

@@ -9,7 +9,7 @@ import pytest
 from vgg_keras.models import vgg
 from vgg_keras.nets import NETS
 from vgg_keras.recipes import Recipe
-from vgg_keras.training import compile_model
+from vgg_keras.tasks import compile_model
 
 DECAY, MOMENTUM, RATE, STEPS, BATCH = 5e-4, 0.9, 1e-3, 20, 8
 

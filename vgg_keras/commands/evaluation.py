@@ -24,8 +24,9 @@ from vgg_keras.commands.weights import (
     take_weights_options,
     weights_options,
 )
+from vgg_keras.metadata import members
 from vgg_keras.quiet import quiet_tensorflow
-from vgg_keras.report.tables import KINDS, build_table, members, read_results, render
+from vgg_keras.report.tables import KINDS, build_table, read_results, render
 
 
 @click.command()

@@ -17,9 +17,9 @@ from vgg_keras.commands.shared import (
     json_option,
 )
 from vgg_keras.commands.training import given_cluster, given_recipe, training_options
+from vgg_keras.metadata import members
 from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import LOCALISATION_RECIPES
-from vgg_keras.report.tables import members
 
 PROTOCOLS = ("centre-gt", "dense")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import click
 
-from vgg_keras.evaluation.protocols import MAP_AVERAGES, PROTOCOLS
+from vgg_keras.evaluation.procedure import MAP_AVERAGES, PROTOCOLS
 from vgg_keras.nets import get_net
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.recipes import PRECISIONS

@@ -1,4 +1,4 @@
-"""Scores runs on a split by a protocol of the paper."""
+"""Scores nets on a split by the protocols of the paper."""
 
 from __future__ import annotations
 
@@ -9,166 +9,154 @@ from typing import Any
 
 import numpy as np
 
-from vgg_keras.evaluation.passes import PassRunner
+from vgg_keras.errors import SourceError
+from vgg_keras.evaluation.posteriors import posteriors
 from vgg_keras.evaluation.predictions import Predictions
-from vgg_keras.evaluation.protocols import Pass, paper_scales, passes_of
-from vgg_keras.pipelines.errors import SourceError
-from vgg_keras.pipelines.evaluation import check_test_scale
+from vgg_keras.evaluation.procedure import Pass, Procedure
+from vgg_keras.facts import NetFacts
+from vgg_keras.pipelines.checks import indices_of
 from vgg_keras.pipelines.sources import VALIDATION, Source, Split
-from vgg_keras.recipes import LocalisationRecipe, Recipe
-from vgg_keras.runs import Run
+from vgg_keras.trained import TrainedNet
 
 log = logging.getLogger(__name__)
 
 
 def evaluate(
-    run: Run,
-    source: Source,
+    net: TrainedNet,
+    data: Source | Split,
     split: str = VALIDATION,
     *,
     protocol: str = "dense",
-    test_scales: Sequence[int] | None = None,
+    test_scales: int | Sequence[int] | None = None,
     multi_scale: bool = False,
     flip: bool | None = None,
     map_average: str = "scores",
     batch_size: int = 64,
     on_bad_image: str = "stop",
     cache_dir: str | os.PathLike | None = None,
+    verbose: int | str = "auto",
 ) -> Predictions:
-    """Posteriors of a run for every picture of a split (§3.2).
+    """Posteriors of a net for every image of a split (§3.2).
 
     Args:
-        run: from `load_run`.
-        source: data whose classes the run knows; some of them are enough.
+        net: classification net, from `TrainedNet.load` or `TrainedNet.of_model`.
+        data: a source, of which `split` is scored, or a split. The net must know its classes;
+            some of the net's are enough.
         split: name of the split.
-        protocol: "centre", "dense", "multi-crop" or "multi-crop+dense".
-        test_scales: Q. By default what the paper pairs with the scale of training.
-        multi_scale: that default is the several scales of §4.2, not the one of §4.1.
-        flip: average with mirror images; by default for all but "centre".
-        map_average: "scores", or "posteriors" for soft-max at each place of the map.
-        batch_size, on_bad_image, cache_dir: see `PassRunner`.
+        protocol, test_scales, multi_scale, flip, map_average: see `Procedure`.
+        batch_size, on_bad_image, verbose: see `RowFiller`.
+        cache_dir: folder of the row cache, from which an interrupted evaluation continues. None:
+            nothing is cached.
 
     Returns:
-        `Predictions`, whose `result()` gives the errors in percent; with "skip", of the
-        pictures that can be read, and `about["skipped"]` names the others.
+        `Predictions`, whose `result()` gives the errors in percent. With on_bad_image="skip" they
+        are those of the images that can be read; `metadata["skipped"]` names the others.
 
     Raises:
-        SourceError: the data have a class that the run does not know or a picture without one, or
-            no picture is readable.
-        BadImageError, ValueError, MemoryError, OSError: see `PassRunner.posteriors`.
+        SourceError: the data have a class that the net does not know or an image without a label,
+            or no image can be read.
+        BadImageError, ArgumentError, OutOfMemoryError: see `RowFiller.fill`.
+        WriteError: the cache cannot be written.
+
+    Example:
+        predictions = evaluate(TrainedNet.load("runs/d"), open_source("folder:ilsvrc"))
+        print(predictions.result()["top5_error"])
     """
-    pictures = source[split]
-    labels = labels_of_the_run(run, source, split)
-    passes = plan(run.recipe, protocol, test_scales, multi_scale, flip, map_average)
-    places, posteriors, skipped = score(
-        run, pictures, passes, batch_size=batch_size, on_bad_image=on_bad_image, cache_dir=cache_dir
+    procedure = Procedure(protocol, as_scales(test_scales), multi_scale, flip, map_average)
+    images, where = split_of(data, split)
+    labels = labels_for_net(net, data, split)
+    indices, rows, skipped = score(
+        net,
+        images,
+        procedure.passes(net),
+        batch_size=batch_size,
+        on_bad_image=on_bad_image,
+        cache_dir=cache_dir,
+        verbose=verbose,
     )
-    if not len(places):
-        raise SourceError(f"None of the {len(pictures)} pictures of {source.spec} can be read.")
-    metadata = conditions(run, passes, protocol, map_average, skipped)
-    metadata |= {"data": source.spec, "split": split}
-    ids = pictures.ids_of(places)
-    return Predictions(ids, labels[places], posteriors, run.class_names, metadata)
+    if not len(indices):
+        raise SourceError(f"None of the {len(images)} images of {where['data']} can be read.")
+    metadata = conditions(net, procedure, skipped) | where
+    ids = images.ids_of(indices)
+    return Predictions(ids, labels[indices], rows, net.class_names, metadata)
 
 
 def score(
-    run: Run, pictures: Split, passes: Sequence[Pass], *, on_bad_image: str = "stop", **options: Any
+    net: TrainedNet,
+    images: Split,
+    passes: Sequence[Pass],
+    *,
+    on_bad_image: str = "stop",
+    **options: Any,
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """What a run says of pictures, and of which: the others are named and logged.
+    """Posteriors of the images that can be read; the names of the others are logged.
 
     Args:
-        run: from `load_run`.
-        pictures: labels are not looked at.
-        passes: from `plan`.
-        on_bad_image, options: see `PassRunner`.
+        net: classification net.
+        images: their labels are not used.
+        passes: from `Procedure.passes`.
+        on_bad_image, options: see `posteriors`.
 
     Returns:
-        Places in `pictures` of the M that could be read, int64 `(M,)`; their posteriors, float32
-        `(M, classes)`; names of the others, of which there are none but with "skip".
+        Indices of the M images that can be read, int64 `(M,)`; their posteriors, float32
+        `(M, classes)`; names of the others, of which there are none unless on_bad_image="skip".
 
     Raises:
-        BadImageError, ValueError, MemoryError, OSError: see `PassRunner.posteriors`.
+        BadImageError, ArgumentError, OutOfMemoryError, WriteError: see `posteriors`.
     """
-    runner = PassRunner(
-        run.model,
-        pictures,
-        crop_size=run.recipe.crop_size,
-        mean=run.statistics.mean,
-        on_bad_image=on_bad_image,
-        **options,
-    )
-    posteriors = runner.posteriors(passes)
-    read = np.ones(len(pictures), bool)
+    rows = posteriors(net, images, passes, on_bad_image=on_bad_image, **options)
+    is_read = np.ones(len(images), bool)
     if on_bad_image == "skip":
-        read = ~np.isnan(posteriors).any(1)
-    skipped = pictures.names_of(np.flatnonzero(~read))
+        is_read = ~np.isnan(rows).any(1)
+    skipped = images.names_of(np.flatnonzero(~is_read))
     for name in skipped:
         log.warning("skipped, cannot be read: %s", name)
-    return np.flatnonzero(read), posteriors[read], skipped
+    return np.flatnonzero(is_read), rows[is_read], skipped
 
 
-def conditions(
-    run: Run, passes: Sequence[Pass], protocol: str, map_average: str, skipped: Sequence[str]
-) -> dict[str, Any]:
-    """Which net looked at pictures, how, and what it could not see; can be written as JSON."""
-    return {
-        "run": str(run.path),
-        "net": run.recipe.net,
-        "train_scale": list(run.recipe.train_scale),
-        "crop_size": run.recipe.crop_size,
-        "width": run.recipe.width,
-        "protocol": protocol,
-        "test_scales": sorted({one.test_scale for one in passes}),
-        "flip": passes[0].flip,
-        "map_average": map_average,
-        "pool_rounding": run.pool_rounding,
-        "precision": run.recipe.precision,
-        **({"skipped": list(skipped)} if skipped else {}),
-    }
+def conditions(net: NetFacts, procedure: Procedure, skipped: Sequence[str] = ()) -> dict[str, Any]:
+    """Which net was tested and how; can be written as JSON."""
+    found = {**net.metadata(), **procedure.metadata(net)}
+    return found | ({"skipped": list(skipped)} if skipped else {})
 
 
-def plan(
-    recipe: Recipe,
-    protocol: str = "dense",
-    test_scales: Sequence[int] | None = None,
-    multi_scale: bool = False,
-    flip: bool | None = None,
-    map_average: str = "scores",
-) -> list[Pass]:
-    """The passes that `evaluate` makes with a net of this recipe.
+def as_scales(test_scales: int | Sequence[int] | None) -> tuple[int, ...] | None:
+    """One test scale or several as a tuple."""
+    if test_scales is None:
+        return None
+    return (test_scales,) if isinstance(test_scales, int) else tuple(test_scales)
+
+
+def split_of(data: Source | Split, split: str) -> tuple[Split, dict[str, str]]:
+    """The split to use, and its data and name for the metadata of a result."""
+    if isinstance(data, Split):
+        return data, {"data": "own data", "split": data.name}
+    return data[split], {"data": data.spec, "split": split}
+
+
+def labels_for_net(net: NetFacts, data: Source | Split, split: str) -> np.ndarray:
+    """Labels of the images as indices into the classes of the net, matched by class name.
 
     Raises:
-        ValueError: unknown names, scales given twice over, a scale below the crop size, or a
-            recipe of a localisation net, which has no posteriors.
+        SourceError: the data have a class that the net does not know, or an image has no label.
     """
-    if isinstance(recipe, LocalisationRecipe):
-        raise ValueError(
-            "A run of a localisation net gives boxes and no classes: score it with `vgg-keras "
-            "localise evaluate`."
-        )
-    if test_scales and multi_scale:
-        raise ValueError("Give test_scales or multi_scale, not both.")
-    scales = tuple(test_scales or ()) or paper_scales(recipe, multi_scale)
-    for scale in scales:
-        check_test_scale(scale, recipe.crop_size)
-    return passes_of(protocol, scales, flip, map_average)
+    images, where = split_of(data, split)
+    class_names = data.class_names or ()
+    unknown = set(class_names) - set(net.class_names)
 
-
-def labels_of_the_run(run: Run, source: Source, split: str) -> np.ndarray:
-    """Labels of the pictures as indices into the run's classes, matched by name."""
-    places = {name: i for i, name in enumerate(run.class_names)}
-    unknown = [name for name in source.class_names if name not in places]
-    if unknown:
-        raise SourceError(
-            f"{source.spec} has other classes than {run.path} was trained on: {len(unknown)} of "
-            f"its {len(source.class_names)} are not among the net's {len(places)}, "
-            f"{unknown[0]} first. The net's: {', '.join(run.class_names[:3])}, ..."
+    def missing(name: str) -> SourceError:
+        return SourceError(
+            f"{where['data']} has classes that {net.name} was not trained on: {len(unknown)} of "
+            f"its {len(class_names)} are not among the {len(net.class_names)} of the net, the "
+            f"first is {name}. Classes of the net: {', '.join(net.class_names[:3])}, ..."
         )
-    labels = source[split].all_labels()
-    outside = np.flatnonzero((labels < 0) | (labels >= len(source.class_names)))
+
+    of_net = indices_of(class_names, net.class_names, missing)
+    labels = images.all_labels()
+    outside = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
     if len(outside):
         raise SourceError(
-            f"The split {split!r} of {source.spec} has a picture without a class, as test sets "
-            f"have: {source[split].names_of(outside[:1])[0]}, label {labels[outside[0]]}."
+            f"The split {where['split']!r} of {where['data']} has an image without a class, as "
+            f"test sets have: {images.names_of(outside[:1])[0]}, label {labels[outside[0]]}."
         )
-    return np.array([places[name] for name in source.class_names], np.int64)[labels]
+    return of_net[labels]

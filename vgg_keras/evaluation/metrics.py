@@ -9,15 +9,17 @@ import numpy as np
 
 @dataclass
 class ErrorCount:
-    """Counts errors over batches of posteriors. A class tied with the true one counts as above
-    it only if it comes first, as in a stable sort."""
+    """Counts errors over batches of posteriors.
+
+    A class tied with the true one ranks above it only if its index is lower, as in a stable sort.
+    """
 
     images: int = 0
     top1_errors: int = 0
     top5_errors: int = 0
 
     def add(self, posteriors: np.ndarray, labels: np.ndarray) -> None:
-        """Adds a batch: posteriors or scores `(B, classes)`, labels `(B,)`."""
+        """Counts a batch of posteriors or scores `(B, classes)` with labels `(B,)`."""
         rows = np.arange(len(labels))
         true = posteriors[rows, labels][:, None]
         earlier = np.arange(posteriors.shape[1])[None] < labels[:, None]
@@ -29,10 +31,10 @@ class ErrorCount:
 
     @property
     def top1_error(self) -> float:
-        """Percent of images whose class is not the first."""
+        """Percent of the images whose class is not the most probable one."""
         return 100.0 * self.top1_errors / max(self.images, 1)
 
     @property
     def top5_error(self) -> float:
-        """Percent of images whose class is not among the first five."""
+        """Percent of the images whose class is not among the five most probable ones."""
         return 100.0 * self.top5_errors / max(self.images, 1)

@@ -1,4 +1,4 @@
-"""What a run says of single pictures, whose classes nobody knows."""
+"""Posteriors of a net for images without labels."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from vgg_keras.evaluation.evaluate import conditions, plan, score
+from vgg_keras.errors import SourceError
+from vgg_keras.evaluation.evaluate import as_scales, conditions, score
 from vgg_keras.evaluation.predictions import TOP, top_classes
-from vgg_keras.pipelines.errors import SourceError
+from vgg_keras.evaluation.procedure import Procedure
+from vgg_keras.pipelines.checks import first_few
 from vgg_keras.pipelines.sources import FolderSplit
-from vgg_keras.runs import Run
+from vgg_keras.trained import TrainedNet
 
 
 @dataclass(frozen=True, eq=False)
 class Predicted:
-    """Posteriors of a net for pictures without labels.
+    """Posteriors of a net for images without labels.
 
     Attributes:
-        names: paths of the pictures, as they were given.
+        names: paths of the images as they were given, or "image 0", "image 1", ...
         posteriors: float32 `(N, classes)`; rows sum to 1.
         class_names: of the columns.
-        about: of which net, and how; what can be written as JSON. `skipped` names the pictures
-            that could not be read, if there are any.
+        metadata: which net, and how it was used; can be written as JSON. `skipped` names the
+            images that could not be read, if there are any.
     """
 
     names: tuple[str, ...]
@@ -43,60 +45,67 @@ class Predicted:
 
 
 def predict(
-    run: Run,
-    images: Sequence[str | os.PathLike],
+    net: TrainedNet,
+    images: Any,
     *,
     protocol: str = "dense",
-    test_scales: Sequence[int] | None = None,
+    test_scales: int | Sequence[int] | None = None,
     multi_scale: bool = False,
     flip: bool | None = None,
     map_average: str = "scores",
     batch_size: int = 64,
     on_bad_image: str = "stop",
+    verbose: int | str = "auto",
 ) -> Predicted:
-    """Posteriors of a run for some pictures (§3.2).
+    """Posteriors of a net for some images (§3.2).
 
     Args:
-        run: from `load_run`.
-        images: paths of JPEG, PNG, GIF or BMP files, told by content; a row of the result each.
-        protocol, test_scales, multi_scale, flip, map_average: see `evaluate`.
-        batch_size, on_bad_image: see `PassRunner`.
+        net: classification net, from `TrainedNet.load` or `TrainedNet.of_model`.
+        images: one path or several, the bytes of one file or several (JPEG, PNG, GIF or BMP,
+            inferred from the content), or uint8 arrays: `(H, W, 3)`, `(N, H, W, 3)` or a list of
+            `(H, W, 3)`. Each image has a row in the result.
+        protocol, test_scales, multi_scale, flip, map_average: see `Procedure`.
+        batch_size, on_bad_image, verbose: see `RowFiller`.
 
     Raises:
-        SourceError: an image is no file, or none is readable.
-        BadImageError, ValueError, MemoryError: see `PassRunner.posteriors`.
+        SourceError: an image is no file, or none can be read.
+        BadImageError, ArgumentError, OutOfMemoryError: see `RowFiller.fill`.
+
+    Example:
+        classes, posteriors = predict(TrainedNet.load("runs/d"), "photo.jpg").top(5)
     """
-    pictures = as_split(images)
-    passes = plan(run.recipe, protocol, test_scales, multi_scale, flip, map_average)
-    places, posteriors, skipped = score(
-        run, pictures, passes, batch_size=batch_size, on_bad_image=on_bad_image
+    procedure = Procedure(protocol, as_scales(test_scales), multi_scale, flip, map_average)
+    split = as_split(images)
+    indices, rows, skipped = score(
+        net,
+        split,
+        procedure.passes(net),
+        batch_size=batch_size,
+        on_bad_image=on_bad_image,
+        verbose=verbose,
     )
-    if not len(places):
-        raise SourceError(f"None of the pictures can be read: {_some(skipped)}.")
-    metadata = conditions(run, passes, protocol, map_average, skipped)
-    return Predicted(tuple(pictures.names_of(places)), posteriors, run.class_names, metadata)
+    if not len(indices):
+        raise SourceError(f"None of the images can be read: {first_few(skipped)}.")
+    metadata = conditions(net, procedure, skipped)
+    return Predicted(tuple(split.names_of(indices)), rows, net.class_names, metadata)
 
 
 def as_split(images: Sequence[str | os.PathLike]) -> FolderSplit:
-    """Picture files in the order given, with -1 for their labels.
+    """Image files in the order given, with -1 for their labels.
 
     Raises:
         SourceError: there are none, or one is missing or a folder; the message names it.
     """
     paths = [os.fspath(image) for image in images]
     if not paths:
-        raise SourceError("No picture is given.")
+        raise SourceError("No image is given.")
     folders = [path for path in paths if Path(path).is_dir()]
     if folders:
         raise SourceError(
-            f"Pictures are given one by one, those of a folder as {Path(folders[0]) / '*'}. "
-            f"Received a folder: {_some(folders)}"
+            f"Images are given one by one, those of a folder as {Path(folders[0]) / '*'}. "
+            f"Received a folder: {first_few(folders)}"
         )
     missing = [path for path in paths if not Path(path).is_file()]
     if missing:
-        raise SourceError(f"There is no such file: {_some(missing)}")
+        raise SourceError(f"There is no such file: {first_few(missing)}")
     return FolderSplit("given", np.array(paths), np.full(len(paths), -1, np.int64))
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + ", ..." * (len(names) > 3)

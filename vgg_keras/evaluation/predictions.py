@@ -1,4 +1,4 @@
-"""What nets say of pictures: posteriors with labels, kept in files, fused, counted."""
+"""Posteriors with labels: saved in files, fused, counted."""
 
 from __future__ import annotations
 
@@ -11,27 +11,29 @@ from typing import Any
 
 import numpy as np
 
+from vgg_keras.errors import PredictionsError, WriteError
 from vgg_keras.evaluation.metrics import ErrorCount
+from vgg_keras.metadata import members, net_name
+from vgg_keras.pipelines.checks import first_few, indices_of
 from vgg_keras.pipelines.files import atomic_path, atomic_write
 
 FORMATS = (".parquet", ".csv")
 TOP = 5
 
 
-class PredictionsError(ValueError):
-    """Files of predictions cannot be used, or not together. The message says why."""
-
-
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Posteriors of a net, or of several, for the pictures of a split.
+    """Posteriors of a net, or of several, for the images of a split.
 
     Attributes:
-        names: of the pictures.
+        names: names of the images.
         labels: int64 `(N,)`, indices into `class_names`.
         posteriors: float32 `(N, classes)`; rows sum to 1.
-        class_names: of the columns.
-        about: where they come from, as in `result`; what can be written as JSON.
+        class_names: names of the columns of `posteriors`.
+        metadata: which net gave them, and how; can be written as JSON.
+
+    Example:
+        Predictions.load("results/d.parquet").result()["top1_error"]
     """
 
     names: Sequence[str]
@@ -43,24 +45,26 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.names)
 
-    def of(self, names: Sequence[str], class_names: Sequence[str]) -> np.ndarray:
-        """Posteriors of some pictures in their order, float32 `(len(names), classes)`.
+    def rows_for(self, names: Sequence[str], class_names: Sequence[str]) -> np.ndarray:
+        """Posteriors of some images in the given order, float32 `(len(names), classes)`.
 
         Raises:
-            PredictionsError: a picture is not among them, or the classes are others.
+            PredictionsError: an image is missing, or the classes differ.
         """
         if tuple(class_names) != self.class_names:
-            raise PredictionsError(f"{_who(self)} has other classes, or in another order.")
-        places = {name: i for i, name in enumerate(self.names)}
-        missing = [name for name in names if name not in places]
-        if missing:
-            raise PredictionsError(f"The predictions of {_who(self)} lack {missing[0]}.")
-        return self.posteriors[[places[name] for name in names]]
+            raise PredictionsError(
+                f"The predictions of {_nets(self)} have other classes, or in another order."
+            )
+
+        def missing(name: str) -> PredictionsError:
+            return PredictionsError(f"The predictions of {_nets(self)} lack {name}.")
+
+        return self.posteriors[indices_of(names, self.names, missing)]
 
     @property
     def members(self) -> list[dict[str, Any]]:
-        """`metadata` of each net whose posteriors were averaged; a single net's own."""
-        return self.metadata.get("members", [self.metadata])
+        """The metadata of each net whose posteriors were averaged; of a single net its own."""
+        return list(members(self.metadata))
 
     def result(self) -> dict[str, Any]:
         """`metadata`, `images`, and `top1_error` and `top5_error` in percent."""
@@ -77,15 +81,15 @@ class Predictions:
         return top_classes(self.posteriors, k)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes a table of pictures, and beside it, as NAME.json, the result and class names.
+        """Writes a table of images, and beside it, as NAME.json, the result and the class names.
 
-        Columns: `image`, `label`, `class_1`, `posterior_1` to `class_5`, `posterior_5`, and
-        `posteriors`, those of all classes in the order of `class_names`: a list in Parquet,
-        numbers between blanks in CSV. Both keep float32 exactly.
+        The columns are `image`, `label`, `class_1`, `posterior_1` to `class_5`, `posterior_5`,
+        and `posteriors`, those of all classes in the order of `class_names`: a list in Parquet,
+        numbers separated by blanks in CSV. Both store float32 exactly.
 
         Raises:
             PredictionsError: the name ends in neither .parquet nor .csv.
-            OSError: it cannot be written; what was there before stays.
+            WriteError: the file cannot be written; what was there before is intact.
         """
         path = known_format(path)
         table = self._table(as_text=path.suffix == ".csv")
@@ -95,9 +99,9 @@ class Predictions:
                 _write(table, temporary)
             atomic_write(_companion(path), json.dumps(metadata, indent=2) + "\n")
         except OSError as error:  # PyArrow's do not name the file
-            raise OSError(f"{path} cannot be written: {error}") from error
+            raise WriteError(f"{path} cannot be written: {error}") from error
 
-    def _table(self, as_text: bool):
+    def _table(self, as_text: bool) -> Any:
         import pyarrow as pa
 
         names = np.array(self.class_names)
@@ -125,27 +129,29 @@ class Predictions:
         beside = _companion(path)
         for file in (path, beside):
             if not file.is_file():
-                raise PredictionsError(f"There is no {file}; `vgg-keras evaluate --out` writes it.")
+                raise PredictionsError(
+                    f"There is no {file}; Predictions.save writes both {path.name} and "
+                    f"{beside.name}."
+                )
         try:
             metadata = json.loads(beside.read_text())
             class_names = tuple(metadata.pop("class_names"))
             names, labels, posteriors = _read(path)
-            places = {name: i for i, name in enumerate(class_names)}
-            indices = np.array([places[label] for label in labels], np.int64)
+            indices = indices_of(labels, class_names, lambda name: KeyError(name))
             posteriors = posteriors.reshape(len(names), len(class_names))
         except (KeyError, TypeError, ValueError, OSError) as error:
-            raise PredictionsError(f"{path} holds no predictions: {error!r}") from error
+            raise PredictionsError(f"{path} does not hold predictions: {error!r}") from error
         for key in ("predictions", "images", "top1_error", "top5_error"):
             metadata.pop(key, None)
         return cls(names, indices, posteriors, class_names, metadata)
 
 
 def top_classes(posteriors: np.ndarray, k: int = TOP) -> tuple[np.ndarray, np.ndarray]:
-    """The k most probable classes, best first and of equals the first: indices and posteriors.
+    """The k most probable classes, best first: indices and posteriors. Ties keep index order.
 
     Args:
         posteriors: `(N, classes)`.
-        k: at most the number of classes counts.
+        k: number of classes; at most all of them are given.
 
     Returns:
         int64 and float32 `(N, k)`.
@@ -155,60 +161,65 @@ def top_classes(posteriors: np.ndarray, k: int = TOP) -> tuple[np.ndarray, np.nd
 
 
 def fuse(predictions: Sequence[Predictions]) -> Predictions:
-    """Average of the posteriors of several nets for the same pictures (§4.4).
+    """The mean posteriors of several nets for the same images (§4.4).
 
-    What is a fusion already counts as many times as it has members, so that each net counts once.
+    A fusion counts as many times as it has members, so that every net has the same weight.
 
     Raises:
-        PredictionsError: fewer than two, or other classes, pictures or labels.
+        PredictionsError: there are fewer than two, or their classes, images or labels differ.
+
+    Example:
+        fuse([evaluate(d, data), evaluate(e, data)]).result()
     """
     if len(predictions) < 2:
-        raise PredictionsError(f"Fusion takes two or more. Received: {len(predictions)}")
+        raise PredictionsError(
+            f"Fusion takes two or more predictions. Received: {len(predictions)}"
+        )
     first = predictions[0]
     total = np.zeros_like(first.posteriors)
     for one in predictions:
-        total += np.float32(len(one.members)) * one.posteriors[_places(first, one)]
-    members = [member for p in predictions for member in p.members]
+        total += np.float32(len(one.members)) * one.posteriors[_rows_of(first, one)]
+    nets = [net for one in predictions for net in one.members]
     shared = {
         key: value
-        for key, value in members[0].items()
-        if key in _SHARED and all(member.get(key) == value for member in members)
+        for key, value in nets[0].items()
+        if key in _SHARED and all(net.get(key) == value for net in nets)
     }
     shared.setdefault("protocol", "mixed")
-    metadata = {"members": members, **shared}
+    metadata = {"members": nets, **shared}
     return Predictions(
-        first.names, first.labels, total / np.float32(len(members)), first.class_names, metadata
+        first.names, first.labels, total / np.float32(len(nets)), first.class_names, metadata
     )
 
 
 _SHARED = ("protocol", "data", "split", "skipped")
 
 
-def _places(first: Predictions, other: Predictions) -> np.ndarray:
-    """Rows of `other` in the order of `first`'s pictures."""
+def _rows_of(first: Predictions, other: Predictions) -> np.ndarray:
+    """Rows of `other` in the order of the images of `first`."""
     if other.class_names != first.class_names:
         raise PredictionsError(
-            f"Predictions of different classes cannot be fused: {_who(first)} has "
-            f"{len(first.class_names)} ({', '.join(first.class_names[:3])}, ...), {_who(other)} "
-            f"{len(other.class_names)} ({', '.join(other.class_names[:3])}, ...)."
+            f"Predictions of different classes cannot be fused: {_nets(first)} has "
+            f"{len(first.class_names)} ({first_few(first.class_names)}), {_nets(other)} "
+            f"{len(other.class_names)} ({first_few(other.class_names)})."
         )
-    places = {name: i for i, name in enumerate(other.names)}
-    missing = [name for name in first.names if name not in places]
-    surplus = sorted(places.keys() - set(first.names))
-    if missing or surplus:
-        raise PredictionsError(
-            f"Predictions of different validation sets cannot be fused: {_who(first)} has "
-            f"{len(first)} pictures, {_who(other)} {len(other)}; only one of them has "
-            f"{(missing or surplus)[0]}."
+
+    def differ(name: str) -> PredictionsError:
+        return PredictionsError(
+            f"Predictions of different validation sets cannot be fused: {_nets(first)} has "
+            f"{len(first)} images, {_nets(other)} {len(other)}; only one of them has {name}."
         )
-    rows = np.array([places[name] for name in first.names], np.int64)
-    differ = np.flatnonzero(other.labels[rows] != first.labels)
-    if len(differ):
-        i = differ[0]
+
+    rows = indices_of(first.names, other.names, differ)
+    if len(other) > len(first):
+        raise differ(min(set(other.names) - set(first.names)))
+    relabelled = np.flatnonzero(other.labels[rows] != first.labels)
+    if len(relabelled):
+        i = relabelled[0]
         raise PredictionsError(
             f"Predictions with different labels cannot be fused: {first.names[i]} is "
-            f"{first.class_names[first.labels[i]]} for {_who(first)} and "
-            f"{first.class_names[other.labels[rows][i]]} for {_who(other)}."
+            f"{first.class_names[first.labels[i]]} for {_nets(first)} and "
+            f"{first.class_names[other.labels[rows][i]]} for {_nets(other)}."
         )
     return rows
 
@@ -217,13 +228,13 @@ def _companion(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def _who(predictions: Predictions) -> str:
-    """By what people know predictions in an error message."""
-    return " + ".join(str(member.get("run", "?")) for member in predictions.members)
+def _nets(predictions: Predictions) -> str:
+    """The nets as people know them, for messages."""
+    return " + ".join(map(net_name, predictions.members))
 
 
 def known_format(path: str | os.PathLike) -> Path:
-    """The path, if predictions can be kept in such a file.
+    """The path, if predictions can be saved in such a file.
 
     Raises:
         PredictionsError: it ends in neither .parquet nor .csv.
@@ -231,12 +242,12 @@ def known_format(path: str | os.PathLike) -> Path:
     path = Path(path)
     if path.suffix not in FORMATS:
         raise PredictionsError(
-            f"Predictions are kept in files that end in {' or '.join(FORMATS)}. Received: {path}"
+            f"Predictions are saved in files that end in {' or '.join(FORMATS)}. Received: {path}"
         )
     return path
 
 
-def _write(table, path: Path) -> None:
+def _write(table: Any, path: Path) -> None:
     if path.suffix == ".csv":
         from pyarrow import csv
 

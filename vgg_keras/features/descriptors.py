@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from vgg_keras.evaluation.passes import PassRunner
-from vgg_keras.evaluation.protocols import CROP_OF_PAPER, Pass
+from vgg_keras.evaluation.procedure import CROP_OF_PAPER, Pass
 from vgg_keras.features.nets import FeatureExtractor
 from vgg_keras.features.procedure import SCALES, check_procedure
 from vgg_keras.features.table import Features, side_by_side

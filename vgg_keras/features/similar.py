@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vgg_keras.errors import FeaturesError
 from vgg_keras.evaluation.predict import as_split
 from vgg_keras.features.descriptors import describe
 from vgg_keras.features.nets import FeatureExtractor
-from vgg_keras.features.table import Features, FeaturesError, side_by_side
+from vgg_keras.features.table import Features, side_by_side
 from vgg_keras.pipelines.evaluation import read_pictures
 from vgg_keras.pipelines.sources import Source, Split
 from vgg_keras.pipelines.statistics import ILSVRC

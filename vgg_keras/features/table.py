@@ -11,15 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from vgg_keras.errors import FeaturesError
+from vgg_keras.metadata import members
 from vgg_keras.pipelines.files import atomic_path, atomic_write
 
 FORMATS = (".parquet", ".npy")
 _METADATA = b"vgg_keras"  # key of the Parquet file's own metadata
 _COLUMNS = ["image", "split", "labels", "difficult"]
-
-
-class FeaturesError(ValueError):
-    """Features cannot be used, or not together. The message says why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +56,7 @@ class Features:
     @property
     def members(self) -> list[dict[str, Any]]:
         """`metadata` of each descriptor that was stacked; a single one's own."""
-        return self.metadata.get("members", [self.metadata])
+        return list(members(self.metadata))
 
     @property
     def labels(self) -> np.ndarray:
@@ -144,9 +142,9 @@ def stacked(features: Sequence[Features]) -> Features:
         if (other.targets[rows] != first.targets).any():
             raise FeaturesError("Features of the same pictures with different labels do not stack.")
         values.append(other.values[rows])
-    members = [member for one in features for member in one.members]
+    nets = [net for one in features for net in one.members]
     metadata = {key: value for key, value in first.metadata.items() if key in _SHARED}
-    return replace(first, values=side_by_side(values), metadata=metadata | {"members": members})
+    return replace(first, values=side_by_side(values), metadata=metadata | {"members": nets})
 
 
 _SHARED = ("data", "splits", "skipped")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vgg_keras.errors import FeaturesError
 from vgg_keras.features.average_precision import average_precision, class_recalls
 from vgg_keras.features.protocols import (
     C_GRID,
@@ -20,7 +21,7 @@ from vgg_keras.features.protocols import (
     Protocol,
     custom_protocol,
 )
-from vgg_keras.features.table import Features, FeaturesError
+from vgg_keras.features.table import Features
 
 log = logging.getLogger(__name__)
 

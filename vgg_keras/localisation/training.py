@@ -13,7 +13,8 @@ from vgg_keras.nets import FC_NAMES
 from vgg_keras.pipelines.box_sources import boxed_split
 from vgg_keras.pipelines.sources import Source, Split
 from vgg_keras.recipes import LocalisationRecipe
-from vgg_keras.training import Task, compile_with, train
+from vgg_keras.tasks import Task, compile_with
+from vgg_keras.training import train
 
 
 def train_localisation(recipe: LocalisationRecipe, out: str | os.PathLike, **options: Any) -> Path:

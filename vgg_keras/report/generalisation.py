@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vgg_keras.features.protocols import MEAN_AP, MEAN_CLASS_RECALL
+from vgg_keras.metadata import members
 from vgg_keras.report.paper import PaperTable, Row
 
 _MORE_CLASSES = "trained on extended ILSVRC, {} classes"
@@ -105,14 +106,10 @@ def transfer_cells(number: int, row: Row, results: Sequence[dict]) -> list[tuple
     return found or [(None,) * len(OURS)]
 
 
-def _members(result: dict) -> Sequence[dict]:
-    return result["features"].get("members", [result["features"]])
-
-
 def _conditions(result: dict) -> dict[str, str]:
     """The nets and the regions that they looked at, each once."""
-    nets = sorted({member["net"] for member in _members(result)})
-    regions = {member["region"] for member in _members(result)}
+    nets = sorted({member["net"] for member in members(result["features"])})
+    regions = {member["region"] for member in members(result["features"])}
     seen = [name for name in ("image", "box") if name in regions]
     return {"nets": "+".join(nets), "regions": "+".join(seen)}
 
@@ -125,7 +122,7 @@ def _circumstances(result: dict) -> str:
         parts.append(f"{result['train_per_class']} a class")
     else:
         parts.append(f"split {result['split']}")
-    for member in _members(result):
+    for member in members(result["features"]):
         scales = ",".join(map(str, member["test_scales"]))
         how = member["aggregate"] if len(member["test_scales"]) > 1 else ""
         crop = "" if member["crop_size"] == 224 else f" crop {member['crop_size']}"

@@ -11,11 +11,12 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vgg_keras.ilsvrc import short_label
+from vgg_keras.metadata import members
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.evaluation import read_pictures
 from vgg_keras.pipelines.sources import open_source
 from vgg_keras.report import figures
-from vgg_keras.report.tables import circumstances, members, nets_of
+from vgg_keras.report.tables import circumstances, nets_of
 
 ERRORS = ("top5_localisation_error", "gt_class_localisation_error")  # the first one counts
 TRUE, FOUND = "#36a13c", "#d8261c"

@@ -13,7 +13,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from vgg_keras.evaluation.predict import Predicted
-from vgg_keras.evaluation.protocols import VIEWS
+from vgg_keras.evaluation.procedure import VIEWS
 from vgg_keras.ilsvrc import short_label
 from vgg_keras.models import fully_convolutional
 from vgg_keras.pipelines.evaluation import grid_origins

@@ -13,9 +13,11 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from vgg_keras.evaluation.predictions import Predictions, PredictionsError
-from vgg_keras.evaluation.protocols import paper_scales
+from vgg_keras.errors import PredictionsError, RunError
+from vgg_keras.evaluation.predictions import Predictions
+from vgg_keras.evaluation.procedure import paper_scales
 from vgg_keras.ilsvrc import short_label
+from vgg_keras.metadata import members
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.evaluation import read_pictures
 from vgg_keras.pipelines.files import atomic_write
@@ -27,12 +29,11 @@ from vgg_keras.report.tables import (
     build_table,
     cells_as_text,
     circumstances,
-    members,
     nets_of,
     numeric_columns,
     read_results,
 )
-from vgg_keras.runs import JOURNAL, Run, RunError, load_run
+from vgg_keras.runs import JOURNAL, Run, load_run
 
 _CLASSES_IN_MATRIX = 40
 _MISTAKES = 18

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path, PurePath
 
-from vgg_keras.evaluation.protocols import CROP_OF_PAPER
+from vgg_keras.evaluation.procedure import CROP_OF_PAPER
+from vgg_keras.metadata import members
 from vgg_keras.nets import NETS, TABLE_1, configuration_rows, weight_layers
 from vgg_keras.report.appendices import PAPER_TABLES
 from vgg_keras.report.generalisation import MEASURES, OURS, TRANSFER_TABLES, transfer_cells
@@ -139,11 +140,6 @@ def matches(result: dict, paper: PaperTable, row: Row) -> bool:
             return False
         left.remove(found)
     return result["protocol"] == row.protocol
-
-
-def members(result: dict) -> Sequence[dict]:
-    """The nets whose posteriors were averaged; a single net is its own one member."""
-    return result.get("members", [result])
 
 
 def nets_of(result: dict) -> list[tuple[str, str, str]]:

@@ -14,8 +14,9 @@ from rich.table import Table
 
 from vgg_keras.callbacks.journal import read_journal
 from vgg_keras.callbacks.progress import clock
+from vgg_keras.errors import SweepError
 from vgg_keras.nets import get_net, weight_layers
-from vgg_keras.sweeps.space import Sweep, SweepError, scale_text
+from vgg_keras.sweeps.space import Sweep, scale_text
 from vgg_keras.sweeps.trials import JOURNAL, TUNER, run_path, score
 
 Row = dict[str, Any]

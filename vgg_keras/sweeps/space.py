@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vgg_keras.errors import SweepError
 from vgg_keras.nets import get_net
 from vgg_keras.pipelines.files import atomic_write
 from vgg_keras.recipes import RECIPES, Recipe
@@ -22,10 +23,6 @@ OBJECTIVES = ("top5", "top1")
 SWEEP = "sweep.json"
 _SHALLOW = "A"  # what deeper nets start from, §3.1
 _FROM_SCRATCH = ("A", "A-LRN", "B-shallow")  # the last has no layers that A's would fit
-
-
-class SweepError(ValueError):
-    """A sweep folder cannot be used. The message says why."""
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from typing import Any
 
 from vgg_keras.callbacks.checkpoint import read_progress
 from vgg_keras.callbacks.journal import read_journal
+from vgg_keras.errors import SweepError
 from vgg_keras.pipelines.files import locked
 from vgg_keras.recipes import Recipe
 from vgg_keras.sweeps.process import train_in_a_process
-from vgg_keras.sweeps.space import Point, Sweep, SweepError
+from vgg_keras.sweeps.space import Point, Sweep
 
 RUNS = "runs"
 TUNER, JOURNAL = "tuner", "journal.jsonl"  # of Keras Tuner; of a run

@@ -19,7 +19,7 @@ from vgg_keras.pipelines.statistics import ILSVRC, Statistics
 from vgg_keras.pipelines.training import steps_per_epoch, training_stream
 from vgg_keras.sweeps.space import Point, Sweep
 from vgg_keras.sweeps.trials import TUNER, Rung, run_point, score
-from vgg_keras.training import compile_model
+from vgg_keras.tasks import compile_model
 
 
 class VggHyperModel(keras_tuner.HyperModel):

@@ -7,9 +7,9 @@ Example:
     >>> contents = weights.load(vgg("vgg16"), "VGG_ILSVRC_16_layers.caffemodel")
 """
 
+from vgg_keras.errors import WeightsError
 from vgg_keras.weights.preprocessing import PREPROCESSINGS, Preprocessing
 from vgg_keras.weights.reading import READERS, Contents, Weights, read
-from vgg_keras.weights.stored import WeightsError
 from vgg_keras.weights.transfer import TARGETS, convert, load, save
 
 __all__ = [

@@ -12,11 +12,11 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy
 
+from vgg_keras.errors import WeightsError
 from vgg_keras.weights.stored import (
     METADATA,
     Stored,
     StoredTensor,
-    WeightsError,
     WeightsMetadata,
     refuse_expansion,
 )

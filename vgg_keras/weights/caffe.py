@@ -16,7 +16,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from vgg_keras.weights.stored import Stored, StoredTensor, WeightsError
+from vgg_keras.errors import WeightsError
+from vgg_keras.weights.stored import Stored, StoredTensor
 
 _KEPT = 2**20  # numbers of a tensor that stays in memory; a larger one is parsed again to read it
 _LARGEST = 2**29  # bytes of a layer; the largest of these nets has 411 million

@@ -15,6 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from vgg_keras.errors import WeightsError
 from vgg_keras.nets import FC_NAMES, NETS
 from vgg_keras.weights.naming import PARTS
 from vgg_keras.weights.preprocessing import PREPROCESSINGS
@@ -22,7 +23,6 @@ from vgg_keras.weights.stored import (
     METADATA,
     Stored,
     StoredTensor,
-    WeightsError,
     WeightsMetadata,
     refuse_expansion,
 )

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from vgg_keras.errors import WeightsError
 from vgg_keras.weights.matlab import open_variables
 from vgg_keras.weights.preprocessing import PREPROCESSINGS, Preprocessing
-from vgg_keras.weights.stored import Stored, StoredTensor, WeightsError, WeightsMetadata
+from vgg_keras.weights.stored import Stored, StoredTensor, WeightsMetadata
 
 _PARTS = ("filters", "biases")
 

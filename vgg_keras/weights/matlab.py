@@ -17,7 +17,8 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
-from vgg_keras.weights.stored import StoredTensor, WeightsError, refuse_expansion
+from vgg_keras.errors import WeightsError
+from vgg_keras.weights.stored import StoredTensor, refuse_expansion
 
 _HEADER = 128
 _MATRIX, _COMPRESSED = 14, 15  # miMATRIX, miCOMPRESSED

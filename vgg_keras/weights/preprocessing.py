@@ -8,8 +8,8 @@ from types import MappingProxyType
 
 import numpy as np
 
+from vgg_keras.errors import ArgumentError
 from vgg_keras.pipelines.checks import check_choice
-from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.pipelines.statistics import ILSVRC
 
 

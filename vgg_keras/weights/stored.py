@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vgg_keras.pipelines.errors import UserError
+from vgg_keras.errors import WeightsError
 from vgg_keras.weights.preprocessing import Preprocessing
 
 # Weights hardly compress. A file that declares far more than its size is damaged or malicious.
@@ -19,10 +19,6 @@ _EXPANSION = 16
 
 # Key of the metadata in a file: an attribute, an entry or a line of text. Files on disk have it.
 METADATA = "about"
-
-
-class WeightsError(UserError, ValueError):
-    """Weights cannot be used. The message names the file and what is wrong with it."""
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vgg_keras.pipelines.errors import MissingPackageError
+from vgg_keras.errors import MissingPackageError, WeightsError
 from vgg_keras.weights.stored import (
     METADATA,
     Stored,
     StoredTensor,
-    WeightsError,
     WeightsMetadata,
     refuse_expansion,
 )

@@ -18,11 +18,12 @@ from sklearn.svm import LinearSVC
 
 from vgg_keras import weights
 from vgg_keras.commands.features import features, similar, transfer
+from vgg_keras.errors import FeaturesError
 from vgg_keras.features import DeepFeatures
 from vgg_keras.features.descriptors import describe, extract
 from vgg_keras.features.nets import FeatureExtractor
 from vgg_keras.features.similar import describe_like, nearest
-from vgg_keras.features.table import Features, FeaturesError
+from vgg_keras.features.table import Features
 
 
 def invoke(command, *arguments):

@@ -8,7 +8,8 @@ import json
 import numpy as np
 import pytest
 
-from vgg_keras.features.table import Features, FeaturesError, normalised, side_by_side, stacked
+from vgg_keras.errors import FeaturesError
+from vgg_keras.features.table import Features, normalised, side_by_side, stacked
 
 
 def made(n=5, d=7, seed=0, metadata=None):

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.svm import LinearSVC
 
+from vgg_keras.errors import FeaturesError
 from vgg_keras.features import transfer as module
 from vgg_keras.features.average_precision import average_precision
 from vgg_keras.features.protocols import PROTOCOLS, Protocol
-from vgg_keras.features.table import Features, FeaturesError, normalised
+from vgg_keras.features.table import Features, normalised
 from vgg_keras.features.transfer import split_pictures, transfer
 
 

@@ -21,14 +21,13 @@ from tests.conftest import CLASSES
 from tests.saved_models.replaying import replay_by
 from vgg_keras import evaluate, export, predict, verification
 from vgg_keras.cli import main
-from vgg_keras.evaluation.predictions import PredictionsError
+from vgg_keras.errors import PredictionsError, RunError
 from vgg_keras.localisation.dense import make_finder
 from vgg_keras.localisation.evaluate import centre_of_true_class, localise
 from vgg_keras.localisation.results import Localised
 from vgg_keras.localisation.training import train_localisation
 from vgg_keras.recipes import Recipe
 from vgg_keras.report.page import write_report
-from vgg_keras.runs import RunError
 
 
 class TestScores:

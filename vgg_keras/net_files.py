@@ -1,0 +1,253 @@
+"""Nets in files: runs, saved nets and weights files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from vgg_keras.architecture import Architecture
+from vgg_keras.errors import ArgumentError, RunError, WeightsError
+from vgg_keras.facts import NetFacts, as_colour, as_pair
+from vgg_keras.ilsvrc import wnids
+from vgg_keras.pipelines.files import atomic_path, atomic_write
+from vgg_keras.pipelines.statistics import ILSVRC, Statistics
+from vgg_keras.recipes import Recipe
+from vgg_keras.run_files import BEST_WEIGHTS, CLASSES, NET, RECIPE, STATISTICS
+from vgg_keras.version import __version__
+from vgg_keras.weights.reading import read
+
+
+def read_facts(
+    folder: str | os.PathLike, *, precision: str | None = None, pool_rounding: str | None = None
+) -> NetFacts:
+    """The facts of a run or of a saved net that has weights; builds no model.
+
+    Raises:
+        RunError: the folder is neither, or has no weights yet.
+    """
+    folder = Path(folder)
+    if (folder / RECIPE).is_file():
+        facts = _facts_of_run(folder)
+    elif (folder / NET).is_file():
+        facts = _from_json(folder)
+    else:
+        raise RunError(f"{folder} is no run and no saved net: it holds no {RECIPE} and no {NET}.")
+    architecture = dataclasses.replace(
+        facts.architecture, pool_rounding=pool_rounding or facts.architecture.pool_rounding
+    )
+    return dataclasses.replace(
+        facts,
+        architecture=architecture,
+        precision=precision or facts.precision,
+        origin={"run": str(folder)},
+    )
+
+
+def read_recipe(file: Path) -> Recipe:
+    """The recipe of a run.
+
+    Raises:
+        RunError: the file holds something else.
+    """
+    try:
+        return Recipe.from_json(file.read_text())
+    except ValueError as error:
+        raise RunError(f"{file} cannot be read: {error}") from error
+
+
+def load_model(
+    folder: Path, facts: NetFacts, classifier_activation: str | None = "softmax"
+) -> keras.Model:
+    """The model of a run or of a saved net, with its best weights.
+
+    Raises:
+        RunError: the weights cannot be read.
+    """
+    model = facts.architecture.build(
+        precision=facts.precision,
+        classifier_activation=classifier_activation,
+        **_build_options(facts.recipe),
+    )
+    _load_weights(model, folder / BEST_WEIGHTS)
+    return model
+
+
+def load_weights_file(
+    path: Path,
+    given: Mapping[str, Any],
+    classifier_activation: str | None = "softmax",
+    *,
+    precision: str | None = None,
+    pool_rounding: str | None = None,
+) -> tuple[NetFacts, keras.Model]:
+    """The net in a weights file.
+
+    Args:
+        path: the file.
+        given: those of `net`, `class_names`, `preprocessing`, `mean` and `train_scale` that are
+            given, see `TrainedNet.load`.
+        classifier_activation, precision, pool_rounding: see `TrainedNet.load`.
+
+    Raises:
+        WeightsError: see `vgg_keras.weights.read`; or the FC layers are missing.
+        ArgumentError: an argument does not fit.
+    """
+    mean = given.get("mean")
+    layers, contents = read(
+        path,
+        given.get("net"),
+        preprocessing=given.get("preprocessing"),
+        mean=mean or ILSVRC.mean,
+        source_mean=mean,
+    )
+    if not contents.has_top:
+        raise WeightsError(f"{path} has no FC layers, so it gives no class scores.")
+    architecture = Architecture(
+        contents.net,
+        contents.num_classes,
+        contents.crop_size,
+        contents.width,
+        pool_rounding=pool_rounding or "down",
+    )
+    precision = precision or "float32"
+    model = architecture.build(
+        precision=precision, classifier_activation=classifier_activation, **_build_options(None)
+    )
+    for name in contents.taken:
+        model.get_layer(name).set_weights(layers.pop(name))
+    read_with = {name: given[name] for name in ("net", "preprocessing") if name in given}
+    if mean is not None:
+        read_with["source_mean"] = list(as_colour(mean))
+    facts = NetFacts(
+        architecture=architecture,
+        mean=as_colour(mean or ILSVRC.mean),
+        class_names=_names_of_outputs(path, contents.num_classes, given.get("class_names", ())),
+        train_scale=as_pair(given.get("train_scale", round(256 * contents.crop_size / 224))),
+        origin={"weights": str(path), **read_with},
+        precision=precision,
+    )
+    return facts, model
+
+
+def _names_of_outputs(path: Path, number: int, given: Sequence[str]) -> tuple[str, ...]:
+    if number == len(wnids()) and set(given) <= set(wnids()):
+        return wnids()  # in the order of the public weights
+    if len(given) == number:
+        return tuple(given)
+    if given:
+        raise ArgumentError(
+            f"class_names must be as many as the {number} outputs of {path}. "
+            f"Received: {len(given)} names, {', '.join(given[:3])}{', ...' * (len(given) > 3)}",
+            "class_names",
+        )
+    return tuple(map(str, range(number)))
+
+
+def _load_weights(model: keras.Model, file: Path) -> None:
+    try:
+        model.load_weights(file)
+    except (OSError, KeyError, ValueError) as error:
+        raise RunError(
+            f"{file} cannot be read as weights of net {model.name} with "
+            f"{model.output_shape[-1]} outputs: {error}"
+        ) from error
+
+
+def architecture_of(recipe: Recipe, num_classes: int) -> Architecture:
+    """The architecture that a recipe trains."""
+    return Architecture(
+        recipe.net, recipe.outputs(num_classes), recipe.crop_size, recipe.width, recipe.lrn
+    )
+
+
+def build_for_training(recipe: Recipe, num_classes: int) -> keras.Model:
+    """The recipe's net as it is trained: initialised, regularised, with logits as output."""
+    return architecture_of(recipe, num_classes).build(
+        precision=recipe.precision, classifier_activation=None, **_build_options(recipe)
+    )
+
+
+def _build_options(recipe: Recipe | None) -> dict[str, Any]:
+    """Arguments of `vgg` that do not change what the net computes, but its digest."""
+    if recipe is None:
+        return {"initialisation": "gaussian"}
+    names = ("initialisation", "weight_decay", "dropout", "seed")
+    return {name: getattr(recipe, name) for name in names}
+
+
+def _facts_of_run(folder: Path) -> NetFacts:
+    for name in (CLASSES, STATISTICS, BEST_WEIGHTS):
+        if not (folder / name).is_file():
+            raise RunError(f"{folder} holds no {name}: its first epoch has not ended.")
+    recipe = read_recipe(folder / RECIPE)
+    class_names = tuple(json.loads((folder / CLASSES).read_text()))
+    return NetFacts(
+        architecture=architecture_of(recipe, len(class_names)),
+        mean=Statistics.load(folder / STATISTICS).mean,
+        class_names=class_names,
+        train_scale=recipe.train_scale,
+        recipe=recipe,
+        regression=recipe.regression_kind,
+        precision=recipe.precision,
+    )
+
+
+def write_net(folder: Path, facts: NetFacts, logits: keras.Model) -> None:
+    """Writes a saved net: its weights and a description.
+
+    Raises:
+        RunError: the folder holds a run or something else.
+        WriteError: it cannot be written.
+    """
+    others = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+    if others and (NET not in others or RECIPE in others):
+        raise RunError(
+            f"{folder} is not empty and holds no saved net. Save the net into another folder."
+        )
+    # The description is removed first and written last: a kill leaves no false pair.
+    (folder / NET).unlink(missing_ok=True)
+    needed = sum(4 * math.prod(variable.shape) for variable in logits.variables) + 2**18
+    with atomic_path(folder / BEST_WEIGHTS, size=needed) as temporary:
+        logits.save_weights(temporary)
+    atomic_write(folder / NET, json.dumps(_to_json(facts), indent=2) + "\n")
+
+
+def _to_json(facts: NetFacts) -> dict[str, Any]:
+    return {
+        "vgg_keras": __version__,
+        "architecture": dataclasses.asdict(facts.architecture),
+        "mean": list(facts.mean),
+        "class_names": list(facts.class_names),
+        "train_scale": facts.train_scale and list(facts.train_scale),
+        "regression": facts.regression,
+        "precision": facts.precision,
+        "origin": dict(facts.origin),
+        "recipe": None if facts.recipe is None else dataclasses.asdict(facts.recipe),
+    }
+
+
+def _from_json(folder: Path) -> NetFacts:
+    file = folder / NET
+    if not (folder / BEST_WEIGHTS).is_file():
+        raise RunError(f"{folder} holds no {BEST_WEIGHTS}.")
+    try:
+        found = json.loads(file.read_text())
+        recipe = found["recipe"]
+        return NetFacts(
+            architecture=Architecture(**found["architecture"]),
+            mean=found["mean"],
+            class_names=found["class_names"],
+            train_scale=found["train_scale"],
+            recipe=None if recipe is None else Recipe.from_json(json.dumps(recipe)),
+            regression=found["regression"],
+            precision=found["precision"],
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{file} cannot be read: {error!r}") from error

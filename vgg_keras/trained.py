@@ -1,0 +1,197 @@
+"""A net as a value: a model together with the facts that are needed to use it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from vgg_keras.architecture import SCORES, Architecture
+from vgg_keras.errors import ArgumentError
+from vgg_keras.facts import NetFacts, as_colour, as_pair
+from vgg_keras.net_files import load_model, load_weights_file, read_facts, write_net
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrainedNet(NetFacts):
+    """A model together with the facts that are needed to use it.
+
+    A run, a saved net, a weights file and a model that was fitted a minute ago are equals:
+    `evaluate`, `predict`, `extract_features`, `localise`, `export` and `verify` take all of them.
+
+    Attributes:
+        model: from RGB images minus `mean`, float32 `(B, H, W, 3)`, to `(B, num_classes)`.
+
+    Example:
+        net = TrainedNet.of_model(model, mean=colours.mean, class_names=names, train_scale=256)
+        evaluate(net, data, protocol="dense").result()
+    """
+
+    model: keras.Model
+
+    @classmethod
+    def of_model(
+        cls,
+        model: keras.Model,
+        *,
+        mean: Sequence[float],
+        class_names: Sequence[str] | None = None,
+        train_scale: int | Sequence[int] | None = None,
+        regression: str | None = None,
+    ) -> TrainedNet:
+        """A net from a model that `vgg` made.
+
+        The model may have been loaded, cloned or frozen, and may end in a soft-max or in logits.
+        Its variables are shared, not copied.
+
+        Args:
+            model: made by `vgg`.
+            mean: RGB mean, 0 to 255, that was subtracted from the training images.
+            class_names: in the order of the outputs; by default "0", "1", ...
+            train_scale: S, or the pair (S_min, S_max). It decides the default test scales.
+            regression: "per-class" or "single-class" if the outputs are boxes (§A.1).
+
+        Raises:
+            ArgumentError: the model was not made by `vgg`, or an argument does not fit it.
+        """
+        architecture = Architecture.of_model(model)
+        if class_names is None:
+            class_names = tuple(map(str, range(architecture.num_classes)))
+        return cls(
+            architecture=architecture,
+            mean=as_colour(mean),
+            class_names=tuple(class_names),
+            train_scale=as_pair(train_scale),
+            origin={"model": model.name},
+            regression=regression,
+            precision=model.get_layer("block1_conv1").dtype_policy.name,
+            model=model,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        where: str | os.PathLike,
+        *,
+        net: str | None = None,
+        class_names: Sequence[str] | None = None,
+        preprocessing: str | None = None,
+        mean: Sequence[float] | None = None,
+        train_scale: int | Sequence[int] | None = None,
+        precision: str | None = None,
+        pool_rounding: str | None = None,
+        classifier_activation: str | None = "softmax",
+    ) -> TrainedNet:
+        """Loads a run, a saved net or a weights file.
+
+        Args:
+            where: folder of a run (its best weights are taken) or of a saved net, or a weights
+                file of any kind that `vgg_keras.weights.read` reads. The arguments from `net` to
+                `train_scale` go with a weights file; a folder has its own values.
+            net: net that the file holds; by default inferred from its layers.
+            class_names: names of the outputs, in order. A file with 1,000 outputs has ILSVRC's
+                classes by default (some of these are enough), another file "0", "1", ...
+            preprocessing: what the weights take as input, see `vgg_keras.weights.read`.
+            mean: RGB mean that was subtracted from the images the weights were trained on; by
+                default inferred from the file, and then ILSVRC's is subtracted from images.
+            train_scale: S, or the pair (S_min, S_max), of training; by default 256 in proportion
+                to the crop size.
+            precision: Keras dtype policy; by default that of the run or saved net, float32 for a
+                file.
+            pool_rounding: how pooling rounds an odd side; by default that of the saved net, else
+                "down".
+            classifier_activation: last layer of the model, "softmax" as in `vgg`, or None for
+                logits.
+
+        Raises:
+            RunError: the folder is no run and no saved net, or has no weights yet.
+            WeightsError: see `vgg_keras.weights.read`; or the FC layers are missing.
+            ArgumentError: an argument does not fit.
+        """
+        of_file = {
+            "net": net,
+            "class_names": class_names,
+            "preprocessing": preprocessing,
+            "mean": mean,
+            "train_scale": train_scale,
+        }
+        given = {name: value for name, value in of_file.items() if value is not None}
+        path, options = Path(where), {"precision": precision, "pool_rounding": pool_rounding}
+        if not path.is_dir():
+            facts, model = load_weights_file(path, given, classifier_activation, **options)
+        elif given:
+            argument = next(iter(given))
+            raise ArgumentError(
+                f"{argument} goes with a weights file; a run or saved net has its own. "
+                f"Received: {argument}={given[argument]!r} for {path}",
+                argument,
+            )
+        else:
+            facts = read_facts(path, **options)
+            model = load_model(path, facts, classifier_activation)
+        return cls(**vars(facts), model=model)
+
+    def save(self, folder: str | os.PathLike) -> Path:
+        """Writes the net into a folder that `load` and every command's `--run` take.
+
+        The folder gets `best.weights.h5` and `net.json`. A saved net that is there is replaced.
+
+        Returns:
+            The folder.
+
+        Raises:
+            RunError: the folder holds a run or something else.
+            WriteError: it cannot be written.
+        """
+        write_net(Path(folder), self, self.logits)
+        return Path(folder)
+
+    @property
+    def logits(self) -> keras.Model:
+        """The model up to its class scores, before the soft-max."""
+        scores = self.model.get_layer(SCORES).output
+        return keras.Model(self.model.input, scores, name=self.architecture.net)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Hash of the layers and the weights, the same with and without a soft-max."""
+        return digest_of(self.logits)
+
+    def in_precision(self, policy: str) -> TrainedNet:
+        """The net in another Keras dtype policy, with variables of its own.
+
+        Args:
+            policy: any of Keras's. With "bfloat16" the variables are rounded too, except those of
+                the last layer, whose scores stay float32.
+        """
+        model = self.architecture.build(precision=policy)
+        for layer in model.layers:
+            if layer.weights:
+                layer.set_weights(self.model.get_layer(layer.name).get_weights())
+        return dataclasses.replace(self, model=model, precision=policy)
+
+    def predict(self, images: Any, **options: Any) -> Any:
+        """Posteriors for images without labels: `vgg_keras.predict` with this net.
+
+        Example:
+            net.predict("photo.jpg").top(5)
+        """
+        from vgg_keras.evaluation.predict import predict
+
+        return predict(self, images, **options)
+
+
+def digest_of(model: keras.Model) -> str:
+    """Hash of a model's layers and weights."""
+    digest = hashlib.blake2b(model.to_json().encode())
+    for weight in model.get_weights():
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()

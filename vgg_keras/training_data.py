@@ -1,0 +1,110 @@
+"""The data of a run: readable images, targets and colour statistics."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vgg_keras import runs
+from vgg_keras.errors import ArgumentError, SourceError
+from vgg_keras.pipelines.files import atomic_write
+from vgg_keras.pipelines.screening import find_bad_images
+from vgg_keras.pipelines.sources import Source, Split
+from vgg_keras.pipelines.statistics import ILSVRC, Statistics, compute_statistics
+from vgg_keras.recipes import Recipe
+from vgg_keras.run_files import BAD_IMAGES, STATISTICS
+from vgg_keras.tasks import Task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The images to train and validate on, with their targets and the colour statistics."""
+
+    training: Split
+    training_targets: dict[str, Any]
+    validation: Split
+    validation_targets: dict[str, Any]
+    statistics: Statistics
+
+
+def prepare_data(
+    source: Source,
+    splits: list[Split],
+    recipe: Recipe,
+    out: Path,
+    task: Task,
+    statistics: Statistics | None,
+    is_writer: bool,
+) -> TrainingData:
+    """Claims the folder, screens the images, and computes the statistics that are not given."""
+    runs.prepare_run_folder(out, recipe)
+    runs.record_classes(out, source.class_names)
+    splits = _usable(splits, source.class_names, recipe, out)
+    (training, training_targets), (validation, validation_targets) = (
+        task.targets(source, split, recipe) for split in splits
+    )
+    statistics = statistics or _computed_statistics(training)
+    if is_writer:
+        statistics.save(out / STATISTICS)
+    return TrainingData(training, training_targets, validation, validation_targets, statistics)
+
+
+def _usable(
+    splits: list[Split], class_names: Sequence[str], recipe: Recipe, out: Path
+) -> list[Split]:
+    """The splits, without unreadable images if the recipe says so."""
+    if recipe.on_bad_image == "stop":
+        return splits
+    file = out / BAD_IMAGES
+    if not file.exists():
+        log.info("reading every image once to find those that cannot be read")
+        bad = {split.name: find_bad_images(split) for split in splits}
+        atomic_write(file, json.dumps(bad, indent=2) + "\n")
+    bad = json.loads(file.read_text())
+    for split in splits:
+        log.info("%s: %d of %d images skipped", split.name, len(bad[split.name]), len(split))
+        for name in bad[split.name]:
+            log.warning("skipped, cannot be read: %s", name)
+    usable = [split.without(bad[split.name]) for split in splits]
+    for split in usable:
+        if bad[split.name]:
+            _check_classes(split, class_names)
+    return usable
+
+
+def _check_classes(split: Split, class_names: Sequence[str]) -> None:
+    """Raises SourceError if a class has lost all of its images."""
+    empty = set(range(len(class_names))) - set(split.all_labels().tolist())
+    if empty:
+        names = ", ".join(class_names[i] for i in sorted(empty))
+        raise SourceError(
+            f"The {split.name!r} split has no readable image of these classes: {names}."
+        )
+
+
+def given_statistics(recipe: Recipe, out: Path) -> Statistics | None:
+    """Those of the run, of ILSVRC or of a file; None if they must be computed."""
+    if (out / STATISTICS).exists() and runs.is_run_of(out, recipe):
+        return Statistics.load(out / STATISTICS)
+    if recipe.statistics == "ilsvrc":
+        return ILSVRC
+    if recipe.statistics == "training-set":
+        return None
+    if not Path(recipe.statistics).is_file():
+        raise ArgumentError(
+            "statistics must be ilsvrc, training-set or the name of a JSON file that "
+            f"Statistics.save wrote. Received: {recipe.statistics!r}",
+            "statistics",
+        )
+    return Statistics.load(recipe.statistics)
+
+
+def _computed_statistics(training: Split) -> Statistics:
+    log.info("computing mean and colour components of %d training images", len(training))
+    return compute_statistics(training)
