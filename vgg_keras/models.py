@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from vgg_keras.backend import keras
+import keras
+
 from vgg_keras.errors import ArgumentError
 from vgg_keras.layers import LocalResponseNormalisation, SlidingDense
 from vgg_keras.nets import (

@@ -1,9 +1,8 @@
-"""Imports TensorFlow without the lines that it prints."""
+"""Imports TensorFlow without its messages."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 import os
 import sys
@@ -13,19 +12,15 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet_tensorflow(verbose: bool) -> Iterator[None]:
-    """Imports TensorFlow and Keras, and hides what TensorFlow's C++ code prints inside the block.
+    """Hides what TensorFlow's C++ code prints while it is imported in the block.
 
     TensorFlow writes to the file descriptor of standard error before it reads any log level, so
     the descriptor itself is redirected. After an exception, the hidden text is printed.
 
     Args:
-        verbose: whether to print everything.
-
-    Raises:
-        MissingPackageError: the package of Keras's backend is not installed.
+        verbose: whether to hide nothing.
     """
     if verbose:
-        _import_keras()
         yield
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -34,7 +29,6 @@ def quiet_tensorflow(verbose: bool) -> Iterator[None]:
     with tempfile.TemporaryFile() as hidden:
         os.dup2(hidden.fileno(), 2)
         try:
-            _import_keras()
             yield
         except BaseException:
             hidden.seek(0)
@@ -46,7 +40,3 @@ def quiet_tensorflow(verbose: bool) -> Iterator[None]:
             os.close(terminal)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     logging.getLogger("absl").setLevel(logging.ERROR)
-
-
-def _import_keras() -> None:
-    importlib.import_module("vgg_keras.backend")

@@ -189,7 +189,7 @@ class TestKerasSettings:
     def test_a_backend_that_is_not_installed_is_named(self, tmp_path):
         """As with the backend torch in keras.json and no PyTorch."""
         (tmp_path / "keras.json").write_text(json.dumps({"backend": "torch"}))
-        code = "import sys; sys.modules['torch'] = None; from vgg_keras import vgg"
+        code = "import sys; sys.modules['torch'] = None; from vgg_keras import TrainedNet"
         settings = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
         done = subprocess.run(
             [sys.executable, "-c", code],
