@@ -100,7 +100,7 @@ def _field(number, payload):
 
 
 def caffemodel(path, weights, version=1):
-    """Version 1 has V1LayerParameter and num, channels, height, width, as the files of the VGG team.
+    """Version 1 has V1LayerParameter and num, channels, height, width: files of the VGG team.
 
     Version 2 is the format since 2015.
     """

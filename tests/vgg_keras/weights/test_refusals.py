@@ -427,7 +427,7 @@ def files(tmp_path_factory):
 )
 @given(position=st.floats(0, 1), near_head=st.booleans(), damage=st.binary(min_size=0, max_size=16))
 def test_any_damage_is_refused_or_harmless(files, ending, position, near_head, damage):
-    """With bytes overwritten or cut off anywhere, `read` raises WeightsError or gives finite weights."""
+    """If bytes are overwritten or cut off, `read` raises WeightsError or gives finite weights."""
     data, path = files[ending]
     at = int(position * (min(len(data), 4096) if near_head else len(data) - 1))
     path.write_bytes(data[:at] + damage + data[at + len(damage) :] if damage else data[:at])
