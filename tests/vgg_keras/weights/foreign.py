@@ -15,7 +15,8 @@ import numpy as np
 
 from vgg_keras.nets import NETS, weight_layers
 
-TORCH_INDICES = {  # of torchvision's vgg11 (A), 13 (B), 16 (D) and 19 (E), by number of conv. layers
+# Of torchvision's vgg11 (A), 13 (B), 16 (D) and 19 (E), by number of conv. layers.
+TORCH_INDICES = {
     8: (0, 3, 6, 8, 11, 13, 16, 18),
     10: (0, 2, 5, 7, 10, 12, 15, 17, 20, 22),
     13: (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
