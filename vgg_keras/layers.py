@@ -59,7 +59,7 @@ class SlidingDense(keras.layers.Layer):
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
-    def build(self, input_shape: Shape) -> None:
+    def build(self, input_shape: tuple[Any, ...]) -> None:
         inputs = self.window**2 * input_shape[-1]
         self.kernel = self.add_weight(
             shape=(inputs, self.units),
