@@ -354,7 +354,7 @@ def test_changed_versions_are_logged(tmp_path, caplog):
     begun_with["packages"]["keras"] = "3.0.0"
     file.write_text(json.dumps(begun_with))
     warn_of_other_versions(tmp_path)
-    assert f"begun with other versions (keras 3.0.0 -> {keras.__version__})" in caplog.text
+    assert f"started with other versions (keras 3.0.0 -> {keras.__version__})" in caplog.text
 
 
 class TestUnfinishedFolders:

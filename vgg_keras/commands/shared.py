@@ -9,20 +9,19 @@ from collections.abc import Iterator
 import click
 
 from vgg_keras.evaluation.procedure import MAP_AVERAGES, PROTOCOLS
-from vgg_keras.nets import NETS
+from vgg_keras.nets import get_net
+from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.recipes import PRECISIONS
-
-_ALIASES = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}
 
 
 class NetName(click.ParamType):
     name = "net"
 
     def convert(self, value, param, ctx):
-        name = _ALIASES.get(value.lower(), value.upper() if value.upper() in NETS else value)
-        if name not in NETS:
-            self.fail(f"{value!r} is no net. Nets: {', '.join(NETS)}", param, ctx)
-        return name
+        try:
+            return get_net(value).name
+        except ArgumentError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Scales(click.ParamType):

@@ -16,7 +16,7 @@ from pathlib import Path, PurePath
 
 from vgg_keras.evaluation.procedure import CROP_OF_PAPER
 from vgg_keras.metadata import members
-from vgg_keras.nets import NETS, TABLE_1, Net, weight_layers
+from vgg_keras.nets import NETS, TABLE_1, configuration_rows, weight_layers
 from vgg_keras.report.appendices import PAPER_TABLES
 from vgg_keras.report.generalisation import MEASURES, OURS, TRANSFER_TABLES, transfer_cells
 from vgg_keras.report.paper import PaperTable, Row, Tested
@@ -99,26 +99,10 @@ def build_table(number: int, results: Sequence[dict] = ()) -> Table:
 
 
 def _configurations() -> Table:
-    """Table 1: a column a net, which has what all nets share too."""
-    columns = [_configuration(NETS[name]) for name in TABLE_1]
-    rows = tuple(zip(*columns, strict=True))
-    return Table(1, "ConvNet configurations (§2.2)", TABLE_1, rows)
-
-
-def _configuration(net: Net) -> list[str]:
-    """The column of a net: conv<receptive field>-<channels>, one line a layer of a block."""
-    cells = [
-        f"{net.weight_layers} weight layers",
-        f"input ({CROP_OF_PAPER} x {CROP_OF_PAPER} RGB image)",
-    ]
-    layers = weight_layers(net)
-    for i in range(1, len(net.kernels) + 1):
-        block = (layer for layer in layers if layer.name.startswith(f"block{i}_"))
-        lines = [f"conv{layer.kernel}-{layer.outputs}" for layer in block]
-        if net.lrn and i == 1:
-            lines.insert(1, "LRN")
-        cells += ["\n".join(lines), "maxpool"]
-    return [*cells, *(f"FC-{layer.outputs}" for layer in layers[-3:]), "soft-max"]
+    """Table 1 with one column per net. A cell that all nets share stands in every column."""
+    rows = configuration_rows([NETS[name] for name in TABLE_1])
+    cells = tuple(row if len(row) > 1 else row * len(TABLE_1) for row in rows)
+    return Table(1, "ConvNet configurations (§2.2)", TABLE_1, cells)
 
 
 def _parameters(row: Row) -> list[tuple[Cell, ...]]:

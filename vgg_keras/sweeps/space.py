@@ -49,6 +49,9 @@ class Sweep:
     max_trials: int | None = None
 
     def __post_init__(self):
+        # Shallow nets first: the deeper ones start from A.
+        nets = sorted(map(get_net, self.nets), key=lambda net: net.weight_layers)
+        object.__setattr__(self, "nets", tuple(net.name for net in nets))
         for name in ("nets", "train_scales", "widths"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
@@ -58,9 +61,6 @@ class Sweep:
                 raise ValueError(
                     f"{name} must be one of {', '.join(allowed)}. Received: {getattr(self, name)!r}"
                 )
-        # Shallow nets first: the deeper ones start from A.
-        ordered = tuple(sorted(self.nets, key=lambda name: get_net(name).weight_layers))
-        object.__setattr__(self, "nets", ordered)
         for point in self.points():
             point.recipe(self.recipe)
 
