@@ -185,5 +185,5 @@ def demo(verbose, out, data_dir) -> None:
     """Train a small A and a deeper net from it on drawn shapes, and show the result."""
     with errors_for_people(verbose):
         with quiet_tensorflow(verbose):
-            from vgg_keras.demo import run_demo
+            from vgg_keras.demos.classification import run_demo
         run_demo(out, data_dir)
