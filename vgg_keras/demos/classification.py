@@ -88,7 +88,9 @@ def _fast_precision() -> str:
     return "mixed_bfloat16" if is_native else "float32"
 
 
-def _score(folders: tuple[Path, ...], source: Source, out: Path) -> Iterator[tuple[str, Predictions]]:
+def _score(
+    folders: tuple[Path, ...], source: Source, out: Path
+) -> Iterator[tuple[str, Predictions]]:
     """Predictions of each run by each protocol, and their dense fusion (§4.4); saved in `out`."""
     for folder in folders:
         net = TrainedNet.load(folder)

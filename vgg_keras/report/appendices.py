@@ -1,6 +1,6 @@
-"""Tables 8 to 10 of the paper as data (Appendix A), and all its tables by number.
+"""Tables 8 to 10 of the paper as data (Appendix A), and all tables of the paper by number.
 
-Those of Appendix B are in `generalisation.py`.
+The tables of Appendix B are in `generalisation.py`.
 """
 
 from __future__ import annotations
