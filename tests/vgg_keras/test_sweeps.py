@@ -180,11 +180,11 @@ def test_two_workers_share_a_sweep(script, data, tmp_path):
         )
         for name in ("chief", "worker0", "worker1")
     )
-    said = [worker.communicate(timeout=600)[1] for worker in workers]
+    logs = [worker.communicate(timeout=600)[1] for worker in workers]
     chief.kill()  # it checks only every twenty seconds whether all workers have ended
     chief.communicate()
-    assert [worker.returncode for worker in workers] == [0, 0], said[0][-3000:] + said[1][-3000:]
-    assert sorted(trained(said[0]) + trained(said[1])) == POINTS
+    assert [worker.returncode for worker in workers] == [0, 0], logs[0][-3000:] + logs[1][-3000:]
+    assert sorted(trained(logs[0]) + trained(logs[1])) == POINTS
     rows = read_trials(out)
     assert [row["status"] for row in rows] == ["COMPLETED"] * 3
     assert {row["epochs"] for row in rows} == {1}

@@ -122,8 +122,8 @@ def _conditions(result: dict[str, Any]) -> dict[str, str]:
     """The nets and the image regions of a result, each once."""
     nets = sorted({member["net"] for member in members(result["features"])})
     regions = {member["region"] for member in members(result["features"])}
-    seen = [name for name in ("image", "box") if name in regions]
-    return {"nets": "+".join(nets), "regions": "+".join(seen)}
+    in_order = [name for name in ("image", "box") if name in regions]
+    return {"nets": "+".join(nets), "regions": "+".join(in_order)}
 
 
 def _circumstances(result: dict[str, Any]) -> str:

@@ -72,8 +72,8 @@ def example_images(
 ) -> list[dict[str, Any]]:
     """Images with true and predicted boxes: first some with a right answer, then some without.
 
-    The answer that is drawn is the right one. If there is none, it is the first with the true
-    class, else the first.
+    Of the answers for an image, a right one is drawn. If there is none, the first answer with the
+    true class is drawn, else the first answer.
 
     Args:
         result: a result with answers, as `Localised.save` writes it.
