@@ -32,7 +32,9 @@ _OTHERS_IN_TABLE_10 = (
 )
 
 
-def _localised(cells: tuple[str, ...], values, tested: tuple[Tested, ...]) -> Row:
+def _localised(
+    cells: tuple[str, ...], values: tuple[float | None, ...], tested: tuple[Tested, ...]
+) -> Row:
     return Row(cells, values, "dense", tested, _BEST)
 
 

@@ -38,5 +38,5 @@ def read_images_of(
         return SourceError(f"{result['data']} has no image {name}.")
 
     indices = indices_of(names, split.ids_of(range(len(split))), missing)
-    images = read_pictures(split, indices)
+    images = read_pictures(split, indices.tolist())
     return {name: images[index] for name, index in zip(names, indices, strict=True)}
