@@ -210,7 +210,7 @@ class TestScoreMaps:
             "vgg_keras.report.maps.score_map_figure",
             lambda _, image, *rest: drawn.append((image.shape[:2], *rest)),
         )
-        monkeypatch.setattr("vgg_keras.report.figures.save", lambda *_: None)
+        monkeypatch.setattr("vgg_keras.report.figures.save_figure", lambda *_: None)
         predicted = predict(run, images, test_scales=(32, 40))
         draw_predicted(run, predicted, tmp_path)
         best = predicted.posteriors.argmax(1)

@@ -26,7 +26,9 @@ from vgg_keras.commands.weights import (
 )
 from vgg_keras.metadata import members
 from vgg_keras.quiet import quiet_tensorflow
-from vgg_keras.report.tables import KINDS, build_table, read_results, render
+from vgg_keras.report.rendering import KINDS, render
+from vgg_keras.report.results import read_results
+from vgg_keras.report.tables import build_table
 
 
 @click.command()

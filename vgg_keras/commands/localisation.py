@@ -210,5 +210,5 @@ def demo(verbose, out, data_dir) -> None:
     """Train on drawn shapes to name them and to say where they are, and show photos with boxes."""
     with errors_for_people(verbose):
         with quiet_tensorflow(verbose):
-            from vgg_keras.localisation.demo import run_demo
+            from vgg_keras.demos.localisation import run_demo
         run_demo(out, data_dir)

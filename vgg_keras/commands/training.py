@@ -168,12 +168,12 @@ def curves(verbose, run_folders, out) -> None:
     """Draw the learning curves of runs as a PNG."""
     with errors_for_people(verbose):
         with quiet_tensorflow(verbose):
-            from vgg_keras.report.figures import learning_curves, save
+            from vgg_keras.report.figures import learning_curves, save_figure
             from vgg_keras.runs import JOURNAL
         missing = [str(path) for path in run_folders if not (path / JOURNAL).is_file()]
         if missing:
             raise ValueError(f"no {JOURNAL}, so no run with an epoch done: {', '.join(missing)}")
-        save(learning_curves({path.name: path / JOURNAL for path in run_folders}), out)
+        save_figure(learning_curves({path.name: path / JOURNAL for path in run_folders}), out)
         click.echo(out)
 
 
@@ -185,5 +185,5 @@ def demo(verbose, out, data_dir) -> None:
     """Train a small A and a deeper net from it on drawn shapes, and show the result."""
     with errors_for_people(verbose):
         with quiet_tensorflow(verbose):
-            from vgg_keras.demo import run_demo
+            from vgg_keras.demos.classification import run_demo
         run_demo(out, data_dir)
