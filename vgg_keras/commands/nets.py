@@ -10,15 +10,15 @@ from typing import Any
 import click
 
 from vgg_keras.commands.options import FILE, FOLDER, NetName, TrainScale, add_options
-from vgg_keras.nets import POOL_ROUNDINGS
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.run_files import EVALUATION_CACHE
 
+POOL_ROUNDINGS = ("down", "up")  # TODO nets.POOL_ROUNDINGS
 preprocessing_option = click.option(
     "--preprocessing",
     metavar="rgb|caffe|torch",
-    help="Input that the weights take: rgb and caffe (BGR) minus the ILSVRC mean, or torch (0 to 1, "
-    "minus a mean, divided by a standard deviation) [inferred from the kind of file].",
+    help="Input that the weights take: rgb or caffe (BGR) minus the ILSVRC mean, or torch (0 to 1, "
+    "minus a mean, over a standard deviation) [inferred from the kind of file].",
 )
 pool_rounding_option = click.option(
     "--pool-rounding",
@@ -113,8 +113,10 @@ class ChosenNet:
     @property
     def cache_dir(self) -> Path:
         """Folder of the row cache by default."""
-        return self.where / EVALUATION_CACHE if self.is_folder else self.where.with_suffix(
-            ".evaluation"
+        return (
+            self.where / EVALUATION_CACHE
+            if self.is_folder
+            else self.where.with_suffix(".evaluation")
         )
 
 

@@ -113,7 +113,9 @@ PROCEDURE = (
         help="Test scales Q [those that the paper pairs with S].",
     ),
     click.option(
-        "--multi-scale", is_flag=True, help="Use the several test scales of §4.2 by default."
+        "--multi-scale",
+        is_flag=True,
+        help="Use the several test scales of §4.2, not the one of §4.1.",
     ),
     click.option(
         "--flip/--no-flip",
