@@ -21,11 +21,12 @@ from vgg_keras.pipelines.sources import open_source
 from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.pipelines.training import training_stream
 from vgg_keras.distribution import make_strategy
-from vgg_keras.evaluation.passes import PassRunner
-from vgg_keras.evaluation.procedure import passes_of
+from vgg_keras.evaluation.posteriors import posteriors
+from vgg_keras.evaluation.procedure import Procedure
 from vgg_keras.models import vgg
 from vgg_keras.recipes import Recipe
-from vgg_keras.training import compile_with
+from vgg_keras.tasks import compile_with
+from vgg_keras.trained import TrainedNet
 
 several = make_strategy(4)
 source = open_source(sys.argv[1])
@@ -43,20 +44,20 @@ def outcome(strategy):
         validation_data=validation_stream(
             source["val"], test_scale=36, mean=ILSVRC.mean, **sizes),
     ).history
-    looks = passes_of("dense", (40,), None, "scores")
-    looks += passes_of("multi-crop", (36,), None, "scores")
-    runner = PassRunner(model, source["val"], crop_size=32, mean=ILSVRC.mean, batch_size=4)
-    return logs, model.get_weights(), runner.posteriors(looks)
+    net = TrainedNet.of_model(model, mean=ILSVRC.mean)
+    passes = Procedure("dense", 40).passes(net) + Procedure("multi-crop", 36).passes(net)
+    rows = posteriors(net, source["val"], passes, batch_size=4)
+    return logs, model.get_weights(), rows
 
-logs, weights, posteriors = outcome(make_strategy(1))
-logs4, weights4, posteriors4 = outcome(several)
+logs, weights, rows = outcome(make_strategy(1))
+logs4, weights4, rows4 = outcome(several)
 print(json.dumps({
     "devices": several.num_replicas_in_sync,
     "loss": logs["loss"],
     "logs": max(np.abs(np.subtract(logs4[k], logs[k])).max() for k in logs),
     "weights": max(np.abs(a - b).max() for a, b in zip(weights, weights4)),
-    "posteriors": float(np.abs(posteriors4 - posteriors).max()),
-    "spread": float(posteriors.std()),
+    "posteriors": float(np.abs(rows4 - rows).max()),
+    "spread": float(rows.std()),
 }))
 """
 
