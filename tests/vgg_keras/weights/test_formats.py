@@ -300,7 +300,7 @@ class TestRunOfAFile:
                 str(tmp_path / "w.caffemodel"),
                 "--multi-scale",
                 "--json",
-                "--pictures",
+                "--score-maps",
                 str(tmp_path / "maps"),
                 picture,
             ],
