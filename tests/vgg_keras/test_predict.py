@@ -311,7 +311,7 @@ class TestCommand:
         wide.write_bytes(encode(photo(rng, 64, 96)))
         high.write_bytes(encode(photo(rng, 96, 64)))
         out = tmp_path / "new/out"
-        done = self.invoke("--run", run.name, wide, high, "--pictures", out, "--test-scales", 64)
+        done = self.invoke("--run", run.name, wide, high, "--score-maps", out, "--test-scales", 64)
         assert done.exit_code == 0, done.output
         assert sorted(path.name for path in out.iterdir()) == ["cat.jpg-2.png", "cat.jpg.png"]
         for name, ratio in (("cat.jpg.png", 96 / 64), ("cat.jpg-2.png", 64 / 96)):
@@ -323,16 +323,16 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (("{image}",), "Give --run, once, or --weights."),
+            (("{image}",), "Give either --run or --weights."),
             (
                 ("--run", "{run}", "--weights", "w.npz", "{image}"),
-                "Give --run, once, or --weights.",
+                "Give either --run or --weights.",
             ),
             (("--run", "{folder}", "{image}"), "is no run and no saved net"),
             (("--run", "{run}", "{folder}/gone.jpg"), "no such file: {folder}/gone.jpg"),
             (("--run", "{run}", "{image}", "{folder}"), "as {folder}/*. Received a folder"),
             (("--run", "{run}", "{broken}"), "This image cannot be read: {broken}"),
-            (("--run", "{run}", "{image}", "--pictures", "{broken}/below"), "Not a directory"),
+            (("--run", "{run}", "{image}", "--score-maps", "{broken}/below"), "Not a directory"),
         ],
     )
     def test_refuses_in_a_line(self, run, images, broken, tmp_path, arguments, message):

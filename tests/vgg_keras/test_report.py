@@ -345,10 +345,13 @@ class TestCommands:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ((), "Give --run, once or more, or --weights."),
+            ((), "Give either --run or --weights."),
             (("--weights", "w.weights.h5", "--net", "A"), "There is no weights file w.weights.h5"),
-            (("--run", "r", "--net", "A"), "--net goes with --weights; a run has its own"),
-            (("--run", "r", "--weights", "w"), "Give --run, once or more, or --weights."),
+            (
+                ("--run", "r", "--net", "A"),
+                "--net goes with --weights; a run or saved net has its own",
+            ),
+            (("--run", "r", "--weights", "w"), "Give either --run or --weights."),
             (("--run", "r", "--out", "x.txt"), "end in .parquet or .csv"),
             (("--run", "r", "--out", "/proc/nowhere/x.csv"), "/proc/nowhere"),
         ],

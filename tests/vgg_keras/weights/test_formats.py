@@ -317,7 +317,7 @@ class TestTrainedNet:
                 str(tmp_path / "w.caffemodel"),
                 "--multi-scale",
                 "--json",
-                "--pictures",
+                "--score-maps",
                 str(tmp_path / "maps"),
                 photo,
             ],
