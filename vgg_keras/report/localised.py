@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vgg_keras.ilsvrc import short_label
+from vgg_keras.localisation.results import IMAGES_KEY
 from vgg_keras.metadata import members
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.evaluation import read_pictures
@@ -34,7 +35,7 @@ def section(results: Sequence[dict], data_dir: str | os.PathLike | None) -> dict
     if not found:
         return None
     found.sort(key=lambda r: (*(r.get(key, np.inf) for key in ERRORS), r["file"]))
-    kept = next((r for r in found if "pictures" in r), None)
+    kept = next((r for r in found if IMAGES_KEY in r), None)
     shown: dict[str, Any] = {
         "results": [_summary(result) for result in found],
         "photos": None,
@@ -72,7 +73,7 @@ def photos_of(
     first one.
 
     Args:
-        kept: a result with `pictures`, as `Localised.save` writes it.
+        kept: a result with `IMAGES_KEY`, as `Localised.save` writes it.
         data_dir: where TFDS keeps its data.
         most: photos of either kind; spread evenly over the split.
 
@@ -82,7 +83,7 @@ def photos_of(
     Raises:
         SourceError: the data are not at hand, or not those of the result.
     """
-    pictures = kept["pictures"]
+    pictures = kept[IMAGES_KEY]
     is_right = np.array([any(a["right"] for a in p["answers"]) for p in pictures], bool)
     chosen = [
         i for right in (True, False) for i in _spread(np.flatnonzero(is_right == right), most)
