@@ -26,6 +26,7 @@ import numpy as np
 import tensorflow as tf
 from measuring import in_turn, machine, ratios, report
 from rich.console import Console
+from vgg_keras.evaluation.passes import make_scorer
 from vgg_keras.pipelines.images import decode, rescale, rescaled_size, upright_size
 from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.saved_models.cpp_loader import CppModel
@@ -34,7 +35,6 @@ from vgg_keras.saved_models.replay import CPP, PYTHON, replay
 from vgg_keras.saved_models.tensors import image_inputs
 
 from vgg_keras import export, vgg
-from vgg_keras.evaluation.passes import make_scorer
 from vgg_keras.recipes import Recipe
 from vgg_keras.runs import Run
 

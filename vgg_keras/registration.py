@@ -1,7 +1,7 @@
 """Registers the layers of the nets with Keras as soon as Keras is imported.
 
-So `import vgg_keras` is enough for `keras.models.load_model` to read a saved net, and need not wait
-for Keras itself. `wrapt.when_imported` does the same; it imports asyncio, which takes longer than all
+So `import vgg_keras` is enough for `keras.models.load_model` to read a saved net, without importing
+Keras itself. `wrapt.when_imported` does the same, but importing wrapt takes longer than all
 of `vgg-keras --help`.
 """
 

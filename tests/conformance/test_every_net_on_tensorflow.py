@@ -6,12 +6,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from vgg_keras.evaluation.passes import make_predict_fn
 from vgg_keras.saved_models.cpp_loader import CppModel
 from vgg_keras.saved_models.export import Endpoint, write_version
 
 from tests.conformance.test_every_net import CROP, build, images
 from vgg_keras import fully_convolutional
-from vgg_keras.evaluation.passes import make_predict_fn
 from vgg_keras.nets import NETS
 
 pytestmark = [

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
+from vgg_keras.evaluation.passes import make_scorer
 from vgg_keras.pipelines.evaluation import grid_origins
 from vgg_keras.pipelines.images import decode, rescale
 from vgg_keras.saved_models import export as saving
@@ -38,7 +39,6 @@ from tests.tiny import CROP, MEAN
 from vgg_keras import ilsvrc, verification
 from vgg_keras.cli import main
 from vgg_keras.commands.serving import load_source
-from vgg_keras.evaluation.passes import make_scorer
 from vgg_keras.models import fully_convolutional
 from vgg_keras.runs import load_run
 from vgg_keras.serving import export

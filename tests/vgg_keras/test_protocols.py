@@ -352,7 +352,7 @@ class TestScales:
         assert paper_scales(facts, multi_scale=True) == several
 
     def test_a_step_down_below_the_crop_is_explained(self):
-        with pytest.raises(ValueError, match=r"S - 32, S and S \+ 32 the first is below the crop"):
+        with pytest.raises(ValueError, match=r"S - 32, S and S \+ 32 is below the crop"):
             paper_scales(self.facts(224, 224), multi_scale=True)
 
     def test_under_the_crop_size_is_refused(self, model, split):
@@ -496,11 +496,7 @@ class TestEvaluate:
         bad = net_of(model, class_names="abcdefg", train_scale=(32, 48))
         for policy in ("stop", "skip"):
             with pytest.raises(ValueError, match=r"The net gives NaN for .*\.png\. Its weights"):
-                evaluate(
-                    net_of(model, class_names="abcdefg", train_scale=(32, 48)),
-                    self.source(split),
-                    on_bad_image=policy,
-                )
+                evaluate(bad, self.source(split), on_bad_image=policy)
 
     def test_images_without_a_class_are_refused(self, net, split):
         hidden = FolderSplit("val", split.paths, np.where(split.labels == 3, -1, split.labels))

@@ -202,7 +202,7 @@ def test_evaluate_counts_every_image_once(data, finished, batch_size):
 
 
 def test_a_killed_evaluation_continues(data, finished, tmp_path):
-    """Killed in its first pass: rows that were computed are not computed again, and the results are the same."""
+    """Killed in its first pass: computed rows are not computed again; the results are the same."""
     arguments = (
         "evaluate",
         "--run",
