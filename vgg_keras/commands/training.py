@@ -207,5 +207,5 @@ def demo(verbose, out, data_dir) -> None:
     """Train a small net A on drawn shapes and a deeper net from it, and show the results."""
     with one_line_errors(verbose):
         with quiet_tensorflow(verbose):
-            from vgg_keras.demo import run_demo
+            from vgg_keras.demos.classification import run_demo
         run_demo(out, data_dir)

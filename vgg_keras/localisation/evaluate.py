@@ -139,7 +139,7 @@ def localise(
     images = _boxed_images(nets[0], data, split, on_bad_image, boxes)
     options: dict[str, Any] = {"batch_size": batch_size, "verbose": verbose}
     if predictions is None:
-        posteriors = dense.posteriors(images.split, cache_dir=cache_dir, **options)
+        posteriors = dense.posteriors(images.split, cache_dir=cache_dir or None, **options)
     else:
         posteriors = predictions.rows_for(images.names, nets[0].class_names)
     classes = top_classes(posteriors, min(ANSWERS, posteriors.shape[1]))[0]

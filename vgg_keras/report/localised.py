@@ -12,10 +12,10 @@ from PIL import Image, ImageDraw
 
 from vgg_keras.errors import SourceError
 from vgg_keras.ilsvrc import short_label
-from vgg_keras.metadata import members
+from vgg_keras.metadata import ANSWERS_KEY, members
 from vgg_keras.report import figures
 from vgg_keras.report.images import read_images_of
-from vgg_keras.report.results import ANSWERS_KEY, Result, circumstances, nets_of
+from vgg_keras.report.results import Result, circumstances, nets_of
 
 ERROR_KEYS = (
     "top5_localisation_error",

@@ -16,7 +16,7 @@ from typing import Any
 
 from vgg_keras.errors import ArgumentError, PredictionsError
 from vgg_keras.evaluation.procedure import CROP_OF_PAPER
-from vgg_keras.metadata import members
+from vgg_keras.metadata import ANSWERS_KEY, members
 from vgg_keras.report.appendices import PAPER_TABLES
 from vgg_keras.report.generalisation import TRANSFER_MEASURES
 from vgg_keras.report.paper import Tested
@@ -24,7 +24,6 @@ from vgg_keras.report.paper import Tested
 Result = dict[str, Any]
 
 PREDICTIONS_KEY = "predictions"  # name of the prediction file beside the result
-ANSWERS_KEY = "pictures"  # localisation answers for each image; the key on disk has this name
 _REQUIRED_KEYS = {"protocol", "images"}
 _MEASURES = TRANSFER_MEASURES | {key for t in PAPER_TABLES.values() for _, key in t.measures}
 # Keys that say how a result is stored. Results that differ only in these are the same.
