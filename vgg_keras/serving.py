@@ -22,7 +22,7 @@ from vgg_keras.pipelines.images import rescale
 from vgg_keras.recipes import SERVING_PRECISIONS
 from vgg_keras.runs import Run, in_precision
 from vgg_keras.saved_models.export import Endpoint, check_version, class_name_table, write_version
-from vgg_keras.saved_models.pictures import Limits, measure, pictures_of_examples, show
+from vgg_keras.saved_models.images import Limits, apply_by_size, images_of_examples, read_sizes
 from vgg_keras.saved_models.records import CLASSIFY, EXAMPLE_FEATURE, examples
 from vgg_keras.saved_models.tensors import image_inputs
 from vgg_keras.version import __version__
@@ -151,10 +151,10 @@ def _endpoints(
 
     def of_pictures(function: Callable, outputs: int, image_bytes: tf.Tensor):
         """Average over the scales, `(B, outputs)`, zeros where there is an error; errors."""
-        sizes, errors = measure(image_bytes, limits)
+        sizes, errors = read_sizes(image_bytes, limits)
         results = []
         for scale in scales:
-            result, errors = show(
+            result, errors = apply_by_size(
                 lambda images, places: function(images),
                 image_bytes,
                 sizes,
@@ -202,7 +202,7 @@ def _endpoints(
         return {"features": tf.math.l2_normalize(descriptors, -1), "error": errors}
 
     def classify(serialised):
-        found = most_probable(pictures_of_examples(serialised, EXAMPLE_FEATURE))
+        found = most_probable(images_of_examples(serialised, EXAMPLE_FEATURE))
         return {"classes": found["class_names"], "scores": found["probabilities"]}
 
     def strings(name):

@@ -23,7 +23,7 @@ from vgg_keras.pipelines.images import decode, rescale
 from vgg_keras.runs import Run, RunError, in_precision
 from vgg_keras.saved_models.client import connect
 from vgg_keras.saved_models.export import read_metadata
-from vgg_keras.saved_models.pictures import BROKEN, Limits, measure
+from vgg_keras.saved_models.images import BROKEN, Limits, read_sizes
 from vgg_keras.saved_models.records import CLASSIFY, Request, examples
 from vgg_keras.saved_models.replay import Reply, replay, replay_on_server
 from vgg_keras.saved_models.tensors import Tensors, image_inputs
@@ -293,7 +293,7 @@ def _top(posteriors: np.ndarray, k: int) -> np.ndarray:
 
 
 def _refuse_refused(photos: Sequence[str], encoded: Sequence[bytes], limits: Limits) -> None:
-    errors = [error.decode() for error in measure(tf.constant(encoded), limits)[1].numpy()]
+    errors = [error.decode() for error in read_sizes(tf.constant(encoded), limits)[1].numpy()]
     for i, picture in enumerate(encoded):
         try:
             errors[i] or decode(picture)

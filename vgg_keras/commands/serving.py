@@ -93,7 +93,7 @@ def export(
         check_one_kind(bool(run_folder), given, "once")
         with quiet_tensorflow(verbose):
             from vgg_keras.saved_models.export import check_version
-            from vgg_keras.saved_models.pictures import Limits
+            from vgg_keras.saved_models.images import Limits
             from vgg_keras.serving import export as run_export
         localisers = load_localisers(localiser_folders, localiser_scales, pool_rounding)
         check_version(out, version)

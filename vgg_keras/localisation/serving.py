@@ -13,7 +13,7 @@ from vgg_keras.localisation.merging import THRESHOLD, answer, check_threshold
 from vgg_keras.nets import STRIDE
 from vgg_keras.pipelines.images import rescaled_size
 from vgg_keras.runs import Run
-from vgg_keras.saved_models.pictures import Limits, measure, show
+from vgg_keras.saved_models.images import Limits, apply_by_size, read_sizes
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ def localise_signature(
         names: from class indices to names.
         flip: look at mirror images too.
         limits: which pictures to refuse.
-        group_pixels: see `show`.
+        group_pixels: see `apply_by_size`.
 
     Returns:
         A function that gives `classes` int64 `(B, 5)`, -1 where there is an error,
@@ -74,7 +74,7 @@ def localise_signature(
 
     def localise(image_bytes):
         posteriors, errors = classify(image_bytes)
-        sizes, _ = measure(image_bytes, limits)
+        sizes, _ = read_sizes(image_bytes, limits)
         probabilities, classes = tf.math.top_k(posteriors, min(ANSWERS, posteriors.shape[1]))
         found = []
         for find, scale in finders:
@@ -118,7 +118,7 @@ def _seen(
         filled = tf.pad(found, [[0, 0], [0, 0], [0, missing], [0, 0]], constant_values=float("nan"))
         return tf.reshape(filled, (-1, tf.reduce_prod(shape[1:])))
 
-    found, errors = show(
+    found, errors = apply_by_size(
         look,
         image_bytes,
         sizes,
