@@ -6,6 +6,8 @@
 """
 
 import keras
+
+from vgg_keras import TrainedNet, evaluate, export, verify, vgg
 from vgg_keras.pipelines import (
     Split,
     compute_statistics,
@@ -15,8 +17,6 @@ from vgg_keras.pipelines import (
     training_stream,
     validation_stream,
 )
-
-from vgg_keras import TrainedNet, evaluate, export, verify, vgg
 
 data = open_source("shapes")  # stands for your own: uint8 arrays (H, W, 3), labels, class names
 splits = {

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
+
 from vgg_keras.pipelines.images import rescaled_size, window_origin
 
 # NumPy arrays are taken too, wherever a function says so.

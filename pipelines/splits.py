@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
 from vgg_keras.pipelines.errors import ArgumentError, SourceError
 
 TRAIN, VALIDATION = "train", "val"

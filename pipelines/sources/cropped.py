@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
+
 from vgg_keras.pipelines.boxes import Boxes
 from vgg_keras.pipelines.images import decode
 from vgg_keras.pipelines.splits import Split

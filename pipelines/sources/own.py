@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
 from vgg_keras.pipelines.checks import check_at_least, first_few
 from vgg_keras.pipelines.errors import ArgumentError, SourceError
 from vgg_keras.pipelines.sources.folders import FolderSplit

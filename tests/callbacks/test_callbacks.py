@@ -13,6 +13,8 @@ import keras
 import numpy as np
 import pytest
 from rich.console import Console
+
+from vgg_keras import callbacks
 from vgg_keras.callbacks import (
     Checkpoint,
     Journal,
@@ -27,8 +29,6 @@ from vgg_keras.callbacks.errors import CheckpointError, WarmStartError
 from vgg_keras.callbacks.journal import as_errors
 from vgg_keras.callbacks.timing import EpochTimer
 from vgg_keras.pipelines.errors import ArgumentError, WriteError
-
-from vgg_keras import callbacks
 
 
 def test_importing_the_package_does_not_import_keras():

@@ -46,6 +46,6 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def pictures(photos):
+def images(photos):
     """Their bytes."""
     return [file.read_bytes() for file in photos]

@@ -17,20 +17,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
-from vgg_keras.pipelines.evaluation import grid_origins
-from vgg_keras.pipelines.images import decode, rescale
-from vgg_keras.pipelines.statistics import ILSVRC
-from vgg_keras.saved_models import export as saving
-from vgg_keras.saved_models.export import (
-    Endpoint,
-    ExportError,
-    class_name_table,
-    read_metadata,
-    write_version,
-)
-from vgg_keras.saved_models.pictures import Limits
-from vgg_keras.saved_models.records import examples
-from vgg_keras.saved_models.tensors import image_inputs
 
 from benchmarks.cpp_loader import CppModel, LoaderError
 from tests.conftest import encode, photo
@@ -42,6 +28,20 @@ from vgg_keras.cli import main
 from vgg_keras.errors import ArgumentError, RunError
 from vgg_keras.evaluation.posteriors import make_scorer
 from vgg_keras.models import fully_convolutional
+from vgg_keras.pipelines.evaluation import grid_origins
+from vgg_keras.pipelines.images import decode, rescale
+from vgg_keras.pipelines.statistics import ILSVRC
+from vgg_keras.saved_models import export as saving
+from vgg_keras.saved_models.errors import ExportError
+from vgg_keras.saved_models.export import (
+    Endpoint,
+    class_name_table,
+    read_metadata,
+    write_version,
+)
+from vgg_keras.saved_models.images import Limits
+from vgg_keras.saved_models.records import examples
+from vgg_keras.saved_models.tensors import image_inputs
 from vgg_keras.serving import export, load_source, verify
 
 # `vgg_keras.serving.verify` is the function; this is its module.
@@ -151,44 +151,44 @@ class TestSignatures:
             with pytest.raises(LoaderError, match=rf"{name} must be .*\]?{shape[0]} {shape[1]}"):
                 served.run(name, {name: np.zeros(shape, np.float32)})
 
-    def test_crops_are_the_net_itself(self, net, served, pictures):
+    def test_crops_are_the_net_itself(self, net, served, images):
         crops = []
-        for picture in pictures:
-            image = rescale(decode(picture), 48).numpy()
+        for encoded in images:
+            image = rescale(decode(encoded), 48).numpy()
             (row,), (column,) = grid_origins(image.shape[:2], CROP, 1).numpy()
             crops.append(image[row : row + CROP, column : column + CROP])
         found = served.run("crops", {"crops": np.stack(crops)})
         expected = tf.nn.softmax(net.logits(np.stack(crops) - np.float32(MEAN)))
         np.testing.assert_allclose(found["probabilities"], expected, atol=1e-5)
 
-    def test_features_are_those_of_appendix_b(self, net, served, pictures):
+    def test_features_are_those_of_appendix_b(self, net, served, images):
         penultimate = keras.Model(net.model.input, net.model.get_layer("fc2").output)
-        found = served.run("features", image_inputs(pictures))["features"]
-        assert found.shape == (len(pictures), 256)
-        for picture, descriptor in zip(pictures, found, strict=True):
+        found = served.run("features", image_inputs(images))["features"]
+        assert found.shape == (len(images), 256)
+        for encoded, descriptor in zip(images, found, strict=True):
             views = []
             for scale in (40, 48):
-                image = rescale(decode(picture), scale)[None].numpy() - np.float32(MEAN)
+                image = rescale(decode(encoded), scale)[None].numpy() - np.float32(MEAN)
                 views += [image, image[:, :, ::-1]]
             expected = np.mean([penultimate(view).numpy().mean((0, 1, 2)) for view in views], 0)
             assert expected.any()
             expected /= np.linalg.norm(expected)
             np.testing.assert_allclose(descriptor, expected, atol=1e-5)
 
-    def test_classify_equals_serving_default(self, served, pictures):
-        found = served.run("classify", examples(pictures))
-        expected = served.run("serving_default", image_inputs(pictures))
+    def test_classify_equals_serving_default(self, served, images):
+        found = served.run("classify", examples(images))
+        expected = served.run("serving_default", image_inputs(images))
         assert found["classes"].tolist() == expected["class_names"].tolist()
         np.testing.assert_allclose(found["scores"], expected["probabilities"], atol=1e-6)
 
-    def test_in_bfloat16_at_half_the_size(self, net, served, exported, pictures, tmp_path):
+    def test_in_bfloat16_at_half_the_size(self, net, served, exported, images, tmp_path):
         path = export(net, tmp_path / "half", top=3, test_scales=(40, 48), precision="bfloat16")
         sizes = [
             (p / "variables/variables.data-00000-of-00001").stat().st_size for p in (path, exported)
         ]
         assert sizes[0] < 0.52 * sizes[1]
         half = CppModel(path)
-        inputs = {"images": rescale(decode(pictures[0]), 48)[None].numpy()}
+        inputs = {"images": rescale(decode(images[0]), 48)[None].numpy()}
         found = half.run("images", inputs)["probabilities"]
         whole = served.run("images", inputs)["probabilities"]
         assert 0 < np.abs(found - whole).max() < 0.02
@@ -446,14 +446,14 @@ class TestSources:
         assert max(check.difference for check in checks) <= 1e-5
 
     def test_with_and_without_soft_max_the_outputs_are_the_same(
-        self, fitted, path, pictures, photos, tmp_path, monkeypatch, capfd
+        self, fitted, path, images, photos, tmp_path, monkeypatch, capfd
     ):
         assert "posteriors" in {layer.name for layer in fitted[0].model.layers}
         assert "posteriors" not in {layer.name for layer in fitted[1].model.layers}
         models = [CppModel(path), CppModel(export(fitted[1], tmp_path / "logits", top=3))]
-        images = rescale(decode(pictures[0]), 48)[None].numpy()
+        images = rescale(decode(images[0]), 48)[None].numpy()
         for signature, inputs in (
-            ("serving_default", image_inputs(pictures)),
+            ("serving_default", image_inputs(images)),
             ("images", {"images": images}),
             ("crops", {"crops": images[:, :CROP, :CROP]}),
         ):

@@ -13,8 +13,6 @@ import pytest
 import tensorflow as tf
 from click.testing import CliRunner
 from PIL import Image
-from vgg_keras.pipelines.sources import open_source
-from vgg_keras.saved_models.tensors import image_inputs
 
 from benchmarks.cpp_loader import CppModel
 from tests.conftest import CLASSES
@@ -27,8 +25,10 @@ from vgg_keras.localisation.evaluate import centre_of_true_class, localise
 from vgg_keras.localisation.results import Localised
 from vgg_keras.localisation.training import train_localisation
 from vgg_keras.metadata import ANSWERS_KEY
+from vgg_keras.pipelines.sources import open_source
 from vgg_keras.recipes import Recipe
 from vgg_keras.report.page import write_report
+from vgg_keras.saved_models.tensors import image_inputs
 
 
 class TestScores:
