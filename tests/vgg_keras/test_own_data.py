@@ -1,4 +1,4 @@
-"""Images in memory, in files and in a `tf.data` dataset: through fit, evaluation, export and back."""
+"""Own data - arrays, files, a `tf.data` dataset - through fit, evaluation, export and back."""
 
 from __future__ import annotations
 
@@ -118,18 +118,8 @@ def test_accuracy_in_fit_is_that_of_the_central_crop(own, count, batch_size):
 class TestEveryForm:
     """The forms of own data give the posteriors of the files in class folders."""
 
-    @pytest.fixture(scope="class")
-    def expected(self, folder):
-        data, _ = folder
-        return evaluate(self.net(data), data, test_scales=(32, 40), verbose=0)
-
-    def net(self, data):
-        return lively_net(num_classes=3)
-
     def found(self, split):
-        net = TrainedNet.of_model(
-            lively(num_classes=3), mean=MEAN, class_names=("blue", "green", "red")
-        )
+        net = lively_net(num_classes=3, class_names=("blue", "green", "red"))
         return evaluate(net, split, test_scales=(32, 40), verbose=0)
 
     @pytest.mark.parametrize("form", ["arrays", "paths", "dataset", "source"])
@@ -194,8 +184,8 @@ class TestEveryForm:
 
 
 def test_progress_obeys_verbose(own, capfd):
-    net = lively_net(num_classes=3, class_names=None)
-    split = Split.from_arrays(read_images(own["val"], range(3)).values(), [0, 1, 2])
+    net = lively_net(num_classes=3)
+    split = Split.from_arrays(list(read_images(own["val"], range(3)).values()), [0, 1, 2])
     evaluate(net, split, test_scales=32, verbose=0)
     assert capfd.readouterr().err == ""
     evaluate(net, split, test_scales=32)
