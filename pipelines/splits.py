@@ -207,6 +207,10 @@ class Split(abc.ABC):
         """Names that stay the same when the data are moved to another folder."""
         return self.names_of(indices)
 
+    def identities(self) -> list[str]:
+        """A text for each image, in order, that no other image has: what a cache goes by."""
+        return self.names_of(range(len(self)))
+
     @abc.abstractmethod
     def without(self, names: Sequence[str]) -> Split:
         """This split without the named images."""

@@ -73,7 +73,7 @@ def posteriors_by_pass(
         # Everything that decides the rows, except the contents of the images.
         decisive = cache_dir and [
             net.digest,
-            split.names_of(range(len(split))),
+            split.identities(),
             net.mean,
             net.architecture.crop_size,
             asdict(one),
