@@ -34,7 +34,7 @@ from vgg_keras.pipelines.boxes import Boxes, from_window
 from vgg_keras.pipelines.checks import check_choice
 from vgg_keras.pipelines.evaluation import grid_origins
 from vgg_keras.pipelines.images import rescaled_size, upright_size
-from vgg_keras.pipelines.sources import VALIDATION, Source, Split
+from vgg_keras.pipelines.splits import VALIDATION, Source, Split
 from vgg_keras.recipes import BAD_IMAGE_POLICIES
 from vgg_keras.trained import TrainedNet
 

@@ -8,10 +8,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from vgg_keras.pipelines.errors import BadImageError, SourceError
-from vgg_keras.pipelines.images import decode, rescale
-from vgg_keras.pipelines.sources import open_source
-from vgg_keras.pipelines.statistics import ILSVRC
 
 from tests.conftest import encode, photo, write_folder
 from tests.tiny import CROP, MEAN, lively
@@ -19,6 +15,10 @@ from tests.vgg_keras.features.conftest import rows_of_length_1
 from vgg_keras import weights
 from vgg_keras.features.descriptors import DescriptorRunner, describe, extract, scales_of
 from vgg_keras.features.nets import FeatureExtractor
+from vgg_keras.pipelines.errors import BadImageError, SourceError
+from vgg_keras.pipelines.images import decode, rescale
+from vgg_keras.pipelines.sources import open_source
+from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.weights import WeightsError
 
 SCALES = (32, 40, 57)

@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from vgg_keras.pipelines.sources import open_source
-from vgg_keras.saved_models.cpp_loader import CppModel
-from vgg_keras.saved_models.tensors import image_inputs
 
+from benchmarks.cpp_loader import CppModel
 from tests.conftest import CLASSES
 from tests.saved_models.replaying import replay_by
 from vgg_keras import evaluate, export, predict, verification
 from vgg_keras.cli import main
 from vgg_keras.errors import RunError
 from vgg_keras.localisation.evaluate import centre_of_true_class, localise
-from vgg_keras.localisation.results import IMAGES_KEY
 from vgg_keras.localisation.training import train_localisation
+from vgg_keras.metadata import ANSWERS_KEY
+from vgg_keras.pipelines.sources import open_source
 from vgg_keras.recipes import Recipe
 from vgg_keras.report.page import write_report
+from vgg_keras.saved_models.tensors import image_inputs
 
 
 def test_is_refused_as_a_classifier(net, data, tmp_path):
@@ -59,8 +59,8 @@ def test_commands(net, recipe, classifier, data, tmp_path):
     result = json.loads(done.stdout)
     saved = json.loads(out.read_text())
     assert saved["top5_localisation_error"] == result["top5_localisation_error"]
-    assert len(saved[IMAGES_KEY]) == 15
-    assert {"class", "box", "right"} == set(saved[IMAGES_KEY][0]["answers"][0])
+    assert len(saved[ANSWERS_KEY]) == 15
+    assert {"class", "box", "right"} == set(saved[ANSWERS_KEY][0]["answers"][0])
     done = CliRunner().invoke(main, [*common, "--protocol", "centre-gt"])
     assert done.exit_code == 0, done.output
     assert "gt class localisation error" in done.stdout

@@ -7,8 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
-from vgg_keras.pipelines.boxes import Boxes
-from vgg_keras.pipelines.sources import open_source
 
 from tests.conftest import CLASSES
 from tests.vgg_keras.localisation.conftest import journal_of
@@ -17,11 +15,13 @@ from vgg_keras.errors import ArgumentError, PredictionsError
 from vgg_keras.localisation.dense import make_finder
 from vgg_keras.localisation.evaluate import centre_of_true_class, localise
 from vgg_keras.localisation.results import Localised
+from vgg_keras.pipelines.boxes import Boxes
+from vgg_keras.pipelines.sources import open_source
 
 
 class TestScores:
     def test_any_true_box_of_the_class_counts(self):
-        truth = Boxes.of_pictures([[[0, 0, 0.4, 0.4], [0.5, 0.5, 1, 1]]] * 3)
+        truth = Boxes.of_images([[[0, 0, 0.4, 0.4], [0.5, 0.5, 1, 1]]] * 3)
         good, bad = [0.5, 0.5, 1, 0.9], [0.2, 0.2, 0.7, 0.7]
         found = Localised(
             ("a", "b", "c"),

@@ -8,12 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from vgg_keras.pipelines.box_sources import boxed_split
-from vgg_keras.pipelines.boxes import iou
-from vgg_keras.pipelines.evaluation import validation_stream
-from vgg_keras.pipelines.sources import open_source
-from vgg_keras.pipelines.statistics import ILSVRC
-from vgg_keras.pipelines.training import training_stream
 
 from tests.conftest import CLASSES
 from tests.tiny import CROP
@@ -23,6 +17,12 @@ from vgg_keras.localisation.dense import make_box_fn, window_frames
 from vgg_keras.localisation.losses import EuclideanBoxLoss, box_accuracy
 from vgg_keras.localisation.training import LOCALISATION, train_localisation
 from vgg_keras.net_files import build_for_training
+from vgg_keras.pipelines.box_sources import boxed_split
+from vgg_keras.pipelines.boxes import iou
+from vgg_keras.pipelines.evaluation import validation_stream
+from vgg_keras.pipelines.sources import open_source
+from vgg_keras.pipelines.statistics import ILSVRC
+from vgg_keras.pipelines.training import training_stream
 from vgg_keras.recipes import LocalisationRecipe, Recipe
 from vgg_keras.report.figures import learning_curves
 
@@ -129,7 +129,13 @@ class TestStream:
         source = open_source(data)
         split, boxes, _ = boxed_split(source, source["val"])
         stream = validation_stream(
-            split, crop_size=CROP, test_scale=40, batch_size=8, mean=ILSVRC.mean, boxes=boxes
+            split,
+            crop_size=CROP,
+            test_scale=40,
+            batch_size=8,
+            mean=ILSVRC.mean,
+            boxes=boxes,
+            fill_last=True,
         )
         batches = list(stream)
         targets = np.concatenate([t for _, t, _ in batches])
