@@ -416,21 +416,23 @@ def _described(folder, *extra):
     return folder
 
 
+@pytest.fixture(scope="module")
+def fitted():
+    """A net from a model in memory, with a soft-max, and one with the same weights without."""
+    options = {"mean": MEAN, "class_names": CLASSES, "train_scale": (32, 48)}
+    model = lively("A", classifier_activation="softmax")
+    logits = lively("A")
+    logits.set_weights(model.get_weights())
+    return TrainedNet.of_model(model, **options), TrainedNet.of_model(logits, **options)
+
+
+@pytest.fixture(scope="module")
+def path(fitted, tmp_path_factory):
+    return export(fitted[0], tmp_path_factory.mktemp("exports") / "fitted", top=3)
+
+
 class TestSources:
     """Nets of every origin, and how `verify` finds them again."""
-
-    @pytest.fixture(scope="class")
-    def fitted(self):
-        """A net from a model in memory, with a soft-max, and one with the same weights without."""
-        options = {"mean": MEAN, "class_names": CLASSES, "train_scale": (32, 48)}
-        model = lively("A", classifier_activation="softmax")
-        logits = lively("A")
-        logits.set_weights(model.get_weights())
-        return TrainedNet.of_model(model, **options), TrainedNet.of_model(logits, **options)
-
-    @pytest.fixture(scope="class")
-    def path(self, fitted, tmp_path_factory):
-        return export(fitted[0], tmp_path_factory.mktemp("exports") / "fitted", top=3)
 
     @pytest.mark.slow
     def test_a_model_in_memory_in_a_fresh_process(self, fitted, path, photos):
