@@ -3,8 +3,8 @@
     python benchmarks/evaluation.py --photos DIR [--scales 256 384 512] [--images N] [--net D]
         [--width 1.0] [--run RUN --data SPEC] [--out FILE]
 
-The dense pass is that of `posteriors`, in float32 with mirror images: it reads JPEGs, rescales whole
-pictures to a smaller side of Q, groups them by shape. At each Q it is compared with
+The dense pass is that of `posteriors`, in float32 with mirror images: it reads JPEGs, rescales
+whole images to a smaller side of Q and groups them by shape. At each Q it is compared with
 
 (a) the usual way: a functional Keras model of its own with the FC layers as Conv2D and the same
     weights, in a `tf.function`, image by image; score map averaged, soft-max, mean of both flips.
@@ -49,7 +49,8 @@ from measuring import in_turn, machine, ratios, report
 from train_step import photos_split
 from vgg_keras.pipelines.evaluation import whole_images
 from vgg_keras.pipelines.images import decode, rescale, rescaled_size, upright_size
-from vgg_keras.pipelines.sources import FolderSplit, open_source
+from vgg_keras.pipelines.sources import open_source
+from vgg_keras.pipelines.sources.folders import FolderSplit
 from vgg_keras.pipelines.statistics import ILSVRC
 
 from vgg_keras import vgg

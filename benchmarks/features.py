@@ -22,7 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 from measuring import machine, report
-from vgg_keras.pipelines.sources import FolderSplit
+from vgg_keras.pipelines.sources.folders import FolderSplit
 from vgg_keras.pipelines.statistics import ILSVRC
 
 from vgg_keras import vgg

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 from measuring import machine, report
 from skimage.feature import hog
-from vgg_keras.pipelines.evaluation import read_pictures
+from vgg_keras.pipelines.evaluation import read_images
 from vgg_keras.pipelines.sources import open_source
 
 from vgg_keras.features.table import Features, normalised
@@ -50,7 +50,7 @@ def main() -> None:
     arguments = parser.parse_args()
     source = open_source(arguments.data)
     (split,) = source.splits.values()
-    pictures = read_pictures(split, range(len(split)))
+    pictures = read_images(split, range(len(split)))
     targets = split.all_targets(len(source.class_names))
     names = split.ids_of(range(len(split)))
     results, rows = {}, []

@@ -38,8 +38,6 @@ def indices_of(
     """
     import numpy as np
 
-    import numpy as np
-
     index = {name: i for i, name in enumerate(names)}
     wanted = list(wanted)
     for name in wanted:

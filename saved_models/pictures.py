@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import tensorflow as tf
+from vgg_keras.pipelines.formats import is_png
 from vgg_keras.pipelines.images import (
     decode,
-    is_png,
     no_autograph,
     rescale,
     rescaled_size,

@@ -6,10 +6,10 @@ import dataclasses
 
 import keras
 import numpy as np
+from vgg_keras.pipelines.statistics import ILSVRC
 
 from tests.conftest import photo
 from vgg_keras import TrainedNet, vgg
-from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.recipes import Recipe
 from vgg_keras.runs import prepare_run_folder, record_classes
 

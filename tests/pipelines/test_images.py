@@ -186,7 +186,7 @@ class TestKinds:
     ],
     ids=["empty", "text", "header", "truncated", "truncated png"],
 )
-def test_broken_pictures_raise(broken):
+def test_broken_images_raise(broken):
     with pytest.raises(tf.errors.InvalidArgumentError):
         images.decode(tf.constant(broken))
     with pytest.raises(tf.errors.InvalidArgumentError):

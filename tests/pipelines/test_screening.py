@@ -23,7 +23,7 @@ def test_finds_all_and_names_them(broken):
     spec, names = broken
     source = open_source(spec)
     assert find_bad_images(source["train"]) == names
-    assert find_bad_images(source["train"], most=1) == names[:1]
+    assert find_bad_images(source["train"], limit=1) == names[:1]
     assert find_bad_images(source["val"]) == []
 
 

@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from PIL import Image
 from vgg_keras.pipelines.errors import BadImageError, SourceError
 from vgg_keras.pipelines.images import rescale
-from vgg_keras.pipelines.sources import Source
+from vgg_keras.pipelines.sources.own import as_split
+from vgg_keras.pipelines.splits import Source
 
 from tests.conftest import encode, photo
 from tests.tiny import MEAN, tiny_run
@@ -24,7 +25,7 @@ from vgg_keras.commands.prediction import predict as command
 from vgg_keras.evaluation import posteriors as posteriors_module
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.evaluation.posteriors import make_scorer
-from vgg_keras.evaluation.predict import Predicted, as_split, predict
+from vgg_keras.evaluation.predict import Predicted, predict
 from vgg_keras.report.maps import draw_predicted, score_map_figure
 from vgg_keras.trained import TrainedNet
 
@@ -209,7 +210,7 @@ class TestScoreMaps:
             "vgg_keras.report.maps.score_map_figure",
             lambda _, image, *rest: drawn.append((image.shape[:2], *rest)),
         )
-        monkeypatch.setattr("vgg_keras.report.figures.save", lambda *_: None)
+        monkeypatch.setattr("vgg_keras.report.figures.save_figure", lambda *_: None)
         predicted = predict(run, images, test_scales=(32, 40))
         draw_predicted(run, predicted, tmp_path)
         best = predicted.posteriors.argmax(1)
@@ -310,7 +311,7 @@ class TestCommand:
         wide.write_bytes(encode(photo(rng, 64, 96)))
         high.write_bytes(encode(photo(rng, 96, 64)))
         out = tmp_path / "new/out"
-        done = self.invoke("--run", run.name, wide, high, "--pictures", out, "--test-scales", 64)
+        done = self.invoke("--run", run.name, wide, high, "--score-maps", out, "--test-scales", 64)
         assert done.exit_code == 0, done.output
         assert sorted(path.name for path in out.iterdir()) == ["cat.jpg-2.png", "cat.jpg.png"]
         for name, ratio in (("cat.jpg.png", 96 / 64), ("cat.jpg-2.png", 64 / 96)):
@@ -322,16 +323,16 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (("{image}",), "Give --run, once, or --weights."),
+            (("{image}",), "Give either --run or --weights."),
             (
                 ("--run", "{run}", "--weights", "w.npz", "{image}"),
-                "Give --run, once, or --weights.",
+                "Give either --run or --weights.",
             ),
             (("--run", "{folder}", "{image}"), "is no run and no saved net"),
             (("--run", "{run}", "{folder}/gone.jpg"), "no such file: {folder}/gone.jpg"),
             (("--run", "{run}", "{image}", "{folder}"), "as {folder}/*. Received a folder"),
             (("--run", "{run}", "{broken}"), "This image cannot be read: {broken}"),
-            (("--run", "{run}", "{image}", "--pictures", "{broken}/below"), "Not a directory"),
+            (("--run", "{run}", "{image}", "--score-maps", "{broken}/below"), "Not a directory"),
         ],
     )
     def test_refuses_in_a_line(self, run, images, broken, tmp_path, arguments, message):

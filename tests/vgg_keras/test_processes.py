@@ -197,5 +197,5 @@ class TestRefused:
 
     def test_evaluating_under_jax(self, monkeypatch):
         monkeypatch.setattr("keras.backend.backend", lambda: "jax")
-        with pytest.raises(ValueError, match="Leave KERAS_BACKEND unset"):
+        with pytest.raises(ValueError, match="leave the environment variable KERAS_BACKEND"):
             make_strategy()

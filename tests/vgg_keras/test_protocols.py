@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vgg_keras.pipelines.errors import BadImageError, SourceError
 from vgg_keras.pipelines.images import rescale
-from vgg_keras.pipelines.sources import FolderSplit, Source, open_source
+from vgg_keras.pipelines.sources import open_source
+from vgg_keras.pipelines.sources.folders import FolderSplit
+from vgg_keras.pipelines.splits import Source
 
 from tests.conftest import encode, photo
 from tests.tiny import CROP, MEAN, lively
@@ -352,7 +354,7 @@ class TestScales:
         assert paper_scales(facts, multi_scale=True) == several
 
     def test_a_step_down_below_the_crop_is_explained(self):
-        with pytest.raises(ValueError, match=r"S - 32, S and S \+ 32 the first is below the crop"):
+        with pytest.raises(ValueError, match=r"S - 32, S and S \+ 32 is below the crop"):
             paper_scales(self.facts(224, 224), multi_scale=True)
 
     def test_under_the_crop_size_is_refused(self, model, split):
@@ -496,11 +498,7 @@ class TestEvaluate:
         bad = net_of(model, class_names="abcdefg", train_scale=(32, 48))
         for policy in ("stop", "skip"):
             with pytest.raises(ValueError, match=r"The net gives NaN for .*\.png\. Its weights"):
-                evaluate(
-                    net_of(model, class_names="abcdefg", train_scale=(32, 48)),
-                    self.source(split),
-                    on_bad_image=policy,
-                )
+                evaluate(bad, self.source(split), on_bad_image=policy)
 
     def test_images_without_a_class_are_refused(self, net, split):
         hidden = FolderSplit("val", split.paths, np.where(split.labels == 3, -1, split.labels))

@@ -202,7 +202,7 @@ def test_evaluate_counts_every_image_once(data, finished, batch_size):
 
 
 def test_a_killed_evaluation_continues(data, finished, tmp_path):
-    """Killed in its first pass: rows that were computed are not computed again, and the results are the same."""
+    """Killed in its first pass: computed rows are not computed again; the results are the same."""
     arguments = (
         "evaluate",
         "--run",
@@ -354,7 +354,7 @@ def test_changed_versions_are_logged(tmp_path, caplog):
     begun_with["packages"]["keras"] = "3.0.0"
     file.write_text(json.dumps(begun_with))
     warn_of_other_versions(tmp_path)
-    assert f"begun with other versions (keras 3.0.0 -> {keras.__version__})" in caplog.text
+    assert f"started with other versions (keras 3.0.0 -> {keras.__version__})" in caplog.text
 
 
 class TestUnfinishedFolders:
@@ -511,7 +511,7 @@ class TestBadImages:
         for statistics in ("training-set", "ilsvrc"):  # found before training, and in it
             out = tmp_path / statistics
             error = run_here(*arguments, "--statistics", statistics, "--out", out, code=1)
-            assert f"This picture cannot be read: {bad}" in error
+            assert f"This image cannot be read: {bad}" in error
 
     def test_skip_goes_on_and_lists_it(self, spoilt, tmp_path, caplog):
         spec, bad = spoilt

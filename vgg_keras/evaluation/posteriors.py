@@ -18,7 +18,7 @@ from vgg_keras.evaluation.cache import open_row_cache
 from vgg_keras.evaluation.procedure import Pass
 from vgg_keras.evaluation.rows import RowFiller, RowPass, Table
 from vgg_keras.models import fully_convolutional
-from vgg_keras.pipelines.sources import Split
+from vgg_keras.pipelines.splits import Split
 from vgg_keras.trained import TrainedNet
 
 

@@ -16,10 +16,10 @@ from vgg_keras.features.nets import FeatureExtractor
 from vgg_keras.features.procedure import SCALES, check_procedure
 from vgg_keras.features.table import Features, side_by_side
 from vgg_keras.pipelines.box_sources import boxed_split
-from vgg_keras.pipelines.cropped import Cropped
+from vgg_keras.pipelines.checks import check_test_scale
 from vgg_keras.pipelines.errors import SourceError
-from vgg_keras.pipelines.evaluation import check_test_scale
-from vgg_keras.pipelines.sources import Source, Split
+from vgg_keras.pipelines.sources.cropped import CroppedSplit
+from vgg_keras.pipelines.splits import Source, Split
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +187,7 @@ def _of_split(
         skip_bad = options["on_bad_image"] == "skip"
         boxed = boxed_split(source, pictures, boxes_file, skip_bad=skip_bad)
         pictures, skipped = boxed.split, list(boxed.skipped)
-        views = {"image": pictures, "box": Cropped(split, pictures, boxed.boxes)}
+        views = {"image": pictures, "box": CroppedSplit(split, pictures, boxed.boxes)}
     values = side_by_side([describe(net, views[part], **options) for net, part in parts])
     read = ~np.isnan(values).any(1)
     if not read.any():

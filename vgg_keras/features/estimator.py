@@ -10,9 +10,9 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from vgg_keras.evaluation.predict import as_split
 from vgg_keras.features.descriptors import describe
 from vgg_keras.features.nets import PENULTIMATE, FeatureExtractor
+from vgg_keras.pipelines.sources.own import as_split
 
 
 class DeepFeatures(TransformerMixin, BaseEstimator):
@@ -75,7 +75,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         return describe(
             self._describer(),
-            as_split([os.fspath(path) for path in X]),
+            as_split(X),
             test_scales=self.test_scales,
             aggregate=self.aggregate,
             flip=self.flip,

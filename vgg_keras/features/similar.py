@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vgg_keras.errors import FeaturesError
-from vgg_keras.evaluation.predict import as_split
 from vgg_keras.features.descriptors import describe
 from vgg_keras.features.nets import FeatureExtractor
 from vgg_keras.features.table import Features, side_by_side
-from vgg_keras.pipelines.evaluation import read_pictures
-from vgg_keras.pipelines.sources import Source, Split
+from vgg_keras.pipelines.evaluation import read_images
+from vgg_keras.pipelines.sources.own import as_split
+from vgg_keras.pipelines.splits import Source, Split
 from vgg_keras.pipelines.statistics import ILSVRC
 
 
@@ -129,7 +129,7 @@ def pictures_of(features: Features, source: Source, rows: Sequence[int]) -> dict
         missing = [features.names[row] for row in wanted if features.names[row] not in places]
         if missing:
             raise FeaturesError(f"{source.spec} has no picture {missing[0]}.")
-        pixels = read_pictures(split, sorted({places[features.names[row]] for row in wanted}))
+        pixels = read_images(split, sorted({places[features.names[row]] for row in wanted}))
         found |= {row: pixels[places[features.names[row]]] for row in wanted}
     return found
 
@@ -152,7 +152,7 @@ def draw_sheet(
     from vgg_keras.pipelines.files import atomic_path
 
     split: Split = as_split(images)
-    queries = read_pictures(split, range(len(split)))
+    queries = read_images(split, range(len(split)))
     others = pictures_of(features, source, sorted(set(similar.places.ravel().tolist())))
     columns = 1 + similar.places.shape[1]
     figure = Figure(figsize=(2 * columns, 2.3 * len(images)), layout="constrained")

@@ -34,7 +34,7 @@ from vgg_keras.pipelines.boxes import Boxes, from_window
 from vgg_keras.pipelines.checks import check_choice
 from vgg_keras.pipelines.evaluation import grid_origins
 from vgg_keras.pipelines.images import rescaled_size, upright_size
-from vgg_keras.pipelines.sources import VALIDATION, Source, Split
+from vgg_keras.pipelines.splits import VALIDATION, Source, Split
 from vgg_keras.recipes import BAD_IMAGE_POLICIES
 from vgg_keras.trained import TrainedNet
 
@@ -139,7 +139,7 @@ def localise(
     images = _boxed_images(nets[0], data, split, on_bad_image, boxes)
     options: dict[str, Any] = {"batch_size": batch_size, "verbose": verbose}
     if predictions is None:
-        posteriors = dense.posteriors(images.split, cache_dir=cache_dir, **options)
+        posteriors = dense.posteriors(images.split, cache_dir=cache_dir or None, **options)
     else:
         posteriors = predictions.rows_for(images.names, nets[0].class_names)
     classes = top_classes(posteriors, min(ANSWERS, posteriors.shape[1]))[0]

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from vgg_keras.metadata import ANSWERS_KEY
 from vgg_keras.pipelines.boxes import Boxes, iou
 from vgg_keras.pipelines.files import atomic_write
 
 OVERLAP = 0.5  # intersection over union that a correct box must exceed
-IMAGES_KEY = "pictures"  # part of the file format: saved results have it
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,4 +92,4 @@ class Localised:
                 zip(self.images, self.labels, self.hits(), strict=True)
             )
         ]
-        atomic_write(path, json.dumps(self.result() | {IMAGES_KEY: images}) + "\n")
+        atomic_write(path, json.dumps(self.result() | {ANSWERS_KEY: images}) + "\n")

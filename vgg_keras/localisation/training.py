@@ -11,7 +11,7 @@ import keras
 from vgg_keras.localisation.losses import EuclideanBoxLoss, box_accuracy
 from vgg_keras.nets import FC_NAMES
 from vgg_keras.pipelines.box_sources import boxed_split
-from vgg_keras.pipelines.sources import Source, Split
+from vgg_keras.pipelines.splits import Source, Split
 from vgg_keras.recipes import LocalisationRecipe
 from vgg_keras.tasks import Task, compile_with
 from vgg_keras.training import train
