@@ -20,7 +20,7 @@ from vgg_keras.ilsvrc import label
 from vgg_keras.pipelines.checks import check_at_least, check_choice
 from vgg_keras.recipes import SERVING_PRECISIONS
 from vgg_keras.saved_models.export import check_version, class_name_table, write_version
-from vgg_keras.saved_models.pictures import Limits
+from vgg_keras.saved_models.images import Limits
 from vgg_keras.serving.localise import Localisers, localise_endpoint
 from vgg_keras.serving.signatures import Signatures
 from vgg_keras.serving.source import describe_localisers, describe_source

@@ -14,7 +14,7 @@ from vgg_keras.localisation.procedure import ANSWERS, check_together, scales_by_
 from vgg_keras.nets import STRIDE
 from vgg_keras.pipelines.images import rescaled_size
 from vgg_keras.saved_models.export import Endpoint
-from vgg_keras.saved_models.pictures import measure, show
+from vgg_keras.saved_models.images import apply_by_size, read_sizes
 from vgg_keras.saved_models.tensors import image_inputs
 from vgg_keras.serving.signatures import Signatures
 from vgg_keras.trained import TrainedNet
@@ -87,7 +87,7 @@ class _Localise:
             net has fewer.
         """
         posteriors, errors = self.signatures.posteriors(image_bytes)
-        sizes, _ = measure(image_bytes, self.signatures.limits)
+        sizes, _ = read_sizes(image_bytes, self.signatures.limits)
         probabilities, classes = tf.math.top_k(posteriors, min(ANSWERS, posteriors.shape[1]))
         predictions = []
         for find, scale in self._finders:
@@ -138,7 +138,7 @@ class _Localise:
             filled = tf.pad(found, missing, constant_values=float("nan"))
             return tf.reshape(filled, (-1, outputs))
 
-        found, errors = show(
+        found, errors = apply_by_size(
             predict,
             image_bytes,
             sizes,

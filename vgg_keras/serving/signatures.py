@@ -12,7 +12,7 @@ import tensorflow as tf
 from vgg_keras.evaluation.posteriors import make_descriptor_fn, make_predict_fn
 from vgg_keras.pipelines.images import rescale
 from vgg_keras.saved_models.export import Endpoint
-from vgg_keras.saved_models.pictures import Limits, measure, pictures_of_examples, show
+from vgg_keras.saved_models.images import Limits, apply_by_size, images_of_examples, read_sizes
 from vgg_keras.saved_models.records import CLASSIFY, EXAMPLE_FEATURE, examples
 from vgg_keras.saved_models.tensors import image_inputs
 from vgg_keras.trained import TrainedNet
@@ -101,7 +101,7 @@ class Signatures:
         Returns:
             `classes` string `(B, top)`, the names, and `scores` float32 `(B, top)`.
         """
-        found = self.serving_default(pictures_of_examples(serialised, EXAMPLE_FEATURE))
+        found = self.serving_default(images_of_examples(serialised, EXAMPLE_FEATURE))
         return {"classes": found["class_names"], "scores": found["probabilities"]}
 
     def posteriors(self, image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -192,10 +192,10 @@ class Signatures:
         Returns:
             float32 `(B, outputs)`, zeros for an image with an error; errors, string `(B,)`.
         """
-        sizes, errors = measure(image_bytes, self.limits)
+        sizes, errors = read_sizes(image_bytes, self.limits)
         results = []
         for scale in self.test_scales:
-            result, errors = show(
+            result, errors = apply_by_size(
                 lambda images, indices: function(images),
                 image_bytes,
                 sizes,

@@ -16,7 +16,7 @@ from vgg_keras.errors import ArgumentError, RunError
 from vgg_keras.pipelines.images import decode
 from vgg_keras.saved_models.client import connect
 from vgg_keras.saved_models.export import read_metadata
-from vgg_keras.saved_models.pictures import BROKEN, Limits, measure
+from vgg_keras.saved_models.images import BROKEN, Limits, read_sizes
 from vgg_keras.saved_models.replay import Reply, replay, replay_on_server
 from vgg_keras.serving.expectations import Expectation, Expectations
 from vgg_keras.serving.localise import Localisers
@@ -136,7 +136,7 @@ def _check(expectation: Expectation, reply: Reply, tolerance: float) -> Check:
 def _check_photos(photos: Sequence[str], limits: Limits) -> None:
     """Raises ArgumentError for a photo that the export refuses."""
     files = [Path(photo).read_bytes() for photo in photos]
-    errors = [error.decode() for error in measure(tf.constant(files), limits)[1].numpy()]
+    errors = [error.decode() for error in read_sizes(tf.constant(files), limits)[1].numpy()]
     for photo, file, error in zip(photos, files, errors, strict=True):
         try:
             error or decode(file)
