@@ -1,4 +1,4 @@
-"""A tiny net that says something, and a run folder with it."""
+"""A tiny net with outputs that differ between images, and a run folder with it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from vgg_keras.pipelines.statistics import ILSVRC
 from tests.conftest import photo
 from vgg_keras import vgg
 from vgg_keras.recipes import Recipe
-from vgg_keras.runs import Run, prepare_run_folder, record_classes
+from vgg_keras.runs import prepare_run_folder, record_classes
+from vgg_keras.trained import TrainedNet
 
 CROP, NUM_CLASSES, WIDTH = 32, 7, 1 / 16
 MEAN = (120.0, 110.0, 100.0)
 
 
 def lively(net="A", seed=0, num_classes=NUM_CLASSES, **options):
-    """A tiny net whose posteriors differ from picture to picture and place to place."""
+    """A tiny net whose posteriors differ between images and between positions."""
     model = vgg(net, num_classes, CROP, WIDTH, classifier_activation=None, **options)
     rng = np.random.default_rng(seed)
     for layer in model.layers:
@@ -33,7 +34,7 @@ def lively(net="A", seed=0, num_classes=NUM_CLASSES, **options):
 
 
 def tiny_run(path, class_names, net="A", train_scale=(32, 48)):
-    """A run folder whose net was drawn, not trained."""
+    """Writes a run whose weights are random, and loads it."""
     recipe = Recipe(net=net, crop_size=CROP, width=WIDTH, train_scale=train_scale)
     prepare_run_folder(path, recipe)
     record_classes(path, class_names)
@@ -41,4 +42,4 @@ def tiny_run(path, class_names, net="A", train_scale=(32, 48)):
     statistics.save(path / "statistics.json")
     model = lively(net, num_classes=len(class_names))
     model.save_weights(path / "best.weights.h5")
-    return Run(path, recipe, statistics, tuple(class_names), model)
+    return TrainedNet.load(path)

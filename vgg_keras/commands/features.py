@@ -19,7 +19,13 @@ from vgg_keras.commands.shared import (
     json_option,
 )
 from vgg_keras.features.procedure import AGGREGATES, REGIONS
-from vgg_keras.features.protocols import C_GRID, CUSTOM, MEAN_AP, MEAN_CLASS_RECALL, PROTOCOLS
+from vgg_keras.features.protocols import (
+    C_GRID,
+    CUSTOM,
+    MEAN_AP,
+    MEAN_CLASS_RECALL,
+    TRANSFER_PROTOCOLS,
+)
 from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import PRECISIONS
 
@@ -159,29 +165,31 @@ def features(
 ) -> None:
     """Describe images by a net's activations: dense, several scales, mirror images (§B)."""
     with errors_for_people(verbose):
-        from vgg_keras.features.table import known_format
+        from vgg_keras.features.table import check_format
 
-        known_format(out)
+        check_format(out)
         _check_nets(runs, weights, nets, preprocessing or statistics)
         with quiet_tensorflow(verbose):
             from vgg_keras.distribution import make_strategy
-            from vgg_keras.features.descriptors import extract
-            from vgg_keras.features.nets import FeatureExtractor
+            from vgg_keras.features.descriptors import extract_features
+            from vgg_keras.features.extractor import FeatureExtractor
             from vgg_keras.pipelines.sources import open_source
             from vgg_keras.pipelines.statistics import Statistics
         strategy = make_strategy(devices)  # first: TFDS may start TensorFlow, which fixes them
         source = open_source(data, data_dir, several_labels=True)
-        of_runs = {"precision": precision, "pool_rounding": pool_rounding}
-        of_weights = {"preprocessing": preprocessing, "pool_rounding": pool_rounding}
-        of_weights["statistics"] = Statistics.load(statistics) if statistics else None
+        options_of_nets = {"precision": precision, "pool_rounding": pool_rounding}
+        mean = Statistics.load(statistics).mean if statistics else None
+        of_weights = {"preprocessing": preprocessing, "mean": mean}
         with strategy.scope():
-            describers = [FeatureExtractor.of_run(path, layer, **of_runs) for path in runs]
-            describers += [
-                FeatureExtractor.of_weights(path, nets[i] if nets else None, layer, **of_weights)
+            extractors = [FeatureExtractor.load(path, layer, **options_of_nets) for path in runs]
+            extractors += [
+                FeatureExtractor.load(
+                    path, layer, net=nets[i] if nets else None, **of_weights, **options_of_nets
+                )
                 for i, path in enumerate(weights)
             ]
         folder = out.with_name(f"{out.name}.parts") if cache_dir is None else cache_dir or None
-        found = extract(describers, source, splits, cache_dir=folder, **options)
+        found = extract_features(extractors, source, splits, cache_dir=folder, **options)
         found.save(out)
         result = {
             "file": str(out),
@@ -216,7 +224,7 @@ def _check_nets(runs, weights, nets, of_weights) -> None:
     type=click.Path(path_type=Path),
     help="From `features --out`; several are stacked.",
 )
-@click.option("--protocol", required=True, type=click.Choice((*PROTOCOLS, CUSTOM)))
+@click.option("--protocol", required=True, type=click.Choice((*TRANSFER_PROTOCOLS, CUSTOM)))
 @click.option("--train-per-class", type=click.IntRange(1), help="Of random splits [30; 60].")
 @click.option("--test-per-class", type=click.IntRange(1), help="At most [50; all others].")
 @click.option("--splits", type=click.IntRange(1), help="How many random splits [3].")
@@ -235,8 +243,8 @@ def _check_nets(runs, weights, nets, of_weights) -> None:
 def transfer(verbose, files, out, as_json, **options) -> None:
     """Judge features by linear SVMs: mean AP (VOC) or mean class recall (Caltech) (§B)."""
     with errors_for_people(verbose):
+        from vgg_keras.features.svm import transfer as run_transfer
         from vgg_keras.features.table import Features, stacked
-        from vgg_keras.features.transfer import transfer as run_transfer
 
         result = run_transfer(stacked([Features.load(file) for file in files]), **options)
         result["files"] = [str(file) for file in files]
@@ -287,10 +295,10 @@ def similar(verbose, images, file, top, moved_to, sheet, data, data_dir, as_json
     """Find the images whose features are most like those of IMAGE."""
     with errors_for_people(verbose):
         with quiet_tensorflow(verbose):
-            from vgg_keras.features.similar import describe_like, draw_sheet, nearest
+            from vgg_keras.features.similar import draw_sheet, nearest, query_descriptors
             from vgg_keras.features.table import Features
         found = Features.load(file)
-        close = nearest(describe_like(found, images, moved_to=moved_to), found, top)
+        close = nearest(query_descriptors(found, images, moved_to=moved_to), found, top)
         _show(images, found, close, as_json)
         if sheet:
             from vgg_keras.pipelines.sources import open_source

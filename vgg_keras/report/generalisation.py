@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vgg_keras.metadata import members
 from vgg_keras.features.protocols import MEAN_AP, MEAN_CLASS_RECALL
+from vgg_keras.metadata import members
 from vgg_keras.report.paper import PaperTable, Row
 
 _MORE_CLASSES = "trained on extended ILSVRC, {} classes"
