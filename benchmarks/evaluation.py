@@ -3,8 +3,8 @@
     python benchmarks/evaluation.py --photos DIR [--scales 256 384 512] [--images N] [--net D]
         [--width 1.0] [--run RUN --data SPEC] [--out FILE]
 
-The dense pass is `PassRunner`'s, in float32 with mirror images: it reads JPEGs, rescales whole
-pictures to a smaller side of Q, groups them by shape. At each Q it is compared with
+The dense pass is that of `posteriors`, in float32 with mirror images: it reads JPEGs, rescales
+whole images to a smaller side of Q and groups them by shape. At each Q it is compared with
 
 (a) the usual way: a functional Keras model of its own with the FC layers as Conv2D and the same
     weights, in a `tf.function`, image by image; score map averaged, soft-max, mean of both flips.
@@ -47,17 +47,18 @@ import numpy as np
 import tensorflow as tf
 from measuring import in_turn, machine, ratios, report
 from train_step import photos_split
-from vgg_keras.pipelines.evaluation import whole_images
-from vgg_keras.pipelines.images import decode, rescale, rescaled_size, upright_size
-from vgg_keras.pipelines.sources import FolderSplit, open_source
-from vgg_keras.pipelines.statistics import ILSVRC
 
 from vgg_keras import vgg
 from vgg_keras.evaluation.evaluate import evaluate
-from vgg_keras.evaluation.passes import PassRunner
+from vgg_keras.evaluation.posteriors import posteriors
 from vgg_keras.evaluation.procedure import Pass
 from vgg_keras.nets import FC_NAMES, NETS, STRIDE, weight_layers
-from vgg_keras.runs import load_run
+from vgg_keras.pipelines.evaluation import whole_images
+from vgg_keras.pipelines.images import decode, rescale, rescaled_size, upright_size
+from vgg_keras.pipelines.sources import open_source
+from vgg_keras.pipelines.sources.folders import FolderSplit
+from vgg_keras.pipelines.statistics import ILSVRC
+from vgg_keras.trained import TrainedNet
 
 CROP, CLASSES = 224, 1000
 PIXEL_DEVIATION = 60.0
@@ -140,7 +141,7 @@ def image_by_image(model: keras.Model, calls: int) -> Way:
     def posteriors_of(images):
         return tf.nn.softmax(tf.reduce_mean(model(images, training=False), (1, 2)))
 
-    def posteriors(split: FolderSplit, scale: int) -> np.ndarray:
+    def by_image(split: FolderSplit, scale: int) -> np.ndarray:
         rows = []
         for path in split.paths:
             image = load(path, scale)
@@ -149,18 +150,17 @@ def image_by_image(model: keras.Model, calls: int) -> Way:
             rows.append(tf.concat(parts, 0).numpy().mean(0))
         return np.array(rows)
 
-    return posteriors
+    return by_image
 
 
 def by_pass(model: keras.Model, views: str, photos: FolderSplit, batch_size: int) -> Way:
-    common = {"crop_size": CROP, "mean": ILSVRC.mean, "batch_size": batch_size}
-    runner = PassRunner(model, photos, **common, cache_dir=None)
+    net = TrainedNet.of_model(model, mean=ILSVRC.mean)  # one net for all, so that it is traced once
 
-    def posteriors(split: FolderSplit, scale: int) -> np.ndarray:
-        runner.split = split  # one runner for all, so that it is traced once
-        return runner.posteriors([Pass(views, scale, flip=True)])
+    def by_one_pass(split: FolderSplit, scale: int) -> np.ndarray:
+        one = Pass(views, scale, flip=True)
+        return posteriors(net, split, [one], batch_size=batch_size, verbose=0)
 
-    return posteriors
+    return by_one_pass
 
 
 def set_up(photo: FolderSplit, scale: int) -> float:
@@ -217,11 +217,11 @@ def precision_of_run(run: Path, data: str, batch_size: int) -> dict:
     source, found = open_source(data), {}
     for precision in (FLOAT32, BFLOAT16):
         found[precision] = evaluate(
-            load_run(run, precision=precision), source, batch_size=batch_size, cache_dir=None
+            TrainedNet.load(run, precision=precision), source, batch_size=batch_size, cache_dir=None
         )
     errors = {precision: p.result() for precision, p in found.items()}
-    posteriors = (p.posteriors for p in found.values())
-    return {"weights": str(run), **changes(*posteriors), "errors": errors}
+    rows = (p.posteriors for p in found.values())
+    return {"weights": str(run), **changes(*rows), "errors": errors}
 
 
 def ways_of(arguments: argparse.Namespace, photos: FolderSplit) -> dict:
@@ -309,7 +309,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=24, help="photos a repetition")
     parser.add_argument("--crop-images", type=int, default=2, help="photos seen by multi-crop")
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--batch-size", type=int, default=64, help="of PassRunner")
+    parser.add_argument("--batch-size", type=int, default=64, help="batch_size of evaluate")
     nets = [name for name, net in NETS.items() if not net.lrn]
     parser.add_argument("--net", choices=nets, default="D")
     parser.add_argument("--width", type=float, default=1.0)

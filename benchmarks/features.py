@@ -22,14 +22,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 from measuring import machine, report
-from vgg_keras.pipelines.sources import FolderSplit
-from vgg_keras.pipelines.statistics import ILSVRC
 
 from vgg_keras import vgg
 from vgg_keras.evaluation.procedure import Pass
 from vgg_keras.evaluation.rows import RowFiller
 from vgg_keras.features.descriptors import compute_descriptors, row_pass
 from vgg_keras.features.extractor import FeatureExtractor
+from vgg_keras.pipelines.sources.folders import FolderSplit
+from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.trained import TrainedNet
 
 

@@ -20,11 +20,11 @@ import numpy as np
 import tensorflow as tf
 from measuring import machine, report
 from skimage.feature import hog
-from vgg_keras.pipelines.evaluation import read_pictures
-from vgg_keras.pipelines.sources import open_source
 
 from vgg_keras.features.svm import transfer
 from vgg_keras.features.table import Features, normalised
+from vgg_keras.pipelines.evaluation import read_images
+from vgg_keras.pipelines.sources import open_source
 
 
 def resized(image: np.ndarray, side: int) -> np.ndarray:
@@ -51,7 +51,7 @@ def main() -> None:
     arguments = parser.parse_args()
     source = open_source(arguments.data)
     (split,) = source.splits.values()
-    images = read_pictures(split, range(len(split)))
+    images = read_images(split, range(len(split)))
     targets = split.all_targets(len(source.class_names))
     names = split.ids_of(range(len(split)))
     results, rows = {}, []

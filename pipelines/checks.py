@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
 from vgg_keras.pipelines.errors import ArgumentError
+
+if TYPE_CHECKING:  # the command line imports this module before NumPy is needed
+    import numpy as np
 
 
 def check_choice(argument: str, value: object, allowed: Collection[object]) -> None:
@@ -33,6 +36,8 @@ def indices_of(
         names: where to look them up; all different.
         missing: makes the exception to raise from the first wanted name that is not there.
     """
+    import numpy as np
+
     index = {name: i for i, name in enumerate(names)}
     wanted = list(wanted)
     for name in wanted:

@@ -12,9 +12,19 @@ from typing import Any
 import keras
 
 from vgg_keras.errors import ArgumentError
-from vgg_keras.layers import LRN_PRESETS, LRNConstants, SlidingDense
-from vgg_keras.models import POOL_ROUNDINGS, vgg
-from vgg_keras.nets import FC_NAMES, NETS, STRIDE
+from vgg_keras.layers import SlidingDense
+from vgg_keras.models import vgg
+from vgg_keras.nets import (
+    FC_NAMES,
+    LRN_PRESETS,
+    NETS,
+    POOL_ROUNDINGS,
+    STRIDE,
+    LRNConstants,
+    check_geometry,
+    get_net,
+)
+from vgg_keras.pipelines.checks import check_choice
 from vgg_keras.weights.naming import geometry
 
 SCORES, POSTERIORS = "scores", "posteriors"  # layers after the last one with weights
@@ -32,6 +42,9 @@ class Architecture:
         lrn: constants of net A-LRN.
         pool_rounding: how pooling rounds an odd side, "down" or "up".
 
+    Raises:
+        ArgumentError: there is no such net, or it cannot be built with these values.
+
     Example:
         Architecture("D", num_classes=10, crop_size=64, width=0.25).build().summary()
     """
@@ -42,6 +55,12 @@ class Architecture:
     width: float = 1.0
     lrn: str = "krizhevsky"
     pool_rounding: str = "down"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "net", get_net(self.net).name)
+        check_geometry(self.crop_size, self.width, self.num_classes)
+        check_choice("lrn", self.lrn, LRN_PRESETS)
+        check_choice("pool_rounding", self.pool_rounding, POOL_ROUNDINGS)
 
     def build(self, *, precision: str | None = None, **options: Any) -> keras.Model:
         """A new model.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from vgg_keras import __version__
 from vgg_keras.commands.description import describe
 from vgg_keras.commands.evaluation import evaluate, fuse, report, table
 from vgg_keras.commands.features import features, similar, transfer
@@ -14,18 +13,9 @@ from vgg_keras.commands.serving import export, request, verify
 from vgg_keras.commands.sweeps import sweep
 from vgg_keras.commands.training import curves, demo, statistics, train
 from vgg_keras.commands.weights import convert
+from vgg_keras.version import __version__
 
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__)
-@click.option("--verbose", is_flag=True, help="Show TensorFlow's own messages and tracebacks.")
-@click.pass_context
-def main(ctx: click.Context, verbose: bool) -> None:
-    """The VGG paper as TensorFlow/Keras software: train, evaluate and describe its nets."""
-    ctx.obj = verbose
-
-
-for _command in (
+COMMANDS = (
     describe,
     train,
     sweep,
@@ -45,8 +35,19 @@ for _command in (
     statistics,
     curves,
     demo,
-):
-    main.add_command(_command)
+)
+
+
+@click.group(
+    commands={command.name: command for command in COMMANDS},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__)
+@click.option("--verbose", is_flag=True, help="Show TensorFlow's own messages, and tracebacks.")
+@click.pass_context
+def main(ctx: click.Context, verbose: bool) -> None:
+    """The VGG paper in TensorFlow and Keras: train, evaluate, export and describe its nets."""
+    ctx.obj = verbose
 
 
 if __name__ == "__main__":

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 import time
+import warnings
 from pathlib import Path
 
 import h5py
@@ -10,10 +13,37 @@ import keras
 import numpy as np
 import pytest
 from rich.console import Console
-from vgg_keras.callbacks import Checkpoint, Journal, PlateauDecay, Progress, WarmStart
-from vgg_keras.callbacks.journal import as_errors, read_journal
+
+from vgg_keras import callbacks
+from vgg_keras.callbacks import (
+    Checkpoint,
+    Journal,
+    PlateauDecay,
+    Progress,
+    WarmStart,
+    read_journal,
+    read_layers,
+)
+from vgg_keras.callbacks.checkpoint import read_progress
+from vgg_keras.callbacks.errors import CheckpointError, WarmStartError
+from vgg_keras.callbacks.journal import as_errors
 from vgg_keras.callbacks.timing import EpochTimer
-from vgg_keras.callbacks.warm_start import read_layers
+from vgg_keras.pipelines.errors import ArgumentError, WriteError
+
+
+def test_importing_the_package_does_not_import_keras():
+    code = (
+        "import sys, vgg_keras.callbacks.file_names; from vgg_keras import callbacks; "
+        "print(dir(callbacks), {'keras', 'tensorflow'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    names = ["Checkpoint", "Journal", "PlateauDecay", "Progress", "WarmStart"]
+    assert done.stdout.strip() == f"{[*names, 'read_journal', 'read_layers']} set()"
+
+
+def test_every_public_name_can_be_loaded():
+    for name in callbacks.__all__:
+        assert callable(getattr(callbacks, name))
 
 
 def small_model(units=4, seed=0, dropout=0.5):
@@ -78,7 +108,7 @@ class TestPlateauDecay:
         assert len(rates) == 4
         assert callback.model.stop_training
 
-    def test_state_goes_on(self):
+    def test_state_is_carried_over(self):
         values = [0.5, 0.4, 0.4, 0.6, 0.5, 0.5]
         _, whole = self.follow(values, patience=2)
         _, first = self.follow(values[:2], patience=2)
@@ -91,15 +121,69 @@ class TestPlateauDecay:
         config = PlateauDecay(patience=7, mode="min").get_config()
         assert PlateauDecay(**config).get_config() == config
 
-    def test_missing_metric_is_named_with_those_there_are(self):
-        callback = PlateauDecay(monitor="val_top")
-        with pytest.raises(ValueError, match=r"'val_top'.*: loss, accuracy"):
-            callback.on_epoch_end(0, {"loss": 1, "accuracy": 0})
-
     @pytest.mark.parametrize("bad", [{"factor": 1}, {"patience": 0}, {"drops": -1}, {"mode": "up"}])
     def test_bad_arguments(self, bad):
-        with pytest.raises(ValueError, match="Received: "):
+        with pytest.raises(ArgumentError, match="Received: ") as error:
             PlateauDecay(**bad)
+        assert error.value.argument == next(iter(bad))
+
+
+class TestMonitorThatIsMissing:
+    def fit(self, *callbacks, validation_freq=2, epochs=5):
+        x, y = data()
+        model = small_model()
+        model.optimizer.learning_rate = 0.0  # no validated epoch is better than the first
+        model.fit(
+            x,
+            y,
+            validation_data=(x, y),
+            validation_freq=validation_freq,
+            epochs=epochs,
+            verbose=0,
+            callbacks=list(callbacks),
+        )
+        return model
+
+    def test_in_some_epochs(self, tmp_path):
+        """Two of five epochs are validated; the others are neither a plateau nor compared."""
+        epochs_of_best, progress = [], io.StringIO()
+
+        class Watch(keras.callbacks.Callback):
+            def on_epoch_end(self, epoch, logs=None):
+                assert read_progress(tmp_path).epochs == epoch + 1
+                if (tmp_path / "best.weights.h5").exists():
+                    epochs_of_best.append((tmp_path / "best.weights.h5").stat().st_mtime_ns)
+
+        plateau = PlateauDecay(patience=3)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            self.fit(
+                plateau,
+                Journal(tmp_path / "j.jsonl", 32),
+                Progress(1, 32, Console(file=progress, width=200)),
+                Checkpoint(tmp_path),
+                Watch(),
+            )
+        assert (plateau.wait, plateau.drops_done) == (1, 0)
+        assert plateau.best is not None
+        assert len(epochs_of_best) == 4  # written in epoch 2, and not again
+        assert len(set(epochs_of_best)) == 1
+        validated = ["val_top1_error" in entry for entry in read_journal(tmp_path / "j.jsonl")]
+        assert validated == [False, True, False, True, False]
+        lines = progress.getvalue().splitlines()
+        assert ["val top-1 error" in line for line in lines] == validated
+
+    def test_in_all_epochs(self, tmp_path):
+        plateau = PlateauDecay("val_acuracy")
+        with pytest.warns(UserWarning, match="val_acuracy") as found:
+            self.fit(plateau, Checkpoint(tmp_path, monitor="val_acuracy"), epochs=2)
+        texts = [str(w.message) for w in found if "val_acuracy" in str(w.message)]
+        assert [text.split()[0] for text in texts] == ["PlateauDecay", "Checkpoint"]
+        for text in texts:
+            assert "Available metrics are: accuracy, loss, val_accuracy, val_loss" in text
+        assert (plateau.wait, plateau.drops_done) == (0, 0)
+        assert [p.name for p in tmp_path.iterdir()] == ["last.weights.h5"]
+        assert read_progress(tmp_path) == (2, False)
 
 
 class TestWarmStart:
@@ -126,14 +210,15 @@ class TestWarmStart:
         target = small_model(units=5)
         before = target.get_weights()
         with pytest.raises(
-            ValueError, match=r"hidden has shapes \[\(3, 4\), \(4,\)\], the model's"
+            WarmStartError, match=r"hidden has shapes \[\(3, 4\), \(4,\)\], the model's"
         ):
             WarmStart(small_model(), ["out", "hidden"]).apply(target)
         for a, b in zip(before, target.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
 
     def test_missing_layers_are_named(self):
-        with pytest.raises(ValueError, match=r"fc9 is not there \(its layers: hidden, out\)"):
+        message = r"fc9 is missing in the source \(its layers: hidden, out\)"
+        with pytest.raises(WarmStartError, match=message):
             WarmStart(small_model(), ["fc9"]).apply(small_model())
 
     def test_in_fit_only_before_the_first_step(self):
@@ -146,22 +231,22 @@ class TestWarmStart:
         target.fit(x, y, epochs=1, verbose=0, callbacks=[WarmStart(other, ["hidden"])])
         np.testing.assert_array_equal(target.get_weights()[0], source.get_weights()[0])
 
-    def test_says_what_it_copied(self, caplog):
+    def test_logs_what_it_copied(self, caplog):
         with caplog.at_level("INFO"):
             WarmStart(small_model(), ["hidden"]).apply(small_model())
         assert "started from small: hidden" in caplog.text
 
     def test_no_file(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match="nowhere"):
+        with pytest.raises(WarmStartError, match="nowhere does not exist"):
             read_layers(tmp_path / "nowhere")
 
     def test_other_file(self, tmp_path):
         (tmp_path / "x.weights.h5").write_text("no")
-        with pytest.raises(ValueError, match=r"x\.weights\.h5 is no Keras"):
+        with pytest.raises(WarmStartError, match=r"x\.weights\.h5 is not a Keras"):
             read_layers(tmp_path / "x.weights.h5")
         with h5py.File(tmp_path / "y.weights.h5", "w") as file:
             file["other"] = 1
-        with pytest.raises(ValueError, match=r"y\.weights\.h5 is no Keras"):
+        with pytest.raises(WarmStartError, match=r"y\.weights\.h5 is not a Keras"):
             read_layers(tmp_path / "y.weights.h5")
 
 
@@ -184,8 +269,8 @@ class TestCheckpoint:
         )
         return model, plateau, done
 
-    def test_broken_off_and_resumed_equals_whole(self, tmp_path):
-        """Weights, momentum, rate, dropout masks and the plateau all go on."""
+    def test_an_interrupted_run_continues_as_if_it_had_not_been(self, tmp_path):
+        """Weights, momentum, learning rate, dropout masks and the plateau state are restored."""
         whole, plateau_whole, _ = self.fit(tmp_path / "whole", 6)
         self.fit(tmp_path / "parts", 2)
         _, _, done = self.fit(tmp_path / "parts", 5)
@@ -210,11 +295,14 @@ class TestCheckpoint:
             kept.append(read_layers(tmp_path)["out"][0][0, 0])
         assert kept == [0, 1, 1]
         assert sorted(p.name for p in tmp_path.iterdir()) == ["best.weights.h5", "last.weights.h5"]
+        other = small_model(seed=5)
+        other.load_weights(tmp_path / "best.weights.h5")
+        assert {float(w.min()) for w in other.get_weights()} == {1.0}
 
     def test_nothing_saved(self, tmp_path):
         assert Checkpoint(tmp_path).restore(small_model()) == (0, False)
 
-    def test_end_of_training_is_remembered(self, tmp_path):
+    def test_end_of_training_is_saved(self, tmp_path):
         model = small_model()
         checkpoint = Checkpoint(tmp_path)
         checkpoint.set_model(model)
@@ -224,10 +312,10 @@ class TestCheckpoint:
 
     def test_broken_file_is_named(self, tmp_path):
         (tmp_path / "last.weights.h5").write_bytes(b"half a file")
-        with pytest.raises(ValueError, match=r"last\.weights\.h5 cannot be restored"):
+        with pytest.raises(CheckpointError, match=r"last\.weights\.h5 cannot be restored"):
             Checkpoint(tmp_path).restore(small_model())
 
-    def test_a_failed_write_leaves_what_was_there(self, tmp_path, monkeypatch):
+    def test_a_failed_write_leaves_the_old_files_intact(self, tmp_path, monkeypatch):
         self.fit(tmp_path, 1)
         before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
 
@@ -236,9 +324,64 @@ class TestCheckpoint:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(keras.Model, "save_weights", full_disk)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(WriteError, match="No space left"):
             self.fit(tmp_path, 2)
         assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+    def test_seeds_of_nested_layers_are_saved(self, tmp_path):
+        """The dropout of a model within a model draws the same masks after a restart."""
+
+        def nested():
+            model = keras.Sequential([keras.layers.Input((3,)), small_model(seed=3)])
+            model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+            return model
+
+        whole, _, _ = self.fit(tmp_path / "whole", 3, nested())
+        self.fit(tmp_path / "parts", 1, nested())
+        parts, _, _ = self.fit(tmp_path / "parts", 3, nested())
+        for a, b in zip(whole.variables, parts.variables, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+    def test_a_subclassed_model(self, tmp_path):
+        class Own(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.out = keras.layers.Dense(2)
+
+            def call(self, x):
+                return self.out(x)
+
+        def own():
+            model = Own()
+            model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+            model(np.zeros((1, 3), "float32"))
+            return model
+
+        model, _, _ = self.fit(tmp_path, 2, own())
+        restored = own()
+        assert Checkpoint(tmp_path).restore(restored) == (2, False)
+        np.testing.assert_array_equal(model.get_weights()[0], restored.get_weights()[0])
+
+    def test_with_callbacks_of_keras(self, tmp_path):
+        """`EarlyStopping` ends training, and the checkpoint knows it."""
+        x, y = data()
+        model = small_model()
+        model.optimizer.learning_rate = 0.0
+        others = [
+            keras.callbacks.EarlyStopping("loss", patience=0, min_delta=9.0),
+            keras.callbacks.ReduceLROnPlateau("loss"),
+            keras.callbacks.ModelCheckpoint(tmp_path / "own.keras", monitor="val_accuracy"),
+        ]
+        model.fit(
+            x,
+            y,
+            validation_split=0.5,
+            epochs=9,
+            verbose=0,
+            callbacks=[*others, Journal(tmp_path / "j.jsonl", 16), Checkpoint(tmp_path)],
+        )
+        assert read_progress(tmp_path) == (2, True)
+        assert len(read_journal(tmp_path / "j.jsonl")) == 2
 
 
 class TestJournal:
@@ -269,8 +412,8 @@ class TestJournal:
         accuracy = model.evaluate(x, y, verbose=0)[1]
         assert entries[1]["val_top1_error"] == pytest.approx(100 * (1 - accuracy), abs=1e-3)
 
-    def test_entries_left_out_and_nan(self, tmp_path):
-        journal = Journal(tmp_path / "j.jsonl", 1, leave_out=("val_loss",))
+    def test_excluded_entries_and_nan(self, tmp_path):
+        journal = Journal(tmp_path / "j.jsonl", 1, exclude=("val_loss",))
         journal.set_model(small_model())
         journal.on_epoch_begin(0)
         journal.on_epoch_end(0, {"loss": float("nan"), "val_loss": 1.0})
@@ -278,7 +421,7 @@ class TestJournal:
         assert entry["loss"] is None
         assert "val_loss" not in entry
 
-    def test_an_epoch_run_again_replaces_its_line(self, tmp_path):
+    def test_an_epoch_trained_again_replaces_its_entry(self, tmp_path):
         journal = Journal(tmp_path / "j.jsonl", 1)
         journal.set_model(small_model())
         for epoch in (0, 1, 2, 1):
@@ -286,7 +429,7 @@ class TestJournal:
             journal.on_epoch_end(epoch, {"loss": float(epoch)})
         assert [e["epoch"] for e in read_journal(tmp_path / "j.jsonl")] == [1, 2]
 
-    def test_a_torn_line_is_left_out(self, tmp_path):
+    def test_an_incomplete_line_is_ignored(self, tmp_path):
         (tmp_path / "j.jsonl").write_text('{"epoch": 1}\n{"epo')
         assert read_journal(tmp_path / "j.jsonl") == [{"epoch": 1}]
         assert read_journal(tmp_path / "none.jsonl") == []
@@ -295,9 +438,13 @@ class TestJournal:
         logs = {"accuracy": 0.25, "val_top5_accuracy": 0.9, "loss": 2.0}
         assert as_errors(logs) == {"top1_error": 75.0, "val_top5_error": 10.0, "loss": 2.0}
 
+    def test_what_is_not_a_single_number_is_ignored(self):
+        logs = {"f1": np.array([0.5, 0.2]), "note": "warm", "loss": np.float32(2)}
+        assert as_errors(logs) == {"loss": 2.0}
+
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_progress_shows_every_epoch_and_the_time_left(terminal):
+def test_progress_prints_every_epoch_and_the_time_left(terminal):
     stream = io.StringIO()
     x, y = data()
     console = Console(file=stream, force_terminal=terminal, width=100)
@@ -310,7 +457,20 @@ def test_progress_shows_every_epoch_and_the_time_left(terminal):
     assert ("\x1b[" in stream.getvalue()) == terminal
 
 
-def test_progress_begins_anew_in_a_second_fit():
+def test_an_epoch_line_says_error():
+    stream = io.StringIO()
+    progress = Progress(4, 32, Console(file=stream, width=200))
+    progress.set_params({"epochs": 9})
+    progress.on_train_begin()
+    progress.on_epoch_begin(0)
+    logs = {"accuracy": 0.705, "val_accuracy": 0.699, "val_top5_accuracy": 0.948}
+    progress.on_epoch_end(0, logs | {"loss": 2.0, "box_accuracy": 0.6, "val_box_accuracy": 0.5})
+    line = stream.getvalue()
+    assert "loss 2.000  top-1 error 29.5 %  val top-1 error 30.1 %  val top-5 error 5.2 %" in line
+    assert "localisation error 40.0 %  val localisation error 50.0 %" in line
+
+
+def test_progress_starts_again_in_a_second_fit():
     stream = io.StringIO()
     x, y = data()
     console = Console(file=stream, force_terminal=True, width=100)
@@ -322,7 +482,7 @@ def test_progress_begins_anew_in_a_second_fit():
     assert "/12" in stream.getvalue()  # the bar's steps: three epochs of four
 
 
-def test_images_a_second_are_those_of_training_alone():
+def test_images_per_second_exclude_validation():
     timer = EpochTimer(images_per_epoch=1000)
     timer.on_epoch_begin(0)
     timer.on_test_begin()

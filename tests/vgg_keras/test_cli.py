@@ -5,11 +5,19 @@ import json
 import subprocess
 import sys
 
+import click
 import pytest
 from click.testing import CliRunner
 
+from tests.tiny import MEAN, lively
 from tests.vgg_keras.test_nets import PARAMETERS
+from vgg_keras import TrainedNet
 from vgg_keras.cli import main
+from vgg_keras.commands.errors import one_line_errors, with_flags
+from vgg_keras.commands.options import NetName, Several, TrainScale
+from vgg_keras.errors import ArgumentError, RunError
+from vgg_keras.evaluation.evaluate import evaluate
+from vgg_keras.pipelines.sources import open_source
 from vgg_keras.recipes import RECIPES, Recipe
 
 
@@ -84,17 +92,6 @@ def test_flags_not_given_leave_the_recipe_as_it_is(name, monkeypatch):
     assert received[1] == dataclasses.replace(RECIPES[name], **changes)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [("describe", "--crop-size", 50), ("describe", "--width", 0), ("describe", "--width", "inf")],
-)
-def test_bad_values_end_in_one_line(arguments):
-    result = invoke(*arguments, "--json")
-    assert result.exit_code == 1
-    assert result.output.startswith("Error: ")
-    assert result.output.count("\n") == 1
-
-
 def test_help_imports_no_tensorflow():
     code = (
         "import sys; from click.testing import CliRunner; from vgg_keras.cli import main; "
@@ -103,6 +100,187 @@ def test_help_imports_no_tensorflow():
         "sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def commands(group, path=()):
+    """All commands below a group with their names."""
+    for name, command in group.commands.items():
+        yield " ".join((*path, name)), command
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+
+
+@pytest.mark.parametrize(("name", "command"), list(commands(main)), ids=str)
+def test_every_command_and_option_has_a_help_text(name, command):
+    assert command.help, name
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.opts
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (
+                ("--crop-size", 50),
+                "--crop-size must be a positive multiple of 32 (five poolings of stride 2). "
+                "Received: --crop-size 50",
+            ),
+            (("--width", 0), "--width must be above 0 and finite. Received: --width 0.0"),
+        ],
+    )
+    def test_are_one_line_that_begins_with_the_flag(self, arguments, message):
+        result = invoke("describe", *arguments, "--json")
+        assert (result.exit_code, result.output) == (1, f"Error: {message}\n")
+
+    @pytest.mark.parametrize(
+        ("error", "line"),
+        [
+            (
+                ArgumentError("A test scale must be at least 224. Received: 64", "test_scales"),
+                "--test-scales: A test scale must be at least 224. Received: 64",
+            ),
+            (ArgumentError("out must be empty.", "out"), "--out must be empty."),
+            (
+                ArgumentError("It is taken. Give another folder.", "folder"),
+                "--out: It is taken. Give another folder.",
+            ),
+            (
+                ArgumentError("A classification net is needed.", "net"),
+                "--run: A classification net is needed.",
+            ),
+            (ArgumentError("boxes must be given.", "boxes"), "boxes must be given."),
+            (RunError("The data differ; set cache_dir."), "The data differ; set --cache-dir."),
+            (FileNotFoundError(2, "No such file", "a/b"), "a/b: No such file"),
+            (OSError(28, "No space left on device"), "No space left on device"),
+        ],
+    )
+    def test_name_the_flags_of_the_command(self, error, line):
+        result = raising(error)
+        assert (result.exit_code, result.output) == (1, f"Error: {line}\n")
+
+    @pytest.mark.parametrize(
+        "error", [ValueError("a bug"), OSError("a bug"), ImportError("a bug"), KeyError("a bug")]
+    )
+    def test_a_bug_keeps_its_traceback(self, error):
+        assert raising(error).exception is error
+
+    def test_verbose_keeps_every_traceback(self):
+        error = ArgumentError("out must be empty.", "out")
+        assert raising(error, verbose=True).exception is error
+
+    def test_an_interrupt_has_its_exit_code(self):
+        result = raising(KeyboardInterrupt())
+        assert result.exit_code == 130
+        assert result.output.startswith("Interrupted.")
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ('on_bad_image="skip" ignores it', "--on-bad-image skip ignores it"),
+            ("with cache_dir, or cache_dir=None.", "with --cache-dir, or --cache-dir None."),
+            ("Give another cache_dir.", "Give another --cache-dir."),
+            ("Received: multi_scale=True", "Received: --multi-scale"),
+            ("test_scales=(64, 32)", "--test-scales (64, 32)"),
+            ("the data of /x/cache_dir/y and cache_dir.json", None),
+            ("data of the net, or a data.csv", None),
+            ("data='folder:a'", "--data folder:a"),
+            ("batch_size_of and my_cache_dir, other=1", None),
+        ],
+    )
+    def test_arguments_become_flags(self, text, expected):
+        names = ("on_bad_image", "cache_dir", "multi_scale", "test_scales", "data", "batch_size")
+        flags = {name: "--" + name.replace("_", "-") for name in names}
+        assert with_flags(text, flags) == (expected or text)
+
+
+def raising(error, verbose=False):
+    """Runs a command that raises."""
+
+    @click.command()
+    @click.option("--run")
+    @click.option("--net")
+    @click.option("--out")
+    @click.option("--cache-dir")
+    @click.option("--test-scales")
+    def command(**_):
+        with one_line_errors(verbose):
+            raise error
+
+    return CliRunner().invoke(command, [])
+
+
+class TestOptions:
+    def test_several_values_between_commas(self):
+        scales = Several(TrainScale()).convert("256,384, 256:512", None, None)
+        assert scales == ((256, 256), (384, 384), (256, 512))
+        assert Several(click.FLOAT).convert("0.25,1", None, None) == (0.25, 1)
+        assert Several(NetName()).convert("A,vgg16", None, None) == ("A", "D")
+
+    @pytest.mark.parametrize("text", ["x", "1,2,3", "", "1:x"])
+    def test_what_is_no_training_scale_is_refused(self, text):
+        with pytest.raises(click.BadParameter, match="S_MIN,S_MAX"):
+            TrainScale().convert(text, None, None)
+
+    def test_center_is_centre(self):
+        (protocol,) = (p for p in main.commands["evaluate"].params if p.name == "protocol")
+        assert protocol.type.convert("center", None, None) == "centre"
+        assert protocol.type.convert("dense+multi-crop", None, None) == "multi-crop+dense"
+
+
+class TestNets:
+    """`--run` and `--weights` of a command."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ((), "Give either --run or --weights."),
+            (("--run", "r", "--weights", "w.npz"), "Give either --run or --weights."),
+            (("--run", "r", "--statistics", "s.json"), "--statistics goes with --weights"),
+            (("--run", "none"), "none is no run and no saved net"),
+            (("--weights", "w", "--weights", "v", "--net", "D"), "--net once for each of the 2"),
+            (("--weights", "w", "--statistics", "none.json"), "none.json"),
+        ],
+    )
+    def test_what_does_not_go_together_is_refused(self, arguments, message):
+        result = invoke("evaluate", "--data", "shapes", *arguments)
+        assert (result.exit_code, result.output.count("\n")) == (1, 1), result.output
+        assert message in result.output
+
+    def test_a_saved_net_is_scored_like_the_net_itself(self, folder, tmp_path):
+        names = ("blue", "green", "red")
+        model = lively(num_classes=3, pool_rounding="up")
+        net = TrainedNet.of_model(model, mean=MEAN, class_names=names, train_scale=(32, 40))
+        net.save(tmp_path / "net")
+        options = ("--run", tmp_path / "net", "--data", folder, "--protocol", "center")
+        printed = json.loads(invoke("evaluate", *options, "--json").stdout)
+        expected = evaluate(net, open_source(folder), protocol="centre").result()
+        for key in ("top1_error", "top5_error", "images", "protocol", "pool_rounding"):
+            assert printed[key] == expected[key]
+        assert printed["pool_rounding"] == "up"  # the net's own
+        assert len(list((tmp_path / "net/evaluation").iterdir())) == 1
+        line = invoke("evaluate", *options).stdout
+        assert line == (
+            f"net A, Q = 36, centre: top-1 error {expected['top1_error']:.2f} %, "
+            f"top-5 error {expected['top5_error']:.2f} % of 12 images\n"
+        )
+
+    def test_what_would_fail_later_is_refused_at_once(self, folder, tmp_path):
+        """The first run could be scored: its cache would be there."""
+        for name, scale in (("a", (64, 64)), ("b", (32, 32))):
+            net = TrainedNet.of_model(
+                lively(num_classes=3),
+                mean=MEAN,
+                class_names=("blue", "green", "red"),
+                train_scale=scale,
+            )
+            net.save(tmp_path / name)
+        runs = ("--run", tmp_path / "a", "--run", tmp_path / "b", "--data", folder)
+        result = invoke("evaluate", *runs, "--multi-scale")
+        assert result.exit_code == 1
+        assert result.output.startswith("Error: --test-scales must be given")
+        assert not (tmp_path / "a/evaluation").exists()
 
 
 def test_statistics_of_a_folder(folder, tmp_path):

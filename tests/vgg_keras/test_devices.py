@@ -15,24 +15,27 @@ from tests.conftest import write_folder
 SCRIPT = """
 import json, sys
 import keras, numpy as np
-keras.config.set_floatx("float64")
+keras.config.set_dtype_policy("float64")
 from vgg_keras.pipelines.evaluation import validation_stream
 from vgg_keras.pipelines.sources import open_source
 from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.pipelines.training import training_stream
 from vgg_keras.distribution import make_strategy
-from vgg_keras.evaluation.passes import PassRunner
-from vgg_keras.evaluation.procedure import passes_of
+from vgg_keras.evaluation.posteriors import posteriors
+from vgg_keras.evaluation.procedure import Procedure
 from vgg_keras.models import vgg
 from vgg_keras.recipes import Recipe
-from vgg_keras.training import compile_with
+from vgg_keras.tasks import compile_with
+from vgg_keras.trained import TrainedNet
 
 several = make_strategy(4)
 source = open_source(sys.argv[1])
 def outcome(strategy):
     sizes = {"crop_size": 32, "batch_size": 8}
     with strategy.scope():
+        keras.config.set_floatx("float32")  # `vgg` follows the dtype policy alone
         model = vgg("A", 3, 32, 1 / 16, dropout=0.0, classifier_activation=None)
+        keras.config.set_floatx("float64")  # of the loss, the metrics and their averages
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         metrics = [keras.metrics.SparseCategoricalCrossentropy(name="c", from_logits=True)]
         compile_with(model, Recipe(learning_rate=1e-3), loss, metrics)
@@ -41,22 +44,22 @@ def outcome(strategy):
         training_stream(source["train"], train_scale=(32, 40), statistics=ILSVRC, **sizes),
         steps_per_epoch=3, epochs=2, verbose=0, shuffle=False,
         validation_data=validation_stream(
-            source["val"], test_scale=36, mean=ILSVRC.mean, **sizes),
+            source["val"], test_scale=36, mean=ILSVRC.mean, fill_last=True, **sizes),
     ).history
-    looks = passes_of("dense", (40,), None, "scores")
-    looks += passes_of("multi-crop", (36,), None, "scores")
-    runner = PassRunner(model, source["val"], crop_size=32, mean=ILSVRC.mean, batch_size=4)
-    return logs, model.get_weights(), runner.posteriors(looks)
+    net = TrainedNet.of_model(model, mean=ILSVRC.mean)
+    passes = Procedure("dense", 40).passes(net) + Procedure("multi-crop", 36).passes(net)
+    rows = posteriors(net, source["val"], passes, batch_size=4)
+    return logs, model.get_weights(), rows
 
-logs, weights, posteriors = outcome(make_strategy(1))
-logs4, weights4, posteriors4 = outcome(several)
+logs, weights, rows = outcome(make_strategy(1))
+logs4, weights4, rows4 = outcome(several)
 print(json.dumps({
     "devices": several.num_replicas_in_sync,
     "loss": logs["loss"],
     "logs": max(np.abs(np.subtract(logs4[k], logs[k])).max() for k in logs),
     "weights": max(np.abs(a - b).max() for a, b in zip(weights, weights4)),
-    "posteriors": float(np.abs(posteriors4 - posteriors).max()),
-    "spread": float(posteriors.std()),
+    "posteriors": float(np.abs(rows4 - rows).max()),
+    "spread": float(rows.std()),
 }))
 """
 

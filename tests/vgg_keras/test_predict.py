@@ -1,4 +1,4 @@
-"""Single pictures: classes and their names, posteriors, score maps, and the command."""
+"""Single images: classes and their names, posteriors, score maps, and the command."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from vgg_keras.pipelines.errors import BadImageError, SourceError
-from vgg_keras.pipelines.images import rescale
-from vgg_keras.pipelines.sources import Source
 
 from tests.conftest import encode, photo
 from tests.tiny import MEAN, tiny_run
 from tests.vgg_keras.test_protocols import by_hand, convolutional
 from vgg_keras import ilsvrc
 from vgg_keras.commands.prediction import predict as command
-from vgg_keras.evaluation import passes
+from vgg_keras.evaluation import posteriors as posteriors_module
 from vgg_keras.evaluation.evaluate import evaluate
-from vgg_keras.evaluation.passes import PassRunner, make_scorer
-from vgg_keras.evaluation.predict import Predicted, as_split, predict
+from vgg_keras.evaluation.posteriors import make_scorer
+from vgg_keras.evaluation.predict import Predicted, predict
+from vgg_keras.pipelines.errors import BadImageError, SourceError
+from vgg_keras.pipelines.images import rescale
+from vgg_keras.pipelines.sources.own import as_split
+from vgg_keras.pipelines.splits import Source
 from vgg_keras.report.maps import draw_predicted, score_map_figure
-from vgg_keras.runs import load_run
+from vgg_keras.trained import TrainedNet
 
 BIRD, MACHINE = "n02012849", "n03126707"
 CLASSES = ("n01440764", BIRD, MACHINE, "n03710637", "n03710721", "n99999999", "red")
@@ -36,20 +37,20 @@ SIZES = [(50, 70), (70, 50), (41, 41), (50, 70), (120, 64)]
 @pytest.fixture(scope="module", autouse=True)
 def _trace_each_net_once():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(passes, "make_scorer", functools.cache(make_scorer))
+        patch.setattr(posteriors_module, "make_scorer", functools.cache(make_scorer))
         yield
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run folder whose net was drawn, not trained."""
+    """A net from a run folder, with random weights."""
     return tiny_run(tmp_path_factory.mktemp("runs") / "tiny", CLASSES)
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """Pictures of several sizes, in a lossless format."""
-    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(1)
+    """Images of several sizes, in a lossless format."""
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(1)
     for i, (height, width) in enumerate(SIZES):
         (folder / f"{i}.png").write_bytes(encode(photo(rng, height, width), "PNG"))
     return [str(folder / f"{i}.png") for i in range(len(SIZES))]
@@ -69,14 +70,14 @@ class TestClasses:
         assert len(set(wnids)) == 1000
         assert list(wnids) == sorted(wnids)
         assert all(len(wnid) == 9 and wnid[0] == "n" and wnid[1:].isdigit() for wnid in wnids)
-        for place, wnid, names in (
+        for index, wnid, names in (
             (0, "n01440764", "tench, Tinca tinca"),
             (134, BIRD, "crane"),
             (281, "n02123045", "tabby, tabby cat"),
             (517, MACHINE, "crane"),
             (999, "n15075141", "toilet tissue, toilet paper, bathroom tissue"),
         ):
-            assert (wnids[place], ilsvrc.readable(wnid)) == (wnid, names)
+            assert (wnids[index], ilsvrc.readable(wnid)) == (wnid, names)
 
     @pytest.mark.parametrize("label", [ilsvrc.label, ilsvrc.short_label])
     def test_no_two_are_labelled_alike(self, label):
@@ -107,7 +108,7 @@ class TestPredict:
             {"map_average": "posteriors", "test_scales": (75,)},
         ],
     )
-    def test_says_what_evaluate_says(self, run, images, options):
+    def test_equals_evaluate(self, run, images, options):
         split = as_split(images)
         labelled = dataclasses.replace(split, labels=np.arange(len(images)))
         expected = evaluate(run, Source("x", CLASSES, {"val": labelled}), **options)
@@ -133,8 +134,8 @@ class TestPredict:
         assert np.abs(expected[3] - expected[0]).max() > 1e-4
         np.testing.assert_allclose(predicted.posteriors, expected[order], rtol=0, atol=1e-6)
 
-    def test_kinds_are_told_by_content(self, run, tmp_path):
-        """A picture of few colours in even blocks, which JPEG and GIF keep."""
+    def test_formats_are_inferred_from_the_content(self, run, tmp_path):
+        """An image of few colours in even blocks, which JPEG and GIF preserve."""
         colours = np.random.default_rng(0).integers(0, 256, (4, 5, 3))
         pixels = colours.repeat(16, 0).repeat(16, 1).astype(np.uint8)
         paths = [tmp_path / name for name in ("a.jpg", "b.png", "c", "d.txt")]
@@ -145,7 +146,7 @@ class TestPredict:
         assert first.max() < 0.99
         np.testing.assert_allclose(others, [first] * 3, rtol=0, atol=0.01)
 
-    def test_top_is_best_first_and_of_equals_the_first(self):
+    def test_top_is_best_first_and_ties_keep_index_order(self):
         rows = np.tile(np.float32([0.1, 0.4]), (2, 500))
         rows[1, 7] = 0.6
         predicted = Predicted(("x", "y"), rows, tuple(map(str, range(1000))), {})
@@ -154,11 +155,11 @@ class TestPredict:
         np.testing.assert_array_equal(posteriors, np.float32([[0.4, 0.4, 0.4], [0.6, 0.4, 0.4]]))
         assert predicted.top(2000)[0].shape == (2, 1000)
 
-    def test_a_broken_picture_stops_it_and_is_named(self, run, images, broken):
+    def test_a_broken_image_stops_it_and_is_named(self, run, images, broken):
         with pytest.raises(BadImageError, match=r"cannot be read: .*bad\.jpg"):
             predict(run, [images[0], broken])
 
-    def test_a_broken_picture_is_left_out_and_named(self, run, images, broken, caplog):
+    def test_a_broken_image_is_skipped_and_named(self, run, images, broken, caplog):
         mixed = [images[0], broken, *images[1:]]
         predicted = predict(run, mixed, on_bad_image="skip")
         assert list(predicted.names) == images
@@ -166,14 +167,14 @@ class TestPredict:
         assert broken in caplog.text
         expected = predict(run, images).posteriors
         np.testing.assert_allclose(predicted.posteriors, expected, rtol=0, atol=1e-6)
-        with pytest.raises(SourceError, match=r"None of the pictures can be read: .*bad\.jpg"):
+        with pytest.raises(SourceError, match=r"None of the images can be read: .*bad\.jpg"):
             predict(run, [broken], on_bad_image="skip")
 
-    def test_what_is_no_file_is_named_before_the_net_runs(self, run, images, tmp_path, monkeypatch):
-        monkeypatch.setattr(PassRunner, "posteriors", None)
+    def test_a_missing_file_is_named_before_the_net_runs(self, run, images, tmp_path, monkeypatch):
+        monkeypatch.setattr(posteriors_module, "RowFiller", None)
         (tmp_path / "cats").mkdir()
         for given, message in (
-            ([], "No picture is given"),
+            ([], "No image is given"),
             ([images[0], tmp_path / "gone.jpg"], r"no such file: .*gone\.jpg$"),
             ([tmp_path / f"{i}.jpg" for i in range(5)], r"0\.jpg, .*1\.jpg, .*2\.jpg, \.\.\.$"),
             ([images[0], tmp_path / "cats"], r"as .*cats/\*\. Received a folder: .*cats$"),
@@ -186,16 +187,16 @@ class TestPredict:
 
 class TestScoreMaps:
     @pytest.mark.parametrize("scales", [(32,), (40, 75)])
-    def test_are_the_nets_scores_at_every_place(self, run, images, scales):
+    def test_are_the_scores_of_the_net_at_every_position(self, run, images, scales):
         image = np.asarray(Image.open(images[4]))
         label = 3
         figure = score_map_figure(run, image, scales, label, "score of red")
         net = convolutional(run.model)
         panels = [axes.images for axes in figure.axes if len(axes.images) == 2]
         assert len(panels) == len(scales)
-        for scale, (picture, score_map) in zip(scales, panels, strict=True):
+        for scale, (shown, score_map) in zip(scales, panels, strict=True):
             pixels = rescale(image, scale).numpy()
-            np.testing.assert_array_equal(picture.get_array(), pixels.astype(np.uint8))
+            np.testing.assert_array_equal(shown.get_array(), pixels.astype(np.uint8))
             np.testing.assert_allclose(
                 score_map.get_array(),
                 net(pixels[None] - MEAN)[0, :, :, label],
@@ -209,7 +210,7 @@ class TestScoreMaps:
             "vgg_keras.report.maps.score_map_figure",
             lambda _, image, *rest: drawn.append((image.shape[:2], *rest)),
         )
-        monkeypatch.setattr("vgg_keras.report.figures.save", lambda *_: None)
+        monkeypatch.setattr("vgg_keras.report.figures.save_figure", lambda *_: None)
         predicted = predict(run, images, test_scales=(32, 40))
         draw_predicted(run, predicted, tmp_path)
         best = predicted.posteriors.argmax(1)
@@ -219,8 +220,8 @@ class TestScoreMaps:
             for size, k in zip(SIZES, best, strict=True)
         ]
 
-    def test_no_picture_is_written_over(self, run, tmp_path):
-        """Not by another of its name, nor by one of a name that ours looks like."""
+    def test_no_image_is_overwritten(self, run, tmp_path):
+        """Neither by an image of the same name nor by one whose name looks like an output."""
         rng = np.random.default_rng(0)
         for name in ("cat", "cat.png", "a/cat", "a/cat-2"):
             (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -243,7 +244,7 @@ class TestCommand:
         return CliRunner().invoke(command, [str(a) for a in arguments], obj=False)
 
     def test_names_the_most_probable_classes(self, run, images):
-        done = self.invoke("--run", run.path, *images[:2], "--top", 3)
+        done = self.invoke("--run", run.name, *images[:2], "--top", 3)
         expected = []
         predicted = predict(run, images[:2])
         for name, row in zip(images, predicted.posteriors, strict=False):
@@ -256,7 +257,7 @@ class TestCommand:
     def test_json_and_every_option(self, run, images, broken):
         done = self.invoke(
             "--run",
-            run.path,
+            run.name,
             images[0],
             broken,
             images[4],
@@ -278,7 +279,7 @@ class TestCommand:
             "skip",
         )
         printed = json.loads(done.stdout)
-        same = load_run(run.path, precision="mixed_bfloat16", pool_rounding="up")
+        same = TrainedNet.load(run.name, precision="mixed_bfloat16", pool_rounding="up")
         predicted = predict(
             same,
             [images[0], images[4]],
@@ -290,7 +291,7 @@ class TestCommand:
         )
         found = printed.pop("images")
         assert printed == predicted.metadata | {"skipped": [broken]}
-        assert (printed["run"], printed["pool_rounding"]) == (str(run.path), "up")
+        assert (printed["run"], printed["pool_rounding"]) == (str(run.name), "up")
         assert [image["image"] for image in found] == [images[0], images[4]]
         for image, row in zip(found, predicted.posteriors, strict=True):
             assert len(image["top"]) == 5
@@ -301,8 +302,8 @@ class TestCommand:
                     "posterior": pytest.approx(row[k], abs=1e-6),
                 }
 
-    def test_pictures(self, run, images, tmp_path):
-        """Two pictures of one name; sizes by the picture's own shape."""
+    def test_score_maps(self, run, images, tmp_path):
+        """Two images of one name; the sizes follow from the shape of the image."""
         for name in ("a", "b"):
             (tmp_path / name).mkdir()
         wide, high = tmp_path / "a/cat.jpg", tmp_path / "b/cat.jpg"
@@ -310,32 +311,32 @@ class TestCommand:
         wide.write_bytes(encode(photo(rng, 64, 96)))
         high.write_bytes(encode(photo(rng, 96, 64)))
         out = tmp_path / "new/out"
-        done = self.invoke("--run", run.path, wide, high, "--pictures", out, "--test-scales", 64)
+        done = self.invoke("--run", run.name, wide, high, "--score-maps", out, "--test-scales", 64)
         assert done.exit_code == 0, done.output
         assert sorted(path.name for path in out.iterdir()) == ["cat.jpg-2.png", "cat.jpg.png"]
         for name, ratio in (("cat.jpg.png", 96 / 64), ("cat.jpg-2.png", 64 / 96)):
-            with Image.open(out / name) as picture:
-                picture.load()
+            with Image.open(out / name) as drawn:
+                drawn.load()
                 size = 110 * (2.6 * 2 * ratio + 1.4), 110 * (2.6 + 0.75)  # the map, and the grid
-                np.testing.assert_allclose(picture.size, size, atol=1)
+                np.testing.assert_allclose(drawn.size, size, atol=1)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (("{image}",), "Give --run, once, or --weights."),
+            (("{image}",), "Give either --run or --weights."),
             (
                 ("--run", "{run}", "--weights", "w.npz", "{image}"),
-                "Give --run, once, or --weights.",
+                "Give either --run or --weights.",
             ),
-            (("--run", "{folder}", "{image}"), "is no run folder"),
+            (("--run", "{folder}", "{image}"), "is no run and no saved net"),
             (("--run", "{run}", "{folder}/gone.jpg"), "no such file: {folder}/gone.jpg"),
             (("--run", "{run}", "{image}", "{folder}"), "as {folder}/*. Received a folder"),
-            (("--run", "{run}", "{broken}"), "This picture cannot be read: {broken}"),
-            (("--run", "{run}", "{image}", "--pictures", "{broken}/below"), "Not a directory"),
+            (("--run", "{run}", "{broken}"), "This image cannot be read: {broken}"),
+            (("--run", "{run}", "{image}", "--score-maps", "{broken}/below"), "Not a directory"),
         ],
     )
     def test_refuses_in_a_line(self, run, images, broken, tmp_path, arguments, message):
-        fields = {"run": run.path, "image": images[0], "folder": tmp_path, "broken": broken}
+        fields = {"run": run.name, "image": images[0], "folder": tmp_path, "broken": broken}
         done = self.invoke(*(a.format(**fields) for a in arguments))
         assert done.exit_code == 1
         assert message.format(**fields) in done.stderr.splitlines()[-1]

@@ -33,7 +33,7 @@ def predictions(seed=0, count=9, classes=CLASSES, names=None, labels=None, **met
 
 @pytest.mark.parametrize("ending", ["parquet", "csv"])
 class TestFiles:
-    def test_come_back_to_the_bit(self, tmp_path, ending):
+    def test_round_trip_is_bit_identical(self, tmp_path, ending):
         one = predictions()
         one.save(tmp_path / f"p.{ending}")
         again = Predictions.load(tmp_path / f"p.{ending}")
@@ -43,7 +43,7 @@ class TestFiles:
         assert again.result() == one.result()
         assert {p.name for p in tmp_path.iterdir()} == {f"p.{ending}", f"p.{ending}.json"}
 
-    def test_the_result_is_beside_them(self, tmp_path, ending):
+    def test_the_result_is_in_a_json_file_beside_them(self, tmp_path, ending):
         one = predictions()
         one.save(tmp_path / f"p.{ending}")
         beside = json.loads((tmp_path / f"p.{ending}.json").read_text())
@@ -64,7 +64,7 @@ class TestFiles:
         path = tmp_path / f"p.{ending}"
         predictions().save(path)
         path.write_bytes(content)
-        with pytest.raises(PredictionsError, match=f"p.{ending} holds no predictions"):
+        with pytest.raises(PredictionsError, match=f"p.{ending} does not hold predictions"):
             Predictions.load(path)
 
     def test_what_cannot_be_written_is_named(self, tmp_path, ending):
@@ -91,7 +91,7 @@ class TestFiles:
         )
 
 
-def test_csv_has_the_five_best_for_people(tmp_path):
+def test_csv_has_the_five_best_classes(tmp_path):
     one = predictions()
     one.save(tmp_path / "p.csv")
     with open(tmp_path / "p.csv", newline="") as file:
@@ -128,7 +128,7 @@ class TestFusion:
         for key in ("images", "top1_error", "top5_error"):
             assert fused.result()[key] == one.result()[key]
 
-    def test_matches_pictures_by_name(self):
+    def test_matches_images_by_name(self):
         a, b = predictions(0), predictions(1)
         order = np.random.default_rng(0).permutation(9)
         shuffled = Predictions(
@@ -136,7 +136,7 @@ class TestFusion:
         )
         np.testing.assert_array_equal(fuse([a, shuffled]).posteriors, fuse([a, b]).posteriors)
 
-    def test_says_of_what(self):
+    def test_metadata_lists_the_members(self):
         a, b = predictions(0), predictions(1, net="E")
         metadata = fuse([a, b]).result()
         assert [m["net"] for m in metadata["members"]] == ["D", "E"]
@@ -156,7 +156,7 @@ class TestFusion:
                 {"names": [f"val/{i}, a.jpg" for i in range(8)] + ["new"]},
                 r"only one of them has val/8",
             ),
-            ({"count": 8}, r"has 9 pictures, runs/d 8; only one of them has val/8, a\.jpg"),
+            ({"count": 8}, r"has 9 images, runs/d 8; only one of them has val/8, a\.jpg"),
             (
                 {"classes": ("a", "b", "c", "d", "e", "f", "g")},
                 r"different classes cannot be fused",

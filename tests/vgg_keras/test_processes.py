@@ -9,13 +9,13 @@ import time
 
 import numpy as np
 import pytest
-from vgg_keras.callbacks.journal import read_journal
 
 from tests.conftest import write_folder
 from tests.vgg_keras.test_runs import arrays, command, run_here
+from vgg_keras.callbacks.journal import read_journal
 from vgg_keras.distribution import make_strategy
 from vgg_keras.evaluation.evaluate import evaluate
-from vgg_keras.runs import load_run
+from vgg_keras.trained import TrainedNet
 
 EPOCHS = 3
 SMALL = (
@@ -134,7 +134,7 @@ def test_tensorflow_goes_on_from_the_run(data, pair):
     """The folder is the same whichever backend wrote it: evaluation here, and more epochs."""
     from vgg_keras.pipelines.sources import open_source
 
-    run = load_run(pair[0])
+    run = TrainedNet.load(pair[0])
     found = evaluate(run, open_source(data), protocol="centre", test_scales=(36,)).result()
     best = min(entry["val_top1_error"] for entry in read_journal(pair[0] / "journal.jsonl"))
     assert found["top1_error"] == pytest.approx(best, abs=1e-3)
@@ -197,5 +197,5 @@ class TestRefused:
 
     def test_evaluating_under_jax(self, monkeypatch):
         monkeypatch.setattr("keras.backend.backend", lambda: "jax")
-        with pytest.raises(ValueError, match="Leave KERAS_BACKEND unset"):
+        with pytest.raises(ValueError, match="leave the environment variable KERAS_BACKEND"):
             make_strategy()

@@ -20,17 +20,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
-from vgg_keras.callbacks.journal import read_journal
-from vgg_keras.pipelines.sources import open_source
 
 from tests.conftest import write_folder
 from tests.forks import start
+from vgg_keras.callbacks.journal import read_journal
 from vgg_keras.cli import main
 from vgg_keras.errors import RunError
 from vgg_keras.evaluation.evaluate import evaluate
+from vgg_keras.pipelines.sources import open_source
 from vgg_keras.provenance import warn_of_other_versions
 from vgg_keras.recipes import Recipe
-from vgg_keras.runs import is_run_of, load_run, lock_run, prepare_run_folder, record_classes
+from vgg_keras.runs import is_run_of, lock_run, prepare_run_folder, record_classes
+from vgg_keras.trained import TrainedNet
 
 TINY = (
     "--net",
@@ -72,7 +73,7 @@ def run(*arguments, code=0, **options) -> tuple[str, str]:
 
 
 def run_here(*arguments, code=0):
-    """The same in this process, for what needs none of its own."""
+    """The same in this process."""
     done = CliRunner().invoke(main, [str(argument) for argument in arguments])
     assert done.exit_code == code, done.output[-3000:]
     return done.stderr if code else done.stdout
@@ -98,7 +99,7 @@ def finished(data, tmp_path_factory):
     return out
 
 
-def test_killed_runs_end_with_the_same_weights_to_the_bit(data, finished, tmp_path):
+def test_killed_runs_end_with_bit_identical_weights(data, finished, tmp_path):
     """Every other kill comes just after an epoch, among its writes or in the next one; the
     others come at any moment from the start of the process until its first epoch has ended."""
     out, seed = tmp_path / "killed", random.randrange(2**32)
@@ -134,7 +135,7 @@ def test_killed_runs_end_with_the_same_weights_to_the_bit(data, finished, tmp_pa
         }
 
 
-def test_run_folder_says_everything(data, finished):
+def test_files_of_a_run_folder(data, finished):
     names = {p.name for p in finished.iterdir()} - {"evaluation", ".lock"}  # of the tests below
     assert names == {
         "recipe.json",
@@ -172,7 +173,7 @@ def test_event_files_for_tensorboard(data, tmp_path, monkeypatch):
     assert "pip install tensorboard" in run_here(*arguments, tmp_path / "other", code=1)
 
 
-def test_a_finished_run_is_left_alone(data, finished):
+def test_a_finished_run_is_not_changed(data, finished):
     before = (finished / "last.weights.h5").read_bytes()
     run_here("train", *TINY, "--data", data, "--epochs", EPOCHS, "--out", finished)
     assert (finished / "last.weights.h5").read_bytes() == before
@@ -200,8 +201,8 @@ def test_evaluate_counts_every_image_once(data, finished, batch_size):
     assert result["top1_error"] == pytest.approx(best, abs=1e-3)  # Q = 36 is that of validation
 
 
-def test_a_killed_evaluation_goes_on(data, finished, tmp_path):
-    """Killed in its first pass; what was done is not done again, and the results are the same."""
+def test_a_killed_evaluation_continues(data, finished, tmp_path):
+    """Killed in its first pass: computed rows are not computed again; the results are the same."""
     arguments = (
         "evaluate",
         "--run",
@@ -235,7 +236,11 @@ def test_a_killed_evaluation_goes_on(data, finished, tmp_path):
     assert sum(seen) == 3 * 48 - before
     killed = json.loads(found)
     whole = evaluate(
-        load_run(finished), open_source(data), "train", protocol="multi-crop", multi_scale=True
+        TrainedNet.load(finished),
+        open_source(data),
+        "train",
+        protocol="multi-crop",
+        multi_scale=True,
     ).result()
     assert killed == whole
 
@@ -340,7 +345,7 @@ def test_a_full_disk_leaves_the_last_epoch_whole(data, tmp_path):
     assert all(np.array_equal(after[key], before[key]) for key in before)
 
 
-def test_versions_that_changed_are_said(tmp_path, caplog):
+def test_changed_versions_are_logged(tmp_path, caplog):
     prepare_run_folder(tmp_path, Recipe())
     warn_of_other_versions(tmp_path)
     assert not caplog.text
@@ -349,11 +354,11 @@ def test_versions_that_changed_are_said(tmp_path, caplog):
     begun_with["packages"]["keras"] = "3.0.0"
     file.write_text(json.dumps(begun_with))
     warn_of_other_versions(tmp_path)
-    assert f"begun with other versions (keras 3.0.0 -> {keras.__version__})" in caplog.text
+    assert f"started with other versions (keras 3.0.0 -> {keras.__version__})" in caplog.text
 
 
 class TestUnfinishedFolders:
-    """What a kill can leave before the first epoch has ended gives way."""
+    """What a kill can leave before the end of the first epoch is replaced."""
 
     @pytest.mark.parametrize("left", [".recipe.json.tmp.json", "recipe.json"])
     def test_the_same_and_another_recipe(self, left, tmp_path):
@@ -426,7 +431,7 @@ class TestRefused:
         error = run_here(
             "train", *TINY, "--data", data, "--batch-size", 49, "--out", tmp_path / "x", code=1
         )
-        assert "the number of training pictures, 48. Received: batch_size=49" in error
+        assert "the number of training images, 48. Received: batch_size=49" in error
         assert not (tmp_path / "x").exists()
 
     def test_another_recipe(self, data, finished):
@@ -461,15 +466,17 @@ class TestRefused:
         assert "block1_conv1 has shapes [(3, 3, 3, 4), (4,)], the model's are" in error
 
     def test_evaluating_no_run(self, data, tmp_path):
-        assert "is no run folder" in run_here("evaluate", "--run", tmp_path, "--data", data, code=1)
+        assert "is no run and no saved net" in run_here(
+            "evaluate", "--run", tmp_path, "--data", data, code=1
+        )
 
     def test_evaluating_other_classes(self, finished, tmp_path):
         spec = write_folder(tmp_path / "other", 1, 1)
         (tmp_path / "other/train/red").rename(tmp_path / "other/train/pink")
         (tmp_path / "other/val/red").rename(tmp_path / "other/val/pink")
         error = run_here("evaluate", "--run", finished, "--data", spec, code=1)
-        assert "pink first" in error
-        assert "other classes than" in error
+        assert "the first is pink" in error
+        assert "was not trained on" in error
 
     def test_evaluating_under_the_crop_size(self, data, finished):
         error = run_here("evaluate", "--run", finished, "--data", data, "--test-scales", 31, code=1)
@@ -487,7 +494,7 @@ class TestRefused:
             tmp_path / "file/x",
             code=1,
         )
-        assert "Name another folder with --cache-dir" in error
+        assert "Give another" in error
 
 
 class TestBadImages:
@@ -504,7 +511,7 @@ class TestBadImages:
         for statistics in ("training-set", "ilsvrc"):  # found before training, and in it
             out = tmp_path / statistics
             error = run_here(*arguments, "--statistics", statistics, "--out", out, code=1)
-            assert f"This picture cannot be read: {bad}" in error
+            assert f"This image cannot be read: {bad}" in error
 
     def test_skip_goes_on_and_lists_it(self, spoilt, tmp_path, caplog):
         spec, bad = spoilt
@@ -522,7 +529,7 @@ class TestBadImages:
             "--out",
             tmp_path / "run",
         )
-        assert "train: 1 of 12 pictures skipped" in caplog.text
+        assert "train: 1 of 12 images skipped" in caplog.text
         assert f"skipped, cannot be read: {bad}" in caplog.text
         listed = json.loads((tmp_path / "run/bad_images.json").read_text())
         assert listed == {"train": [str(bad)], "val": []}

@@ -1,1 +1,1 @@
-"""The commands of `vgg-keras`: thin, they read arguments, call the library, show what it says."""
+"""The commands of `vgg-keras`: they read options, call the library, and print results."""

@@ -7,28 +7,35 @@ import sys
 
 import click
 
-from vgg_keras.commands.shared import (
-    NetName,
-    errors_for_people,
-    json_option,
-)
+from vgg_keras.commands.errors import one_line_errors
+from vgg_keras.commands.options import NetName, json_option
 from vgg_keras.nets import TABLE_1
 
 
 @click.command()
-@click.option("--net", "nets", type=NetName(), multiple=True, help="Net; all of Table 1 if none.")
-@click.option("--num-classes", default=1000, show_default=True)
-@click.option("--crop-size", default=224, show_default=True)
-@click.option("--width", default=1.0, show_default=True)
+@click.option(
+    "--net", "nets", type=NetName(), multiple=True, help="Net to describe [all of Table 1]."
+)
+@click.option("--num-classes", default=1000, show_default=True, help="Number of classes.")
+@click.option(
+    "--crop-size",
+    default=224,
+    show_default=True,
+    help="Side of the input in pixels, a multiple of 32.",
+)
+@click.option(
+    "--width", default=1.0, show_default=True, help="Factor of the channels of all hidden layers."
+)
 @json_option
-def describe(nets, num_classes, crop_size, width, as_json) -> None:
-    """Table 1: layers, parameters, multiply-adds and receptive fields."""
+@click.pass_obj
+def describe(verbose, nets, num_classes, crop_size, width, as_json) -> None:
+    """Print Table 1: layers, parameters, multiply-adds and receptive fields."""
     from rich.console import Console
 
     from vgg_keras.describe import configuration_table, describe_net, layer_table
 
     size = (num_classes, crop_size, width)
-    with errors_for_people(False):
+    with one_line_errors(verbose):
         if as_json:
             click.echo(json.dumps([describe_net(n, *size) for n in nets or TABLE_1], indent=2))
             return

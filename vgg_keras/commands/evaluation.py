@@ -5,95 +5,119 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from vgg_keras.commands.shared import (
+from vgg_keras.commands.errors import one_line_errors
+from vgg_keras.commands.nets import ChosenNet, chosen_nets, net_options
+from vgg_keras.commands.options import (
+    FILE,
+    FOLDER,
+    TESTING,
+    add_options,
     bad_image_option,
     data_dir_option,
     data_option,
     devices_option,
-    errors_for_people,
     json_option,
-    testing_options,
 )
-from vgg_keras.commands.weights import (
-    check_one_kind,
-    run_of_weights,
-    take_weights_options,
-    weights_options,
-)
+from vgg_keras.evaluation.procedure import Procedure
 from vgg_keras.metadata import members
+from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.quiet import quiet_tensorflow
-from vgg_keras.report.tables import KINDS, build_table, read_results, render
+from vgg_keras.report.rendering import KINDS, render
+from vgg_keras.report.results import read_results
+from vgg_keras.report.tables import build_table
+
+predictions_option = click.option(
+    "--out", type=FILE, help="Save the predictions in this .parquet or .csv file."
+)
 
 
 @click.command()
-@click.option(
-    "--run",
-    "run_folders",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Run folder; several are scored one by one and fused.",
-)
-@weights_options
+@net_options(several="several are scored one after the other and fused")
 @data_option
 @data_dir_option
 @click.option("--split", default="val", show_default=True, help="Split to score.")
-@testing_options
+@add_options(TESTING)
 @devices_option
 @click.option(
     "--cache-dir",
-    help="Folder for posteriors, to go on from [RUN/evaluation,"
-    " FILE.evaluation beside --weights]; '' for none.",
+    help="Folder of cached posteriors, from which an interrupted evaluation continues; '' for none "
+    "[RUN/evaluation, or FILE.evaluation beside --weights].",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Keep predictions, .parquet or .csv.")
+@predictions_option
 @bad_image_option
 @json_option
 @click.pass_obj
 def evaluate(
-    verbose, run_folders, data, data_dir, devices, cache_dir, out, as_json, **options
+    verbose,
+    data,
+    data_dir,
+    split,
+    devices,
+    batch_size,
+    cache_dir,
+    out,
+    on_bad_image,
+    as_json,
+    **options,
 ) -> None:
-    """Score runs: top-1 and top-5 error in percent, of each and of their fusion."""
-    with errors_for_people(verbose):
-        given = take_weights_options(options)
-        check_one_kind(bool(run_folders), given, "once or more")
-        model_options = {name: options.pop(name) for name in ("precision", "pool_rounding")}
+    """Measure the top-1 error and the top-5 error of nets, and of their fusion.
+
+    Errors are in percent. Several nets are fused by the mean of their posteriors (§4.4).
+    """
+    with one_line_errors(verbose):
+        procedure = _procedure(options)
+        chosen = chosen_nets(options)
         _check_out(out)
         with quiet_tensorflow(verbose):
-            import keras
-
             from vgg_keras.distribution import make_strategy
-            from vgg_keras.evaluation.evaluate import evaluate as run_evaluation
-            from vgg_keras.evaluation.predictions import fuse as run_fusion
             from vgg_keras.pipelines.sources import open_source
-            from vgg_keras.runs import load_run
-        _check_runs(run_folders, options)
+        _check_nets(chosen, procedure)
         strategy = make_strategy(devices)  # first: TFDS may start TensorFlow, which fixes them
         source = open_source(data, data_dir)
+        _check_classes(chosen, source, split)
+        how = asdict(procedure) | {"batch_size": batch_size, "on_bad_image": on_bad_image}
         predictions = []
-        for i, path in enumerate(run_folders or (given["weights"],), 1):
-            keras.backend.clear_session()
-            with strategy.scope():
-                if run_folders:
-                    run, kept_in = load_run(path, **model_options), path / "evaluation"
-                else:
-                    run = run_of_weights(given, model_options, source.class_names)
-                    kept_in = path.with_suffix(".evaluation")
-            folder = kept_in if cache_dir is None else cache_dir or None
-            predictions.append(run_evaluation(run, source, cache_dir=folder, **options))
-            if out and len(run_folders) > 1:
-                predictions[-1].save(out.with_name(f"{out.stem}-{i}-{path.name}{out.suffix}"))
+        for number, one in enumerate(chosen, 1):
+            predictions.append(_predictions(one, source, split, strategy, cache_dir, how))
+            if out and len(chosen) > 1:
+                file = out.with_name(f"{out.stem}-{number}-{one.where.name}{out.suffix}")
+                predictions[-1].save(file)
         if len(predictions) > 1:
+            from vgg_keras.evaluation.predictions import fuse as run_fusion
+
             predictions.append(run_fusion(predictions))
-        _show([p.result() for p in predictions], as_json)
+        _show([one.result() for one in predictions], as_json)
         if out:
             predictions[-1].save(out)
 
 
+def _procedure(options: dict) -> Procedure:
+    """Takes the options of a procedure out of a command's options."""
+    names = ("protocol", "test_scales", "multi_scale", "flip", "map_average")
+    return Procedure(**{name: options.pop(name) for name in names})
+
+
+def _predictions(one: ChosenNet, source, split, strategy, cache_dir, how):
+    """Posteriors of one net, which is loaded for that and forgotten."""
+    import keras
+
+    from vgg_keras.evaluation.evaluate import evaluate as run_evaluation
+
+    keras.backend.clear_session()
+    with strategy.scope():
+        net = one.load(source.class_names)
+    folder = one.cache_dir if cache_dir is None else cache_dir or None
+    return run_evaluation(net, source, split, cache_dir=folder, **how)
+
+
 def _check_out(out: Path | None) -> None:
-    """Refuses at once what could not be written at the end."""
+    """Refuses at once a file that could not be written at the end."""
     if out:
         from vgg_keras.evaluation.predictions import known_format
         from vgg_keras.pipelines.files import atomic_path
@@ -104,30 +128,35 @@ def _check_out(out: Path | None) -> None:
         probe.unlink()
 
 
-def _check_runs(run_folders, options) -> None:
-    """Refuses at once what would come up after hours of work on the first run."""
-    from vgg_keras.evaluation.evaluate import plan
-    from vgg_keras.runs import read_run
+def _check_nets(chosen: Sequence[ChosenNet], procedure: Procedure) -> None:
+    """Refuses at once what would fail after the hours of work on the first net."""
+    facts = [one.facts() for one in chosen if one.is_folder]
+    for one in facts:
+        procedure.passes(one)
+    if len({one.class_names for one in facts}) > 1:
+        raise ArgumentError("The runs have different classes, so they cannot be fused.")
 
-    names = ("protocol", "test_scales", "multi_scale", "flip", "map_average")
-    runs = [read_run(path) for path in run_folders]
-    for recipe, _ in runs:
-        plan(recipe, **{name: options[name] for name in names})
-    if len({class_names for _, class_names in runs}) > 1:
-        raise ValueError("The runs have different classes, so they cannot be fused.")
+
+def _check_classes(chosen: Sequence[ChosenNet], source, split: str) -> None:
+    """Refuses at once data with classes that the nets do not know."""
+    from vgg_keras.evaluation.evaluate import labels_for_net
+
+    for one in chosen[:1]:  # all have the same classes
+        if one.is_folder:
+            labels_for_net(one.facts(), source, split)
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Keep predictions, .parquet or .csv.")
+@click.argument("files", nargs=-1, required=True, type=FILE)
+@predictions_option
 @json_option
 @click.pass_obj
 def fuse(verbose, files, out, as_json) -> None:
-    """Average the posteriors in files that `evaluate --out` wrote (§4.4)."""
+    """Fuse nets: average the posteriors in files that `evaluate --out` saved (§4.4)."""
     from vgg_keras.evaluation.predictions import Predictions
     from vgg_keras.evaluation.predictions import fuse as run_fusion
 
-    with errors_for_people(verbose):
+    with one_line_errors(verbose):
         _check_out(out)
         fused = run_fusion([Predictions.load(file) for file in files])
         _show([fused.result()], as_json)
@@ -138,16 +167,21 @@ def fuse(verbose, files, out, as_json) -> None:
 @click.command()
 @click.argument("number", type=int)
 @click.option(
-    "--results",
-    type=click.Path(path_type=Path),
-    help="Folder with results: what --json printed or --out kept.",
+    "--results", type=FOLDER, help="Folder with results: what --json printed or --out saved."
 )
-@click.option("--format", "kind", type=click.Choice(KINDS), default="text", show_default=True)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(KINDS),
+    default="text",
+    show_default=True,
+    help="Format of the table.",
+)
 @json_option
 @click.pass_obj
 def table(verbose, number, results, kind, as_json) -> None:
-    """A table of the paper, 1 to 12, with results of your own beside its numbers."""
-    with errors_for_people(verbose):
+    """Print a table of the paper, 1 to 12, with your results beside the paper's numbers."""
+    with one_line_errors(verbose):
         built = build_table(number, read_results(results) if results else ())
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 132
         click.echo(render(built, "json" if as_json else kind, width), nl=False)
@@ -157,15 +191,11 @@ def table(verbose, number, results, kind, as_json) -> None:
 @click.option(
     "--results",
     required=True,
-    type=click.Path(path_type=Path),
-    help="Folder with results; those that --out kept show most.",
+    type=FOLDER,
+    help="Folder with results; files that --out saved give the fullest page.",
 )
 @click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("report"),
-    show_default=True,
-    help="Folder for the page.",
+    "--out", type=FOLDER, default=Path("report"), show_default=True, help="Folder for the page."
 )
 @data_dir_option
 @click.option(
@@ -173,12 +203,12 @@ def table(verbose, number, results, kind, as_json) -> None:
     type=click.IntRange(0),
     default=4,
     show_default=True,
-    help="Pictures to lay score maps over.",
+    help="Images to show with score maps.",
 )
 @click.pass_obj
 def report(verbose, results, out, data_dir, examples) -> None:
-    """One HTML page: tables beside the paper's, curves, classes, mistakes, score maps."""
-    with errors_for_people(verbose):
+    """Write one HTML page with tables, curves, classes, mistakes and score maps."""
+    with one_line_errors(verbose):
         with quiet_tensorflow(verbose):
             from vgg_keras.report.page import write_report
         click.echo(write_report(results, out, data_dir=data_dir, examples=examples))
@@ -194,7 +224,7 @@ def _show(results: list[dict], as_json: bool) -> None:
 
 
 def _line(result: dict) -> str:
-    """A result for people."""
+    """A result as a line of text."""
     nets = members(result)
     who = " + ".join(f"net {m['net']}, Q = {','.join(map(str, m['test_scales']))}" for m in nets)
     skipped = f" ({len(result['skipped'])} more could not be read)" if "skipped" in result else ""

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import click
 
-from vgg_keras.commands.shared import (
-    NetName,
-    Scales,
+from vgg_keras.commands.errors import one_line_errors
+from vgg_keras.commands.nets import chosen_nets, net_options
+from vgg_keras.commands.options import (
+    ANY_PATH,
+    FILE,
+    SCALES,
+    Several,
     add_options,
     bad_image_option,
+    batch_size_option,
     data_dir_option,
     data_option,
     devices_option,
-    errors_for_people,
     json_option,
 )
 from vgg_keras.features.procedure import AGGREGATES, REGIONS
@@ -29,190 +32,92 @@ from vgg_keras.features.protocols import (
 from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import PRECISIONS
 
-
-class Numbers(click.ParamType):
-    """Numbers between commas."""
-
-    name = "numbers"
-
-    def convert(self, value, param, ctx):
-        if not isinstance(value, str):
-            return value
-        try:
-            return tuple(float(part) for part in value.split(","))
-        except ValueError:
-            self.fail(f"{value!r}: numbers between commas are expected", param, ctx)
-
-
-_NETS = (
-    click.option(
-        "--run",
-        "runs",
-        multiple=True,
-        type=click.Path(path_type=Path),
-        help="Run folder; the features of several nets are stacked.",
-    ),
-    click.option(
-        "--weights",
-        multiple=True,
-        type=click.Path(path_type=Path),
-        help="Weights file of any kind that `convert` reads; several are stacked.",
-    ),
-    click.option(
-        "--net",
-        "nets",
-        multiple=True,
-        type=NetName(),
-        help="Of the weights, once for each [told by their layers].",
-    ),
-    click.option(
-        "--preprocessing",
-        metavar="rgb|caffe|torch",
-        help="With --weights: what their nets take [told by their kind].",
-    ),
-    click.option(
-        "--statistics",
-        type=click.Path(path_type=Path),
-        help="With --weights: JSON file with the mean that their input is free of.",
-    ),
+_PROCEDURE = (
     click.option(
         "--layer",
         default="fc2",
         show_default=True,
-        help="Whose activations; block3_pool, say, where later layers are missing.",
+        help="Layer whose activations are the features, for example block3_pool.",
     ),
     click.option(
-        "--precision", type=click.Choice(PRECISIONS), help="With --run: dtype policy [the run's]."
+        "--precision", type=click.Choice(PRECISIONS), help="Keras dtype policy [the net's]."
     ),
     click.option(
-        "--pool-rounding",
-        type=click.Choice(("down", "up")),
-        default="down",
-        show_default=True,
-        help="Of odd sides in pooling; Caffe's is up.",
-    ),
-)
-_PROCEDURE = (
-    click.option(
-        "--test-scales", type=Scales(), help="Q, between commas [256,384,512 at crops of 224]."
+        "--test-scales",
+        type=SCALES,
+        metavar="Q,...",
+        help="Test scales Q [256,384,512 in proportion to the crop size].",
     ),
     click.option(
         "--aggregate",
         type=click.Choice(AGGREGATES),
         default="mean",
         show_default=True,
-        help="What becomes of the scales.",
+        help="How the features of several test scales are combined.",
     ),
-    click.option(
-        "--flip/--no-flip", default=True, show_default=True, help="Average with the mirror image."
-    ),
+    click.option("--flip/--no-flip", default=True, help="Average with the mirror image [yes]."),
     click.option(
         "--region",
         type=click.Choice(REGIONS),
         default="image",
         show_default=True,
-        help="Whole images, the box in each, or both stacked (Table 12).",
+        help="Whole images, the box in each image, or both stacked (Table 12).",
     ),
     click.option(
         "--boxes",
         "boxes_file",
-        type=click.Path(path_type=Path),
-        help="CSV file with boxes of a folder: source [DIR/boxes.csv].",
+        type=FILE,
+        help="CSV file with the boxes of a folder: source [DIR/boxes.csv].",
     ),
-    click.option(
-        "--batch-size",
-        type=click.IntRange(1),
-        default=64,
-        show_default=True,
-        help="Whole images through the net at once, as many pixels as in so many crops.",
-    ),
+    batch_size_option("Whole images in a batch, as many pixels as in so many crops."),
 )
 
 
 @click.command()
-@lambda command: add_options(_NETS, command)
+@net_options(several="the features of several nets are stacked", without=("train_scale",))
 @data_option
 @data_dir_option
-@click.option("--split", "splits", multiple=True, help="Once or more [all that there are].")
-@lambda command: add_options(_PROCEDURE, command)
+@click.option("--split", "splits", multiple=True, help="Split to use, once or more [all].")
+@add_options(_PROCEDURE)
 @click.option(
     "--cache-dir",
-    help="Folder for descriptors while they are made, to go on from [FILE.parts]; '' for none.",
+    help="Folder of cached descriptors, from which an interrupted extraction continues; '' for "
+    "none [FILE.parts beside --out].",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="A .parquet or .npy.")
+@click.option(
+    "--out", required=True, type=FILE, help="Save the features in this .parquet or .npy file."
+)
 @devices_option
 @bad_image_option
 @json_option
 @click.pass_obj
 def features(
-    verbose,
-    runs,
-    weights,
-    nets,
-    data,
-    data_dir,
-    devices,
-    splits,
-    cache_dir,
-    out,
-    as_json,
-    layer,
-    preprocessing,
-    statistics,
-    precision,
-    pool_rounding,
-    **options,
+    verbose, data, data_dir, splits, layer, cache_dir, out, devices, as_json, **options
 ) -> None:
-    """Describe images by a net's activations: dense, several scales, mirror images (§B)."""
-    with errors_for_people(verbose):
+    """Extract features of images: activations of a net at several scales (§B)."""
+    with one_line_errors(verbose):
         from vgg_keras.features.table import check_format
 
         check_format(out)
-        _check_nets(runs, weights, nets, preprocessing or statistics)
+        chosen = chosen_nets(options)
         with quiet_tensorflow(verbose):
             from vgg_keras.distribution import make_strategy
             from vgg_keras.features.descriptors import extract_features
             from vgg_keras.features.extractor import FeatureExtractor
             from vgg_keras.pipelines.sources import open_source
-            from vgg_keras.pipelines.statistics import Statistics
         strategy = make_strategy(devices)  # first: TFDS may start TensorFlow, which fixes them
         source = open_source(data, data_dir, several_labels=True)
-        options_of_nets = {"precision": precision, "pool_rounding": pool_rounding}
-        mean = Statistics.load(statistics).mean if statistics else None
-        of_weights = {"preprocessing": preprocessing, "mean": mean}
         with strategy.scope():
-            extractors = [FeatureExtractor.load(path, layer, **options_of_nets) for path in runs]
-            extractors += [
-                FeatureExtractor.load(
-                    path, layer, net=nets[i] if nets else None, **of_weights, **options_of_nets
-                )
-                for i, path in enumerate(weights)
-            ]
+            nets = [FeatureExtractor.load(one.where, layer, **one.arguments) for one in chosen]
         folder = out.with_name(f"{out.name}.parts") if cache_dir is None else cache_dir or None
-        found = extract_features(extractors, source, splits, cache_dir=folder, **options)
+        found = extract_features(nets, source, splits, cache_dir=folder, **options)
         found.save(out)
-        result = {
-            "file": str(out),
-            "images": len(found),
-            "dimensions": found.values.shape[1],
-            **found.metadata,
-        }
-        click.echo(
-            json.dumps(result)
-            if as_json
-            else f"{out}: {len(found)} images, {found.values.shape[1]} numbers each"
-        )
-
-
-def _check_nets(runs, weights, nets, of_weights) -> None:
-    if bool(runs) == bool(weights):
-        raise ValueError("Give --run, once or more, or --weights, once or more.")
-    if runs and (nets or of_weights):
-        raise ValueError("--net, --preprocessing and --statistics go with --weights.")
-    if nets and len(nets) != len(weights):
-        raise ValueError(
-            f"Give --net once for each of the {len(weights)} --weights, or not at all."
-        )
+        dimensions = found.values.shape[1]
+        if as_json:
+            result = {"file": str(out), "images": len(found), "dimensions": dimensions}
+            click.echo(json.dumps(result | found.metadata))
+        else:
+            click.echo(f"{out}: {len(found)} images, {dimensions} features each")
 
 
 @click.command()
@@ -221,28 +126,41 @@ def _check_nets(runs, weights, nets, of_weights) -> None:
     "files",
     multiple=True,
     required=True,
-    type=click.Path(path_type=Path),
-    help="From `features --out`; several are stacked.",
+    type=FILE,
+    help="File that `features --out` saved; several are stacked.",
 )
-@click.option("--protocol", required=True, type=click.Choice((*TRANSFER_PROTOCOLS, CUSTOM)))
-@click.option("--train-per-class", type=click.IntRange(1), help="Of random splits [30; 60].")
-@click.option("--test-per-class", type=click.IntRange(1), help="At most [50; all others].")
-@click.option("--splits", type=click.IntRange(1), help="How many random splits [3].")
+@click.option(
+    "--protocol",
+    required=True,
+    type=click.Choice((*TRANSFER_PROTOCOLS, CUSTOM)),
+    help="Protocol of the data set; custom fits any data.",
+)
+@click.option(
+    "--train-per-class",
+    type=click.IntRange(1),
+    help="Training images of each class in random splits [30, or 60 for caltech256].",
+)
+@click.option(
+    "--test-per-class",
+    type=click.IntRange(1),
+    help="Test images of each class in random splits, at most [50, or all others].",
+)
+@click.option("--splits", type=click.IntRange(1), help="Number of random splits [3].")
 @click.option(
     "--c-grid",
     "grid",
-    type=Numbers(),
+    type=Several(click.FLOAT),
     default=C_GRID,
-    metavar="C,C,...",
-    help=f"Regularisation constants to choose from [{','.join(f'{c:g}' for c in C_GRID)}].",
+    metavar="C,...",
+    help=f"Regularisation constants C to choose from [{','.join(f'{c:g}' for c in C_GRID)}].",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the random splits.")
-@click.option("--out", type=click.Path(path_type=Path), help="Keep the result, .json.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random splits.")
+@click.option("--out", type=FILE, help="Save the result in this .json file.")
 @json_option
 @click.pass_obj
 def transfer(verbose, files, out, as_json, **options) -> None:
-    """Judge features by linear SVMs: mean AP (VOC) or mean class recall (Caltech) (§B)."""
-    with errors_for_people(verbose):
+    """Score features with linear SVMs (§B): mean AP for VOC, mean class recall for Caltech."""
+    with one_line_errors(verbose):
         from vgg_keras.features.svm import transfer as run_transfer
         from vgg_keras.features.table import Features, stacked
 
@@ -257,7 +175,7 @@ def transfer(verbose, files, out, as_json, **options) -> None:
 
 
 def _line(result: dict) -> str:
-    """A result for people."""
+    """A result as a line of text."""
     measure = next(key for key in (MEAN_AP, MEAN_CLASS_RECALL) if key in result)
     spread = "" if result["spread"] is None else f" ± {result['spread']:.1f}"
     splits = len(result["of_splits"])
@@ -274,26 +192,30 @@ def _line(result: dict) -> str:
     "--features",
     "file",
     required=True,
-    type=click.Path(path_type=Path),
-    help="Where to look, from `features --out`.",
+    type=FILE,
+    help="File that `features --out` saved, in which similar images are searched.",
 )
-@click.option("--top", type=click.IntRange(1), default=5, show_default=True)
+@click.option(
+    "--top",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Number of similar images to print for an image.",
+)
 @click.option(
     "--moved-to",
     multiple=True,
-    type=click.Path(path_type=Path),
-    help="Run or weights file that has moved; once a net.",
+    type=ANY_PATH,
+    help="Where the run or weights file is now, if it has moved; once for each net.",
 )
-@click.option(
-    "--sheet", type=click.Path(path_type=Path), help="Draw the images with what is like them, .png."
-)
-@click.option("--data", help="For the sheet: the images' data, where they have moved.")
+@click.option("--sheet", type=FILE, help="Draw the images and the similar ones in this .png file.")
+@click.option("--data", help="With --sheet: where the data are now, if they have moved.")
 @data_dir_option
 @json_option
 @click.pass_obj
 def similar(verbose, images, file, top, moved_to, sheet, data, data_dir, as_json) -> None:
-    """Find the images whose features are most like those of IMAGE."""
-    with errors_for_people(verbose):
+    """Find the images whose features are the most similar to those of IMAGE."""
+    with one_line_errors(verbose):
         with quiet_tensorflow(verbose):
             from vgg_keras.features.similar import draw_sheet, nearest, query_descriptors
             from vgg_keras.features.table import Features
@@ -308,7 +230,7 @@ def similar(verbose, images, file, top, moved_to, sheet, data, data_dir, as_json
 
 
 def _show(images, found, close, as_json: bool) -> None:
-    """Prints what is like each image."""
+    """Prints the images that are similar to each image."""
     results = [
         {
             "image": image,

@@ -1,23 +1,19 @@
-"""`predict`: what a net says of pictures."""
+"""`predict`."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import click
 
-from vgg_keras.commands.shared import (
+from vgg_keras.commands.errors import one_line_errors
+from vgg_keras.commands.nets import chosen_nets, net_options
+from vgg_keras.commands.options import (
+    FOLDER,
+    TESTING,
+    add_options,
     bad_image_option,
-    errors_for_people,
     json_option,
-    testing_options,
-)
-from vgg_keras.commands.weights import (
-    check_one_kind,
-    run_of_weights,
-    take_weights_options,
-    weights_options,
 )
 from vgg_keras.ilsvrc import label, readable
 from vgg_keras.quiet import quiet_tensorflow
@@ -25,49 +21,44 @@ from vgg_keras.quiet import quiet_tensorflow
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--run", "run_folder", type=click.Path(path_type=Path), help="Run folder.")
-@weights_options
-@testing_options
+@net_options()
+@add_options(TESTING)
 @click.option(
-    "--top", type=click.IntRange(1), default=5, show_default=True, help="Classes to name."
+    "--top",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Number of classes to print for an image.",
 )
 @click.option(
-    "--pictures",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for the images with the first class's score maps.",
+    "--score-maps",
+    type=FOLDER,
+    help="Draw each image with the score map of its most probable class, into this folder.",
 )
 @bad_image_option
 @json_option
 @click.pass_obj
-def predict(
-    verbose, images, run_folder, precision, pool_rounding, top, pictures, as_json, **options
-) -> None:
-    """Name the most probable classes of images: JPEG, PNG, GIF or BMP files."""
-    with errors_for_people(verbose):
-        given = take_weights_options(options)
-        check_one_kind(bool(run_folder), given, "once")
+def predict(verbose, images, top, score_maps, as_json, **options) -> None:
+    """Print the most probable classes of images: JPEG, PNG, GIF or BMP files."""
+    with one_line_errors(verbose):
+        (chosen,) = chosen_nets(options)
         with quiet_tensorflow(verbose):
-            from vgg_keras.evaluation.predict import as_split
             from vgg_keras.evaluation.predict import predict as run_prediction
-            from vgg_keras.runs import load_run
-        as_split(images)  # refuses at once what is no file
-        model_options = {"precision": precision, "pool_rounding": pool_rounding}
-        if run_folder:
-            run = load_run(run_folder, **model_options)
-        else:
-            run = run_of_weights(given, model_options)
-        if pictures:
-            pictures.mkdir(parents=True, exist_ok=True)
-        predicted = run_prediction(run, images, **options)
+            from vgg_keras.pipelines.sources.own import as_split
+        as_split(images)  # refuses at once what is not a file
+        net = chosen.load()
+        if score_maps:
+            score_maps.mkdir(parents=True, exist_ok=True)
+        predicted = run_prediction(net, images, **options)
         _show(predicted, top, as_json)
-        if pictures:
+        if score_maps:
             from vgg_keras.report.maps import draw_predicted
 
-            draw_predicted(run, predicted, pictures)
+            draw_predicted(net, predicted, score_maps)
 
 
 def _show(predicted, top: int, as_json: bool) -> None:
-    """Prints the most probable classes of each picture."""
+    """Prints the most probable classes of each image."""
     images = [
         {
             "image": name,

@@ -1,94 +1,87 @@
-"""`sweep`: depth and scale searched with Keras Tuner, shown, and the best net exported."""
+"""`sweep`: a search over depth and training scale with Keras Tuner."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import click
-from rich.console import Console
 
-from vgg_keras.commands.serving import export
-from vgg_keras.commands.shared import (
+from vgg_keras.commands.errors import one_line_errors
+from vgg_keras.commands.options import (
+    FILE,
+    FOLDER,
     NetName,
-    Scales,
+    Several,
+    TrainScale,
     data_dir_option,
-    errors_for_people,
     json_option,
 )
+from vgg_keras.commands.serving import export
 from vgg_keras.commands.training import given_recipe, recipe_options
 from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import RECIPES, Recipe
 from vgg_keras.sweeps.space import OBJECTIVES, TUNERS, Sweep, default_recipe
 
-_SEVERAL = ("--train-scales", "--widths")
-# What a trial decides, and what has an option of its own.
+# Fields that a trial decides, or that have an option of their own.
 _NOT_OF_THE_RECIPE = ("net", "train_scale", "width", "init_from", "init_layers", "data", "epochs")
 
 
-class _SweepGroup(click.Group):
-    """`--train-scales 256 384` as `--train-scales 256 --train-scales 384`, which click reads."""
-
-    def parse_args(self, ctx, args):
-        spread, option = [], None
-        for argument in args:
-            if argument.startswith("--"):
-                option = argument if argument in _SEVERAL else None
-                if option is None:
-                    spread.append(argument)
-            elif option and argument not in self.commands:
-                spread += [option, argument]
-            else:
-                spread.append(argument)
-        return super().parse_args(ctx, spread)
-
-
-class _Nets(click.ParamType):
-    name = "nets"
-
-    def convert(self, value, param, ctx):
-        if not isinstance(value, str):
-            return value
-        return tuple(NetName().convert(name, param, ctx) for name in value.split(","))
-
-
-@click.group(cls=_SweepGroup, invoke_without_command=True)
-@click.option("--data", help="shapes, folder:DIR or tfds:NAME[/CONFIG].")
+@click.group(invoke_without_command=True)
+@click.option("--data", help="Data: shapes, folder:DIR or tfds:NAME[/CONFIG].")
 @data_dir_option
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the sweep.")
-@click.option("--nets", type=_Nets(), default="A,B,D,E", show_default=True)
+@click.option("--out", type=FOLDER, help="Folder of the sweep.")
+@click.option(
+    "--nets",
+    type=Several(NetName()),
+    default="A,B,D,E",
+    show_default=True,
+    metavar="NET,...",
+    help="Nets to try.",
+)
 @click.option(
     "--train-scales",
-    type=Scales(),
-    multiple=True,
-    metavar="S|S_MIN:S_MAX ...",
-    help="S, several after one another [256 384 256:512].",
+    type=Several(TrainScale()),
+    default="256,384,256:512",
+    show_default=True,
+    metavar="S|S_MIN:S_MAX,...",
+    help="Training scales to try.",
 )
 @click.option(
     "--widths",
-    type=float,
-    multiple=True,
-    metavar="W ...",
-    help="Widths of the nets [the recipe's].",
+    type=Several(click.FLOAT),
+    metavar="W,...",
+    help="Widths of the nets to try [the recipe's].",
 )
 @click.option(
     "--recipe",
     "recipe_name",
     type=click.Choice(tuple(RECIPES)),
-    help="All else [small where an S is below 224, otherwise paper].",
+    help="Recipe with all other values [small if an S is below 224, otherwise paper].",
 )
-@click.option("--tuner", type=click.Choice(TUNERS), default="grid", show_default=True)
+@click.option(
+    "--tuner",
+    type=click.Choice(TUNERS),
+    default="grid",
+    show_default=True,
+    help="How Keras Tuner searches.",
+)
 @click.option(
     "--objective",
     type=click.Choice(OBJECTIVES),
     default="top5",
     show_default=True,
-    help="Validation error to bring down.",
+    help="Validation error to minimise.",
 )
-@click.option("--budget-epochs", type=click.IntRange(1), help="Epochs a trial [the recipe's].")
-@click.option("--max-trials", type=click.IntRange(1), help="For random and bayesian [all points].")
+@click.option(
+    "--budget-epochs", type=click.IntRange(1), help="Epochs of a trial, at most [the recipe's]."
+)
+@click.option(
+    "--max-trials",
+    type=click.IntRange(1),
+    help="Number of trials of random and bayesian [as many as combinations].",
+)
 @recipe_options(Recipe, without=_NOT_OF_THE_RECIPE)
-@click.option("--devices", type=int, help="GPUs a trial uses [all].")
+@click.option("--devices", type=int, help="Number of GPUs that a trial uses [all].")
 @click.pass_context
 def sweep(
     ctx,
@@ -106,7 +99,7 @@ def sweep(
     devices,
     **fields,
 ) -> None:
-    """Search depth and training scale with Keras Tuner, or go on with a search.
+    """Search depth and training scale with Keras Tuner, or continue a search.
 
     Deeper nets start from net A of their scale and width, which is trained once (§3.1).
     """
@@ -115,66 +108,68 @@ def sweep(
     for name, value in (("--data", data), ("--out", out)):
         if value is None:
             raise click.UsageError(f"Missing option '{name}'.")
-    with errors_for_people(ctx.obj):
-        scales = [scale * 2 if len(scale) == 1 else scale for scale in train_scales]
-        scales = scales or [(256, 256), (384, 384), (256, 512)]
-        base = RECIPES[recipe_name or default_recipe(scales)]
-        fields |= {"data": data, "epochs": budget_epochs, "train_scale": scales[0]}
-        recipe = given_recipe(base, fields)
-        wanted = Sweep(
-            recipe,
+    with one_line_errors(ctx.obj):
+        base = RECIPES[recipe_name or default_recipe(train_scales)]
+        fields |= {"data": data, "epochs": budget_epochs, "train_scale": train_scales[0]}
+        search = Sweep(
+            given_recipe(base, fields),
             nets=nets,
-            train_scales=tuple(scales),
-            widths=tuple(widths) or (base.width,),
+            train_scales=train_scales,
+            widths=widths or (base.width,),
             tuner=tuner,
             objective=objective,
             max_trials=max_trials,
         )
         with quiet_tensorflow(ctx.obj):
             from vgg_keras.sweeps.tuner import run_sweep
-        run_sweep(wanted, out, data_dir=data_dir, devices=devices)
-        click.echo(f"{out}: done; see it with `vgg-keras sweep show {out}`", err=True)
+        run_sweep(search, out, data_dir=data_dir, devices=devices)
+        click.echo(f"{out}: done; `vgg-keras sweep show {out}` shows the trials", err=True)
 
 
 @sweep.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="The picture [FOLDER/sweep.png].")
+@click.argument("folder", type=FOLDER)
+@click.option("--out", type=FILE, help="File for the figure [FOLDER/sweep.png].")
 @json_option
 @click.pass_obj
 def show(verbose, folder, out, as_json) -> None:
-    """A table of the trials, and a picture: error by depth and scale, against size and time."""
-    with errors_for_people(verbose):
+    """Show the trials of a sweep as a table, and their errors as a figure.
+
+    The figure shows the error by depth and scale, and against size and time.
+    """
+    with one_line_errors(verbose):
         with quiet_tensorflow(verbose):
-            from vgg_keras.report.figures import save
+            from vgg_keras.report.figures import save_figure
             from vgg_keras.sweeps.results import read_trials, sweep_figure, trials_table
         rows, objective = read_trials(folder), Sweep.load(folder).objective
         if as_json:
             click.echo(json.dumps(rows, indent=2))
         else:
+            from rich.console import Console
+
             console = Console()
             if not console.is_terminal:
-                console.width = 132  # as of `table`: a pipe or a file has no lines to break
+                console.width = 132  # as in `table`: a pipe or a file does not break lines
             console.print(trials_table(rows, str(folder)))
         if out or any("error" in row for row in rows):
             out = out or folder / "sweep.png"
-            save(sweep_figure(rows, objective), out)
+            save_figure(sweep_figure(rows, objective), out)
             click.echo(f"drawn: {out}", err=True)
 
 
 @sweep.command("export")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=FOLDER)
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for a server to watch; its last part names the model.",
+    type=FOLDER,
+    help="Folder that a server watches; its name is the name of the model.",
 )
 @click.pass_context
 def export_best(ctx, folder, out) -> None:
-    """Export the best trial's net, as `vgg-keras export --run` does."""
-    with errors_for_people(ctx.obj):
+    """Export the net of the best trial, as `vgg-keras export --run` does."""
+    with one_line_errors(ctx.obj):
         with quiet_tensorflow(ctx.obj):
             from vgg_keras.sweeps.results import best_run
         run = best_run(folder)
         click.echo(f"best: {run}", err=True)
-    ctx.invoke(export, run_folder=run, out=out)
+    ctx.invoke(export, run=run, out=out)

@@ -7,51 +7,59 @@ import json
 import typing
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
-from vgg_keras.commands.shared import (
+from vgg_keras.commands.errors import one_line_errors
+from vgg_keras.commands.options import (
+    FILE,
+    FOLDER,
     NetName,
-    Scales,
+    TrainScale,
     add_options,
     bad_image_option,
     data_dir_option,
     data_option,
-    errors_for_people,
 )
+from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import RECIPES, Recipe
+from vgg_keras.run_files import JOURNAL
 
 
 def recipe_options(kind: type[Recipe], without: Collection[str] = ()):
-    """Adds a flag for every field of a kind of recipe but some."""
+    """A decorator that adds an option for every field of a kind of recipe.
 
-    def add(command):
-        hints = typing.get_type_hints(kind)
-        kinds = {"net": NetName(), "train_scale": Scales()}
-        for f in reversed(dataclasses.fields(kind)):
-            if f.name in without:
-                continue
-            flag = "--" + f.name.replace("_", "-")
-            if hints[f.name] is bool:
-                flag += f"/--no-{f.name.replace('_', '-')}"
-            command = click.option(
-                flag,
-                f.name,
-                type=kinds.get(f.name, hints[f.name]),
-                default=None,  # not given: the recipe's own; click would take False for a switch
-                help=f.metadata["help"],
-            )(command)
-        return command
-
-    return add
-
-
-_Kind = typing.TypeVar("_Kind", bound=Recipe)
+    Args:
+        kind: class of the recipe.
+        without: fields to leave out.
+    """
+    hints = typing.get_type_hints(kind)
+    kinds = {"net": NetName(), "train_scale": TrainScale()}
+    options = []
+    for field in dataclasses.fields(kind):
+        flag = "--" + field.name.replace("_", "-")
+        if hints[field.name] is bool:
+            flag += f"/--no-{field.name.replace('_', '-')}"
+        option = click.option(
+            flag,
+            field.name,
+            type=kinds.get(field.name, hints[field.name]),
+            default=None,  # the recipe has the value; click would take False for a switch
+            help=field.metadata["help"],
+        )
+        if field.name not in without:
+            options.append(option)
+    return add_options(options)
 
 
 def training_options(recipes: Mapping[str, Recipe]):
-    """Adds the flags of a command that trains by one of these recipes, all of one kind."""
+    """A decorator that adds the options of a command that trains.
+
+    Args:
+        recipes: those to choose from, all of one class.
+    """
     options = (
         click.option(
             "--recipe",
@@ -59,49 +67,71 @@ def training_options(recipes: Mapping[str, Recipe]):
             type=click.Choice(tuple(recipes)),
             default="paper",
             show_default=True,
-            help="Values of all flags that are not given.",
+            help="Recipe with the values of all options that are not given.",
         ),
-        click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder."),
+        click.option("--out", required=True, type=FOLDER, help="Folder of the run."),
         recipe_options(type(recipes["paper"])),
         data_dir_option,
         click.option(
-            "--devices", type=int, help="GPUs to use, or virtual devices to split the CPU into."
+            "--devices",
+            type=int,
+            help="Number of GPUs to use [all], or of virtual devices to split the CPU into.",
         ),
-        click.option("--processes", type=int, help="Processes that train together, under JAX."),
-        click.option("--process-id", type=int, help="Which of them this is, from 0."),
+        click.option(
+            "--processes",
+            type=int,
+            help="Number of processes that train together, with the JAX backend.",
+        ),
+        click.option("--process-id", type=int, help="Number of this process among them, from 0."),
         click.option(
             "--coordinator",
             metavar="HOST:PORT|auto",
-            help="Where process 0 is; auto: all three as SLURM, TPU or Kubernetes say.",
+            help="Address of process 0; auto takes all three from SLURM, TPU or Kubernetes.",
         ),
-        click.option("--tensorboard", is_flag=True, help="Write event files into the run folder."),
+        click.option(
+            "--tensorboard", is_flag=True, help="Write TensorBoard event files into the run folder."
+        ),
     )
-    return lambda command: add_options(options, command)
+    return add_options(options)
 
 
-def given_recipe(recipe: _Kind, fields: dict) -> _Kind:
+_Kind = typing.TypeVar("_Kind", bound=Recipe)
+
+
+def take_recipe(options: dict[str, Any], recipes: Mapping[str, _Kind]) -> _Kind:
+    """Takes the fields of a recipe out of a command's options.
+
+    Raises:
+        ArgumentError: a value is not allowed.
+    """
+    recipe = recipes[options.pop("recipe_name")]
+    names = [field.name for field in dataclasses.fields(recipe)]
+    return given_recipe(recipe, {name: options.pop(name) for name in names})
+
+
+def given_recipe(recipe: _Kind, fields: Mapping[str, Any]) -> _Kind:
     """The recipe with the fields that were given.
 
     Raises:
-        ValueError: a value is not allowed.
+        ArgumentError: a value is not allowed.
     """
     given = {name: value for name, value in fields.items() if value is not None}
-    if len(given.get("train_scale", ())) == 1:
-        given["train_scale"] *= 2
     return dataclasses.replace(recipe, **given)
 
 
-def given_cluster(processes: int | None, process_id: int | None, coordinator: str | None):
-    """The `Cluster` that the flags describe; None for a process of its own.
+def take_cluster(options: dict[str, Any]):
+    """Takes the `Cluster` out of a command's options; None for a process of its own.
 
     Raises:
-        ValueError: some of the flags are missing, or cannot be.
+        ArgumentError: some of the options are missing, or a value is not allowed.
     """
     from vgg_keras.distribution import Cluster
 
+    names = ("coordinator", "processes", "process_id")
+    coordinator, processes, process_id = (options.pop(name) for name in names)
     if coordinator is None:
         if processes is not None or process_id is not None:
-            raise ValueError("--processes and --process-id need --coordinator HOST:PORT.")
+            raise ArgumentError("--processes and --process-id need --coordinator HOST:PORT.")
         return None
     return Cluster(coordinator, processes, process_id)
 
@@ -109,81 +139,73 @@ def given_cluster(processes: int | None, process_id: int | None, coordinator: st
 @click.command()
 @training_options(RECIPES)
 @click.pass_obj
-def train(
-    verbose,
-    recipe_name,
-    out,
-    data_dir,
-    devices,
-    processes,
-    process_id,
-    coordinator,
-    tensorboard,
-    **fields,
-) -> None:
-    """Train a net, or go on with a run that was interrupted."""
-    with errors_for_people(verbose):
-        recipe = given_recipe(RECIPES[recipe_name], fields)
+def train(verbose, **options) -> None:
+    """Train a net, or continue a run that was interrupted."""
+    with one_line_errors(verbose):
+        recipe = take_recipe(options, RECIPES)
         with quiet_tensorflow(verbose):
             from vgg_keras.training import train as run_training
-        path = run_training(
-            recipe,
-            out,
-            data_dir=data_dir,
-            devices=devices,
-            cluster=given_cluster(processes, process_id, coordinator),
-            tensorboard=tensorboard,
-        )
+        path = run_training(recipe, cluster=take_cluster(options), **options)
         click.echo(f"{path}: done", err=True)
 
 
 @click.command()
 @data_option
 @data_dir_option
-@click.option("--split", default="train", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), help="Write the JSON here too.")
+@click.option("--split", default="train", show_default=True, help="Split to use.")
+@click.option("--out", type=FILE, help="Save the JSON in this file too.")
 @bad_image_option
 @click.pass_obj
 def statistics(verbose, data, data_dir, split, out, on_bad_image) -> None:
-    """Mean RGB and colour components of a training set, as JSON."""
-    with errors_for_people(verbose):
+    """Compute the mean RGB value and the colour components of a training set, as JSON."""
+    with one_line_errors(verbose):
         with quiet_tensorflow(verbose):
             from vgg_keras.pipelines.screening import without_bad_images
             from vgg_keras.pipelines.sources import open_source
             from vgg_keras.pipelines.statistics import compute_statistics
-        pictures = open_source(data, data_dir)[split]
+        images = open_source(data, data_dir)[split]
         if on_bad_image == "skip":
-            pictures, _ = without_bad_images(pictures)
-        computed = compute_statistics(pictures)
+            images, _ = without_bad_images(images)
+        computed = compute_statistics(images)
         if out:
             computed.save(out)
         click.echo(json.dumps(dataclasses.asdict(computed)))
 
 
 @click.command()
-@click.argument("run_folders", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), default=Path("curves.png"))
+@click.argument("runs", nargs=-1, required=True, type=FOLDER)
+@click.option(
+    "--out", type=FILE, default=Path("curves.png"), show_default=True, help="The PNG file."
+)
 @click.pass_obj
-def curves(verbose, run_folders, out) -> None:
-    """Draw the learning curves of runs as a PNG."""
-    with errors_for_people(verbose):
+def curves(verbose, runs, out) -> None:
+    """Draw the learning curves of runs as a PNG file."""
+    with one_line_errors(verbose):
+        missing = [str(path) for path in runs if not (path / JOURNAL).is_file()]
+        if missing:
+            raise ArgumentError(
+                f"A run has a {JOURNAL} once its first epoch has ended. Received folders without "
+                f"one: {', '.join(missing)}"
+            )
         with quiet_tensorflow(verbose):
             from vgg_keras.report.figures import learning_curves, save
-            from vgg_keras.runs import JOURNAL
-        missing = [str(path) for path in run_folders if not (path / JOURNAL).is_file()]
-        if missing:
-            raise ValueError(f"no {JOURNAL}, so no run with an epoch done: {', '.join(missing)}")
-        save(learning_curves({path.name: path / JOURNAL for path in run_folders}), out)
+        save(learning_curves({path.name: path / JOURNAL for path in runs}), out)
         click.echo(out)
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True)
+@click.option(
+    "--out",
+    type=FOLDER,
+    default=Path("demo"),
+    show_default=True,
+    help="Folder for the runs and images.",
+)
 @data_dir_option
 @click.pass_obj
 def demo(verbose, out, data_dir) -> None:
-    """Train a small A and a deeper net from it on drawn shapes, and show the result."""
-    with errors_for_people(verbose):
+    """Train a small net A on drawn shapes and a deeper net from it, and show the results."""
+    with one_line_errors(verbose):
         with quiet_tensorflow(verbose):
-            from vgg_keras.demo import run_demo
+            from vgg_keras.demos.classification import run_demo
         run_demo(out, data_dir)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import keras
 import numpy as np
@@ -17,7 +18,7 @@ from vgg_keras.evaluation.cache import open_row_cache
 from vgg_keras.evaluation.procedure import Pass
 from vgg_keras.evaluation.rows import RowFiller, RowPass, Table
 from vgg_keras.models import fully_convolutional
-from vgg_keras.pipelines.sources import Split
+from vgg_keras.pipelines.splits import Split
 from vgg_keras.trained import TrainedNet
 
 
@@ -66,16 +67,13 @@ def posteriors_by_pass(
     **options: Any,
 ) -> list[np.ndarray]:
     """For each pass, posteriors as float32 `(len(split), classes)`; see `posteriors`."""
-    scorers: dict[tuple[bool, str], Callable] = {}
     tables = []
     for one in passes:
-        key = one.flip, one.map_average
-        if key not in scorers:
-            scorers[key] = make_scorer(net, flip=one.flip, map_average=one.map_average)
+        score = make_scorer(net, flip=one.flip, map_average=one.map_average)
         # Everything that decides the rows, except the contents of the images.
         decisive = cache_dir and [
             net.digest,
-            split.names_of(range(len(split))),
+            split.identities(),
             net.mean,
             net.architecture.crop_size,
             asdict(one),
@@ -86,7 +84,6 @@ def posteriors_by_pass(
             decisive,
             (len(split), net.architecture.num_classes),
         )
-        score = scorers[key]
         tables.append(Table(rows, _sum_to_one, [row_pass(net, one, lambda v, _, s=score: s(v))]))
     RowFiller(split, **options).fill(tables)
     return [table.rows for table in tables]
@@ -116,6 +113,8 @@ def make_scorer(
 ) -> Callable[[tf.Tensor], tf.Tensor]:
     """A function from views of images to posteriors; one trace serves all sizes.
 
+    A net is traced once for each pair of `flip` and `map_average`.
+
     Args:
         net: classification net.
         flip: average with the mirror images, which pass through the net in the same batch.
@@ -125,7 +124,18 @@ def make_scorer(
         A `tf.function` from float32 `(B, V, H, W, 3)`, RGB in 0..255, to float32
         `(B, classes)`: the soft-max posteriors averaged over the views and both flips.
     """
-    predict_fn = make_predict_fn(net, flip=flip, map_average=map_average)
+    scorers = _SCORERS.setdefault(net, {})
+    if (flip, map_average) not in scorers:
+        predict_fn = make_predict_fn(net, flip=flip, map_average=map_average)
+        scorers[flip, map_average] = _scorer(net.model, predict_fn)
+    return scorers[flip, map_average]
+
+
+# The functions refer to models and not to nets, so that a net that is no longer used is freed.
+_SCORERS: WeakKeyDictionary[TrainedNet, dict[tuple[bool, str], Callable]] = WeakKeyDictionary()
+
+
+def _scorer(model: keras.Model, predict_fn: Callable) -> Callable[[tf.Tensor], tf.Tensor]:
     views_of_any_size = tf.TensorSpec((None, None, None, None, 3), tf.float32)
 
     def score_here(views: tf.Tensor) -> tf.Tensor:
@@ -135,7 +145,7 @@ def make_scorer(
 
     @tf.function(input_signature=[views_of_any_size], autograph=False)
     def score(views: tf.Tensor) -> tf.Tensor:
-        return on_all_devices(net.model, score_here, views)
+        return on_all_devices(model, score_here, views)
 
     return score
 
@@ -153,10 +163,10 @@ def make_predict_fn(
         `(B, classes)`, with `flip` averaged with those of the mirror images, and `score_map`
         `(B, h, w, classes)`, the class scores of the images themselves.
     """
-    maps = fully_convolutional(net.model)
+    maps, mean = fully_convolutional(net.model), net.mean
 
     def predict_fn(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        found = maps(with_mirror_images(images - tf.constant(net.mean, tf.float32), flip))
+        found = maps(with_mirror_images(images - tf.constant(mean, tf.float32), flip))
         if map_average == "scores":
             rows = tf.nn.softmax(found["scores"])
         else:

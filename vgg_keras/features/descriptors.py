@@ -22,8 +22,8 @@ from vgg_keras.features.table import Features, side_by_side
 from vgg_keras.metadata import join
 from vgg_keras.pipelines.box_sources import boxed_split
 from vgg_keras.pipelines.checks import check_test_scale
-from vgg_keras.pipelines.cropped import Cropped
-from vgg_keras.pipelines.sources import Source, Split
+from vgg_keras.pipelines.sources.cropped import CroppedSplit
+from vgg_keras.pipelines.splits import Source, Split
 from vgg_keras.trained import TrainedNet
 
 log = logging.getLogger(__name__)
@@ -183,7 +183,7 @@ def _table(extractor: FeatureExtractor, split: Split, one: Pass, folder: Path | 
     # Everything that decides the rows, except the contents of the images.
     decisive = folder and [
         extractor.digest,
-        split.names_of(range(len(split))),
+        split.identities(),
         extractor.mean,
         extractor.min_side,
         asdict(one),
@@ -243,7 +243,7 @@ def _of_split(
         skip_bad = options["on_bad_image"] == "skip"
         boxed = boxed_split(source, split, boxes_file, skip_bad=skip_bad)
         split, skipped = boxed.split, list(boxed.skipped)
-        shown = {"image": split, "box": Cropped(name, split, boxed.boxes)}
+        shown = {"image": split, "box": CroppedSplit(name, split, boxed.boxes)}
     values = side_by_side(
         [compute_descriptors(extractor, shown[region], **options) for extractor, region in views]
     )

@@ -12,9 +12,9 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from vgg_keras.errors import ArgumentError
-from vgg_keras.evaluation.predict import as_split
 from vgg_keras.features.descriptors import compute_descriptors
 from vgg_keras.features.extractor import PENULTIMATE, FeatureExtractor
+from vgg_keras.pipelines.sources.own import as_split
 from vgg_keras.trained import TrainedNet
 
 

@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vgg_keras.errors import FeaturesError, WriteError
-from vgg_keras.evaluation.predict import as_split
 from vgg_keras.features.descriptors import compute_descriptors
 from vgg_keras.features.extractor import FeatureExtractor
 from vgg_keras.features.table import Features, side_by_side
 from vgg_keras.metadata import net_name
 from vgg_keras.pipelines.checks import indices_of
-from vgg_keras.pipelines.evaluation import read_pictures
+from vgg_keras.pipelines.evaluation import read_images
 from vgg_keras.pipelines.files import atomic_path
-from vgg_keras.pipelines.sources import Source
+from vgg_keras.pipelines.sources.own import as_split
+from vgg_keras.pipelines.splits import Source
 
 
 class Neighbours(NamedTuple):
@@ -157,7 +157,7 @@ def images_of(features: Features, source: Source, rows: Sequence[int]) -> dict[i
             split.ids_of(range(len(split))),
             lambda image: FeaturesError(f"{source.spec} has no image {image}."),
         ).tolist()
-        pixels = read_pictures(split, sorted(set(indices)))
+        pixels = read_images(split, sorted(set(indices)))
         found |= {row: pixels[index] for row, index in zip(wanted, indices, strict=True)}
     return found
 
@@ -185,7 +185,7 @@ def draw_sheet(
     from matplotlib.figure import Figure
 
     split = as_split(images)
-    queries = read_pictures(split, range(len(split)))
+    queries = read_images(split, range(len(split)))
     others = images_of(features, source, sorted(set(neighbours.indices.ravel().tolist())))
     columns = 1 + neighbours.indices.shape[1]
     figure = Figure(figsize=(2 * columns, 2.3 * len(images)), layout="constrained")

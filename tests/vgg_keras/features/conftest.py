@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from vgg_keras.pipelines.sources import open_source
 
 from tests.conftest import write_folder
 from tests.tiny import tiny_run
 from vgg_keras.features.extractor import FeatureExtractor
+from vgg_keras.pipelines.sources import open_source
 
 
 @pytest.fixture(scope="session")

@@ -100,8 +100,8 @@ class TestFeatures:
         ("arguments", "message"),
         [
             (["--out", "f.csv", "--run", "r"], "end in .parquet or .npy"),
-            (["--out", "f.npy"], "Give --run, once or more, or --weights"),
-            (["--out", "f.npy", "--run", "r", "--net", "D"], "go with --weights"),
+            (["--out", "f.npy"], "Give either --run or --weights"),
+            (["--out", "f.npy", "--run", "r", "--net", "D"], "goes with --weights"),
             (["--out", "f.npy", "--weights", "w", "--net", "D", "--net", "E"], "once for each"),
         ],
     )

@@ -8,20 +8,20 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from vgg_keras.pipelines.errors import BadImageError, SourceError
-from vgg_keras.pipelines.images import decode, rescale
-from vgg_keras.pipelines.sources import open_source
-from vgg_keras.pipelines.statistics import ILSVRC
 
 from tests.conftest import encode, photo, write_folder
 from tests.tiny import CROP, MEAN, lively
 from tests.vgg_keras.features.conftest import rows_of_length_1
 from vgg_keras import weights
 from vgg_keras.errors import ArgumentError
-from vgg_keras.evaluation.predict import as_split
 from vgg_keras.evaluation.rows import RowFiller
 from vgg_keras.features.descriptors import compute_descriptors, default_scales, extract_features
 from vgg_keras.features.extractor import FeatureExtractor
+from vgg_keras.pipelines.errors import BadImageError, SourceError
+from vgg_keras.pipelines.images import decode, rescale
+from vgg_keras.pipelines.sources import open_source
+from vgg_keras.pipelines.sources.own import as_split
+from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.trained import TrainedNet
 from vgg_keras.weights import WeightsError
 
@@ -327,5 +327,5 @@ class TestExtractFeatures:
         with pytest.raises(WeightsError, match="fc2"):
             FeatureExtractor.load(weights_file)
         net = FeatureExtractor.of_net(TrainedNet.of_model(model, mean=MEAN))
-        with pytest.raises(ArgumentError, match=r"gives NaN for .*blue/000"):
+        with pytest.raises(ArgumentError, match="The net gives NaN for"):
             extract_features(net, source, ["val"], test_scales=[32])

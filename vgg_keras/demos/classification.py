@@ -1,4 +1,4 @@
-"""`vgg-keras demo`: the paper from training to its tables, in a few minutes on drawn shapes."""
+"""Classification from training to a report page, in a few minutes on synthetic shapes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.evaluation.predictions import Predictions, fuse
 from vgg_keras.metadata import members
 from vgg_keras.nets import get_net
-from vgg_keras.pipelines.evaluation import read_pictures
-from vgg_keras.pipelines.sources import VALIDATION, Source, open_source
+from vgg_keras.pipelines.evaluation import read_images
+from vgg_keras.pipelines.sources import open_source
+from vgg_keras.pipelines.splits import VALIDATION, Source
 from vgg_keras.recipes import RECIPES
-from vgg_keras.report.figures import learning_curves, prediction_sheet, save
+from vgg_keras.report.figures import learning_curves, prediction_sheet, save_figure
 from vgg_keras.report.page import write_report
-from vgg_keras.runs import JOURNAL, load_run
+from vgg_keras.run_files import EVALUATION_CACHE, JOURNAL
+from vgg_keras.trained import TrainedNet
 from vgg_keras.training import train
 
-# Small enough for four minutes in float32 on two CPU cores; so narrow a net needs less dropout.
+# Takes four minutes in float32 on two CPU cores. A net this narrow needs less dropout.
 _SHALLOW = dataclasses.replace(
     RECIPES["small"],
     data="shapes",
@@ -36,40 +38,36 @@ _SHALLOW = dataclasses.replace(
     epochs=9,
     plateau_patience=4,
 )
-_PROTOCOLS = ("centre", "dense")  # of both nets; 50 crops an image of the deeper one alone
-_SHEET = 18
-
-
-def _fast_precision() -> str:
-    """bfloat16 where the device computes in it; a CPU that does not takes several times longer."""
-    cpu = Path("/proc/cpuinfo")
-    is_native = not is_cpu_only() or (cpu.is_file() and "bf16" in cpu.read_text())
-    return "mixed_bfloat16" if is_native else "float32"
+_PROTOCOLS_OF_BOTH_NETS = ("centre", "dense")
+_PROTOCOL_OF_THE_DEEPER_NET = "multi-crop+dense"  # 50 crops per image take longest
+_IMAGES_ON_SHEET = 18
 
 
 def run_demo(out: str | os.PathLike, data_dir: str | os.PathLike | None = None) -> None:
     """Trains net A, warm-starts net D from it, scores both and their fusion, writes the report.
 
     Args:
-        out: folder for everything; a second call goes on where the first was interrupted.
-        data_dir: where the drawn shapes are kept; by default in TFDS's own folder.
+        out: folder for all files. A second call continues where the first was interrupted.
+        data_dir: where TFDS stores the synthetic shapes; by default in its own folder.
     """
     started = time.monotonic()
     out = Path(out)
     console = Console()
     shallow, deep = out / "runs" / "a", out / "runs" / "d"
-    console.rule("net A from scratch")
+    console.rule("training net A from scratch")
     recipe = dataclasses.replace(_SHALLOW, precision=_fast_precision())
     train(recipe, shallow, data_dir=data_dir)
-    console.rule("net D, started from net A (§3.1)")
+    console.rule("training net D, warm-started from net A (§3.1)")
     train(dataclasses.replace(recipe, net="D", init_from=str(shallow)), deep, data_dir=data_dir)
-    console.rule("scoring on the validation split (§3.2)")
+    console.rule("scoring both nets on the validation split (§3.2)")
     source = open_source(_SHALLOW.data, data_dir)
     scored = dict(_score((shallow, deep), source, out / "results"))
 
     page = write_report(out / "results", out / "report", data_dir=data_dir)
     curves, sheet = out / "learning_curves.png", out / "predictions.png"
-    save(learning_curves({"A": shallow / JOURNAL, "D, from A": deep / JOURNAL}), curves)
+    save_figure(
+        learning_curves({"A": shallow / JOURNAL, "D, warm-started from A": deep / JOURNAL}), curves
+    )
     _save_sheet(scored["d-dense"], source, sheet)
     console.print(_table(scored, 100 * (1 - 1 / len(source.class_names))))
     files = {
@@ -81,22 +79,32 @@ def run_demo(out: str | os.PathLike, data_dir: str | os.PathLike | None = None) 
     }
     for name, path in files.items():
         console.print(f"{name + ':':22}{path}", highlight=False, soft_wrap=True)
-    console.print(f"{time.monotonic() - started:.0f} s in all", highlight=False)
+    console.print(f"total time: {time.monotonic() - started:.0f} s", highlight=False)
 
 
-def _score(paths: tuple[Path, ...], source: Source, out: Path) -> Iterator[tuple[str, Predictions]]:
-    """The runs under the protocols, and their dense fusion (§4.4); all kept in `out`."""
-    for path in paths:
-        run = load_run(path)
-        crops = ("multi-crop+dense",) if path == paths[-1] else ()
-        for protocol in (*_PROTOCOLS, *crops):
-            one = evaluate(run, source, protocol=protocol, cache_dir=path / "evaluation")
-            yield _keep(f"{path.name}-{protocol}", one, out)
-    dense = [Predictions.load(out / f"{path.name}-dense.parquet") for path in paths]
-    yield _keep("fusion-dense", fuse(dense), out)
+def _fast_precision() -> str:
+    """bfloat16 if the device computes in it natively; emulated, it is several times slower."""
+    cpu = Path("/proc/cpuinfo")
+    is_native = not is_cpu_only() or (cpu.is_file() and "bf16" in cpu.read_text())
+    return "mixed_bfloat16" if is_native else "float32"
 
 
-def _keep(name: str, predictions: Predictions, out: Path) -> tuple[str, Predictions]:
+def _score(
+    folders: tuple[Path, ...], source: Source, out: Path
+) -> Iterator[tuple[str, Predictions]]:
+    """Predictions of each run by each protocol, and their dense fusion (§4.4); saved in `out`."""
+    for folder in folders:
+        net = TrainedNet.load(folder)
+        longest = (_PROTOCOL_OF_THE_DEEPER_NET,) if folder == folders[-1] else ()
+        for protocol in (*_PROTOCOLS_OF_BOTH_NETS, *longest):
+            cache = folder / EVALUATION_CACHE
+            predictions = evaluate(net, source, protocol=protocol, cache_dir=cache)
+            yield _saved(f"{folder.name}-{protocol}", predictions, out)
+    dense = [Predictions.load(out / f"{folder.name}-dense.parquet") for folder in folders]
+    yield _saved("fusion-dense", fuse(dense), out)
+
+
+def _saved(name: str, predictions: Predictions, out: Path) -> tuple[str, Predictions]:
     predictions.save(out / f"{name}.parquet")
     return name, predictions
 
@@ -121,16 +129,13 @@ def _table(scored: dict[str, Predictions], chance: float) -> Table:
 
 
 def _save_sheet(predictions: Predictions, source: Source, out: Path) -> None:
-    """Predictions of the first pictures of the split."""
-    images = read_pictures(source[VALIDATION], range(_SHEET))
-    title = "net D, dense: the three most probable classes"
-    save(
-        prediction_sheet(
-            [images[i] for i in range(_SHEET)],
-            predictions.posteriors[:_SHEET],
-            predictions.labels[:_SHEET],
-            predictions.class_names,
-            title,
-        ),
-        out,
+    """Draws the predictions for the first images of the split."""
+    images = read_images(source[VALIDATION], range(_IMAGES_ON_SHEET))
+    figure = prediction_sheet(
+        [images[i] for i in range(_IMAGES_ON_SHEET)],
+        predictions.posteriors[:_IMAGES_ON_SHEET],
+        predictions.labels[:_IMAGES_ON_SHEET],
+        predictions.class_names,
+        "net D, dense: the three most probable classes",
     )
+    save_figure(figure, out)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+
 from vgg_keras.saved_models.tensors import Tensors
 
 _STRING_BYTES = 24  # of a TF_TString, tensorflow/core/platform/ctstring_internal.h

@@ -1,4 +1,4 @@
-"""Malformed and unusual pictures in a request: a message for each, none to the harm of another."""
+"""Malformed and unusual images in a request: each gets a message and does not affect the others."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from vgg_keras.saved_models.pictures import BROKEN, UNREADABLE, Limits, measure
-from vgg_keras.saved_models.tensors import image_inputs
 
 from tests.conftest import encode, photo
 from vgg_keras.evaluation.predict import predict
+from vgg_keras.saved_models.images import BROKEN, UNREADABLE, Limits, read_sizes
+from vgg_keras.saved_models.tensors import image_inputs
 
 PIXELS = photo(np.random.default_rng(3), 60, 80)
 NOISE = np.random.default_rng(4).integers(0, 256, (2000, 1700, 3)).astype(np.uint8)  # 10 MB
@@ -53,7 +53,7 @@ def jpeg_claiming(height, width):
 
 
 def with_scans(count):
-    """The last scan's header again and again, without data."""
+    """Repeats the header of the last scan, without data."""
     start = PROGRESSIVE.rindex(b"\xff\xda")
     length = struct.unpack(">H", PROGRESSIVE[start + 2 : start + 4])[0]
     more = count - PROGRESSIVE.count(b"\xff\xda")
@@ -61,7 +61,7 @@ def with_scans(count):
 
 
 def with_texts(count, name):
-    """A PNG with texts that are a megabyte each when inflated."""
+    """A PNG with texts that inflate to a megabyte each."""
     content = b"Comment\0" + (b"\0" if name == b"zTXt" else b"\1\0\0\0")
     body = name + content + zlib.compress(bytes(10**6))
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
@@ -78,12 +78,12 @@ def zipped():
 def damaged(encoded, seed):
     rng = np.random.default_rng(seed)
     changed = bytearray(encoded)
-    for place in rng.integers(0, len(encoded), 1 + seed % 8):
-        changed[place] = rng.integers(256)
+    for index in rng.integers(0, len(encoded), 1 + seed % 8):
+        changed[index] = rng.integers(256)
     return bytes(changed)
 
 
-# What cannot be read, and the message it gets.
+# Files that are refused, and the message that each gets.
 REFUSED = [
     *[
         (data, UNREADABLE)
@@ -160,7 +160,7 @@ REFUSED = [
     ],
 ]
 
-# What looks odd and is a picture.
+# Unusual images that can be read.
 READ = [
     *(as_mode(mode, "JPEG") for mode in ("L", "CMYK")),
     *(as_mode(mode, "PNG") for mode in ("L", "1", "P", "RGBA", "LA")),
@@ -187,22 +187,22 @@ READ = [
         )
     ),
 ]
-# What may be either.
+# Damaged files: some of them can be read.
 DAMAGED = [damaged((JPEG, PNG, PROGRESSIVE)[seed % 3], seed) for seed in range(60)]
 
 
 @pytest.fixture(scope="module")
 def ask(served):
-    """Shows pictures with a good one before and behind, which must not change."""
+    """Sends images between two good ones, whose results must not change."""
 
-    def run(*pictures):
-        found = served.run("serving_default", image_inputs([JPEG, *pictures, JPEG]))
+    def run(*images):
+        found = served.run("serving_default", image_inputs([JPEG, *images, JPEG]))
         for name, (value,) in alone.items():
-            for place in (0, -1):
+            for index in (0, -1):
                 if name == "probabilities":
-                    np.testing.assert_allclose(found[name][place], value, atol=1e-6)
+                    np.testing.assert_allclose(found[name][index], value, atol=1e-6)
                 else:
-                    assert np.array_equal(found[name][place], value)
+                    assert np.array_equal(found[name][index], value)
         return {name: array[1:-1] for name, array in found.items()}
 
     alone = served.run("serving_default", image_inputs([JPEG]))
@@ -211,7 +211,7 @@ def ask(served):
 
 
 def odd_examples():
-    """Without the feature, with two values or none of it, of another type, and no example."""
+    """Examples without the feature, with two values or none, of another type; and no example."""
     feature = tf.train.Feature
     values = [
         feature(bytes_list=tf.train.BytesList(value=[JPEG, JPEG])),
@@ -227,7 +227,7 @@ def odd_examples():
 
 
 def check(found):
-    """Each row is an answer, or an error and nothing else."""
+    """Checks that each row is either an answer or an error."""
     for classes, names, probabilities, error in zip(
         *(found[k] for k in ("classes", "class_names", "probabilities", "error")), strict=True
     ):
@@ -241,35 +241,35 @@ def check(found):
             assert 3 / 7 <= probabilities.sum() <= 1 + 1e-5
 
 
-def test_there_are_two_hundred():
+def test_there_are_200_files():
     assert len(REFUSED) + len(READ) + len(DAMAGED) >= 200
 
 
-def test_what_cannot_be_read_is_named_and_harms_nothing_beside_it(ask):
+def test_refused_images_get_a_message_and_do_not_affect_others(ask):
     found = ask(*(data for data, _ in REFUSED))
     check(found)
     for (data, expected), error in zip(REFUSED, found["error"], strict=True):
         assert expected in error.decode(), data[:40]
 
 
-def test_one_by_one_too(ask):
+def test_refused_images_alone(ask):
     for data, expected in REFUSED[::9]:
         assert expected in ask(data)["error"][0].decode()
 
 
-def test_what_looks_odd_is_scored_as_keras_scores_it(ask, run, tmp_path):
+def test_unusual_images_get_the_scores_of_keras(ask, run, tmp_path):
     found = ask(*READ)
     check(found)
     assert not any(found["error"])
     files = [tmp_path / str(i) for i in range(len(READ))]
     for file, data in zip(files, READ, strict=True):
         file.write_bytes(data)
-    said = predict(run, files, test_scales=(40, 48)).top(3)
-    np.testing.assert_array_equal(found["classes"], said[0])
-    np.testing.assert_allclose(found["probabilities"], said[1], atol=1e-5)
+    expected = predict(run, files, test_scales=(40, 48)).top(3)
+    np.testing.assert_array_equal(found["classes"], expected[0])
+    np.testing.assert_allclose(found["probabilities"], expected[1], atol=1e-5)
 
 
-def test_damaged_files_are_scored_or_named(ask):
+def test_damaged_files_get_scores_or_a_message(ask):
     found = ask(*DAMAGED)
     check(found)
     assert 0 < sum(map(bool, found["error"])) < len(DAMAGED)
@@ -283,12 +283,12 @@ def test_damaged_files_are_scored_or_named(ask):
         max_size=8,
     )
 )
-def test_any_bytes_are_scored_or_named(ask, pictures):
-    check(ask(*pictures))
+def test_any_bytes_get_scores_or_a_message(ask, images):
+    check(ask(*images))
 
 
 @pytest.mark.parametrize("signature", ["features", "classify"])
-def test_other_signatures_name_or_empty_them_too(served, signature):
+def test_other_signatures_refuse_the_same_images(served, signature):
     from vgg_keras.saved_models.records import examples
 
     bad = [data for data, _ in REFUSED[::7]]
@@ -308,11 +308,11 @@ def test_other_signatures_name_or_empty_them_too(served, signature):
 
 def test_limits_are_exact():
     limits = Limits(pixels=60 * 80, aspect=80 / 60, scans=3)
-    sizes, errors = measure(tf.constant([JPEG, PNG]), limits)
+    sizes, errors = read_sizes(tf.constant([JPEG, PNG]), limits)
     assert errors.numpy().tolist() == [b"", b""]
     assert sizes.numpy().tolist() == [[60, 80]] * 2
     for name, value, received in (("pixels", 60 * 80 - 1, "60 x 80"), ("aspect", 1.33, "60 x 80")):
         tighter = Limits(**({"pixels": 60 * 80, "aspect": 2.0} | {name: value}))
-        sizes, errors = measure(tf.constant([JPEG, PNG]), tighter)
+        sizes, errors = read_sizes(tf.constant([JPEG, PNG]), tighter)
         assert all(received in error.decode() for error in errors.numpy())
         assert not sizes.numpy().any()

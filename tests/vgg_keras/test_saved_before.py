@@ -1,0 +1,90 @@
+"""Files that version 0.1.0 wrote before nets were values load and give the same numbers.
+
+`saved_before.tar.xz` holds what commit e8b8b6c wrote for nets of width 1/16 and crop size 32 with
+random weights of four bits: a run, a localisation run, a weights file, an export, predictions,
+boxes, features and caches, and `expected.json` with the results.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vgg_keras import Predictions, Procedure, TrainedNet, evaluate, fuse
+from vgg_keras.evaluation.evaluate import score
+from vgg_keras.pipelines.sources import open_source
+
+ARCHIVE = Path(__file__).parent / "saved_before.tar.xz"
+CLASSES = ("blue", "green", "red")
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("before")
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+@pytest.fixture
+def expected(unpacked, tmp_path, monkeypatch):
+    """A copy of the files as the current folder; the expected results."""
+    shutil.copytree(unpacked, tmp_path / "files")
+    monkeypatch.chdir(tmp_path / "files")
+    return json.loads(Path("expected.json").read_text())
+
+
+def listing(folder):
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+def assert_same(predictions, file):
+    old = Predictions.load(file)
+    np.testing.assert_allclose(predictions.posteriors, old.posteriors, rtol=1e-5, atol=1e-7)
+    assert (list(predictions.names), predictions.metadata) == (list(old.names), old.metadata)
+
+
+@pytest.mark.parametrize("protocol", ["centre", "dense", "multi-crop+dense"])
+def test_a_run_gives_the_same_predictions_and_errors(expected, protocol):
+    net, data = TrainedNet.load("run"), open_source("folder:data")
+    found = evaluate(net, data, protocol=protocol, verbose=0)
+    assert_same(found, f"{protocol}.parquet")
+    assert found.result() == expected[protocol]
+
+
+def test_a_weights_file_gives_the_same_predictions(expected):
+    net = TrainedNet.load("net.weights.h5", class_names=CLASSES, train_scale=(32, 48))
+    found = evaluate(net, open_source("folder:data"), verbose=0)
+    old = Predictions.load("weights.parquet")
+    np.testing.assert_allclose(found.posteriors, old.posteriors, rtol=1e-5, atol=1e-7)
+
+
+def test_predictions_are_fused_to_the_same(expected):
+    found = fuse([Predictions.load("centre.parquet"), Predictions.load("several.csv")])
+    assert_same(found, "fused.parquet")
+
+
+def test_cached_posteriors_are_used(expected):
+    from vgg_keras.pipelines.sources.own import as_split
+
+    before = listing("kept")
+    net = TrainedNet.load("run")
+    passes = Procedure("dense", multi_scale=True).passes(net)
+    _, rows, _ = score(net, as_split(expected["paths"]), passes, cache_dir="kept", verbose=0)
+    np.testing.assert_allclose(rows, expected["posteriors"], rtol=1e-6)
+    assert listing("kept") == before
+
+
+def test_cached_posteriors_of_a_weights_file_are_used(expected):
+    from vgg_keras.pipelines.sources.own import as_split
+
+    before = listing("kept-weights")
+    net = TrainedNet.load("net.weights.h5", class_names=CLASSES, train_scale=(32, 48))
+    passes = Procedure("dense").passes(net)
+    score(net, as_split(expected["paths"]), passes, cache_dir="kept-weights", verbose=0)
+    assert listing("kept-weights") == before

@@ -1,0 +1,163 @@
+"""The nets that a command works on: `--run`, `--weights` and the options that go with them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vgg_keras.commands.options import FILE, FOLDER, NetName, TrainScale, add_options
+from vgg_keras.pipelines.errors import ArgumentError
+from vgg_keras.run_files import EVALUATION_CACHE
+
+POOL_ROUNDINGS = ("down", "up")  # TODO nets.POOL_ROUNDINGS
+preprocessing_option = click.option(
+    "--preprocessing",
+    metavar="rgb|caffe|torch",
+    help="Input that the weights take: rgb or caffe (BGR) minus the ILSVRC mean, or torch (0 to 1, "
+    "minus a mean, over a standard deviation) [inferred from the kind of file].",
+)
+pool_rounding_option = click.option(
+    "--pool-rounding",
+    type=click.Choice(tuple(POOL_ROUNDINGS)),
+    help="How pooling rounds an odd side; up as in Caffe [the net's, down for a run].",
+)
+_OF_A_FILE = ("net", "preprocessing", "statistics", "train_scale")
+_OF_A_MODEL = ("precision", "pool_rounding")
+
+
+def net_options(several: str = "", without: Collection[str] = ()):
+    """A decorator that adds `--run`, `--weights` and what goes with them.
+
+    Args:
+        several: what becomes of several nets, for the help text; only one is taken if empty.
+        without: parameters to leave out.
+    """
+    many, more = bool(several), f"; {several}" * bool(several)
+    options = {
+        "run": click.option(
+            "--run",
+            type=FOLDER,
+            multiple=many,
+            help=f"Folder of a run or of a saved net{more}.",
+        ),
+        "weights": click.option(
+            "--weights",
+            type=FILE,
+            multiple=many,
+            help=f"Weights file of any kind that `vgg-keras convert` reads{more}.",
+        ),
+        "net": click.option(
+            "--net",
+            type=NetName(),
+            multiple=many,
+            help="With --weights: the net in the file [inferred from its layers]"
+            f"{'; once for each file' * many}.",
+        ),
+        "preprocessing": preprocessing_option,
+        "statistics": click.option(
+            "--statistics",
+            type=FILE,
+            help="With --weights: JSON file with the RGB mean that was subtracted from the images "
+            "the weights were trained on [inferred from the kind of file].",
+        ),
+        "train_scale": click.option(
+            "--train-scale",
+            type=TrainScale(),
+            metavar="S|S_MIN,S_MAX",
+            help="With --weights: training scale S [256, in proportion to the crop size].",
+        ),
+        "pool_rounding": pool_rounding_option,
+    }
+    return add_options([option for name, option in options.items() if name not in without])
+
+
+@dataclass(frozen=True)
+class ChosenNet:
+    """A net that the options of a command name; it is not yet loaded.
+
+    Attributes:
+        where: folder of a run or saved net, or weights file.
+        is_folder: whether it is a folder.
+        arguments: of `TrainedNet.load`.
+    """
+
+    where: Path
+    is_folder: bool
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def facts(self):
+        """The facts of a run or saved net, without its model."""
+        from vgg_keras.net_files import read_facts
+
+        return read_facts(self.where, **self.arguments)
+
+    def load(self, class_names: Sequence[str] | None = None, **changes: Any):
+        """The net.
+
+        Args:
+            class_names: names of the outputs if the net is a weights file.
+            changes: arguments of `TrainedNet.load` that replace those of the options.
+        """
+        from vgg_keras.trained import TrainedNet
+
+        arguments = self.arguments | changes
+        if not self.is_folder:
+            return TrainedNet.load(self.where, class_names=class_names, **arguments)
+        self.facts()  # refuses a missing folder as a run, which `load` takes for a weights file
+        return TrainedNet.load(self.where, **arguments)
+
+    @property
+    def cache_dir(self) -> Path:
+        """Folder of the row cache by default."""
+        return (
+            self.where / EVALUATION_CACHE
+            if self.is_folder
+            else self.where.with_suffix(".evaluation")
+        )
+
+
+def chosen_nets(options: dict[str, Any], *, required: bool = True) -> list[ChosenNet]:
+    """Takes the options of `net_options` and `--precision` out of a command's options.
+
+    Args:
+        options: of the command, by parameter name.
+        required: whether there must be a net.
+
+    Raises:
+        ArgumentError: both `--run` and `--weights` are given or, if required, neither; or an
+            option does not go with them.
+    """
+    runs, weights, names = (_several(options.pop(key)) for key in ("run", "weights", "net"))
+    of_file = {name: options.pop(name, None) for name in _OF_A_FILE if name != "net"}
+    of_file = {name: value for name, value in of_file.items() if value is not None}
+    of_model = {name: options.pop(name, None) for name in _OF_A_MODEL}
+    if (runs and weights) or (required and not (runs or weights)):
+        raise ArgumentError("Give either --run or --weights.")
+    if not weights and (names or of_file):
+        flag = "net" if names else next(iter(of_file)).replace("_", "-")
+        raise ArgumentError(f"--{flag} goes with --weights; a run or saved net has its own.")
+    if names and len(names) != len(weights):
+        raise ArgumentError(
+            f"Give --net once for each of the {len(weights)} --weights, or not at all. "
+            f"Received: {', '.join(names)}"
+        )
+    if "statistics" in of_file:
+        from vgg_keras.pipelines.statistics import Statistics
+
+        of_file["mean"] = Statistics.load(of_file.pop("statistics")).mean
+    folders = [ChosenNet(path, True, of_model) for path in runs]
+    return folders + [
+        ChosenNet(path, False, of_model | of_file | ({"net": names[i]} if names else {}))
+        for i, path in enumerate(weights)
+    ]
+
+
+def _several(value: Any) -> tuple:
+    """The values of an option that may be given once or several times."""
+    if value is None:
+        return ()
+    return value if isinstance(value, tuple) else (value,)

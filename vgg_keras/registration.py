@@ -1,0 +1,71 @@
+"""Registers the layers of the nets with Keras as soon as Keras is imported.
+
+So `import vgg_keras` is enough for `keras.models.load_model` to read a saved net, without importing
+Keras itself. `wrapt.when_imported` does the same, but importing wrapt takes longer than all
+of `vgg-keras --help`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from vgg_keras.pipelines.errors import MissingPackageError
+
+_LAYERS = "vgg_keras.layers"  # its decorators register the layers
+
+
+def register_layers() -> None:
+    """Registers the layers, now if Keras is imported already, or else when it is."""
+    if "keras" in sys.modules:
+        importlib.import_module(_LAYERS)
+    else:
+        sys.meta_path.insert(0, _KerasFinder())
+
+
+class _KerasFinder(importlib.abc.MetaPathFinder):
+    """Finds Keras once, with a loader that registers the layers afterwards."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name != "keras":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+class _Loader(importlib.abc.Loader):
+    """The loader of Keras, after which the layers are registered.
+
+    Raises:
+        MissingPackageError: the package of Keras's backend is not installed.
+    """
+
+    def __init__(self, loader: importlib.abc.Loader):
+        self._loader = loader
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        spec = module.__spec__
+        assert spec is not None
+        module.__loader__ = spec.loader = self._loader
+        try:
+            self._loader.exec_module(module)
+        except ModuleNotFoundError as error:
+            # A keras.json that another project wrote can name a backend that is not installed.
+            raise MissingPackageError(
+                "Keras cannot import its backend. Set the environment variable KERAS_BACKEND, or "
+                f'"backend" in keras.json, to "tensorflow" or "jax". Received: {error}'
+            ) from error
+        importlib.import_module(_LAYERS)
