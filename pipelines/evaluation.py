@@ -160,10 +160,7 @@ def validation_stream(
     `metrics=["accuracy"]` is the accuracy over all images.
 
     ```python
-    val = validation_stream(
-        data["val"], crop_size=224, test_scale=384, batch_size=64, mean=ILSVRC.mean
-    )
-    model.fit(..., validation_data=val)
+    val = validation_stream(split, crop_size=224, test_scale=384, batch_size=64, mean=colours.mean)
     ```
 
     Args:
@@ -189,12 +186,7 @@ def validation_stream(
     """
     check_test_scale(test_scale, crop_size)
     check_at_least("batch_size", batch_size, 1)
-    if shard.count > 1 and not fill_last:
-        raise ArgumentError(
-            f"fill_last must be True if several processes share the batches. Received: "
-            f"fill_last=False, shard={shard}",
-            "fill_last",
-        )
+    _check_shard(shard, fill_last)
     rows, batches = shard.rows(batch_size), -(-len(split) // batch_size)
     batched = (
         shard.of(split.in_order(), batch_size)
@@ -208,6 +200,15 @@ def validation_stream(
     if fill_last:
         batched = _filled(batched, rows, batches)
     return _buffered(batched.apply(tf.data.experimental.assert_cardinality(batches)))
+
+
+def _check_shard(shard: Shard, fill_last: bool) -> None:
+    if shard.count > 1 and not fill_last:
+        raise ArgumentError(
+            f"fill_last must be True if several processes share the batches. Received: "
+            f"fill_last=False, shard={shard}",
+            "fill_last",
+        )
 
 
 def _central_crop(

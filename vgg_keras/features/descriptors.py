@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,16 +92,23 @@ def extract_features(
         "verbose": verbose,
     }
     source, names = _source_and_splits(data, splits)
-    found = [_of_split(views, source, name, boxes_file, **options) for name in names]
-    skipped = [name for one in found for name in one.skipped]
-    metadata = {"data": source.spec, "splits": list(names)}
+    found = {name: _of_split(views, source, name, boxes_file, **options) for name in names}
+    return _joined(found, source, members)
+
+
+def _joined(
+    found: Mapping[str, _OfSplit], source: Source, members: Sequence[dict[str, Any]]
+) -> Features:
+    """The descriptors of several splits, by name, as one object."""
+    metadata: dict[str, Any] = {"data": source.spec, "splits": list(found)}
+    skipped = [name for one in found.values() for name in one.skipped]
     if skipped:
         metadata["skipped"] = skipped
     return Features(
-        [name for one in found for name in one.names],
-        [split for split, one in zip(names, found, strict=True) for _ in one.names],
-        np.concatenate([one.targets for one in found]),
-        np.concatenate([one.values for one in found]),
+        [name for one in found.values() for name in one.names],
+        [split for split, one in found.items() for _ in one.names],
+        np.concatenate([one.targets for one in found.values()]),
+        np.concatenate([one.values for one in found.values()]),
         source.class_names,
         metadata | join(members),
     )

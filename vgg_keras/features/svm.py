@@ -89,20 +89,27 @@ def transfer(
         both = np.concatenate([subsets.train, subsets.validation])
         selected.append(c)
         of_classes.append(_measured(features, plan, both, subsets.test, c, seed))
-    table = 100 * np.array(of_classes)  # (splits, classes)
-    means = np.nanmean(table, 1)
+    result = _summary(features, plan, 100 * np.array(of_classes))
     return {
         "protocol": protocol,
-        plan.measure: float(means.mean()),
-        "spread": float(means.std(ddof=1)) if len(means) > 1 else None,
-        "of_splits": means.tolist(),
+        **result,
         "C": selected,
         "train_images": len(drawn[0].train) + len(drawn[0].validation),
         "images": len(drawn[0].test),
+        "seed": seed,
+    }
+
+
+def _summary(features: Features, plan: Protocol, table: np.ndarray) -> dict[str, Any]:
+    """Means of a table of percentages, `(splits, classes)`, and where the features come from."""
+    means = np.nanmean(table, 1)
+    return {
+        plan.measure: float(means.mean()),
+        "spread": float(means.std(ddof=1)) if len(means) > 1 else None,
+        "of_splits": means.tolist(),
         "train_per_class": plan.train_per_class or None,
         "data": features.metadata.get("data", "?"),
         "split": "+".join(plan.test) or "random",
-        "seed": seed,
         "per_class": _per_class(features, plan, table),
         "dimensions": features.values.shape[1],
         "features": features.metadata,
