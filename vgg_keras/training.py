@@ -57,8 +57,7 @@ def train(
         data_dir: where TFDS stores its data.
         devices, cluster: see `find_devices`. Processes of a cluster share the folder; one writes.
         tensorboard: whether to write event files under `out`/tensorboard.
-        callbacks: further Keras callbacks, called before the checkpoint is written. Their own
-            state is not part of it.
+        callbacks: further Keras callbacks. Their own state is not part of the checkpoint.
         verbose: 0 for no progress; 1 or "auto" for a bar and one line an epoch.
         task: what the net learns; by default the class of an image.
 

@@ -92,8 +92,7 @@ def verify(
         RunError, WeightsError: the net is another one, or cannot be loaded.
         ReplayError: the export cannot be loaded or fails.
         RequestError: the server cannot be reached or refuses a request.
-        ArgumentError: the export refuses one of the photos, or a photo is broken.
-        OSError: a photo cannot be read.
+        ArgumentError: the export refuses one of the photos, or a photo cannot be read.
 
     Example:
         checks, load_seconds = verify("exports/vgg16/1", photos=["cat.jpg"])
