@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -68,16 +68,41 @@ def training_stream(
     Raises:
         ArgumentError: a scale is below the crop size, or the batch is larger than the split.
     """
-    smallest, largest = scale_range(train_scale, crop_size)
+    scales = scale_range(train_scale, crop_size)
     steps = steps_per_epoch(split, batch_size)
-    mean = tf.constant(statistics.mean, tf.float32)
-    shift_matrix = tf.constant(statistics.shift_matrix() * colour_shift, tf.float32)
 
     def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
         key = tf.cast(seed, tf.int64) * 2**32 + epoch
         examples = split.shuffled(key).take(steps * batch_size)
         keys = tf.data.Dataset.from_tensors(key).repeat()
         return tf.data.Dataset.zip(shard.of(examples, batch_size), keys)
+
+    return (
+        tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
+        .flat_map(epoch_of)
+        .map(
+            _random_crop(split, crop_size, scales, statistics, flip, colour_shift, boxes),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        .batch(shard.rows(batch_size), drop_remainder=True)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def _random_crop(
+    split: Split,
+    crop_size: int,
+    scales: tuple[int, int],
+    statistics: Statistics,
+    flip: bool,
+    colour_shift: float,
+    boxes: Boxes | None,
+) -> Callable[[Mapping[str, tf.Tensor], tf.Tensor], tuple[tf.Tensor, ...]]:
+    """A function from an example and the key of its epoch to a crop and its target."""
+    smallest, largest = scales
+    mean = tf.constant(statistics.mean, tf.float32)
+    shift_matrix = tf.constant(statistics.shift_matrix() * colour_shift, tf.float32)
 
     @no_autograph
     def crop(example: Mapping[str, tf.Tensor], key: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -97,13 +122,7 @@ def training_stream(
         target = box_target(box, frame, mirrored, example["label"])
         return pixels, target, tf.cast(inside(target), tf.float32)
 
-    return (
-        tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
-        .flat_map(epoch_of)
-        .map(crop, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .batch(shard.rows(batch_size), drop_remainder=True)
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    return crop
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:

@@ -66,7 +66,7 @@ class ArraySplit(IndexedSplit):
         return [f"image {self.numbers[i]}" for i in indices]
 
     def identities(self) -> list[str]:
-        # Images in memory have no name of their own, so their contents stand for them.
+        # "image 0" names another image in another split, so contents identify images in memory.
         return [_digest(self.images[i]) for i in self.numbers]
 
     def without(self, names: Sequence[str]) -> Split:
@@ -114,6 +114,7 @@ class DatasetSplit(StreamedSplit):
 
 
 def _digest(image: bytes | np.ndarray) -> str:
+    """A hash of an image's shape and contents."""
     header = "" if isinstance(image, bytes) else f"{image.shape}"
     content = image if isinstance(image, bytes) else np.ascontiguousarray(image).tobytes()
     return hashlib.blake2b(header.encode() + content, digest_size=16).hexdigest()
@@ -223,13 +224,14 @@ def _form_of(image: Any) -> str:
 
 def _checked_arrays(images: Any) -> np.ndarray | list[np.ndarray]:
     """The images, not copied, if all are uint8 `(H, W, 3)`."""
+    arrays: np.ndarray | list[np.ndarray]
     if getattr(images, "ndim", 1) == 1:
         arrays = [np.asarray(image) for image in images]
         for i, array in enumerate(arrays):
             _check_array(array, f"for image {i}", rank=3)
     else:
         arrays = np.asarray(images)
-        _check_array(arrays, "", rank=4)
+        _check_array(np.asarray(arrays), "", rank=4)
     if not len(arrays):
         raise ArgumentError(f"{_RULE}. Received: no image", "images")
     return arrays
