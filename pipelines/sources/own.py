@@ -231,18 +231,18 @@ def _checked_arrays(images: Any) -> np.ndarray | list[np.ndarray]:
             _check_array(array, f"for image {i}", rank=3)
     else:
         arrays = np.asarray(images)
-        _check_array(np.asarray(arrays), "", rank=4)
+        _check_array(arrays, "", rank=4)
     if not len(arrays):
         raise ArgumentError(f"{_RULE}. Received: no image", "images")
     return arrays
 
 
-def _check_array(array: np.ndarray, which: str, rank: int) -> None:
+def _check_array(array: Any, which: str, rank: int) -> None:
     if (
         array.dtype == np.uint8
         and array.ndim == rank
         and array.shape[-1] == 3
-        and (0 not in array.shape[-3:])
+        and 0 not in array.shape[-3:]
     ):
         return
     advice = ""
