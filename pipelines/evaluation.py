@@ -136,7 +136,15 @@ def grid_origins(size: tf.Tensor, crop_size: int, grid: int) -> tf.Tensor:
 
 
 def read_images(split: Split, indices: Sequence[int] | None = None) -> dict[int, np.ndarray]:
-    """The images of a split, or those at some indices, decoded and upright: uint8 `(H, W, 3)`."""
+    """Decodes the images of a split, upright.
+
+    Args:
+        split: the images.
+        indices: which images to decode; by default all.
+
+    Returns:
+        uint8 `(H, W, 3)` by index.
+    """
     wanted = np.full(len(split), indices is None)
     wanted[list(indices or ())] = True
     encoded = _encoded(split, wanted).as_numpy_iterator()
