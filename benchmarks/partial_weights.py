@@ -2,10 +2,10 @@
 
     python benchmarks/partial_weights.py --weights vgg19-blocks1-3.npz --data folder:caltech20
 
-The smaller side of every image is rescaled to 128 pixels. The features are the L2-normalised average
-of `block3_pool` over its central square. A linear SVM (C = 10) is trained on 20 images per class, and
-the mean class recall is measured on the other images, for three random splits. For comparison, the
-same is done with wrong inputs: the channels in the wrong order, no mean subtracted, or pixels
+The smaller side of every image is rescaled to 128 pixels. The features are the L2-normalised
+average of `block3_pool` over its central square. A linear SVM (C = 10) is trained on 20 images a
+class, and the mean class recall is measured on the others, for three random splits. For comparison,
+the same is done with wrong inputs: the channels in the wrong order, no mean subtracted, or pixels
 divided by 255 instead.
 """
 
@@ -23,12 +23,12 @@ import numpy as np
 from measuring import machine, report
 from sklearn.metrics import recall_score
 from sklearn.svm import LinearSVC
+
+from vgg_keras import vgg, weights
 from vgg_keras.pipelines.evaluation import grid_crops
 from vgg_keras.pipelines.sources import open_source
 from vgg_keras.pipelines.splits import Split
 from vgg_keras.pipelines.statistics import ILSVRC
-
-from vgg_keras import vgg, weights
 
 MEAN = np.array(ILSVRC.mean, np.float32)
 SIDE, TRAIN, SPLITS, C = 128, 20, 3, 10.0

@@ -29,13 +29,13 @@ import tensorflow as tf
 from cpp_loader import CppModel
 from measuring import in_turn, machine, ratios, report
 from rich.console import Console
+
+from vgg_keras import TrainedNet, export, make_scorer, vgg
 from vgg_keras.pipelines.images import decode, rescale, rescaled_size, upright_size
 from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.saved_models.records import Request
 from vgg_keras.saved_models.replay import replay
 from vgg_keras.saved_models.tensors import image_inputs
-
-from vgg_keras import TrainedNet, export, make_scorer, vgg
 
 Q, BATCH = 256, 8
 console = Console(stderr=True)

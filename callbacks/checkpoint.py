@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import h5py
 import keras
+
 from vgg_keras.callbacks.errors import CheckpointError
 from vgg_keras.callbacks.file_names import BEST_WEIGHTS, LAST_WEIGHTS
 from vgg_keras.callbacks.monitor import MonitorCallback

@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import numpy as np
+
 from vgg_keras.callbacks.timing import EpochTimer
 from vgg_keras.pipelines.files import atomic_write
 

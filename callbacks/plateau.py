@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 import keras
+
 from vgg_keras.callbacks.monitor import MonitorCallback
 from vgg_keras.pipelines.checks import check_at_least, check_choice
 from vgg_keras.pipelines.errors import ArgumentError

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
 from vgg_keras.callbacks.journal import as_errors
 from vgg_keras.callbacks.timing import EpochTimer
 

@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import keras
 import numpy as np
+
 from vgg_keras.callbacks.errors import WarmStartError
 from vgg_keras.callbacks.file_names import BEST_WEIGHTS
 

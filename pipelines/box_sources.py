@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
 from vgg_keras.pipelines.boxes import Boxes
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.images import upright_size

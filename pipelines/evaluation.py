@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
+
 from vgg_keras.pipelines.boxes import Boxes, box_target, window_frame
 from vgg_keras.pipelines.checks import check_at_least, check_test_scale
 from vgg_keras.pipelines.errors import ArgumentError

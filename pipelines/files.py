@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
+
 from vgg_keras.pipelines.errors import WriteError
 
 

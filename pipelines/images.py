@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import tensorflow as tf
+
 from vgg_keras.pipelines.formats import (
     NOT_INLINED,
     apply_bmp_palette,

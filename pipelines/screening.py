@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping
 
 import tensorflow as tf
+
 from vgg_keras.pipelines.errors import BadImageError
 from vgg_keras.pipelines.images import decode, no_autograph
 from vgg_keras.pipelines.splits import Split

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
 from vgg_keras.pipelines.errors import ArgumentError, SourceError
 
 TRAIN, VALIDATION = "train", "val"
@@ -205,6 +206,10 @@ class Split(abc.ABC):
     def ids_of(self, indices: Iterable[int]) -> list[str]:
         """Names that stay the same when the data are moved to another folder."""
         return self.names_of(indices)
+
+    def identities(self) -> list[str]:
+        """A text for each image, in order, that no other image has: what a cache goes by."""
+        return self.names_of(range(len(self)))
 
     @abc.abstractmethod
     def without(self, names: Sequence[str]) -> Split:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.files import atomic_write
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
     from vgg_keras.pipelines.splits import Split
 
 
@@ -101,6 +103,7 @@ def compute_statistics(split: Split) -> Statistics:
         BadImageError: an image cannot be read. The message names it.
     """
     import tensorflow as tf  # only here: code that reads the constants needs no TensorFlow
+
     from vgg_keras.pipelines.images import decode, no_autograph
     from vgg_keras.pipelines.screening import naming_bad_images
 

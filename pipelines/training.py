@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
+
 from vgg_keras.pipelines.boxes import Boxes, box_target, inside, window_frame
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.pipelines.images import no_autograph, upright_size, window

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import requests
+
 from vgg_keras.pipelines.checks import check_at_least
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.saved_models.errors import RequestError

@@ -15,6 +15,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+
 from vgg_keras.pipelines.errors import ArgumentError, WriteError
 from vgg_keras.pipelines.files import atomic_write
 from vgg_keras.saved_models.errors import ExportError

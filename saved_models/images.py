@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import tensorflow as tf
+
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.pipelines.formats import is_png
 from vgg_keras.pipelines.images import (

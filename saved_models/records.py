@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
+
 from vgg_keras.saved_models.tensors import Tensors, image_inputs
 
 PREDICT, CLASSIFY = "predict", "classify"  # methods of TensorFlow Serving

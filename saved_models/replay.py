@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+
 from vgg_keras.saved_models.client import Server
 from vgg_keras.saved_models.errors import ReplayError, RequestError
 from vgg_keras.saved_models.records import (

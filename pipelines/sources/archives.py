@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.sources.folders import FolderSplit
 

@@ -12,6 +12,7 @@ import logging
 import re
 
 import numpy as np
+
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.sources.archives import Archive, ArchiveSplit
 from vgg_keras.pipelines.splits import Source

@@ -16,6 +16,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+
 from vgg_keras.pipelines.box_sources import float_or_nan
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.sources.folders import FolderSplit

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+
 from vgg_keras.pipelines.box_sources import BOXES_FILE, read_boxes_file
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.sources.orders import IndexedSplit

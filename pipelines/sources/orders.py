@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
 from vgg_keras.pipelines.checks import indices_of
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.splits import Split

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
 from vgg_keras.pipelines.checks import check_at_least, first_few
 from vgg_keras.pipelines.errors import ArgumentError, SourceError
 from vgg_keras.pipelines.sources.folders import FolderSplit
@@ -63,6 +65,10 @@ class ArraySplit(IndexedSplit):
     def names_of(self, indices: Iterable[int]) -> list[str]:
         return [f"image {self.numbers[i]}" for i in indices]
 
+    def identities(self) -> list[str]:
+        # Images in memory have no name of their own, so their contents stand for them.
+        return [_digest(self.images[i]) for i in self.numbers]
+
     def without(self, names: Sequence[str]) -> Split:
         kept = ~np.isin(self.names_of(range(len(self))), list(names))
         return dataclasses.replace(self, numbers=self.numbers[kept], labels=self.labels[kept])
@@ -99,8 +105,18 @@ class DatasetSplit(StreamedSplit):
     def _names(self) -> Sequence[str]:
         return [f"image {i}" for i in self._kept(range(self._size()))]
 
+    def identities(self) -> list[str]:
+        images = self.in_order().map(self.read)
+        return [_digest(image) for image in images.as_numpy_iterator()]
+
     def all_labels(self) -> np.ndarray:
         return np.array(self._kept(self.labels), np.int64)
+
+
+def _digest(image: bytes | np.ndarray) -> str:
+    header = "" if isinstance(image, bytes) else f"{image.shape}"
+    content = image if isinstance(image, bytes) else np.ascontiguousarray(image).tobytes()
+    return hashlib.blake2b(header.encode() + content, digest_size=16).hexdigest()
 
 
 def from_arrays(images: Any, labels: Any = None, class_names: Sequence[str] | None = None) -> Split:
@@ -208,7 +224,7 @@ def _form_of(image: Any) -> str:
 def _checked_arrays(images: Any) -> np.ndarray | list[np.ndarray]:
     """The images, not copied, if all are uint8 `(H, W, 3)`."""
     if getattr(images, "ndim", 1) == 1:
-        arrays = [np.asarray(image) for image in images]
+        arrays: np.ndarray | list[np.ndarray] = [np.asarray(image) for image in images]
         for i, array in enumerate(arrays):
             _check_array(array, f"for image {i}", rank=3)
     else:
@@ -219,7 +235,7 @@ def _checked_arrays(images: Any) -> np.ndarray | list[np.ndarray]:
     return arrays
 
 
-def _check_array(array: np.ndarray, which: str, rank: int) -> None:
+def _check_array(array: Any, which: str, rank: int) -> None:
     if (
         array.dtype == np.uint8
         and array.ndim == rank

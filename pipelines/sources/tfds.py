@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.sources.orders import StreamedSplit
 from vgg_keras.pipelines.splits import TRAIN, VALIDATION, Source, Split, StatedBoxes

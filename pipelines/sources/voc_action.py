@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from xml.etree import ElementTree
 
 import numpy as np
+
 from vgg_keras.pipelines.box_sources import float_or_nan
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.sources.archives import Archive, ArchiveSplit

@@ -6,13 +6,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from vgg_keras.saved_models.export import Endpoint, write_version
 
 from benchmarks.cpp_loader import CppModel
 from tests.conformance.test_every_net import CROP, build, images
 from vgg_keras import TrainedNet, fully_convolutional
 from vgg_keras.evaluation.posteriors import make_predict_fn
 from vgg_keras.nets import NETS
+from vgg_keras.saved_models.export import Endpoint, write_version
 
 pytestmark = [
     pytest.mark.parametrize("net", NETS),

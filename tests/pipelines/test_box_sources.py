@@ -6,11 +6,11 @@ import shutil
 
 import numpy as np
 import pytest
+
+from tests.conftest import encode, photo, write_folder
 from vgg_keras.pipelines.box_sources import boxed_split
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.sources import open_source
-
-from tests.conftest import encode, photo, write_folder
 
 HEADER = "split,class,file,x_min,y_min,x_max,y_max\n"
 

@@ -7,6 +7,8 @@ import pytest
 import tensorflow as tf
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+
+from tests.conftest import encode
 from vgg_keras.pipelines.boxes import (
     Boxes,
     box_target,
@@ -17,8 +19,6 @@ from vgg_keras.pipelines.boxes import (
     window_frame,
 )
 from vgg_keras.pipelines.images import rescaled_size, window, window_origin
-
-from tests.conftest import encode
 
 sides = st.integers(1, 700)
 shares = st.floats(0, 1, width=32)

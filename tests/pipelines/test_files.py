@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+
 from vgg_keras.pipelines.errors import WriteError
 from vgg_keras.pipelines.files import atomic_write, locked
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+
+from tests.conftest import encode, photo
 from vgg_keras.pipelines import (
     ILSVRC,
     Source,
@@ -23,8 +25,6 @@ from vgg_keras.pipelines import (
 from vgg_keras.pipelines.box_sources import boxed_split
 from vgg_keras.pipelines.errors import ArgumentError, SourceError
 from vgg_keras.pipelines.sources.own import as_split
-
-from tests.conftest import encode, photo
 
 LABELS = [0, 0, 0, 1, 1, 1, 2, 2]
 SIZES = [(40, 40), (40, 60), (60, 40), (40, 40), (33, 47), (40, 60), (50, 35), (40, 40)]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+
 from vgg_keras.pipelines.errors import BadImageError
 from vgg_keras.pipelines.screening import find_bad_images, naming_bad_images, without_bad_images
 from vgg_keras.pipelines.sources import open_source

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+
+from tests.conftest import encode, photo
 from vgg_keras.pipelines.box_sources import boxed_split
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.images import decode
@@ -16,8 +18,6 @@ from vgg_keras.pipelines.sources import open_source
 from vgg_keras.pipelines.sources.cropped import CroppedSplit
 from vgg_keras.pipelines.sources.tfds import SeveralLabelsSplit
 from vgg_keras.pipelines.sources.voc_action import ACTIONS
-
-from tests.conftest import encode, photo
 
 RNG = np.random.default_rng(0)
 

@@ -5,11 +5,11 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+
+from tests.conftest import CLASSES, write_folder
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.screening import find_bad_images
 from vgg_keras.pipelines.sources import open_source
-
-from tests.conftest import CLASSES, write_folder
 
 
 def test_folder_with_two_splits(folder):

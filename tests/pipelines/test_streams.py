@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+
+from tests.conftest import encode, photo
 from vgg_keras.pipelines import images
 from vgg_keras.pipelines.boxes import Boxes
 from vgg_keras.pipelines.errors import ArgumentError
@@ -22,8 +24,6 @@ from vgg_keras.pipelines.sources.folders import FolderSplit
 from vgg_keras.pipelines.splits import Shard
 from vgg_keras.pipelines.statistics import ILSVRC, Statistics, compute_statistics
 from vgg_keras.pipelines.training import steps_per_epoch, training_stream
-
-from tests.conftest import encode, photo
 
 NEUTRAL = Statistics((0, 0, 0), (1, 1, 1), ((0, 0, 0),) * 3, 1)
 OPTIONS = {"crop_size": 32, "train_scale": (32, 48), "batch_size": 8, "statistics": ILSVRC}

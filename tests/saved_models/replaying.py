@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from vgg_keras.saved_models.replay import Reply
-
 from benchmarks.cpp_loader import CppModel
+from vgg_keras.saved_models.replay import Reply
 
 
 def replay_by(model: CppModel):

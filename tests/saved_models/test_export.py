@@ -17,6 +17,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
+
+from benchmarks.cpp_loader import CppModel, LoaderError
+from tests.conftest import encode, photo
+from tests.saved_models.conftest import CLASSES
+from tests.saved_models.replaying import replay_by
+from tests.tiny import CROP, MEAN, lively
+from vgg_keras import TrainedNet, ilsvrc
+from vgg_keras.cli import main
+from vgg_keras.errors import RunError
+from vgg_keras.evaluation.posteriors import make_scorer
+from vgg_keras.models import fully_convolutional
 from vgg_keras.pipelines.errors import ArgumentError, WriteError
 from vgg_keras.pipelines.evaluation import grid_origins
 from vgg_keras.pipelines.images import decode, rescale
@@ -32,17 +43,6 @@ from vgg_keras.saved_models.export import (
 from vgg_keras.saved_models.images import Limits
 from vgg_keras.saved_models.records import examples
 from vgg_keras.saved_models.tensors import image_inputs
-
-from benchmarks.cpp_loader import CppModel, LoaderError
-from tests.conftest import encode, photo
-from tests.saved_models.conftest import CLASSES
-from tests.saved_models.replaying import replay_by
-from tests.tiny import CROP, MEAN, lively
-from vgg_keras import TrainedNet, ilsvrc
-from vgg_keras.cli import main
-from vgg_keras.errors import RunError
-from vgg_keras.evaluation.posteriors import make_scorer
-from vgg_keras.models import fully_convolutional
 from vgg_keras.serving import export, load_source, verify
 
 # `vgg_keras.serving.verify` is the function; this is its module.

@@ -15,11 +15,11 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from vgg_keras.saved_models.images import BROKEN, UNREADABLE, Limits, read_sizes
-from vgg_keras.saved_models.tensors import image_inputs
 
 from tests.conftest import encode, photo
 from vgg_keras.evaluation.predict import predict
+from vgg_keras.saved_models.images import BROKEN, UNREADABLE, Limits, read_sizes
+from vgg_keras.saved_models.tensors import image_inputs
 
 PIXELS = photo(np.random.default_rng(3), 60, 80)
 NOISE = np.random.default_rng(4).integers(0, 256, (2000, 1700, 3)).astype(np.uint8)  # 10 MB

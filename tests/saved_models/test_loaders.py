@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from vgg_keras.saved_models.tensors import image_inputs
 
 from benchmarks.cpp_loader import CppModel, LoaderError
 from tests.conftest import encode
 from tests.saved_models.conftest import CLASSES
 from vgg_keras import ilsvrc
 from vgg_keras.evaluation.predict import predict
+from vgg_keras.saved_models.tensors import image_inputs
 
 SOURCE = "tests/saved_models/serve.c"
 

@@ -11,16 +11,16 @@ import requests
 import tensorflow as tf
 from click.testing import CliRunner
 from tensorflow_serving.apis import prediction_log_pb2, prediction_service_pb2_grpc
-from vgg_keras.saved_models.client import classify, connect
-from vgg_keras.saved_models.errors import RequestError
-from vgg_keras.saved_models.records import Request, examples, prediction_log
-from vgg_keras.saved_models.tensors import image_inputs
 
 from benchmarks.cpp_loader import LoaderError
 from tests.saved_models import servers
 from tests.saved_models.servers import PredictionService, RestHandler, grpc_server, http_server
 from vgg_keras import TrainedNet
 from vgg_keras.cli import main
+from vgg_keras.saved_models.client import classify, connect
+from vgg_keras.saved_models.errors import RequestError
+from vgg_keras.saved_models.records import Request, examples, prediction_log
+from vgg_keras.saved_models.tensors import image_inputs
 from vgg_keras.serving import verify
 
 SIGNATURES = ["serving_default", "images", "crops", "features", "classify"]

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 from PIL import Image
-from vgg_keras.callbacks.journal import read_journal
 
+from vgg_keras.callbacks.journal import read_journal
 from vgg_keras.demos import classification, localisation
 
 SMALLER = {"width": 1 / 16, "crop_size": 32, "epochs": 1}

@@ -9,11 +9,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from vgg_keras.pipelines.errors import ArgumentError
 
 from vgg_keras import fully_convolutional, vgg
 from vgg_keras.layers import LocalResponseNormalisation, SlidingDense
 from vgg_keras.nets import INITIALISATIONS, LRN_PRESETS, NETS, weight_layers
+from vgg_keras.pipelines.errors import ArgumentError
 
 
 def random_images(*shape, seed=0):

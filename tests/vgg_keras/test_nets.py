@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-from vgg_keras.pipelines.errors import ArgumentError
 
 from vgg_keras.nets import (
     NETS,
@@ -11,6 +10,7 @@ from vgg_keras.nets import (
     get_net,
     weight_layers,
 )
+from vgg_keras.pipelines.errors import ArgumentError
 
 # Table 2 to the unit, for 1000 classes.
 PARAMETERS = {

@@ -12,10 +12,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from vgg_keras.pipelines.errors import BadImageError, SourceError
-from vgg_keras.pipelines.images import rescale
-from vgg_keras.pipelines.sources.own import as_split
-from vgg_keras.pipelines.splits import Source
 
 from tests.conftest import encode, photo
 from tests.tiny import MEAN, tiny_run
@@ -26,6 +22,10 @@ from vgg_keras.evaluation import posteriors as posteriors_module
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.evaluation.posteriors import make_scorer
 from vgg_keras.evaluation.predict import Predicted, predict
+from vgg_keras.pipelines.errors import BadImageError, SourceError
+from vgg_keras.pipelines.images import rescale
+from vgg_keras.pipelines.sources.own import as_split
+from vgg_keras.pipelines.splits import Source
 from vgg_keras.report.maps import draw_predicted, score_map_figure
 from vgg_keras.trained import TrainedNet
 

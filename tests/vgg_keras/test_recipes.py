@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from vgg_keras.pipelines.errors import ArgumentError
 
+from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.recipes import RECIPES, LocalisationRecipe, Recipe
 
 

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from vgg_keras.pipelines.sources import open_source
 
 from tests.conftest import CLASSES, TINY, write_folder
 from vgg_keras.cli import main
 from vgg_keras.errors import ArgumentError
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.evaluation.predictions import Predictions, fuse
+from vgg_keras.pipelines.sources import open_source
 from vgg_keras.recipes import Recipe
 from vgg_keras.report import analysis
 from vgg_keras.report.page import write_report

@@ -20,14 +20,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
-from vgg_keras.callbacks.journal import read_journal
-from vgg_keras.pipelines.sources import open_source
 
 from tests.conftest import write_folder
 from tests.forks import start
+from vgg_keras.callbacks.journal import read_journal
 from vgg_keras.cli import main
 from vgg_keras.errors import RunError
 from vgg_keras.evaluation.evaluate import evaluate
+from vgg_keras.pipelines.sources import open_source
 from vgg_keras.provenance import warn_of_other_versions
 from vgg_keras.recipes import Recipe
 from vgg_keras.runs import is_run_of, lock_run, prepare_run_folder, record_classes

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vgg_keras.pipelines.sources import open_source
 
 from vgg_keras import Predictions, Procedure, TrainedNet, evaluate, fuse
 from vgg_keras.evaluation.evaluate import score
+from vgg_keras.pipelines.sources import open_source
 
 ARCHIVE = Path(__file__).parent / "saved_before.tar.xz"
 CLASSES = ("blue", "green", "red")

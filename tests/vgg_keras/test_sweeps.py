@@ -15,14 +15,14 @@ from typing import ClassVar
 
 import keras_tuner
 import pytest
-from vgg_keras.callbacks.checkpoint import Progressed
-from vgg_keras.callbacks.journal import read_journal
-from vgg_keras.pipelines.sources import open_source
 
 from tests.conftest import write_folder
 from tests.vgg_keras.test_runs import run_here
+from vgg_keras.callbacks.checkpoint import Progressed
+from vgg_keras.callbacks.journal import read_journal
 from vgg_keras.errors import SweepError
 from vgg_keras.evaluation.evaluate import evaluate
+from vgg_keras.pipelines.sources import open_source
 from vgg_keras.recipes import RECIPES, Recipe
 from vgg_keras.sweeps import trials, tuner
 from vgg_keras.sweeps.results import best_run, read_trials

@@ -73,13 +73,13 @@ def posteriors_by_pass(
         # Everything that decides the rows, except the contents of the images.
         decisive = cache_dir and [
             net.digest,
-            split.names_of(range(len(split))),
+            split.identities(),
             net.mean,
             net.architecture.crop_size,
             asdict(one),
         ]
         rows = open_row_cache(
-            cache_dir and Path(cache_dir),
+            Path(cache_dir) if cache_dir else None,
             f"{one.views}-q{one.test_scale}",
             decisive,
             (len(split), net.architecture.num_classes),

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+
+from tests.conftest import CLASSES
+from tests.tiny import CROP
+from tests.vgg_keras.localisation.conftest import journal_of
+from vgg_keras import TrainedNet
+from vgg_keras.localisation.dense import make_box_fn, window_frames
+from vgg_keras.localisation.losses import EuclideanBoxLoss, box_accuracy
+from vgg_keras.localisation.training import LOCALISATION, train_localisation
+from vgg_keras.net_files import build_for_training
 from vgg_keras.pipelines.box_sources import boxed_split
 from vgg_keras.pipelines.boxes import iou
 from vgg_keras.pipelines.evaluation import validation_stream
 from vgg_keras.pipelines.sources import open_source
 from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.pipelines.training import training_stream
-
-from tests.conftest import CLASSES
-from tests.tiny import CROP
-from vgg_keras import TrainedNet
-from vgg_keras.localisation.dense import make_box_fn, window_frames
-from vgg_keras.localisation.losses import EuclideanBoxLoss, box_accuracy
-from vgg_keras.localisation.training import LOCALISATION, train_localisation
-from vgg_keras.net_files import build_for_training
 from vgg_keras.recipes import LocalisationRecipe, Recipe
 from vgg_keras.report.figures import learning_curves
 
@@ -171,9 +171,7 @@ class TestTraining:
         assert model.output_shape[-1] == (4 if regression == "single-class" else 12)
 
     def test_journal_has_the_error_and_it_falls(self, net, recipe):
-        entries = [
-            json.loads(l) for l in (Path(net.name) / "journal.jsonl").read_text().splitlines()
-        ]
+        entries = journal_of(net)
         assert [entry["epoch"] for entry in entries] == [1, 2]
         assert all(0 <= entry["val_localisation_error"] <= 100 for entry in entries)
         assert entries[1]["loss"] < entries[0]["loss"]
@@ -181,9 +179,7 @@ class TestTraining:
     def test_its_curves_are_drawn(self, net):
         loss, error = learning_curves({"boxes": Path(net.name) / "journal.jsonl"}).axes
         assert error.get_ylabel() == "localisation error (%)"
-        entries = [
-            json.loads(l) for l in (Path(net.name) / "journal.jsonl").read_text().splitlines()
-        ]
+        entries = journal_of(net)
         drawn = [line.get_ydata().tolist() for line in error.lines]
         assert [e["val_localisation_error"] for e in entries] in drawn
         assert [e["loss"] for e in entries] in [l.get_ydata().tolist() for l in loss.lines]

@@ -16,13 +16,13 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vgg_keras.pipelines.statistics import Statistics
 
 from tests.vgg_keras.weights import foreign
 from vgg_keras import TrainedNet, ilsvrc, vgg, weights
 from vgg_keras.cli import main
 from vgg_keras.errors import ArgumentError, UserError
 from vgg_keras.nets import FC_NAMES, NETS, WARM_START_LAYERS
+from vgg_keras.pipelines.statistics import Statistics
 from vgg_keras.run_files import BEST_WEIGHTS, NET, STATISTICS
 from vgg_keras.weights.naming import CONVENTIONS, geometry, identify, kernels_of
 from vgg_keras.weights.preprocessing import PREPROCESSINGS, Preprocessing, refit

@@ -1,4 +1,4 @@
-"""SVM protocols: splits, choice of C, labels, and what is told of the result."""
+"""Linear SVM protocols: splits, selection of C, labels and results."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.svm import LinearSVC
 
 from vgg_keras.errors import FeaturesError
-from vgg_keras.features import transfer as module
+from vgg_keras.features import svm as module
 from vgg_keras.features.average_precision import average_precision
-from vgg_keras.features.protocols import PROTOCOLS, Protocol
+from vgg_keras.features.protocols import TRANSFER_PROTOCOLS, Protocol
+from vgg_keras.features.svm import split_images, transfer
 from vgg_keras.features.table import Features, normalised
-from vgg_keras.features.transfer import split_pictures, transfer
 
 
 def one_label(*counts, noise=0.6, splits=None, seed=0) -> Features:
-    """Blobs, so many points of each class."""
+    """Gaussian clusters with the given numbers of points."""
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(len(counts)), counts)
     values = np.eye(len(counts), 8)[labels] + rng.normal(0, noise, (len(labels), 8))
@@ -35,12 +35,12 @@ def one_label(*counts, noise=0.6, splits=None, seed=0) -> Features:
 
 
 def several_labels(n=240, seed=0) -> Features:
-    """Three classes that come together, some of them difficult, in three splits."""
+    """Images with any of three classes, some of them difficult, in three splits."""
     rng = np.random.default_rng(seed)
-    there = rng.random((n, 3)) < 0.4
-    values = there @ rng.normal(size=(3, 8)) + rng.normal(0, 0.7, (n, 8))
-    targets = np.where(there, 1, -1).astype(np.int8)
-    targets[there & (rng.random((n, 3)) < 0.2)] = 0
+    is_present = rng.random((n, 3)) < 0.4
+    values = is_present @ rng.normal(size=(3, 8)) + rng.normal(0, 0.7, (n, 8))
+    targets = np.where(is_present, 1, -1).astype(np.int8)
+    targets[is_present & (rng.random((n, 3)) < 0.2)] = 0
     splits = rng.permutation(np.repeat(["train", "val", "test"], n // 3)).tolist()
     names = [f"{i}.jpg" for i in range(n)]
     return Features(names, splits, targets, normalised(values), ("cat", "dog", "other"), {})
@@ -57,12 +57,14 @@ class TestSplits:
     def test_are_disjoint_seeded_and_of_the_right_sizes(self, counts, train, most, seed):
         features = one_label(*counts)
         plan = Protocol("mean_class_recall", splits=3, train_per_class=train, test_per_class=most)
-        drawn = list(split_pictures(features, plan, seed))
+        drawn = list(split_images(features, plan, seed))
         labels = features.labels
         assert len(drawn) == 3
-        for parts in drawn:
-            assert len(np.unique(np.concatenate(parts))) == sum(map(len, parts))
-            sizes = [np.bincount(labels[part], minlength=len(counts)).tolist() for part in parts]
+        for subsets in drawn:
+            assert len(np.unique(np.concatenate(subsets))) == sum(map(len, subsets))
+            sizes = [
+                np.bincount(labels[subset], minlength=len(counts)).tolist() for subset in subsets
+            ]
             held = max(1, round(0.2 * train))
             left = [n - train for n in counts]
             assert sizes == [
@@ -70,44 +72,45 @@ class TestSplits:
                 [held] * len(counts),
                 left if most is None else [min(n, most) for n in left],
             ]
-        again = list(split_pictures(features, plan, seed))
+        again = list(split_images(features, plan, seed))
         assert all(
             (a == b).all()
             for x, y in zip(drawn, again, strict=True)
             for a, b in zip(x, y, strict=True)
         )
-        others = list(split_pictures(features, plan, seed + 1))
+        others = list(split_images(features, plan, seed + 1))
         assert (
-            any(len(set(a.fit) ^ set(b.fit)) for a, b in zip(drawn, others, strict=True))
+            any(len(set(a.train) ^ set(b.train)) for a, b in zip(drawn, others, strict=True))
             or max(counts) < 14
         )
 
     def test_of_the_papers_caltech_protocols(self):
         for name, train, most in (("caltech101", 30, 50), ("caltech256", 60, None)):
             features = one_label(*[120] * 3)
-            for parts in split_pictures(features, PROTOCOLS[name]):
-                assert (len(parts.fit), len(parts.select)) == (3 * train * 0.8, 3 * train * 0.2)
-                assert len(parts.test) == 3 * (most or 120 - train)
+            for subsets in split_images(features, TRANSFER_PROTOCOLS[name]):
+                assert (len(subsets.train), len(subsets.validation)) == (
+                    3 * train * 0.8,
+                    3 * train * 0.2,
+                )
+                assert len(subsets.test) == 3 * (most or 120 - train)
 
-    def test_too_few_pictures_are_named(self):
-        with pytest.raises(
-            FeaturesError, match=r"class1 has 30. Give fewer with --train-per-class"
-        ):
+    def test_a_class_with_too_few_images_is_named(self):
+        with pytest.raises(FeaturesError, match=r"class1 has 30. Give a smaller train_per_class"):
             transfer(one_label(40, 30), "caltech101")
 
-    def test_of_voc_2007_choose_by_val_and_train_on_both(self):
+    def test_of_voc_2007_select_on_val_and_train_on_both(self):
         features = several_labels()
-        (parts,) = split_pictures(features, PROTOCOLS["voc2007"])
+        (subsets,) = split_images(features, TRANSFER_PROTOCOLS["voc2007"])
         splits = np.array(features.splits)
-        assert [set(splits[part]) for part in parts] == [{"train"}, {"val"}, {"test"}]
+        assert [set(splits[subset]) for subset in subsets] == [{"train"}, {"val"}, {"test"}]
 
     def test_of_voc_2012_hold_a_fifth_of_train_back(self):
         features = several_labels()
-        (parts,) = split_pictures(features, PROTOCOLS["voc2012"])
+        (subsets,) = split_images(features, TRANSFER_PROTOCOLS["voc2012"])
         splits = np.array(features.splits)
-        assert [set(splits[part]) for part in parts] == [{"train"}, {"train"}, {"val"}]
-        assert [len(part) for part in parts] == [64, 16, 80]
-        assert not set(parts.fit) & set(parts.select)
+        assert [set(splits[subset]) for subset in subsets] == [{"train"}, {"train"}, {"val"}]
+        assert [len(subset) for subset in subsets] == [64, 16, 80]
+        assert not set(subsets.train) & set(subsets.validation)
 
     def test_a_missing_split_is_named(self):
         with pytest.raises(FeaturesError, match=r"train, val, test. Received: all"):
@@ -120,11 +123,11 @@ class TestResults:
         result = transfer(features, "caltech101", train_per_class=20, grid=[3.0])
         plan = Protocol("", splits=3, train_per_class=20, test_per_class=50)
         recalls = []
-        for parts in split_pictures(features, plan, choosing=False):
+        for subsets in split_images(features, plan, selecting=False):
             machine = LinearSVC(C=3.0, random_state=0, max_iter=5000)
-            machine.fit(features.values[parts.fit], features.labels[parts.fit])
-            predicted = machine.predict(features.values[parts.test])
-            recalls.append(100 * balanced_accuracy_score(features.labels[parts.test], predicted))
+            machine.fit(features.values[subsets.train], features.labels[subsets.train])
+            predicted = machine.predict(features.values[subsets.test])
+            recalls.append(100 * balanced_accuracy_score(features.labels[subsets.test], predicted))
         assert result["of_splits"] == pytest.approx(recalls)
         assert result["mean_class_recall"] == pytest.approx(np.mean(recalls))
         assert result["spread"] == pytest.approx(np.std(recalls, ddof=1))
@@ -133,7 +136,7 @@ class TestResults:
         assert np.mean(list(result["per_class"].values())) == pytest.approx(np.mean(recalls))
 
     @pytest.mark.parametrize(("protocol", "rule"), [("voc2007", "11-point"), ("voc2012", "area")])
-    def test_of_voc_are_one_classifier_a_class_without_difficult_pictures(self, protocol, rule):
+    def test_of_voc_have_one_classifier_per_class_and_ignore_difficult_images(self, protocol, rule):
         features = several_labels()
         result = transfer(features, protocol, grid=[1.0])
         splits = np.array(features.splits)
@@ -154,20 +157,20 @@ class TestResults:
         result = transfer(several_labels(), "voc2012-action", grid=[1.0])
         assert list(result["per_class"]) == ["cat", "dog"]
 
-    def test_a_class_that_is_not_tested_is_named_and_not_counted(self, caplog):
+    def test_a_class_that_is_not_tested_is_named_and_ignored(self, caplog):
         features = several_labels()
         features.targets[np.array(features.splits) == "test", 1] = -1
         with caplog.at_level("WARNING"):
             result = transfer(features, "voc2007", grid=[1.0])
         assert list(result["per_class"]) == ["cat", "other"]
-        assert "no picture tested has them: dog" in caplog.text
+        assert "no test image has the class: dog" in caplog.text
 
-    def test_a_class_without_training_pictures_has_chance(self):
+    def test_a_class_without_training_images_is_at_chance(self):
         features = several_labels()
         features.targets[np.array(features.splits) != "test", 1] = -1
         assert 0 < transfer(features, "voc2007", grid=[1.0])["per_class"]["dog"] < 80
 
-    def test_choice_of_c_is_the_best_on_the_held_back_part(self, monkeypatch):
+    def test_c_is_the_best_on_the_held_back_images(self, monkeypatch):
         seen, whole = [], module._measured
 
         def measured(features, plan, fit, test, c, seed):
@@ -177,17 +180,17 @@ class TestResults:
 
         monkeypatch.setattr(module, "_measured", measured)
         result = transfer(one_label(40, 40), "caltech101", splits=1, grid=[100, 0.01, 1])
-        *choosing, last = seen
-        assert [(c, fit, test) for c, fit, test, _ in choosing] == [
+        *selecting, last = seen
+        assert [(c, fit, test) for c, fit, test, _ in selecting] == [
             (0.01, 48, 12),
             (1.0, 48, 12),
             (100.0, 48, 12),
         ]
-        best = max(choosing, key=lambda one: (one[3], -one[0]))
+        best = max(selecting, key=lambda one: (one[3], -one[0]))
         assert result["C"] == [best[0]] == [last[0]]
-        assert last[1:3] == (60, 20)  # fitted again with what chose
+        assert last[1:3] == (60, 20)  # trained again, with the validation images
 
-    def test_features_tell_and_noise_does_not(self):
+    def test_features_score_high_and_noise_scores_low(self):
         good = transfer(one_label(40, 40, 40, noise=0.1), "caltech101")
         poor = transfer(one_label(40, 40, 40, noise=50), "caltech101")
         assert good["mean_class_recall"] > 99
@@ -195,7 +198,7 @@ class TestResults:
 
 
 class TestCustom:
-    def test_follows_from_splits_and_labels(self):
+    def test_depends_on_splits_and_labels(self):
         splits = ["train", "train", "val"] * 20
         result = transfer(one_label(30, 30, splits=splits), "custom", grid=[1.0])
         assert result["split"] == "val"
@@ -204,7 +207,7 @@ class TestCustom:
         assert result["split"] == "test"
         assert "mean_ap" in result
 
-    def test_random_splits_where_numbers_are_given(self):
+    def test_draws_random_splits_if_numbers_are_given(self):
         splits = ["train", "train", "val"] * 20
         features = one_label(30, 30, splits=splits)
         result = transfer(features, "custom", train_per_class=5, splits=4, grid=[1.0])
@@ -218,18 +221,23 @@ class TestRefusals:
         [
             ({"protocol": "voc2008"}, "voc2007.*custom. Received: 'voc2008'"),
             ({"protocol": "caltech101", "grid": [0.0, 1.0]}, "positive numbers"),
-            ({"protocol": "caltech101", "train_per_class": 0}, "1 or more. Received: 0"),
-            ({"protocol": "caltech101", "train_per_class": 1}, "or a single C given"),
+            (
+                {"protocol": "caltech101", "train_per_class": 0},
+                "1 or more. Received: train_per_class=0",
+            ),
+            ({"protocol": "caltech101", "train_per_class": 1}, "or give a single C"),
         ],
     )
-    def test_of_what_cannot_be(self, options, message):
+    def test_of_arguments(self, options, message):
         with pytest.raises(ValueError, match=message):
             transfer(one_label(5, 5), **options)
 
     def test_of_numbers_for_given_splits(self):
-        with pytest.raises(ValueError, match="train_per_class go with random splits"):
+        with pytest.raises(
+            ValueError, match="train_per_class must not be given without random splits"
+        ):
             transfer(several_labels(), "voc2007", train_per_class=5)
 
-    def test_of_several_labels_where_one_is_needed(self):
+    def test_of_several_labels_if_one_is_needed(self):
         with pytest.raises(FeaturesError, match=r"must have one label. Received: .*jpg with"):
             transfer(several_labels(), "caltech101")
