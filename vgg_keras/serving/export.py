@@ -44,8 +44,9 @@ def export(
 ) -> Path:
     """Writes a net as `out/VERSION/`, a folder that TensorFlow Serving loads.
 
-    Its signatures share one set of variables: `serving_default`, `images`, `crops`, `features`,
-    `classify`, and with localisation nets `localise`; see docs/serving.md.
+    The signatures `serving_default`, `images`, `crops`, `features` and `classify`, and with
+    localisation nets `localise`, share one set of variables. docs/serving.md lists their inputs
+    and outputs.
 
     Args:
         net: classification net, from `TrainedNet.load` or `TrainedNet.of_model`.
@@ -74,47 +75,35 @@ def export(
     check_at_least("top", top, 1)
     check_version(Path(out), version)
     procedure = Procedure("dense", as_scales(test_scales), multi_scale, flip, map_average)
-    dense = _dense_options(net, procedure)
-    limits, top = limits or Limits(), min(top, len(net.class_names))
+    passes = procedure.passes(net)
     if localisers:
         localisers.check(net)
         localisers = localisers.in_precision(precision)
     net = net.in_precision(precision)
-    metadata = _metadata(net, dense, top, limits, localisers)
     with tempfile.TemporaryDirectory() as folder:
         table = class_name_table(Path(folder), [label(name) for name in net.class_names])
-        signatures = Signatures(net, **dense, class_names=table, top=top, limits=limits)
+        top = min(top, len(net.class_names))
+        signatures = Signatures(net, passes, table, top, limits or Limits())
         endpoints = signatures.endpoints()
         if localisers:
             endpoints["localise"] = localise_endpoint(localisers, signatures)
+        metadata = _metadata(signatures, localisers)
         return write_version(out, endpoints, version=version, resources=[table], metadata=metadata)
 
 
-def _dense_options(net: TrainedNet, procedure: Procedure) -> dict[str, Any]:
-    passes = procedure.passes(net)
-    return {
-        "test_scales": [one.test_scale for one in passes],
-        "flip": passes[0].flip,
-        "map_average": procedure.map_average,
-    }
-
-
-def _metadata(
-    net: TrainedNet,
-    dense: dict[str, Any],
-    top: int,
-    limits: Limits,
-    localisers: Localisers | None,
-) -> dict[str, Any]:
+def _metadata(signatures: Signatures, localisers: Localisers | None) -> dict[str, Any]:
     """The contents of `export.json`."""
+    net = signatures.net
     return {
         "vgg_keras": __version__,
         "tensorflow": tf.__version__,
         **describe_source(net),
-        **dense,
+        "test_scales": signatures.test_scales,
+        "flip": signatures.flip,
+        "map_average": signatures.map_average,
         "mean": list(net.mean),
-        "top": top,
-        "limits": asdict(limits),
+        "top": signatures.top,
+        "limits": asdict(signatures.limits),
         **(describe_localisers(localisers) if localisers else {}),
         "class_names": list(net.class_names),
     }

@@ -17,6 +17,7 @@ from vgg_keras.pipelines.images import decode
 from vgg_keras.saved_models.client import connect
 from vgg_keras.saved_models.export import read_metadata
 from vgg_keras.saved_models.images import BROKEN, Limits, read_sizes
+from vgg_keras.saved_models.records import Request
 from vgg_keras.saved_models.replay import Reply, replay, replay_on_server
 from vgg_keras.serving.expectations import Expectation, Expectations
 from vgg_keras.serving.localise import Localisers
@@ -111,14 +112,19 @@ def verify(
     expectations = Expectations(net, metadata, names, verbose).all(localisers)
     log.log(logging.INFO if verbose else logging.DEBUG, "%d requests", len(expectations))
     requests = [expectation.request for expectation in expectations]
-    load_seconds = None
-    if url is None:
-        replies, load_seconds = replay(path, requests, repeats)
-    else:
-        replies = replay_on_server(connect(url), requests, repeats)
+    replies, load_seconds = _send(path, requests, url, repeats)
     tolerance = TOLERANCES[metadata["precision"]]
     checks = [_check(e, r, tolerance) for e, r in zip(expectations, replies, strict=True)]
     return checks, load_seconds
+
+
+def _send(
+    path: str | os.PathLike, requests: Sequence[Request], url: str | None, repeats: int
+) -> tuple[list[Reply], float | None]:
+    """Replies of a fresh process or of a server, and the seconds that loading took."""
+    if url is None:
+        return replay(path, requests, repeats)
+    return replay_on_server(connect(url), requests, repeats), None
 
 
 def _check(expectation: Expectation, reply: Reply, tolerance: float) -> Check:
