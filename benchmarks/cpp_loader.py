@@ -1,8 +1,7 @@
-"""The C++ loader that TensorFlow Serving uses, called from Python.
+"""The C++ loader that TensorFlow Serving uses, called from Python, for benchmarks and tests.
 
-`TF_LoadSessionFromSavedModel` of the C API calls the `LoadSavedModel` that Serving calls, and lies
-in `libtensorflow_cc` of TensorFlow's own wheel. Neither graph nor variables pass through Python's
-loader.
+`TF_LoadSessionFromSavedModel` of the C API calls the same `LoadSavedModel` as TensorFlow Serving.
+It is in `libtensorflow_cc` of TensorFlow's wheel. Python's loader takes no part.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import tensorflow as tf
 
 from vgg_keras.saved_models.tensors import Tensors
 
-_STRING_BYTES = 24  # of a TF_TString, tensorflow/core/platform/ctstring_internal.h
+_STRING_BYTES = 24  # size of a TF_TString, tensorflow/core/platform/ctstring_internal.h
 
 
 class _Output(ctypes.Structure):
@@ -35,7 +34,7 @@ class _Buffer(ctypes.Structure):
 
 
 class LoaderError(ValueError):
-    """TensorFlow's own message about a load or a run that failed."""
+    """An export cannot be loaded or a request failed. The message is TensorFlow's."""
 
 
 class CppModel:
@@ -45,7 +44,7 @@ class CppModel:
         path: version folder.
 
     Raises:
-        ImportError: this TensorFlow comes without the library.
+        ImportError: this TensorFlow has no `libtensorflow_cc`.
         LoaderError: the export cannot be loaded.
     """
 
@@ -68,14 +67,14 @@ class CppModel:
         """Runs a signature.
 
         Args:
-            signature: its name.
-            inputs: by name; of the dtypes that the signature states.
+            signature: name of the signature.
+            inputs: inputs by name. They are converted to the dtypes of the signature.
 
         Returns:
-            Its outputs by name.
+            Outputs by name.
 
         Raises:
-            LoaderError: there is no such signature or input, or the graph raises.
+            LoaderError: there is no such signature or input, or the graph raises an error.
         """
         if signature not in self.signatures:
             raise LoaderError(
@@ -89,8 +88,8 @@ class CppModel:
             )
         dtypes = {k: tf.as_dtype(v.dtype).as_numpy_dtype for k, v in definition.inputs.items()}
         given = [_Given(self._tf, np.asarray(v, dtypes[k])) for k, v in inputs.items()]
-        places = self._places(definition.inputs[name].name for name in inputs)
-        wanted = self._places(tensor.name for tensor in definition.outputs.values())
+        fed = self._outputs(definition.inputs[name].name for name in inputs)
+        wanted = self._outputs(tensor.name for tensor in definition.outputs.values())
         found = (ctypes.c_void_p * len(wanted))()
         handles = (ctypes.c_void_p * len(given))(*(tensor.handle for tensor in given))
         try:
@@ -98,7 +97,7 @@ class CppModel:
                 self._tf.TF_SessionRun(
                     self._session,
                     None,
-                    places,
+                    fed,
                     handles,
                     len(given),
                     wanted,
@@ -118,12 +117,13 @@ class CppModel:
                 tensor.free()
 
     def close(self) -> None:
-        """Frees the session and its variables."""
+        """Frees the session and the variables."""
         with self._status() as status:
             self._tf.TF_DeleteSession(self._session, status)
         self._tf.TF_DeleteGraph(self._graph)
 
-    def _places(self, tensor_names) -> ctypes.Array:
+    def _outputs(self, tensor_names: Iterable[str]) -> ctypes.Array:
+        """The tensors of the graph with these names."""
         names = [name.rsplit(":", 1) for name in tensor_names]
         return (_Output * len(names))(
             *(
@@ -159,9 +159,9 @@ class _Given:
             ctypes.memmove(self._data, array.ctypes.data, array.nbytes)
             return
         for i, text in enumerate(array.flat):
-            place = self._data + i * _STRING_BYTES
-            library.TF_StringInit(place)
-            library.TF_StringCopy(place, text, len(text))
+            address = self._data + i * _STRING_BYTES
+            library.TF_StringInit(address)
+            library.TF_StringCopy(address, text, len(text))
 
     def free(self) -> None:
         for i in range(self._strings):
@@ -170,15 +170,15 @@ class _Given:
 
 
 def _take(library: ctypes.CDLL, handle: int) -> np.ndarray:
-    """A tensor of the C API as an array, which it owns; the tensor is freed."""
+    """Copies a tensor of the C API into an array and frees the tensor."""
     shape = [library.TF_Dim(handle, i) for i in range(library.TF_NumDims(handle))]
     data, dtype = library.TF_TensorData(handle), tf.as_dtype(library.TF_TensorType(handle))
     if dtype == tf.string:
         array = np.empty(shape, object)
         for i in range(array.size):
-            place = data + i * _STRING_BYTES
+            address = data + i * _STRING_BYTES
             array.flat[i] = ctypes.string_at(
-                library.TF_StringGetDataPointer(place), library.TF_StringGetSize(place)
+                library.TF_StringGetDataPointer(address), library.TF_StringGetSize(address)
             )
     else:
         content = ctypes.string_at(data, library.TF_TensorByteSize(handle))
@@ -191,7 +191,7 @@ def _take(library: ctypes.CDLL, handle: int) -> np.ndarray:
 def _library() -> ctypes.CDLL:
     found = sorted(Path(tf.sysconfig.get_lib()).glob("libtensorflow_cc.*"))
     if not found:
-        raise ImportError(f"TensorFlow {tf.__version__} comes without libtensorflow_cc here.")
+        raise ImportError(f"TensorFlow {tf.__version__} has no libtensorflow_cc here.")
     library = ctypes.CDLL(str(found[0]))
     pointer, integer, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
     integers = ctypes.POINTER(ctypes.c_int64)

@@ -20,7 +20,7 @@ from vgg_keras.pipelines import (
 
 data = open_source("shapes")  # stands for your own: uint8 arrays (H, W, 3), labels, class names
 splits = {
-    name: Split.from_arrays(read_images(split), split.all_labels(), data.class_names, name=name)
+    name: Split.from_arrays(list(read_images(split).values()), split.all_labels(), data.class_names)
     for name, split in data.splits.items()
 }
 colours = compute_statistics(splits["train"])
@@ -46,5 +46,6 @@ net = TrainedNet.of_model(
     best, mean=colours.mean, class_names=data.class_names, train_scale=(64, 80)
 )
 print(evaluate(net, splits["val"], protocol="dense", multi_scale=True).result())
-print(verify(export(net, "exports/shapes"), net))
+checks, _ = verify(export(net, "exports/shapes"), net)
+print("verified:", all(check.passed for check in checks))
 net.save("nets/shapes")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,7 +19,7 @@ import tensorflow as tf
 from vgg_keras.pipelines.images import rescaled_size, window_origin
 
 # NumPy arrays are taken too, wherever a function says so.
-_Values = tf.Tensor | np.ndarray
+_Values = Any  # a tensor, or a NumPy array of the same shape
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from vgg_keras.pipelines.errors import ArgumentError
+from vgg_keras.pipelines.formats import is_png
 from vgg_keras.pipelines.images import (
     decode,
-    is_png,
     no_autograph,
     rescale,
     rescaled_size,

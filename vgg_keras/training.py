@@ -153,7 +153,7 @@ class _Session:
         progress = Progress(self.steps, images)
         callbacks = [*warm_start, plateau, *further]
         if self.devices.is_writer:  # the others follow the same course without writing
-            journal = Journal(out / JOURNAL, images, leave_out=("val_loss",))
+            journal = Journal(out / JOURNAL, images, exclude=("val_loss",))
             shown = [progress] if verbose else []
             callbacks = [*warm_start, journal, *shown, plateau, *further, checkpoint]
         screened = naming_bad_images(self.data.training, self.data.validation)

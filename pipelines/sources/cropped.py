@@ -68,6 +68,6 @@ class CroppedSplit(Split):
 
     def without(self, names: Sequence[str]) -> Split:
         is_gone = np.isin(self.names_of(range(len(self))), list(names))
-        kept = [self.boxes[i].tolist() for i in np.flatnonzero(~is_gone)]
+        kept = [self.boxes[i].tolist() for i in np.flatnonzero(~is_gone).tolist()]
         whole = self.whole.without(self.whole.names_of(np.flatnonzero(is_gone)))
         return CroppedSplit(self.name, whole, Boxes.of_images(kept))

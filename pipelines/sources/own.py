@@ -224,7 +224,7 @@ def _form_of(image: Any) -> str:
 def _checked_arrays(images: Any) -> np.ndarray | list[np.ndarray]:
     """The images, not copied, if all are uint8 `(H, W, 3)`."""
     if getattr(images, "ndim", 1) == 1:
-        arrays = [np.asarray(image) for image in images]
+        arrays: np.ndarray | list[np.ndarray] = [np.asarray(image) for image in images]
         for i, array in enumerate(arrays):
             _check_array(array, f"for image {i}", rank=3)
     else:
@@ -235,7 +235,7 @@ def _checked_arrays(images: Any) -> np.ndarray | list[np.ndarray]:
     return arrays
 
 
-def _check_array(array: np.ndarray, which: str, rank: int) -> None:
+def _check_array(array: Any, which: str, rank: int) -> None:
     if (
         array.dtype == np.uint8
         and array.ndim == rank

@@ -1,4 +1,4 @@
-"""One export of a tiny net for all tests of this folder."""
+"""One export of a tiny net, for all tests in this folder."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ SIZES = [(50, 70), (70, 50), (41, 41), (50, 70), (120, 64)]
 
 @pytest.fixture(scope="session")
 def net(tmp_path_factory):
-    """Net A from a run folder; every net is served in tests/conformance."""
+    """Net A from a run folder. The other nets are served in tests/conformance."""
     return tiny_run(tmp_path_factory.mktemp("runs") / "a", CLASSES, "A")
 
 
 @pytest.fixture(scope="session")
 def exported(net, tmp_path_factory):
-    """Version folder of that net; dense at two scales."""
+    """The version folder of that net, which uses the dense protocol at two scales."""
     folder = tmp_path_factory.mktemp("exports") / "tiny"
     return export(net, folder, top=3, test_scales=(40, 48))
 
 
 @pytest.fixture(scope="session")
 def served(exported):
-    """That export in the C++ loader."""
+    """The export in the C++ loader."""
     model = CppModel(exported)
     yield model
     model.close()
@@ -47,5 +47,5 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def images(photos):
-    """Their bytes."""
+    """The bytes of the photos."""
     return [file.read_bytes() for file in photos]

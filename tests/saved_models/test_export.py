@@ -1,4 +1,4 @@
-"""The folder of an export, and its signatures compared with the Keras net."""
+"""The files of an export, and its signatures compared with the Keras net."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ from tests.saved_models.replaying import replay_by
 from tests.tiny import CROP, MEAN, lively
 from vgg_keras import TrainedNet, ilsvrc
 from vgg_keras.cli import main
-from vgg_keras.errors import ArgumentError, RunError
+from vgg_keras.errors import RunError
 from vgg_keras.evaluation.posteriors import make_scorer
 from vgg_keras.models import fully_convolutional
+from vgg_keras.pipelines.errors import ArgumentError, WriteError
 from vgg_keras.pipelines.evaluation import grid_origins
 from vgg_keras.pipelines.images import decode, rescale
 from vgg_keras.pipelines.statistics import ILSVRC
@@ -55,7 +56,7 @@ def umask():
 
 
 def doubling():
-    """The endpoint of a small model: what the writer does, without a net."""
+    """The endpoint of a small model, for tests of writing."""
     inputs = keras.Input((2,))
     model = keras.Model(inputs, keras.layers.Dense(2, name="dense")(inputs))
     example = {"x": np.ones((1, 2), np.float32)}
@@ -64,7 +65,7 @@ def doubling():
 
 
 class TestFolder:
-    def test_holds_what_a_server_reads(self, exported):
+    def test_holds_the_files_that_a_server_reads(self, exported):
         files = {p.relative_to(exported).as_posix() for p in exported.rglob("*") if p.is_file()}
         assert files == {
             "saved_model.pb",
@@ -136,11 +137,11 @@ class TestSignatures:
             found = served.run("images", {"images": image})
             np.testing.assert_allclose(found["probabilities"], scores(image[:, None]), atol=1e-5)
             expected = maps(image - np.float32(MEAN))["score_map"].numpy()
-            # Of the greatest score: what convolutions differ by depends on the processor.
+            # Relative to the greatest score; rounding in convolutions depends on the processor.
             allowed = 1e-5 * np.abs(expected).max()
             np.testing.assert_allclose(found["score_map"], expected, rtol=0, atol=allowed)
 
-    def test_pixels_of_another_form_are_refused(self, served):
+    def test_arrays_of_other_shapes_are_refused(self, served):
         for name, shape in (
             ("images", (1, 31, 80, 3)),
             ("images", (1, 80, 31, 3)),
@@ -151,7 +152,7 @@ class TestSignatures:
             with pytest.raises(LoaderError, match=rf"{name} must be .*\]?{shape[0]} {shape[1]}"):
                 served.run(name, {name: np.zeros(shape, np.float32)})
 
-    def test_crops_are_the_net_itself(self, net, served, images):
+    def test_crops_are_classified_by_the_net_alone(self, net, served, images):
         crops = []
         for encoded in images:
             image = rescale(decode(encoded), 48).numpy()
@@ -175,13 +176,13 @@ class TestSignatures:
             expected /= np.linalg.norm(expected)
             np.testing.assert_allclose(descriptor, expected, atol=1e-5)
 
-    def test_classify_equals_serving_default(self, served, images):
+    def test_classify_agrees_with_serving_default(self, served, images):
         found = served.run("classify", examples(images))
         expected = served.run("serving_default", image_inputs(images))
         assert found["classes"].tolist() == expected["class_names"].tolist()
         np.testing.assert_allclose(found["scores"], expected["probabilities"], atol=1e-6)
 
-    def test_in_bfloat16_at_half_the_size(self, net, served, exported, images, tmp_path):
+    def test_bfloat16_halves_the_size(self, net, served, exported, images, tmp_path):
         path = export(net, tmp_path / "half", top=3, test_scales=(40, 48), precision="bfloat16")
         sizes = [
             (p / "variables/variables.data-00000-of-00001").stat().st_size for p in (path, exported)
@@ -196,7 +197,7 @@ class TestSignatures:
 
 
 class TestVersions:
-    def test_the_next_one_by_default_and_none_twice(self, tmp_path):
+    def test_numbers_ascend_and_none_is_overwritten(self, tmp_path):
         endpoints = doubling()
         folder = tmp_path / "net"
         (folder / "notes").mkdir(parents=True)
@@ -204,13 +205,17 @@ class TestVersions:
         assert write_version(folder, endpoints, version=7).name == "7"
         assert write_version(folder, endpoints).name == "8"
         before = (folder / "7/saved_model.pb").stat().st_mtime_ns
-        with pytest.raises(ExportError, match=r"7 is there already.*--version"):
+        with pytest.raises(ExportError, match=r"7 exists already.*Give another version"):
             write_version(folder, endpoints, version=7)
         for version in (0, 2**63):
-            with pytest.raises(ExportError, match=rf"from 1 to 2\*\*63 - 1\. Received: {version}"):
+            with pytest.raises(
+                ArgumentError, match=rf"from 1 to 2\*\*63 - 1\. Received: {version}"
+            ):
                 write_version(folder, endpoints, version=version)
         for name in ("..", 'qu"ote', "a:b", "ünï"):
-            with pytest.raises(ExportError, match=r"names the model on the server.*Received: "):
+            with pytest.raises(
+                ExportError, match=r"the name of the model on the server.*Received: "
+            ):
                 write_version(tmp_path / name if name != ".." else "/", endpoints)
         assert (folder / "7/saved_model.pb").stat().st_mtime_ns == before
         assert {p.name for p in folder.iterdir()} == {
@@ -222,7 +227,7 @@ class TestVersions:
             "batching.config",
         }
 
-    def test_one_that_came_meanwhile_is_kept(self, tmp_path, monkeypatch):
+    def test_a_version_written_at_the_same_time_is_not_overwritten(self, tmp_path, monkeypatch):
         endpoints = doubling()
         write = saving._write_model
 
@@ -233,11 +238,11 @@ class TestVersions:
 
         monkeypatch.setattr(saving, "_write_model", meanwhile)
         assert write_version(tmp_path / "net", endpoints).name == "2"
-        with pytest.raises(ExportError, match="there already"):
+        with pytest.raises(ExportError, match="exists already"):
             write_version(tmp_path / "net", endpoints, version=1)
         assert [p.name for p in (tmp_path / "net/1").iterdir()] == ["other"]
 
-    def test_own_server_files_are_kept(self, tmp_path):
+    def test_server_files_of_the_user_are_not_overwritten(self, tmp_path):
         (tmp_path / "model.config").write_text("mine")
         write_version(tmp_path, doubling())
         assert (tmp_path / "model.config").read_text() == "mine"
@@ -248,7 +253,7 @@ class TestVersions:
         handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
         try:
-            with pytest.raises(OSError, match=r"cannot be written to .*net"):
+            with pytest.raises(WriteError, match=r"cannot be written to .*net"):
                 write_version(tmp_path / "net", endpoints)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -256,8 +261,8 @@ class TestVersions:
         assert {p.name for p in (tmp_path / "net").iterdir()} == {"model.config", "batching.config"}
 
     @pytest.mark.slow
-    def test_a_server_that_looks_all_the_time_sees_whole_models(self, tmp_path):
-        """A watcher in a process of its own; the writer is killed once in the middle."""
+    def test_a_server_never_sees_half_a_version(self, tmp_path):
+        """One process watches the folder; another writes versions and is killed while it writes."""
         watch = """
 import pathlib, sys, time
 folder, seen = pathlib.Path(sys.argv[1]), set()
@@ -294,14 +299,14 @@ while True:
         assert watcher.returncode == 0
         assert "'3'" in seen
         left = list(folder.glob(".export-*"))
-        assert left, "was to be killed while it wrote"
+        assert left, "the writer must be killed while it writes"
         done = write_version(folder, doubling())
         assert int(done.name) >= 4
         assert CppModel(done).signatures["serving_default"]
 
 
 class TestRefused:
-    def test_before_the_work(self, net, tmp_path, monkeypatch):
+    def test_bad_arguments_before_anything_is_written(self, net, tmp_path, monkeypatch):
         for options, message in (
             ({"precision": "float16"}, "precision must be one of"),
             ({"top": 0}, "top must be 1 or more"),
@@ -322,15 +327,15 @@ class TestRefused:
             export(net, tmp_path / "net")
         assert not (tmp_path / "net").exists()
 
-    def test_a_folder_that_is_no_export(self, exported, tmp_path):
-        with pytest.raises(ExportError, match=r"no export of vgg-keras"):
+    def test_a_folder_that_is_not_an_export(self, exported, tmp_path):
+        with pytest.raises(ExportError, match=r"not an export of vgg-keras"):
             read_metadata(tmp_path)
         (tmp_path / "assets.extra").mkdir()
         for text in ("", "{", "[]", "{}"):
             (tmp_path / "assets.extra/export.json").write_text(text)
-            with pytest.raises(ExportError, match=r"no export of vgg-keras"):
+            with pytest.raises(ExportError, match=r"not an export of vgg-keras"):
                 read_metadata(tmp_path)
-        with pytest.raises(ExportError, match=r"Give a version's folder, such as .*tiny/1\."):
+        with pytest.raises(ExportError, match=r"Give a version folder, such as .*tiny/1\."):
             read_metadata(exported.parent)
 
 
@@ -345,7 +350,7 @@ class TestCommands:
         assert path == str(out / "1")
         done = CliRunner().invoke(main, [*arguments, "--version", "1"])
         assert done.exit_code == 1
-        assert "there already" in done.output
+        assert "exists already" in done.output
         done = CliRunner().invoke(
             main, ["verify", path, *map(str, photos[:2]), "--repeats", "1", "--json"]
         )
@@ -362,8 +367,8 @@ class TestCommands:
         assert found["load_seconds"] > 0
         assert all(check["difference"] <= 1e-5 for check in found["checks"])
 
-    def test_verify_sees_what_is_wrong(self, net, exported, served, tmp_path, monkeypatch):
-        """The same net with one bias changed, and another net."""
+    def test_verify_detects_differences(self, net, exported, served, tmp_path, monkeypatch):
+        """A changed bias, changed class names, bad photos, and another net."""
         changed = TrainedNet.load(net.name)
         bias = changed.model.get_layer("fc1").bias
         bias.assign(bias + 0.01)
@@ -380,12 +385,12 @@ class TestCommands:
         renamed.close()
         failed = {check.signature for check in checks if not check.passed}
         assert failed == {"serving_default", "classify"}
-        file = tmp_path / "image.gif"
+        file = tmp_path / "photo.gif"
         file.write_bytes(encode(photo(np.random.default_rng(0), 50, 60), "GIF"))
-        with pytest.raises(ArgumentError, match=r"image.gif cannot be read as a JPEG or PNG"):
+        with pytest.raises(ArgumentError, match=r"photo.gif cannot be read as a JPEG or PNG"):
             verify(exported, net, [file], repeats=1)
         file.write_bytes(encode(photo(np.random.default_rng(0), 50, 60))[:-300])
-        with pytest.raises(ArgumentError, match=r"image.gif is broken"):
+        with pytest.raises(ArgumentError, match=r"photo.gif is broken"):
             verify(exported, net, [file], repeats=1)
         with pytest.raises(RunError, match=r"another net than .*: class_names differ"):
             verify(exported, dataclasses.replace(changed, class_names=tuple("abcdefg")))
@@ -416,21 +421,23 @@ def _described(folder, *extra):
     return folder
 
 
+@pytest.fixture(scope="module")
+def fitted():
+    """A net from a model in memory, with a soft-max, and one with the same weights without."""
+    options = {"mean": MEAN, "class_names": CLASSES, "train_scale": (32, 48)}
+    model = lively("A", classifier_activation="softmax")
+    logits = lively("A")
+    logits.set_weights(model.get_weights())
+    return TrainedNet.of_model(model, **options), TrainedNet.of_model(logits, **options)
+
+
+@pytest.fixture(scope="module")
+def path(fitted, tmp_path_factory):
+    return export(fitted[0], tmp_path_factory.mktemp("exports") / "fitted", top=3)
+
+
 class TestSources:
     """Nets of every origin, and how `verify` finds them again."""
-
-    @pytest.fixture(scope="class")
-    def fitted(self):
-        """A net from a model in memory, with a soft-max, and one with the same weights without."""
-        options = {"mean": MEAN, "class_names": CLASSES, "train_scale": (32, 48)}
-        model = lively("A", classifier_activation="softmax")
-        logits = lively("A")
-        logits.set_weights(model.get_weights())
-        return TrainedNet.of_model(model, **options), TrainedNet.of_model(logits, **options)
-
-    @pytest.fixture(scope="class")
-    def path(self, fitted, tmp_path_factory):
-        return export(fitted[0], tmp_path_factory.mktemp("exports") / "fitted", top=3)
 
     @pytest.mark.slow
     def test_a_model_in_memory_in_a_fresh_process(self, fitted, path, photos):
@@ -451,11 +458,11 @@ class TestSources:
         assert "posteriors" in {layer.name for layer in fitted[0].model.layers}
         assert "posteriors" not in {layer.name for layer in fitted[1].model.layers}
         models = [CppModel(path), CppModel(export(fitted[1], tmp_path / "logits", top=3))]
-        images = rescale(decode(images[0]), 48)[None].numpy()
+        pixels = rescale(decode(images[0]), 48)[None].numpy()
         for signature, inputs in (
             ("serving_default", image_inputs(images)),
-            ("images", {"images": images}),
-            ("crops", {"crops": images[:, :CROP, :CROP]}),
+            ("images", {"images": pixels}),
+            ("crops", {"crops": pixels[:, :CROP, :CROP]}),
         ):
             found, expected = (model.run(signature, inputs) for model in models)
             for name, array in expected.items():

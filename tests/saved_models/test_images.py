@@ -257,14 +257,14 @@ def test_refused_images_alone(ask):
         assert expected in ask(data)["error"][0].decode()
 
 
-def test_unusual_images_get_the_scores_of_keras(ask, run, tmp_path):
+def test_unusual_images_get_the_scores_of_keras(ask, net, tmp_path):
     found = ask(*READ)
     check(found)
     assert not any(found["error"])
     files = [tmp_path / str(i) for i in range(len(READ))]
     for file, data in zip(files, READ, strict=True):
         file.write_bytes(data)
-    expected = predict(run, files, test_scales=(40, 48)).top(3)
+    expected = predict(net, files, test_scales=(40, 48)).top(3)
     np.testing.assert_array_equal(found["classes"], expected[0])
     np.testing.assert_allclose(found["probabilities"], expected[1], atol=1e-5)
 

@@ -22,9 +22,9 @@ SOURCE = "tests/saved_models/serve.c"
 
 
 @pytest.fixture(scope="module")
-def expected(run, photos):
+def expected(net, photos):
     """Classes and posteriors of the photos by the Keras net, with the options of the export."""
-    return predict(run, photos, test_scales=(40, 48)).top(3)
+    return predict(net, photos, test_scales=(40, 48)).top(3)
 
 
 @pytest.mark.skipif(not shutil.which("gcc"), reason="needs a C compiler")

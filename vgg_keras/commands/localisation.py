@@ -23,13 +23,15 @@ from vgg_keras.commands.options import (
     json_option,
 )
 from vgg_keras.commands.training import take_cluster, take_recipe, training_options
+from vgg_keras.localisation.procedure import (
+    LOCALISATION_PROTOCOL_ALIASES,
+    LOCALISATION_PROTOCOLS,
+)
 from vgg_keras.metadata import members
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import LOCALISATION_RECIPES, PRECISIONS
 from vgg_keras.run_files import LOCALISATION_CACHE
-
-PROTOCOLS = ("centre-gt", "dense")
 
 
 @click.group()
@@ -73,7 +75,7 @@ _NETS = (
 _PROCEDURE = (
     click.option(
         "--protocol",
-        type=Names(PROTOCOLS, {"center-gt": "centre-gt"}),
+        type=Names(LOCALISATION_PROTOCOLS, LOCALISATION_PROTOCOL_ALIASES),
         default="dense",
         show_default=True,
         help="dense: the full protocol of §A.2. centre-gt: the central crop and the true class.",

@@ -188,8 +188,8 @@ def curves(verbose, runs, out) -> None:
                 f"one: {', '.join(missing)}"
             )
         with quiet_tensorflow(verbose):
-            from vgg_keras.report.figures import learning_curves, save
-        save(learning_curves({path.name: path / JOURNAL for path in runs}), out)
+            from vgg_keras.report.figures import learning_curves, save_figure
+        save_figure(learning_curves({path.name: path / JOURNAL for path in runs}), out)
         click.echo(out)
 
 

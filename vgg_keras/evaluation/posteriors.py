@@ -79,7 +79,7 @@ def posteriors_by_pass(
             asdict(one),
         ]
         rows = open_row_cache(
-            cache_dir and Path(cache_dir),
+            Path(cache_dir) if cache_dir else None,
             f"{one.views}-q{one.test_scale}",
             decisive,
             (len(split), net.architecture.num_classes),

@@ -131,6 +131,10 @@ def localise(
         PredictionsError: `predictions` are of other images or classes.
         ArgumentError: the nets do not fit together, or a scale is below the crop size.
         WriteError: the cache cannot be written.
+
+    Example:
+        net, classifier = TrainedNet.load("runs/boxes"), TrainedNet.load("runs/d")
+        found = localise(net, open_source("cls-loc:ilsvrc"), classifiers=classifier)
     """
     nets, classifiers = _as_tuple(nets), _as_tuple(classifiers)
     check_together(nets, classifiers)

@@ -17,10 +17,8 @@ from vgg_keras.report import figures
 from vgg_keras.report.images import read_images_of
 from vgg_keras.report.results import Result, circumstances, nets_of
 
-ERROR_KEYS = (
-    "top5_localisation_error",
-    "gt_class_localisation_error",
-)  # results are sorted by them
+# Results are sorted by these errors.
+ERROR_KEYS = ("top5_localisation_error", "gt_class_localisation_error")
 TRUE_COLOUR, PREDICTED_COLOUR = "#36a13c", "#d8261c"
 _EXAMPLES = 8  # right ones, and as many wrong ones
 

@@ -105,13 +105,13 @@ def verify(
     if net is None:
         net = load_source(metadata)
     _check_same_net(path, metadata, net)
-    photos = [os.fspath(photo) for photo in photos] or [_photo_of_matplotlib()]
-    _check_photos(photos, Limits(**metadata["limits"]))
+    names = [os.fspath(photo) for photo in photos] or [_photo_of_matplotlib()]
+    _check_photos(names, Limits(**metadata["limits"]))
     localisers = localisers or load_localisers(metadata)
     if localisers:
         localisers = localisers.in_precision(metadata["precision"])
     net = net.in_precision(metadata["precision"])
-    expectations = Expectations(net, metadata, photos, verbose).all(localisers)
+    expectations = Expectations(net, metadata, names, verbose).all(localisers)
     if verbose:
         log.info("%d requests, %d times each", len(expectations), repeats + 1)
     requests = [expectation.request for expectation in expectations]
