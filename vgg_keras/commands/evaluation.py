@@ -28,7 +28,9 @@ from vgg_keras.evaluation.procedure import Procedure
 from vgg_keras.metadata import members
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.quiet import quiet_tensorflow
-from vgg_keras.report.tables import KINDS, build_table, read_results, render
+from vgg_keras.report.rendering import KINDS, render
+from vgg_keras.report.results import read_results
+from vgg_keras.report.tables import build_table
 
 predictions_option = click.option(
     "--out", type=FILE, help="Save the predictions in this .parquet or .csv file."

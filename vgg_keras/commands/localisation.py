@@ -23,13 +23,15 @@ from vgg_keras.commands.options import (
     json_option,
 )
 from vgg_keras.commands.training import take_cluster, take_recipe, training_options
+from vgg_keras.localisation.procedure import (
+    LOCALISATION_PROTOCOL_ALIASES,
+    LOCALISATION_PROTOCOLS,
+)
 from vgg_keras.metadata import members
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import LOCALISATION_RECIPES, PRECISIONS
 from vgg_keras.run_files import LOCALISATION_CACHE
-
-PROTOCOLS = ("centre-gt", "dense")
 
 
 @click.group()
@@ -73,7 +75,7 @@ _NETS = (
 _PROCEDURE = (
     click.option(
         "--protocol",
-        type=Names(PROTOCOLS, {"center-gt": "centre-gt"}),
+        type=Names(LOCALISATION_PROTOCOLS, LOCALISATION_PROTOCOL_ALIASES),
         default="dense",
         show_default=True,
         help="dense: the full protocol of §A.2. centre-gt: the central crop and the true class.",
@@ -207,8 +209,13 @@ def _line(result: dict) -> str:
         for m in nets
     )
     errors = {k: v for k, v in result.items() if k.endswith("_error")}
-    figures = ", ".join(f"{k.replace('_', ' ')} {v:.2f} %" for k, v in errors.items())
+    figures = ", ".join(f"{_words(k)} {v:.2f} %" for k, v in errors.items())
     return f"{who}, {result['protocol']}: {figures} of {result['images']} images"
+
+
+def _words(key: str) -> str:
+    """The key of an error as words, as in "top-1 localisation error"."""
+    return key.replace("_", " ").replace("top", "top-")
 
 
 @localise.command()
@@ -225,5 +232,5 @@ def demo(verbose, out, data_dir) -> None:
     """Train small nets to name and locate drawn shapes, and draw the boxes they find."""
     with one_line_errors(verbose):
         with quiet_tensorflow(verbose):
-            from vgg_keras.localisation.demo import run_demo
+            from vgg_keras.demos.localisation import run_demo
         run_demo(out, data_dir)

@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from vgg_keras.commands.options import FILE, FOLDER, NetName, TrainScale, add_options
+from vgg_keras.nets import POOL_ROUNDINGS
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.run_files import EVALUATION_CACHE
 
-POOL_ROUNDINGS = ("down", "up")  # TODO nets.POOL_ROUNDINGS
 preprocessing_option = click.option(
     "--preprocessing",
     metavar="rgb|caffe|torch",

@@ -138,7 +138,7 @@ def show(verbose, folder, out, as_json) -> None:
     """
     with one_line_errors(verbose):
         with quiet_tensorflow(verbose):
-            from vgg_keras.report.figures import save
+            from vgg_keras.report.figures import save_figure
             from vgg_keras.sweeps.results import read_trials, sweep_figure, trials_table
         rows, objective = read_trials(folder), Sweep.load(folder).objective
         if as_json:
@@ -152,7 +152,7 @@ def show(verbose, folder, out, as_json) -> None:
             console.print(trials_table(rows, str(folder)))
         if out or any("error" in row for row in rows):
             out = out or folder / "sweep.png"
-            save(sweep_figure(rows, objective), out)
+            save_figure(sweep_figure(rows, objective), out)
             click.echo(f"drawn: {out}", err=True)
 
 

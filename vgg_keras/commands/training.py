@@ -188,8 +188,8 @@ def curves(verbose, runs, out) -> None:
                 f"one: {', '.join(missing)}"
             )
         with quiet_tensorflow(verbose):
-            from vgg_keras.report.figures import learning_curves, save
-        save(learning_curves({path.name: path / JOURNAL for path in runs}), out)
+            from vgg_keras.report.figures import learning_curves, save_figure
+        save_figure(learning_curves({path.name: path / JOURNAL for path in runs}), out)
         click.echo(out)
 
 
@@ -207,5 +207,5 @@ def demo(verbose, out, data_dir) -> None:
     """Train a small net A on drawn shapes and a deeper net from it, and show the results."""
     with one_line_errors(verbose):
         with quiet_tensorflow(verbose):
-            from vgg_keras.demo import run_demo
+            from vgg_keras.demos.classification import run_demo
         run_demo(out, data_dir)
