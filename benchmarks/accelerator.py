@@ -27,12 +27,12 @@ import numpy as np
 import tensorflow as tf
 from measuring import machine, report
 from PIL import Image
-from vgg_keras.pipelines.sources import FolderSplit
-from vgg_keras.pipelines.statistics import ILSVRC
-from vgg_keras.pipelines.training import training_stream
 
 from vgg_keras import Recipe, fully_convolutional, vgg
 from vgg_keras.nets import FC_NAMES, STRIDE, get_net, weight_layers
+from vgg_keras.pipelines.sources.folders import FolderSplit
+from vgg_keras.pipelines.statistics import ILSVRC
+from vgg_keras.pipelines.training import training_stream
 from vgg_keras.tasks import compile_model
 
 NET, CROP, CLASSES = "D", 224, 1000

@@ -47,16 +47,17 @@ import numpy as np
 import tensorflow as tf
 from measuring import in_turn, machine, ratios, report
 from train_step import photos_split
-from vgg_keras.pipelines.evaluation import whole_images
-from vgg_keras.pipelines.images import decode, rescale, rescaled_size, upright_size
-from vgg_keras.pipelines.sources import FolderSplit, open_source
-from vgg_keras.pipelines.statistics import ILSVRC
 
 from vgg_keras import vgg
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.evaluation.posteriors import posteriors
 from vgg_keras.evaluation.procedure import Pass
 from vgg_keras.nets import FC_NAMES, NETS, STRIDE, weight_layers
+from vgg_keras.pipelines.evaluation import whole_images
+from vgg_keras.pipelines.images import decode, rescale, rescaled_size, upright_size
+from vgg_keras.pipelines.sources import open_source
+from vgg_keras.pipelines.sources.folders import FolderSplit
+from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.trained import TrainedNet
 
 CROP, CLASSES = 224, 1000

@@ -2,10 +2,10 @@
 
     python benchmarks/features.py --photos DIR [--net D] [--scales 256,384]
 
-The extraction is what `vgg-keras features` does: reading JPEGs, rescaling, mirror images, grouping
-by shape, keeping, averaging, normalising. The bare passes are the same net up to the same layer,
-called on tensors of random numbers that have the shapes of the extraction's own batches, mirror
-images included. Both in float32, in turn; in each round each is timed as a whole.
+The extraction is that of `vgg-keras features`: reading JPEGs, rescaling, mirror images, grouping by
+shape, caching, averaging, normalising. The bare passes call the same net up to the same layer on
+random tensors with the shapes of the extraction's batches, mirror images included. Both run in
+float32 and take turns; every round times each of them as a whole.
 """
 
 from __future__ import annotations
@@ -22,28 +22,30 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 from measuring import machine, report
-from vgg_keras.pipelines.sources import FolderSplit
-from vgg_keras.pipelines.statistics import ILSVRC
 
 from vgg_keras import vgg
 from vgg_keras.evaluation.procedure import Pass
-from vgg_keras.features.descriptors import DescriptorRunner, describe
-from vgg_keras.features.nets import FeatureExtractor
+from vgg_keras.evaluation.rows import RowFiller
+from vgg_keras.features.descriptors import compute_descriptors, row_pass
+from vgg_keras.features.extractor import FeatureExtractor
+from vgg_keras.pipelines.sources.folders import FolderSplit
+from vgg_keras.pipelines.statistics import ILSVRC
+from vgg_keras.trained import TrainedNet
 
 
-def describer(net: str, width: float) -> FeatureExtractor:
-    """A net that nobody has trained, up to `fc2`."""
-    model = vgg(net, width=width, classifier_activation=None)
-    up_to = type(model)(model.input, model.get_layer("fc2").output)
-    return FeatureExtractor(up_to, ILSVRC.mean, 224, {"crop_size": 224})
+def untrained(net: str, width: float) -> FeatureExtractor:
+    """A net with random weights, up to `fc2`."""
+    return FeatureExtractor.of_net(TrainedNet.of_model(vgg(net, width=width), mean=ILSVRC.mean))
 
 
-def shapes_of_batches(net: FeatureExtractor, photos: FolderSplit, scales, batch_size: int) -> list:
+def shapes_of_batches(
+    extractor: FeatureExtractor, photos: FolderSplit, scales: list[int], batch_size: int
+) -> list[tuple[int, ...]]:
     """Shapes of all batches that the extraction passes through the net, mirror images included."""
-    runner = DescriptorRunner(net, photos, batch_size=batch_size)
+    filler = RowFiller(photos, batch_size=batch_size)
     shapes = []
     for scale in scales:
-        for _, views in runner.stream(Pass("dense", scale, flip=True)):
+        for _, views in filler.stream(row_pass(extractor, Pass("dense", scale, flip=True))):
             b, _, h, w, _ = views.shape
             shapes.append((2 * b, h, w, 3))
     return shapes
@@ -63,18 +65,23 @@ def main() -> None:
     scales = [int(q) for q in arguments.scales.split(",")]
     paths = sorted(str(path) for path in arguments.photos.iterdir())[: arguments.images]
     photos = FolderSplit("photos", np.array(paths), np.full(len(paths), -1, np.int64))
-    net = describer(arguments.net, arguments.width)
-    shapes = shapes_of_batches(net, photos, scales, arguments.batch_size)
+    extractor = untrained(arguments.net, arguments.width)
+    shapes = shapes_of_batches(extractor, photos, scales, arguments.batch_size)
     bare = tf.function(
-        lambda x: net.model(x, training=False),
+        lambda x: extractor.model(x, training=False),
         input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32)],
     )
     inputs = {shape: tf.random.normal(shape, stddev=50.0) for shape in set(shapes)}
 
     def extraction() -> None:
-        with tempfile.TemporaryDirectory() as kept:
-            describe(
-                net, photos, test_scales=scales, batch_size=arguments.batch_size, cache_dir=kept
+        with tempfile.TemporaryDirectory() as cache_dir:
+            compute_descriptors(
+                extractor,
+                photos,
+                test_scales=scales,
+                batch_size=arguments.batch_size,
+                cache_dir=cache_dir,
+                verbose=0,
             )
 
     def passes() -> None:
@@ -82,7 +89,7 @@ def main() -> None:
             bare(inputs[shape]).numpy()
 
     seconds: dict[str, list[float]] = {"extraction": [], "bare passes": []}
-    for repetition in range(arguments.repetitions + 1):  # the first one warms up
+    for repetition in range(arguments.repetitions + 1):  # the first one is a warm-up
         for name, run in (("extraction", extraction), ("bare passes", passes)):
             began = time.perf_counter()
             run()

@@ -25,7 +25,8 @@ import numpy as np
 import tensorflow as tf
 from measuring import in_turn, machine, ratios, report
 from PIL import Image
-from vgg_keras.pipelines.sources import FolderSplit
+
+from vgg_keras.pipelines.sources.folders import FolderSplit
 from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.pipelines.training import training_stream
 

@@ -21,11 +21,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 from measuring import in_turn, machine, ratios, report
-from vgg_keras.pipelines.sources import FolderSplit
-from vgg_keras.pipelines.statistics import ILSVRC
-from vgg_keras.pipelines.training import training_stream
 
 from vgg_keras import Recipe, vgg
+from vgg_keras.pipelines.sources.folders import FolderSplit
+from vgg_keras.pipelines.statistics import ILSVRC
+from vgg_keras.pipelines.training import training_stream
 from vgg_keras.tasks import compile_model
 
 JPEG = (".jpg", ".jpeg")

@@ -1,10 +1,11 @@
-"""Baselines for features: the same protocol on raw pixels and on HOG.
+"""Baselines for features: the same protocol with raw pixels and with HOG as descriptors.
 
     python benchmarks/transfer.py --data folder:caltech20 --train-per-class 20
 
-Raw pixels: each picture squeezed to 32 x 32. HOG: scikit-image's, of the picture squeezed to 128 x
-128 in grey, 9 orientations, cells of 16 x 16, blocks of 2 x 2. Both L2-normalised, as descriptors
-are. Needs scikit-image: pip install 'vgg_keras[benchmarks]'.
+Raw pixels: every image is resized to 32 x 32, whatever its aspect ratio. HOG: scikit-image's, of
+the grey image resized to 128 x 128, with 9 orientations, cells of 16 x 16 pixels and blocks of
+2 x 2 cells. Both are L2-normalised, as descriptors are. The benchmark needs scikit-image:
+pip install 'vgg_keras[benchmarks]'.
 """
 
 from __future__ import annotations
@@ -19,25 +20,25 @@ import numpy as np
 import tensorflow as tf
 from measuring import machine, report
 from skimage.feature import hog
-from vgg_keras.pipelines.evaluation import read_pictures
+
+from vgg_keras.features.svm import transfer
+from vgg_keras.features.table import Features, normalised
+from vgg_keras.pipelines.evaluation import read_images
 from vgg_keras.pipelines.sources import open_source
 
-from vgg_keras.features.table import Features, normalised
-from vgg_keras.features.transfer import transfer
+
+def resized(image: np.ndarray, side: int) -> np.ndarray:
+    """float32 `(side, side, 3)`, 0..255, with antialiasing."""
+    return tf.image.resize(image, (side, side), antialias=True).numpy()
 
 
-def squeezed(picture: np.ndarray, side: int) -> np.ndarray:
-    """float32 `(side, side, 3)`, 0..255; averaged where it shrinks."""
-    return tf.image.resize(picture, (side, side), antialias=True).numpy()
-
-
-def raw_pixels(picture: np.ndarray) -> np.ndarray:
-    pixels = squeezed(picture, 32)
+def raw_pixels(image: np.ndarray) -> np.ndarray:
+    pixels = resized(image, 32)
     return (pixels - pixels.mean()).ravel()
 
 
-def gradients(picture: np.ndarray) -> np.ndarray:
-    grey = squeezed(picture, 128) @ np.array([0.299, 0.587, 0.114]) / 255
+def gradients(image: np.ndarray) -> np.ndarray:
+    grey = resized(image, 128) @ np.array([0.299, 0.587, 0.114]) / 255
     return hog(grey, orientations=9, pixels_per_cell=(16, 16), cells_per_block=(2, 2))
 
 
@@ -50,12 +51,12 @@ def main() -> None:
     arguments = parser.parse_args()
     source = open_source(arguments.data)
     (split,) = source.splits.values()
-    pictures = read_pictures(split, range(len(split)))
+    images = read_images(split, range(len(split)))
     targets = split.all_targets(len(source.class_names))
     names = split.ids_of(range(len(split)))
     results, rows = {}, []
-    for name, describe in (("raw pixels", raw_pixels), ("HOG", gradients)):
-        values = normalised(np.stack([describe(pictures[i]) for i in range(len(split))]))
+    for name, descriptor in (("raw pixels", raw_pixels), ("HOG", gradients)):
+        values = normalised(np.stack([descriptor(images[i]) for i in range(len(split))]))
         features = Features(names, ["all"] * len(names), targets, values, source.class_names)
         result = transfer(features, arguments.protocol, train_per_class=arguments.train_per_class)
         results[name] = result

@@ -1,10 +1,10 @@
-"""Time and memory of converting weights, beside their size.
+"""Measures time and memory of the conversion of weights.
 
     python benchmarks/weights.py [FILE...] [--out FILE.json]
 
-Each file is converted to each kind in a process of its own, whose greatest resident memory is
-given as a multiple of the weights. Without files: net D at full width with random weights, once
-as each kind that can be written. Linux alone tells that memory.
+Each file is converted to each kind in a new process. Its peak resident memory is reported as a
+multiple of the size of the weights. Without files, net D with random weights is converted from
+each kind that can be written. The benchmark needs Linux for the peak memory.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ print(json.dumps({
 """
 
 
-def converted(source: Path, target: Path) -> dict:
+def measure_conversion(source: Path, target: Path) -> dict:
+    """Converts a file in a new process and returns its figures."""
     done = subprocess.run(
         [sys.executable, "-c", CONVERT, source, target], check=True, stdout=subprocess.PIPE
     )
@@ -66,7 +67,7 @@ def main() -> None:
             for file in files:
                 weights.save(model, file)
         runs = [
-            converted(file, Path(folder) / f"out{ending}")
+            measure_conversion(file, Path(folder) / f"out{ending}")
             for file in files
             for ending in weights.TARGETS
         ]

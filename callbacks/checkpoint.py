@@ -1,4 +1,4 @@
-"""Everything a run needs to go on where it was killed, in one file."""
+"""Checkpoints that training continues from after it was killed, in one file."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from typing import Any, NamedTuple, Protocol
 
 import h5py
 import keras
-from vgg_keras.callbacks.warm_start import BEST_WEIGHTS
+
+from vgg_keras.callbacks.errors import CheckpointError
+from vgg_keras.callbacks.file_names import BEST_WEIGHTS, LAST_WEIGHTS
+from vgg_keras.callbacks.monitor import MonitorCallback
+from vgg_keras.pipelines.errors import WriteError
 from vgg_keras.pipelines.files import atomic_path
 
-LAST_WEIGHTS = "last.weights.h5"
-_ATTRIBUTE = "training_state"
+_ATTRIBUTE = "training_state"  # of the HDF5 file
 
 
 class Stateful(Protocol):
-    """A callback whose state goes with the checkpoint."""
+    """A callback whose state the checkpoint includes."""
 
     def get_state(self) -> dict[str, Any]: ...
 
@@ -28,25 +31,41 @@ class Stateful(Protocol):
 
 
 class Progressed(NamedTuple):
-    """How far a run had come: epochs done, and whether it had ended."""
+    """Progress of a run: number of finished epochs, and whether training has ended."""
 
     epochs: int
     finished: bool
 
 
-class Checkpoint(keras.callbacks.Callback):
-    """Saves best and last weights at the end of every epoch; put it last among the callbacks.
+class Checkpoint(MonitorCallback):
+    """Saves the last and the best weights at the end of every epoch.
 
-    `last.weights.h5` holds weights, optimizer, dropout seeds, the states of other callbacks and
-    the epoch, so that no two files can disagree; `best.weights.h5` the weights alone. Each is
-    written aside and moved into place.
+    `last.weights.h5` holds everything that training continues from: weights, optimizer state, seeds
+    of random layers, states of other callbacks, and the epoch. One file cannot disagree with
+    itself. `best.weights.h5` holds only the weights of the best epoch. Each write is atomic.
 
-    Keras's `BackupAndRestore` keeps neither the seeds nor the state of other callbacks.
+    Keras's `BackupAndRestore` saves neither the seeds nor the states of other callbacks.
+
+    An epoch whose logs lack the monitored metric is saved as the last one, and is not compared with
+    the best one. If no epoch has the metric, a warning at the end of training says so.
+
+    Put this callback last in `callbacks`, so that it saves what the others did in an epoch.
+
+        checkpoint = Checkpoint("runs/mine")
+        done = checkpoint.restore(model)  # (0, False) at first
+        model.fit(..., initial_epoch=done.epochs, callbacks=[checkpoint])
 
     Args:
-        folder: where to write.
-        stateful: other callbacks whose state is kept, by name.
-        monitor: entry of the logs that makes an epoch the best; greater is better.
+        folder: folder to write to.
+        stateful: other callbacks whose states are saved and restored, by name.
+        monitor: name of the metric in the epoch logs that decides which epoch is best. Greater is
+            better.
+
+    Attributes:
+        best: best value of the metric so far; None before the first value.
+
+    Raises, during training:
+        WriteError: a file cannot be written. The files that were there before are intact.
     """
 
     def __init__(
@@ -55,20 +74,19 @@ class Checkpoint(keras.callbacks.Callback):
         stateful: Mapping[str, Stateful] | None = None,
         monitor: str = "val_accuracy",
     ):
-        super().__init__()
+        super().__init__(monitor)
         self.folder = Path(folder)
         self.stateful = dict(stateful or {})
-        self.monitor = monitor
-        self.best: float | None = None
 
     def restore(self, model: keras.Model) -> Progressed:
-        """Brings a compiled model and the callbacks to where the folder's last epoch left them.
+        """Restores a compiled model and the callbacks from the last epoch saved in the folder.
 
         Returns:
-            (0, False) where nothing was saved yet, and the model is as it was.
+            Progress of the saved run. If nothing was saved, returns (0, False) and does not change
+            the model.
 
         Raises:
-            ValueError: the file is broken or of another model.
+            CheckpointError: the file is damaged or belongs to another model.
         """
         path = self.folder / LAST_WEIGHTS
         if not path.exists():
@@ -78,22 +96,21 @@ class Checkpoint(keras.callbacks.Callback):
             with h5py.File(path) as file:
                 state = json.loads(file.attrs[_ATTRIBUTE])
             model.load_weights(path)
+            for variable, value in zip(_seed_states(model), state["seeds"], strict=True):
+                variable.assign(value)
+            for name, callback in self.stateful.items():
+                callback.set_state(state["callbacks"][name])
         except (OSError, KeyError, ValueError) as error:
-            raise ValueError(f"{path} cannot be restored: {error}") from error
-        for variable, value in zip(_seed_states(model), state["seeds"], strict=True):
-            variable.assign(value)
-        for name, callback in self.stateful.items():
-            callback.set_state(state["callbacks"][name])
+            raise CheckpointError(f"{path} cannot be restored: {error}") from error
         self.best = state["best"]
         return Progressed(state["epochs"], state["finished"])
 
-    def on_epoch_end(self, epoch, logs=None):
-        value = float((logs or {})[self.monitor])
-        if self.best is None or value > self.best:
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        value = self.monitored_value(logs)
+        if value is not None and (self.best is None or value > self.best):
             self.best = value
             with _writing(self.folder / BEST_WEIGHTS, self.model.variables) as path:
-                # The same layers without the optimizer, whose state would double the file.
-                keras.Model(self.model.inputs, self.model.outputs).save_weights(path)
+                _without_optimizer(self.model).save_weights(path)
         state = {
             "epochs": epoch + 1,
             "finished": bool(self.model.stop_training),
@@ -109,7 +126,7 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 def read_progress(folder: str | os.PathLike) -> Progressed:
-    """How far the run in a folder has come; (0, False) where nothing was saved yet."""
+    """Returns the progress of the run in a folder; (0, False) if nothing was saved."""
     path = Path(folder) / LAST_WEIGHTS
     if not path.exists():
         return Progressed(0, False)
@@ -119,21 +136,24 @@ def read_progress(folder: str | os.PathLike) -> Progressed:
 
 
 @contextlib.contextmanager
-def _writing(path: Path, variables: Sequence) -> Iterator[Path]:
+def _writing(path: Path, variables: Sequence[keras.Variable]) -> Iterator[Path]:
     bytes_needed = sum(4 * math.prod(v.shape) for v in variables) + 2**18
     try:
         with atomic_path(path, bytes_needed) as temporary, _undistributed():
             yield temporary
-    except (OSError, RuntimeError) as error:  # HDF5 raises the latter on a full disk
-        raise OSError(
-            f"{path} could not be written, what was saved before is whole: {error}"
+    except (OSError, RuntimeError) as error:  # HDF5 raises RuntimeError on a full disk
+        raise WriteError(
+            f"{path} could not be written; what was saved before is intact: {error}"
         ) from error
 
 
 @contextlib.contextmanager
 def _undistributed() -> Iterator[None]:
-    """Keras makes a variable or two while it saves. Made for several processes, they would wait
-    for those that do not save."""
+    """Switches the distribution off while Keras saves.
+
+    Keras makes variables while it saves. If they were distributed over several processes, they
+    would wait for the processes that do not save.
+    """
     before = keras.distribution.distribution()
     keras.distribution.set_distribution(None)
     try:
@@ -142,8 +162,16 @@ def _undistributed() -> Iterator[None]:
         keras.distribution.set_distribution(before)
 
 
-def _seed_states(model: keras.Model) -> list:
-    """States of the random layers, which Keras 3.15 leaves out of a weights file."""
-    return [
-        layer.seed_generator.state for layer in model.layers if hasattr(layer, "seed_generator")
-    ]
+def _without_optimizer(model: keras.Model) -> keras.Model:
+    """The same layers without the optimizer, whose state would double the size of the file.
+
+    A subclassed model has no graph of layers to make another model from; it is returned as it is.
+    """
+    inputs = getattr(model, "inputs", None)
+    return keras.Model(inputs, model.outputs) if inputs else model
+
+
+def _seed_states(model: keras.Model) -> list[keras.Variable]:
+    """States of random layers, nested ones too. Keras 3.15 does not save them with the weights."""
+    weights = {id(variable) for variable in model.weights}
+    return [variable for variable in model.variables if id(variable) not in weights]

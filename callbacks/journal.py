@@ -1,4 +1,4 @@
-"""A line of JSON for every epoch."""
+"""One line of JSON for every epoch."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import math
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
+
 from vgg_keras.callbacks.timing import EpochTimer
 from vgg_keras.pipelines.files import atomic_write
 
-# Accuracies of the logs that are written as errors in percent, as papers print them.
+# Accuracies in the logs, and the names of the errors in percent that replace them.
 _ERRORS = {
     "accuracy": "top1_error",
     "top5_accuracy": "top5_error",
@@ -20,8 +23,13 @@ _ERRORS = {
 }
 
 
-def read_journal(path: str | os.PathLike) -> list[dict]:
-    """The entries of a journal; none where there is no file. A torn last line is left out."""
+def read_journal(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """Returns the entries of a journal, without an incomplete last line.
+
+    A missing file has no entries.
+
+        [entry["val_top1_error"] for entry in read_journal("runs/mine/journal.jsonl")]
+    """
     try:
         lines = Path(path).read_text().splitlines()
     except FileNotFoundError:
@@ -35,10 +43,15 @@ def read_journal(path: str | os.PathLike) -> list[dict]:
     return entries
 
 
-def as_errors(logs: Mapping[str, float]) -> dict[str, float]:
-    """Logs with accuracies turned into errors in percent; other entries as they are."""
+def as_errors(logs: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the single numbers in the logs, with accuracies as errors in percent.
+
+    Entries that are not a single number, such as one score for each class, are ignored.
+    """
     entry = {}
     for key, value in logs.items():
+        if np.ndim(value) or not np.issubdtype(np.asarray(value).dtype, np.number):
+            continue
         prefix, name = ("val_", key[4:]) if key.startswith("val_") else ("", key)
         if name in _ERRORS:
             entry[prefix + _ERRORS[name]] = round(100 * (1 - float(value)), 4)
@@ -48,32 +61,39 @@ def as_errors(logs: Mapping[str, float]) -> dict[str, float]:
 
 
 class Journal(EpochTimer):
-    """Writes one JSON object an epoch: losses, errors in percent, rate, images/s, seconds.
+    """Writes one JSON object for each epoch.
 
-    An epoch that is run again, after a kill, replaces its line.
+    An entry holds `epoch` (from 1), the losses, errors in percent (`top1_error`, `val_top1_error`,
+    ...), `learning_rate`, `images_per_second` and `seconds`. A value that is not finite is null. An
+    epoch that is trained again replaces its entry.
+
+        model.fit(..., callbacks=[Journal("journal.jsonl", images_per_epoch=50000)])
 
     Args:
         path: file to write.
-        images_per_epoch: for the rate of images.
-        leave_out: entries of the logs that are not written.
+        images_per_epoch: number of training images in an epoch, for `images_per_second`.
+        exclude: entries of the logs that are not written.
+
+    Raises, during training:
+        WriteError: the file cannot be written.
     """
 
     def __init__(
-        self, path: str | os.PathLike, images_per_epoch: int, leave_out: Collection[str] = ()
+        self, path: str | os.PathLike, images_per_epoch: int, exclude: Collection[str] = ()
     ):
         super().__init__(images_per_epoch)
-        self.leave_out = leave_out
+        self.exclude = exclude
         self.path = Path(path)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
-        entry = {
+        numbers = {
             "epoch": epoch + 1,
-            **as_errors({k: v for k, v in (logs or {}).items() if k not in self.leave_out}),
+            **as_errors({k: v for k, v in (logs or {}).items() if k not in self.exclude}),
             "learning_rate": float(rate),
             "images_per_second": round(self.images_per_second, 1),
             "seconds": round(self.epoch_seconds, 2),
         }
-        kept = [e for e in read_journal(self.path) if e["epoch"] <= epoch]
-        entry = {k: v if math.isfinite(v) else None for k, v in entry.items()}  # JSON has no NaN
-        atomic_write(self.path, "".join(json.dumps(e) + "\n" for e in [*kept, entry]))
+        entry = {k: v if math.isfinite(v) else None for k, v in numbers.items()}  # JSON has no NaN
+        earlier = [e for e in read_journal(self.path) if e["epoch"] <= epoch]
+        atomic_write(self.path, "".join(json.dumps(e) + "\n" for e in [*earlier, entry]))

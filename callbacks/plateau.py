@@ -1,4 +1,4 @@
-"""Learning rate decay on a plateau, a set number of times, then the end."""
+"""Learning rate decay on a plateau."""
 
 from __future__ import annotations
 
@@ -7,25 +7,40 @@ from typing import Any
 
 import keras
 
+from vgg_keras.callbacks.monitor import MonitorCallback
+from vgg_keras.pipelines.checks import check_at_least, check_choice
+from vgg_keras.pipelines.errors import ArgumentError
+
 log = logging.getLogger(__name__)
 
 
-class PlateauDecay(keras.callbacks.Callback):
+class PlateauDecay(MonitorCallback):
     """Divides the learning rate when a metric stops improving, then ends training (§3.1).
 
-    Keras's `ReduceLROnPlateau` neither counts its drops nor ends training, and forgets its
+    Keras's `ReduceLROnPlateau` does not count its drops, does not end training, and loses its
     state at every `fit` (keras#9462).
 
-    Args:
-        monitor: entry of the epoch's logs.
-        factor: what the rate is divided by.
-        patience: epochs without improvement before a drop; as many after the last drop end
-            training.
-        drops: drops at most.
-        min_delta: the least change that counts as improvement.
-        mode: "max" where greater is better, or "min".
+    An epoch whose logs lack the metric is ignored: it is not counted as an epoch without
+    improvement. If no epoch has the metric, a warning at the end of training says so.
 
-    `get_state` and `set_state` carry it over to another process.
+        model.fit(x, y, validation_split=0.1, epochs=74, callbacks=[PlateauDecay(patience=3)])
+
+    Args:
+        monitor: name of the metric in the epoch logs.
+        factor: number that the learning rate is divided by; above 1.
+        patience: number of epochs without improvement before a drop, 1 or more. After the last
+            drop, training ends after the same number of epochs without improvement.
+        drops: maximum number of drops, 0 or more.
+        min_delta: smallest change that counts as an improvement.
+        mode: "max" if greater values are better, "min" if smaller values are better.
+
+    Attributes:
+        best: best value of the metric so far; None before the first value.
+        wait: number of epochs without improvement since the last improvement or drop.
+        drops_done: number of drops so far.
+
+    Raises:
+        ArgumentError: an argument is out of its range.
     """
 
     def __init__(
@@ -37,49 +52,40 @@ class PlateauDecay(keras.callbacks.Callback):
         min_delta: float = 0.0,
         mode: str = "max",
     ):
-        super().__init__()
-        if factor <= 1:
-            raise ValueError(f"factor must be above 1. Received: factor={factor}")
-        if patience < 1 or drops < 0:
-            raise ValueError(
-                "patience must be 1 or more and drops 0 or more. "
-                f"Received: patience={patience}, drops={drops}"
-            )
-        if mode not in ("max", "min"):
-            raise ValueError(f"mode must be 'max' or 'min'. Received: mode={mode!r}")
-        self.monitor = monitor
+        super().__init__(monitor)
+        if not factor > 1:
+            raise ArgumentError(f"factor must be above 1. Received: factor={factor}", "factor")
+        check_at_least("patience", patience, 1)
+        check_at_least("drops", drops, 0)
+        check_choice("mode", mode, ("max", "min"))
         self.factor = factor
         self.patience = patience
         self.drops = drops
         self.min_delta = min_delta
         self.mode = mode
-        self.best: float | None = None
         self.wait = 0
         self.drops_done = 0
 
     def get_config(self) -> dict[str, Any]:
-        """Arguments to build it again."""
+        """Returns the constructor arguments, by name."""
         names = ("monitor", "factor", "patience", "drops", "min_delta", "mode")
         return {name: getattr(self, name) for name in names}
 
     def get_state(self) -> dict[str, Any]:
-        """What it has seen, for `set_state`; plain numbers."""
+        """Returns the state as plain numbers. `set_state` takes it, in another process too."""
         return {"best": self.best, "wait": self.wait, "drops_done": self.drops_done}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on from a state that `get_state` gave."""
+        """Continues from a state that `get_state` returned."""
         self.best, self.wait = state["best"], state["wait"]
         self.drops_done = state["drops_done"]
 
-    def on_epoch_end(self, epoch, logs=None):
-        value = (logs or {}).get(self.monitor)
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        value = self.monitored_value(logs)
         if value is None:
-            raise ValueError(
-                f"PlateauDecay monitors {self.monitor!r}, which is not among the epoch's logs: "
-                f"{', '.join(logs or {})}."
-            )
-        if self._improves(float(value)):
-            self.best, self.wait = float(value), 0
+            return
+        if self._improves(value):
+            self.best, self.wait = value, 0
             return
         self.wait += 1
         if self.wait < self.patience:

@@ -1,25 +1,40 @@
-"""Progress with time left: a bar on a terminal, plain lines elsewhere."""
+"""Progress of training with the time left: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
 from vgg_keras.callbacks.journal import as_errors
 from vgg_keras.callbacks.timing import EpochTimer
 
+# Entries of an epoch line, in their order.
+_SHOWN = {
+    "loss": "loss {:.3f}",
+    "top1_error": "top-1 error {:.1f} %",
+    "val_top1_error": "val top-1 error {:.1f} %",
+    "val_top5_error": "val top-5 error {:.1f} %",
+    "localisation_error": "localisation error {:.1f} %",
+    "val_localisation_error": "val localisation error {:.1f} %",
+}
+
 
 class Progress(EpochTimer):
-    """Shows epochs, errors in percent and the time left of the whole training.
+    """Prints one line for each epoch: loss, errors in percent, images per second and time left.
 
-    Use it with `fit(verbose=0)`.
+    On a terminal it also shows a bar. Use it with `fit(verbose=0)`.
+
+        model.fit(..., verbose=0, callbacks=[Progress(steps_per_epoch=196, images_per_epoch=50000)])
 
     Args:
-        steps_per_epoch: batches an epoch.
-        images_per_epoch: for the rate of images.
+        steps_per_epoch: number of training batches in an epoch.
+        images_per_epoch: number of training images in an epoch, for the rate.
+        console: where to print; standard error by default.
     """
 
     def __init__(self, steps_per_epoch: int, images_per_epoch: int, console: Console | None = None):
@@ -30,11 +45,11 @@ class Progress(EpochTimer):
         self._first_epoch: int | None = None
         self._started = 0.0
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._started = time.monotonic()
         self._first_epoch = None
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
         if self._first_epoch is not None:
             return
@@ -53,11 +68,11 @@ class Progress(EpochTimer):
             self._task = self._bar.add_task("training", total=steps_left)
             self._bar.start()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._bar:
             self._bar.advance(self._task)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         epochs = self.params["epochs"]
         done = epoch + 1 - (self._first_epoch or 0)
         left = (time.monotonic() - self._started) / done * (epochs - epoch - 1)
@@ -69,30 +84,22 @@ class Progress(EpochTimer):
             soft_wrap=True,
         )
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self.close()
 
     def close(self) -> None:
-        """Takes the bar off the terminal; for training that ends by an exception too."""
+        """Removes the bar from the terminal. Call it when training ended with an exception."""
         if self._bar:
             self._bar.stop()
             self._bar = None
 
 
 def _brief(entry: Mapping[str, float]) -> str:
-    wanted = {
-        "loss": "loss {:.3f}",
-        "top1_error": "top-1 {:.1f} %",
-        "val_top1_error": "val top-1 {:.1f} %",
-        "val_top5_error": "val top-5 {:.1f} %",
-        "localisation_error": "localisation {:.1f} %",
-        "val_localisation_error": "val localisation {:.1f} %",
-    }
-    return "  ".join(text.format(entry[key]) for key, text in wanted.items() if key in entry)
+    return "  ".join(text.format(entry[key]) for key, text in _SHOWN.items() if key in entry)
 
 
 def clock(seconds: float) -> str:
-    """A duration as minutes:seconds, or hours:minutes:seconds."""
-    minutes, seconds = divmod(round(seconds), 60)
+    """Formats a duration as minutes:seconds, or as hours:minutes:seconds."""
+    minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

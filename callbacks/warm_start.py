@@ -1,4 +1,4 @@
-"""Starting a model from layers of another."""
+"""Starting a model from layers of another model."""
 
 from __future__ import annotations
 
@@ -6,28 +6,30 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import keras
 import numpy as np
 
+from vgg_keras.callbacks.errors import WarmStartError
+from vgg_keras.callbacks.file_names import BEST_WEIGHTS
+
 log = logging.getLogger(__name__)
-
-BEST_WEIGHTS = "best.weights.h5"
-
 
 Layers = Mapping[str, Sequence[np.ndarray]]  # weights by layer name
 
 
 def read_layers(source: keras.Model | str | os.PathLike) -> Layers:
-    """Weights by layer name, of a model, a Keras `.weights.h5` file, or a run's best weights.
+    """Returns the weights of a model or file, by layer name.
+
+        read_layers("runs/a")["fc1"]  # [kernel, bias]
 
     Args:
-        source: a model, the file, or a folder that holds `best.weights.h5`.
+        source: a model, a Keras `.weights.h5` file, or a folder that holds `best.weights.h5`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no Keras weights file.
+        WarmStartError: the file does not exist or is not a Keras weights file.
     """
     if isinstance(source, keras.Model):
         return {layer.name: layer.get_weights() for layer in source.layers if layer.weights}
@@ -35,7 +37,7 @@ def read_layers(source: keras.Model | str | os.PathLike) -> Layers:
     if path.is_dir():
         path = path / BEST_WEIGHTS
     if not path.is_file():
-        raise FileNotFoundError(f"There are no weights to start from: {path} does not exist.")
+        raise WarmStartError(f"There are no weights to start from: {path} does not exist.")
     try:
         with h5py.File(path) as file:
             groups = [group["vars"] for group in file["layers"].values()]
@@ -45,26 +47,29 @@ def read_layers(source: keras.Model | str | os.PathLike) -> Layers:
                 if len(group)
             }
     except (OSError, KeyError) as error:
-        raise ValueError(f"{path} is no Keras .weights.h5 file: {error}") from error
+        raise WarmStartError(f"{path} is not a Keras .weights.h5 file: {error}") from error
 
 
 class WarmStart(keras.callbacks.Callback):
-    """Copies named layers into the model before its first step (§3.1).
+    """Copies named layers into the model before its first training step (§3.1).
 
-    All or nothing: where a layer is missing or of another shape, nothing is copied. A model
-    that has already been trained (by its optimizer's iterations) is left alone, so a run that
-    goes on is not set back.
+    If a layer is missing or has other shapes, no layer is copied. A model that was already trained,
+    which its optimizer's `iterations` show, is not changed, so that a run that continues is not
+    reset.
+
+        model.fit(..., callbacks=[WarmStart("runs/a", ["block1_conv1", "fc1"])])
 
     Args:
-        source: a model, a `.weights.h5` file, a run folder, whose best weights are taken, or the
-            weights themselves by layer.
-        layers: names; None for all layers that have weights.
-        matching: leave out, and name, layers that are missing or of another shape.
-        name: of the source, for messages.
+        source: a model, a `.weights.h5` file, a run folder (its best weights are taken), or weights
+            by layer name.
+        layers: names of the layers to copy. By default all layers that have weights.
+        matching: whether layers that are missing or have other shapes are skipped. The log names
+            them. If no layer matches, it is an error all the same.
+        name: name of the source in messages.
 
     Raises, when training begins:
-        ValueError: a layer is missing on either side, or its shapes differ.
-        FileNotFoundError: `source` is not there.
+        WarmStartError: `source` does not exist, a layer is missing in the source or in the model,
+            or its shapes differ.
     """
 
     def __init__(
@@ -81,42 +86,46 @@ class WarmStart(keras.callbacks.Callback):
         self.matching = matching
         if isinstance(source, keras.Model):
             name = name or source.name
-        self.name = name or ("given weights" if isinstance(source, Mapping) else str(source))
+        self.name = name or ("the given weights" if isinstance(source, Mapping) else str(source))
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if int(keras.ops.convert_to_numpy(self.model.optimizer.iterations)) == 0:
             self.apply(self.model)
 
     def apply(self, model: keras.Model) -> list[str]:
-        """Copies now; returns the names of the layers copied."""
+        """Copies the layers now. Returns their names."""
         given = self.check(model)
-        mine = [layer.name for layer in model.layers if layer.weights]
-        for name in self.layers or mine:
+        own = [layer.name for layer in model.layers if layer.weights]
+        for name in self.layers or own:
             if name not in given:
-                log.info("not taken from %s, or not there: %s", self.name, name)
+                log.info("skipped, missing in %s or of other shapes: %s", self.name, name)
         for name, weights in given.items():
             model.get_layer(name).set_weights(weights)
         log.info("started from %s: %s", self.name, ", ".join(given))
         return list(given)
 
     def check(self, model: keras.Model) -> Layers:
-        """What would be copied, by layer; raises as training would."""
+        """Returns the weights that would be copied, by layer name.
+
+        Raises:
+            WarmStartError: the same errors as in training.
+        """
         given = self.source if isinstance(self.source, Mapping) else read_layers(self.source)
-        mine = {layer.name: layer for layer in model.layers if layer.weights}
-        names = list(mine) if self.layers is None else list(self.layers)
-        problems = {name: p for name in names if (p := _problem(name, given, mine))}
+        own = {layer.name: layer for layer in model.layers if layer.weights}
+        names = list(own) if self.layers is None else list(self.layers)
+        problems = {name: p for name in names if (p := _problem(name, given, own))}
         if problems and (not self.matching or len(problems) == len(names)):
-            raise ValueError(
+            raise WarmStartError(
                 f"Cannot start {model.name} from {self.name}: {'; '.join(problems.values())}."
             )
         return {name: given[name] for name in names if name not in problems}
 
 
-def _problem(name: str, given: Layers, mine: dict) -> str | None:
+def _problem(name: str, given: Layers, own: Mapping[str, keras.Layer]) -> str | None:
     if name not in given:
-        return f"{name} is not there (its layers: {', '.join(given)})"
-    if name not in mine:
-        return f"the model has no {name}"
+        return f"{name} is missing in the source (its layers: {', '.join(given)})"
+    if name not in own:
+        return f"{name} is missing in the model"
     theirs = [tuple(w.shape) for w in given[name]]
-    ours = [tuple(w.shape) for w in mine[name].weights]
+    ours = [tuple(w.shape) for w in own[name].weights]
     return None if theirs == ours else f"{name} has shapes {theirs}, the model's are {ours}"

@@ -1,7 +1,8 @@
-"""Where boxes come from: a CSV file beside class folders, ILSVRC's annotations, TFDS features.
+"""Boxes of a split's images: checked, as shares of the image; and CSV files of boxes.
 
-`boxed_split(source, source["train"])` gives the pictures that have usable boxes, and the boxes.
-Files state pixels, counted from 0, first and last ones included; a picture may have several.
+`boxed_split(source, source["train"])` gives the images that have usable boxes, with the boxes.
+Files state pixels, counted from 0, with the first and the last pixel inside the box. An image may
+have several boxes.
 """
 
 from __future__ import annotations
@@ -10,34 +11,32 @@ import csv
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
 from vgg_keras.pipelines.boxes import Boxes
-from vgg_keras.pipelines.cls_loc_source import annotation_of, number, objects_of
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.images import upright_size
-from vgg_keras.pipelines.sources import FolderSplit, Source, Split
-from vgg_keras.pipelines.voc_action_source import PeopleSplit
+from vgg_keras.pipelines.splits import Source, Split, StatedBoxes
 
 log = logging.getLogger(__name__)
 
 BOXES_FILE = "boxes.csv"
 _COLUMNS = ("split", "class", "file", "x_min", "y_min", "x_max", "y_max")
-_ROUNDING = 1.5  # pixels that a box may reach beyond its picture: counted from 1, or rounded
-_Lists = list[list[list[float]]]  # for each picture, its boxes
+_ROUNDING = 1.5  # pixels that a box may extend beyond its image: counted from 1, or rounded
 
 
 class BoxedSplit(NamedTuple):
-    """Pictures with boxes.
+    """Images with boxes.
 
     Attributes:
-        split: the pictures, each with one usable box at least.
-        boxes: theirs.
-        skipped: names of the pictures that have none, and why.
+        split: the images; each has at least one usable box.
+        boxes: the boxes of these images.
+        skipped: names of the skipped images, with the reason for each.
     """
 
     split: Split
@@ -52,51 +51,119 @@ def boxed_split(
     *,
     skip_bad: bool = False,
 ) -> BoxedSplit:
-    """The pictures of a split that have usable boxes.
+    """The images of a split that have usable boxes.
 
-    A picture is left out whole if one of its boxes is unusable: not four finite numbers, a last
-    pixel before the first, or outside the picture.
+    ```python
+    data = open_source("folder:ilsvrc")  # with ilsvrc/boxes.csv
+    images, boxes, skipped = boxed_split(data, data["train"], skip_bad=True)
+    ```
+
+    An image is unusable if any of its boxes is: not four finite numbers, a last pixel before the
+    first, or outside the image.
 
     Args:
         source: from `open_source`.
-        split: one of its splits, or part of one.
-        boxes_file: of a `folder:` source; by default `boxes.csv` in its folder.
-        skip_bad: leave such pictures out, in place of raising.
+        split: one of its splits, or some images of one.
+        boxes_file: CSV file of the boxes of image files in class folders; by default the boxes
+            that the split states, which for a `folder:` source are in its `boxes.csv`.
+        skip_bad: skip images without usable boxes instead of raising an error.
 
     Raises:
-        SourceError: the data have no boxes; or one is missing or unusable, and `skip_bad` is
-            False: the message names the picture and what is wrong.
+        SourceError: the data have no boxes, or no image has a usable one. If `skip_bad` is False,
+            also: an image has no usable box. The message names the image and the problem.
     """
-    lists, in_pixels = _read(source, split, boxes_file)
+    boxes_of_images, in_pixels = (
+        split.stated_boxes()
+        if boxes_file is None
+        else StatedBoxes(
+            read_boxes_file(boxes_file, split.name, split.names_of(range(len(split)))), True
+        )
+    )
     sizes = _sizes(split) if in_pixels else np.ones((len(split), 2), np.int64)
     kept, problems = [], {}
     for i, size in enumerate(sizes):
-        boxes, problem = _usable(lists[i], size, in_pixels)
-        if problem:
+        boxes, problem = _usable(boxes_of_images[i], size, in_pixels)
+        if boxes is None:
             problems[i] = problem
         else:
             kept.append(boxes)
-    names = dict(zip(split.names_of(problems), problems.values(), strict=True))
-    if names and not skip_bad:
-        first = next(iter(names))
+    skipped = dict(zip(split.names_of(problems), problems.values(), strict=True))
+    if skipped and not skip_bad:
+        first = next(iter(skipped))
         raise SourceError(
-            f"{len(names)} of the {len(split)} pictures of {source.spec} have no usable box; "
-            f"{first}: {names[first]}. Mend them, or leave them out with --on-bad-image skip."
+            f"{len(skipped)} of the {len(split)} images of {source.spec} have no usable box; "
+            f"{first}: {skipped[first]}. Correct the boxes, or skip these images with "
+            f'on_bad_image="skip".'
         )
     if not kept:
-        raise SourceError(f"No picture of {source.spec}, {split.name}, has a usable box.")
-    for picture, problem in names.items():
-        log.warning("skipped, %s: %s", problem, picture)
-    return BoxedSplit(split.without(list(names)), Boxes.of_pictures(kept), names)
+        raise SourceError(f"No image of {source.spec}, {split.name}, has a usable box.")
+    for name, problem in skipped.items():
+        log.warning("skipped, %s: %s", problem, name)
+    return BoxedSplit(split.without(list(skipped)), Boxes.of_images(kept), skipped)
 
 
-def _usable(boxes: Sequence[Sequence[float]], size, in_pixels: bool):
-    """Boxes of a picture as shares, cut at its borders; or what is wrong with them."""
+def read_boxes_file(
+    path: str | os.PathLike, split_name: str, image_paths: Iterable[str]
+) -> list[list[list[float]]]:
+    """Reads the boxes of image files in class folders from a CSV file.
+
+    The columns are split, class, file, x_min, y_min, x_max, y_max. `wnid` is accepted for `class`.
+
+    Args:
+        path: the CSV file.
+        split_name: rows of other splits are ignored.
+        image_paths: the images, as .../CLASS/FILE.
+
+    Returns:
+        One list of boxes for each image, as the file states them; NaN for what is not a number.
+
+    Raises:
+        SourceError: the file is missing or has other columns.
+    """
+    found: dict[tuple[str, str], list[list[float]]] = defaultdict(list)
+    try:
+        with open(path, newline="", encoding="utf-8") as opened:
+            reader = csv.DictReader(opened)
+            names = ["class" if name == "wnid" else name for name in reader.fieldnames or ()]
+            if not set(_COLUMNS) <= set(names):
+                raise SourceError(
+                    f"{path} must have the columns {','.join(_COLUMNS)}. Received: "
+                    f"{','.join(names)}"
+                )
+            reader.fieldnames = names
+            for row in reader:
+                if row["split"] == split_name:
+                    box = [float_or_nan(row[column]) for column in _COLUMNS[3:]]
+                    found[row["class"], row["file"]].append(box)
+    except OSError as error:
+        raise SourceError(
+            f"The boxes are expected in {path}: {error}. Give the path of another file as "
+            f"boxes_file."
+        ) from error
+    keys = [(Path(image).parent.name, Path(image).name) for image in image_paths]
+    unknown = set(found) - set(keys)
+    if unknown:
+        log.warning("%s has boxes of %d images that do not exist", path, len(unknown))
+    return [found.get(key, []) for key in keys]
+
+
+def float_or_nan(text: str | None) -> float:
+    """The number that a text states, or NaN if it does not state one."""
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return float("nan")
+
+
+def _usable(
+    boxes: Sequence[Sequence[float]], size: np.ndarray, in_pixels: bool
+) -> tuple[np.ndarray | None, str]:
+    """Boxes of an image as shares, clipped at its borders; or None and the problem."""
     if not len(boxes):
         return None, "it has no box"
     height, width = size
     if height < 1:
-        return None, "the picture cannot be read"
+        return None, "the image cannot be read"
     try:
         given = np.array(boxes, np.float64).reshape(-1, 4)
     except ValueError:
@@ -110,12 +177,12 @@ def _usable(boxes: Sequence[Sequence[float]], size, in_pixels: bool):
         if (box[2:] <= box[:2]).any():
             return None, f"its box ends before it begins: {stated}"
         if (box < -slack).any() or (box > 1 + slack).any():
-            return None, f"its box lies outside the {width} x {height} picture: {stated}"
-    return np.clip(edges, 0, 1), None
+            return None, f"its box is outside the {width} x {height} image: {stated}"
+    return np.clip(edges, 0, 1), ""
 
 
 def _sizes(split: Split) -> np.ndarray:
-    """Heights and widths by the files' headers, int64 `(N, 2)`, 0 where a file has none."""
+    """Heights and widths from the files' headers, int64 `(N, 2)`; 0 if a file cannot be read."""
     examples = split.in_order().map(
         lambda e: (e["index"], upright_size(split.read(e))), num_parallel_calls=tf.data.AUTOTUNE
     )
@@ -123,48 +190,3 @@ def _sizes(split: Split) -> np.ndarray:
     for index, size in examples.ignore_errors().as_numpy_iterator():
         sizes[index] = size
     return sizes
-
-
-def _read(
-    source: Source, split: Split, boxes_file: str | os.PathLike | None
-) -> tuple[_Lists, bool]:
-    """Boxes as they are stated, a list a picture, and whether in pixels (or else in shares)."""
-    if isinstance(split, PeopleSplit):
-        return split.stated[:, None].tolist(), True
-    if not isinstance(split, FolderSplit):
-        from vgg_keras.pipelines.tfds_source import TfdsSplit, read_tfds_boxes
-
-        if not isinstance(split, TfdsSplit):
-            raise SourceError(f"{source.spec} has no boxes.")
-        return read_tfds_boxes(source.spec, split), False
-    if source.spec.startswith("cls-loc:"):
-        classes = [source.class_names[label] for label in split.labels]
-        files = [annotation_of(Path(path)) for path in split.paths]
-        return [objects_of(f, c) for f, c in zip(files, classes, strict=True)], True
-    return _of_csv(split, Path(boxes_file or Path(split.root) / BOXES_FILE)), True
-
-
-def _of_csv(split: FolderSplit, file: Path) -> _Lists:
-    found: Mapping[tuple[str, str], list] = defaultdict(list)
-    try:
-        with open(file, newline="", encoding="utf-8") as opened:
-            reader = csv.DictReader(opened)
-            names = ["class" if name == "wnid" else name for name in reader.fieldnames or ()]
-            if not set(_COLUMNS) <= set(names):
-                raise SourceError(
-                    f"{file} must have the columns {','.join(_COLUMNS)}. Received: "
-                    f"{','.join(names)}"
-                )
-            reader.fieldnames = names
-            for row in reader:
-                if row["split"] == split.name:
-                    found[row["class"], row["file"]].append([number(row[c]) for c in _COLUMNS[3:]])
-    except OSError as error:
-        raise SourceError(
-            f"Boxes of {split.root} are expected in {file}: {error}. Name another with --boxes."
-        ) from error
-    keys = [(Path(path).parent.name, Path(path).name) for path in split.paths]
-    unknown = set(found) - set(keys)
-    if unknown:
-        log.warning("%s: boxes of %d pictures that are not there", file, len(unknown))
-    return [found.get(key, []) for key in keys]

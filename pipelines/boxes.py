@@ -1,60 +1,78 @@
-"""Object boxes: of pictures, through crops and flips, and how well two of them agree.
+"""Object boxes: of images, through crops and flips, and the overlap of two boxes.
 
-A box is `[x_min, y_min, x_max, y_max]`: edges, as shares of the picture's width and height, x to
-the right, y down. So it stays the same at every scale. A *window* is the crop of a rescaled
-image (see `pipelines/images.py`); seen from it a box is `[centre x, centre y, width, height]` in
+A box is `[x_min, y_min, x_max, y_max]`: edges, as shares of the image's width and height, x to the
+right, y down. It is the same at every scale. A *window* is a crop of a rescaled image (see
+`pipelines/images.py`). In a window's coordinates a box is `[centre x, centre y, width, height]`, in
 units of the crop's side, from its upper left corner: the box that fills the crop is
-[0.5, 0.5, 1, 1], and one that reaches beyond it is not cut off.
+[0.5, 0.5, 1, 1], and a box that extends beyond the crop is not clipped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
 from vgg_keras.pipelines.images import rescaled_size, window_origin
+
+# NumPy arrays are taken too, wherever a function says so.
+_Values = Any  # a tensor, or a NumPy array of the same shape
 
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """The boxes of a split's pictures, in the split's order.
+    """The boxes of a split's images, in the split's order.
+
+    ```python
+    boxes = Boxes.of_images([[[0, 0, 1, 1]], [[0, 0, 0.5, 1], [0.5, 0, 1, 1]]])
+    boxes[1]  # the two boxes of the second image
+    ```
 
     Attributes:
-        values: float32 `(M, 4)`, the boxes of the first picture, then those of the next.
-        splits: int64 `(N + 1,)`: those of picture i are `values[splits[i] : splits[i + 1]]`.
+        values: float32 `(M, 4)`, the boxes of the first image, then those of the second, ...
+        splits: int64 `(N + 1,)`; the boxes of image i are `values[splits[i] : splits[i + 1]]`.
     """
 
     values: np.ndarray
     splits: np.ndarray
 
     @classmethod
-    def of_pictures(cls, boxes: Iterable[Sequence[Sequence[float]]]) -> Boxes:
-        """From a list of boxes a picture."""
+    def of_images(cls, boxes: Iterable[Sequence[Sequence[float]] | np.ndarray]) -> Boxes:
+        """Makes boxes from one list of boxes for each image."""
         lists = [np.reshape(np.asarray(b, np.float32), (-1, 4)) for b in boxes]
         values = np.concatenate([np.zeros((0, 4), np.float32), *lists])
         return cls(values, np.cumsum([0, *map(len, lists)], dtype=np.int64))
 
-    def drawn(self, picture: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
-        """One box of a picture, float32 `(4,)`: a uniform draw in [0, 1), or 0 for the first."""
-        first, last = tf.unstack(tf.gather(self.splits, tf.stack([picture, picture + 1])))
+    def drawn(self, index: tf.Tensor, draw: tf.Tensor | float) -> tf.Tensor:
+        """Draws one box of an image, float32 `(4,)`.
+
+        Args:
+            index: index of the image, int64.
+            draw: a uniform draw in [0, 1); 0 for the first box.
+        """
+        first, last = tf.unstack(tf.gather(self.splits, tf.stack([index, index + 1])))
         chosen = tf.cast(draw * tf.cast(last - first, tf.float32), tf.int64)
         return tf.gather(self.values, first + chosen)
 
     def __len__(self) -> int:
         return len(self.splits) - 1
 
-    def __getitem__(self, picture: int) -> np.ndarray:
-        """The boxes of a picture, float32 `(n, 4)`."""
-        return self.values[self.splits[picture] : self.splits[picture + 1]]
+    def __getitem__(self, index: int) -> np.ndarray:
+        """The boxes of an image, float32 `(n, 4)`."""
+        return self.values[self.splits[index] : self.splits[index + 1]]
 
 
-def window_frame(size: tf.Tensor, scale: tf.Tensor, crop_size: int, position) -> tf.Tensor:
-    """Where a window lies in its picture: `[left, top, width, height]` as shares, float32.
+def window_frame(
+    size: tf.Tensor, scale: tf.Tensor | int, crop_size: int, position: _Values
+) -> tf.Tensor:
+    """The frame of a window in its image: `[left, top, width, height]` as shares, float32.
 
     Args:
-        size, scale: of the picture, and to what its smaller side is rescaled.
+        size: `[height, width]` of the image.
+        scale: smaller side of the rescaled image.
         crop_size, position: see `vgg_keras.pipelines.images.window_origin`.
     """
     scaled = rescaled_size(size, scale)
@@ -64,8 +82,8 @@ def window_frame(size: tf.Tensor, scale: tf.Tensor, crop_size: int, position) ->
     return tf.concat([(origin / scaled)[::-1], (extent / scaled)[::-1]], 0)
 
 
-def to_window(boxes, frame, flip=False):
-    """Boxes of a picture as a window sees them.
+def to_window(boxes: _Values, frame: _Values, flip: tf.Tensor | bool = False) -> tf.Tensor:
+    """Converts boxes of an image to a window's coordinates.
 
     Args:
         boxes: float32 `(..., 4)`, NumPy or TensorFlow.
@@ -82,19 +100,21 @@ def to_window(boxes, frame, flip=False):
     return tf.concat([x, centre[..., 1:], (high - low) / extent], -1)
 
 
-def box_target(box: tf.Tensor, frame: tf.Tensor, flip, label: tf.Tensor) -> tf.Tensor:
-    """What a net is to say of a window: the box as it sees it, and the class; float32 `(5,)`."""
+def box_target(
+    box: tf.Tensor, frame: tf.Tensor, flip: tf.Tensor | bool, label: tf.Tensor
+) -> tf.Tensor:
+    """The training target for a crop: the box in its coordinates, and the class; float32 `(5,)`."""
     return tf.concat([to_window(box, frame, flip), [tf.cast(label, tf.float32)]], 0)
 
 
-def from_window(seen, frame, flip: bool = False):
-    """What `to_window` took, from what it gave: boxes in shares of the picture, a tensor.
+def from_window(seen: _Values, frame: _Values, flip: bool = False) -> tf.Tensor:
+    """The inverse of `to_window`: boxes as shares of the image, `(..., 4)`.
 
-    A negative width or height, which a net may say, counts as 0.
+    A negative width or height, which a net may predict, counts as 0.
 
     Args:
-        seen: `(..., 4)`, NumPy or TensorFlow.
-        frame: `(..., 4)`.
+        seen: boxes in a window's coordinates, `(..., 4)`, NumPy or TensorFlow.
+        frame: from `window_frame`, `(..., 4)`.
         flip: whether the window was mirrored.
     """
     seen, frame = tf.convert_to_tensor(seen), tf.convert_to_tensor(frame)
@@ -105,19 +125,20 @@ def from_window(seen, frame, flip: bool = False):
     return tf.concat([low * side + corner, high * side + corner], -1)
 
 
-def inside(seen: tf.Tensor) -> tf.Tensor:
-    """Whether the centre of a box, as a window sees it, lies in the window; bool `(...)`."""
+def inside(seen: _Values) -> tf.Tensor:
+    """Whether the centre of a box, in a window's coordinates, is in the window; bool `(...)`."""
     centre = tf.convert_to_tensor(seen)[..., :2]
     return tf.reduce_all((centre >= 0) & (centre <= 1), -1)
 
 
-def iou(boxes, others):
-    """Intersection over union of each pair, 0 to 1, 0 where a box is empty; a tensor.
+def iou(boxes: _Values, others: _Values) -> tf.Tensor:
+    """Intersection over union of each pair of boxes, 0 to 1; 0 if a box is empty.
 
     Args:
-        boxes: `(..., 4)`, NumPy or TensorFlow, in one unit with `others`; a picture that is not
-            square changes nothing, for both areas scale alike.
-        others: of a shape that broadcasts with it; `boxes[:, None], others[None]` for all pairs.
+        boxes: `(..., 4)`, NumPy or TensorFlow, in the same unit as `others`. The shape of the image
+            does not matter, because both areas scale alike.
+        others: of a shape that broadcasts with `boxes`; `boxes[:, None], others[None]` gives all
+            pairs.
     """
     boxes, others = tf.convert_to_tensor(boxes), tf.convert_to_tensor(others)
     low = tf.maximum(boxes[..., :2], others[..., :2])
@@ -126,5 +147,5 @@ def iou(boxes, others):
     return tf.math.divide_no_nan(both, _area(boxes) + _area(others) - both)
 
 
-def _area(boxes):
+def _area(boxes: tf.Tensor) -> tf.Tensor:
     return tf.reduce_prod(tf.maximum(boxes[..., 2:] - boxes[..., :2], 0), -1)

@@ -1,17 +1,20 @@
-"""Streams for scoring: every picture once.
+"""Streams for evaluation, which give every image once.
 
-Elements are *views* of pictures, float32 RGB in 0..255 `(B, V, H, W, 3)`, with the pictures' places
-in the split: one view of the whole picture, or the crops of a regular grid.
+Elements hold *views* of images, float32 RGB in 0..255 `(B, V, H, W, 3)`, with the indices of the
+images in the split. The views are the whole image, or the crops of a regular grid.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
+
 from vgg_keras.pipelines.boxes import Boxes, box_target, window_frame
+from vgg_keras.pipelines.checks import check_at_least, check_test_scale
+from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.pipelines.images import (
     decode,
     no_autograph,
@@ -20,10 +23,10 @@ from vgg_keras.pipelines.images import (
     upright_size,
     window,
 )
-from vgg_keras.pipelines.sources import WHOLE, Part, Split
+from vgg_keras.pipelines.splits import WHOLE_BATCH, Shard, Split
 
 _WORKERS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-_SIDES = 2**31  # height and width of a rescaled picture as one key
+_MAX_SIDE = 2**31  # above any side: height and width of a rescaled image become one number
 
 
 def whole_images(
@@ -34,42 +37,42 @@ def whole_images(
     wanted: np.ndarray | None = None,
     skip_unreadable: bool = False,
 ) -> tf.data.Dataset:
-    """Whole pictures, rescaled to a smaller side of `test_scale`, in batches of one shape.
+    """Gives whole images, rescaled to a smaller side of `test_scale`, in batches of one shape.
 
-    Pictures wait, encoded, until there are enough of their shape, so no pixel is padding.
+    Encoded images wait until there are enough of their shape, so that no pixel is padding.
 
     Args:
-        split: pictures.
+        split: the images.
         test_scale: the paper's Q.
-        batch_pixels: pixels a batch at most, but one picture at least.
-        wanted: bool `(len(split),)`, which pictures to give; all by default.
-        skip_unreadable: leave out pictures that cannot be read, in place of raising.
+        batch_pixels: largest number of pixels in a batch. A batch has at least one image.
+        wanted: bool `(len(split),)`, which images to give; by default all.
+        skip_unreadable: skip images that cannot be read instead of raising an error.
 
     Returns:
-        A data set of (int64 `(B,)`, float32 `(B, 1, H, W, 3)`), in no order to rely on.
+        A dataset of (int64 `(B,)`, float32 `(B, 1, H, W, 3)`). Its order is not defined.
     """
 
     @no_autograph
-    def measured(index, encoded):
+    def measured(index: tf.Tensor, encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         height, width = tf.unstack(
             tf.cast(rescaled_size(upright_size(encoded), test_scale), tf.int64)
         )
-        return height * _SIDES + width, index, encoded
+        return height * _MAX_SIDE + width, index, encoded
 
-    def batch_size(shape):
-        return tf.maximum(batch_pixels // ((shape // _SIDES) * (shape % _SIDES)), 1)
+    def batch_size(shape: tf.Tensor) -> tf.Tensor:
+        return tf.maximum(batch_pixels // ((shape // _MAX_SIDE) * (shape % _MAX_SIDE)), 1)
 
     @no_autograph
-    def load(_, index, encoded):
+    def load(_: tf.Tensor, index: tf.Tensor, encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return index, rescale(decode(encoded), test_scale)[None]
 
-    def batch_of_a_shape(shape, pictures):
-        loaded = pictures.map(load, num_parallel_calls=_WORKERS)
+    def batch_of_a_shape(shape: tf.Tensor, images: tf.data.Dataset) -> tf.data.Dataset:
+        loaded = images.map(load, num_parallel_calls=_WORKERS)
         return _readable(loaded, skip_unreadable).batch(batch_size(shape))
 
-    pictures = _encoded(split, wanted).map(measured, num_parallel_calls=_WORKERS)
+    images = _encoded(split, wanted).map(measured, num_parallel_calls=_WORKERS)
     return _buffered(
-        _readable(pictures, skip_unreadable).group_by_window(
+        _readable(images, skip_unreadable).group_by_window(
             lambda shape, *_: shape, batch_of_a_shape, window_size_func=batch_size
         )
     )
@@ -85,27 +88,27 @@ def grid_crops(
     wanted: np.ndarray | None = None,
     skip_unreadable: bool = False,
 ) -> tf.data.Dataset:
-    """The crops of a regular grid over every rescaled picture.
+    """Gives the crops of a regular grid over every rescaled image.
 
-    A grid of 1 is the central crop. In a larger one the first and last crops of each direction
-    touch the picture's borders.
+    A grid of 1 is the central crop. In a larger grid the first and last crops of each direction
+    touch the image's borders.
 
     Args:
         crop_size: side of the crops.
-        grid: crops in each direction, the paper's 5.
-        batch_size: pictures a batch; the last one may be smaller.
-        split, test_scale, wanted, skip_unreadable: as for `whole_images`.
+        grid: number of crops in each direction, the paper's 5.
+        batch_size: number of images in a batch; the last batch may be smaller.
+        split, test_scale, wanted, skip_unreadable: see `whole_images`.
 
     Returns:
-        A data set of (int64 `(B,)`, float32 `(B, grid**2, crop_size, crop_size, 3)`), in order.
+        A dataset of (int64 `(B,)`, float32 `(B, grid**2, crop_size, crop_size, 3)`), in order.
 
     Raises:
-        ValueError: the scale is below the crop size.
+        ArgumentError: the scale is below the crop size.
     """
     check_test_scale(test_scale, crop_size)
 
     @no_autograph
-    def load(index, encoded):
+    def load(index: tf.Tensor, encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         image = rescale(decode(encoded), test_scale)
         rows, columns = tf.unstack(grid_origins(tf.shape(image)[:2], crop_size, grid))
         crops = [
@@ -123,33 +126,135 @@ def grid_origins(size: tf.Tensor, crop_size: int, grid: int) -> tf.Tensor:
     """First rows and first columns of a grid of crops, int32 `(2, grid)`.
 
     Args:
-        size: `[height, width]` of the rescaled picture.
+        size: `[height, width]` of the rescaled image.
         crop_size: side of the crops.
-        grid: crops in each direction.
+        grid: number of crops in each direction.
     """
     shares = [0.5] if grid == 1 else [i / (grid - 1) for i in range(grid)]
-    room = tf.cast(tf.convert_to_tensor(size) - crop_size, tf.float32)
-    return tf.cast(tf.floor(room[:, None] * tf.constant(shares) + 0.5), tf.int32)
+    last = tf.cast(tf.convert_to_tensor(size) - crop_size, tf.float32)
+    return tf.cast(tf.floor(last[:, None] * tf.constant(shares) + 0.5), tf.int32)
 
 
-def read_pictures(split: Split, places: Sequence[int]) -> dict[int, np.ndarray]:
-    """The pictures at some places of a split: uint8 `(H, W, 3)`, upright, by place."""
-    wanted = np.zeros(len(split), bool)
-    wanted[list(places)] = True
+def read_images(split: Split, indices: Sequence[int] | None = None) -> dict[int, np.ndarray]:
+    """The images of a split, or those at some indices, decoded and upright: uint8 `(H, W, 3)`."""
+    wanted = np.full(len(split), indices is None)
+    wanted[list(indices or ())] = True
     encoded = _encoded(split, wanted).as_numpy_iterator()
-    return {int(place): decode(image_bytes).numpy() for place, image_bytes in encoded}
+    return {int(index): decode(image_bytes).numpy() for index, image_bytes in encoded}
 
 
-def check_test_scale(test_scale: int, crop_size: int) -> None:
-    """Raises ValueError for a scale at which pictures are smaller than the crop."""
-    if test_scale < crop_size:
-        raise ValueError(
-            f"A test scale must be at least the crop size, {crop_size}. Received: {test_scale}"
+def validation_stream(
+    split: Split,
+    *,
+    crop_size: int,
+    test_scale: int,
+    batch_size: int,
+    mean: Sequence[float],
+    boxes: Boxes | None = None,
+    fill_last: bool = False,
+    shard: Shard = WHOLE_BATCH,
+) -> tf.data.Dataset:
+    """Gives the central crop of every image, in order, for `validation_data`.
+
+    The last batch is smaller if the batch size does not divide the number of images, so
+    `metrics=["accuracy"]` is the accuracy over all images.
+
+    ```python
+    val = validation_stream(
+        data["val"], crop_size=224, test_scale=384, batch_size=64, mean=ILSVRC.mean
+    )
+    model.fit(..., validation_data=val)
+    ```
+
+    Args:
+        split: the images.
+        crop_size: side of the crops.
+        test_scale: smaller side of the rescaled images.
+        batch_size: number of images in a batch.
+        mean: RGB mean that is subtracted from every pixel.
+        boxes: boxes of the images, to validate a net that predicts boxes.
+        fill_last: fill the last batch with rows of weight 0, and give weights. Batches of one size
+            divide evenly among devices. With the weights every image counts once in
+            `weighted_metrics`; Keras's `val_loss` still divides by the batch size.
+        shard: the rows of every batch to give, if several processes share the batches. It needs
+            `fill_last`.
+
+    Returns:
+        A dataset of (float32 `(B, crop_size, crop_size, 3)`, RGB minus the mean; int64 labels
+        `(B,)`). With `boxes`, `box_target`s of the images' first boxes, float32 `(B, 5)`, instead
+        of labels. With `fill_last`, also float32 weights `(B,)`, 1 for an image and 0 for filling.
+
+    Raises:
+        ArgumentError: the scale is below the crop size, or `shard` is given without `fill_last`.
+    """
+    check_test_scale(test_scale, crop_size)
+    check_at_least("batch_size", batch_size, 1)
+    if shard.count > 1 and not fill_last:
+        raise ArgumentError(
+            f"fill_last must be True if several processes share the batches. Received: "
+            f"fill_last=False, shard={shard}",
+            "fill_last",
         )
+    rows, batches = shard.rows(batch_size), -(-len(split) // batch_size)
+    batched = (
+        shard.of(split.in_order(), batch_size)
+        .map(
+            _central_crop(split, crop_size, test_scale, mean, boxes),
+            num_parallel_calls=_WORKERS,
+            deterministic=True,
+        )
+        .batch(rows)
+    )
+    if fill_last:
+        batched = _filled(batched, rows, batches)
+    return _buffered(batched.apply(tf.data.experimental.assert_cardinality(batches)))
+
+
+def _central_crop(
+    split: Split, crop_size: int, test_scale: int, mean: Sequence[float], boxes: Boxes | None
+) -> Callable[[Mapping[str, tf.Tensor]], tuple[tf.Tensor, tf.Tensor]]:
+    """A function from an example to its central crop and its target."""
+    minus_mean = -tf.constant(mean, tf.float32)
+
+    @no_autograph
+    def central_crop(example: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        centre = tf.constant([0.5, 0.5])
+        image_bytes = split.read(example)
+        crop = window(image_bytes, test_scale, crop_size, centre, False, minus_mean)
+        if boxes is None:
+            return crop, example["label"]
+        frame = window_frame(upright_size(image_bytes), test_scale, crop_size, centre)
+        return crop, box_target(boxes.drawn(example["index"], 0.0), frame, False, example["label"])
+
+    return central_crop
+
+
+def _filled(batched: tf.data.Dataset, rows: int, batches: int) -> tf.data.Dataset:
+    """The given number of batches of `rows` rows, filled with zeros, with weights."""
+
+    @no_autograph
+    def fill(images: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        count = tf.shape(targets)[0]
+        missing = rows - count
+        weights = tf.pad(tf.ones(count), [[0, missing]])
+        images, targets = (
+            tf.pad(tensor, [[0, missing]] + [[0, 0]] * (tensor.shape.rank - 1))
+            for tensor in (images, targets)
+        )
+        return (
+            tf.ensure_shape(images, (rows, *images.shape[1:])),
+            tf.ensure_shape(targets, (rows, *targets.shape[1:])),
+            tf.ensure_shape(weights, (rows,)),
+        )
+
+    filled = batched.map(fill, num_parallel_calls=_WORKERS)
+    # The last batch can end before this shard of it begins.
+    blank = [tf.zeros(spec.shape, spec.dtype) for spec in filled.element_spec]
+    return filled.concatenate(tf.data.Dataset.from_tensors(tuple(blank))).take(batches)
 
 
 def _encoded(split: Split, wanted: np.ndarray | None) -> tf.data.Dataset:
-    """(place, encoded bytes) of the wanted pictures, in order."""
+    """(index, encoded bytes) of the wanted images, in order."""
     examples = split.in_order()
     if wanted is not None:
         is_wanted = tf.constant(wanted)
@@ -165,76 +270,12 @@ def _readable(dataset: tf.data.Dataset, skip_unreadable: bool) -> tf.data.Datase
 
 
 def _buffered(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """With batches made ahead, and without two things of tf.data (seen with TensorFlow 2.21): its
-    tuning thread, for which the iterator's end waits, sometimes for seconds; and its rewriting of
-    the graph, which takes as long as the rest of setting a stream up and makes none faster."""
+    """Prepares batches in advance, without two features of tf.data (seen with TensorFlow 2.21).
+
+    The end of an iterator waits for the tuning thread, sometimes for seconds. Rewriting the graph
+    takes as long as all other preparation of a stream, and makes no stream faster.
+    """
     options = tf.data.Options()
     options.autotune.enabled = False
     options.experimental_optimization.apply_default_optimizations = False
     return dataset.prefetch(2).with_options(options)
-
-
-def validation_stream(
-    split: Split,
-    *,
-    crop_size: int,
-    test_scale: int,
-    batch_size: int,
-    mean: Sequence[float],
-    boxes: Boxes | None = None,
-    part: Part = WHOLE,
-) -> tf.data.Dataset:
-    """Central crops for `validation_data`: full batches, the last one filled with weight 0.
-
-    Batches of one size divide among replicas, and the weights let every picture count once:
-    use `weighted_metrics`. (Keras's `val_loss` divides by the batch size, filling included.)
-
-    Args:
-        part: rows of every batch to give, where several processes share the batches.
-
-    Returns:
-        A data set of (float32 `(batch_size, crop_size, crop_size, 3)`, int64 `(batch_size,)`,
-        float32 weights `(batch_size,)`, 1 for a picture and 0 for filling). With `boxes`, float32
-        `box_target`s of the pictures' first boxes, `(batch_size, 5)`, in place of labels.
-
-    Raises:
-        ValueError: the scale is below the crop size.
-    """
-    check_test_scale(test_scale, crop_size)
-    minus_mean = -tf.constant(mean, tf.float32)
-    rows, batches = part.rows(batch_size), -(-len(split) // batch_size)
-
-    @no_autograph
-    def central_crop(example):
-        centre = tf.constant([0.5, 0.5])
-        image_bytes = split.read(example)
-        crop = window(image_bytes, test_scale, crop_size, centre, False, minus_mean)
-        if boxes is None:
-            return crop, example["label"]
-        frame = window_frame(upright_size(image_bytes), test_scale, crop_size, centre)
-        return crop, box_target(boxes.drawn(example["index"], 0.0), frame, False, example["label"])
-
-    @no_autograph
-    def fill(images, targets):
-        count = tf.shape(targets)[0]
-        missing = rows - count
-        images = tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])
-        weights = tf.pad(tf.ones(count), [[0, missing]])
-        targets = tf.pad(targets, [[0, missing]] + [[0, 0]] * (targets.shape.rank - 1))
-        shape = (rows, crop_size, crop_size, 3)
-        return (
-            tf.ensure_shape(images, shape),
-            tf.ensure_shape(targets, (rows, *targets.shape[1:])),
-            tf.ensure_shape(weights, shape[:1]),
-        )
-
-    filled = (
-        part.of(split.in_order(), batch_size)
-        .map(central_crop, num_parallel_calls=_WORKERS, deterministic=True)
-        .batch(rows)
-        .map(fill, num_parallel_calls=_WORKERS)
-    )
-    # The last batch can end before this part of it begins.
-    blank = [tf.zeros(spec.shape, spec.dtype) for spec in filled.element_spec]
-    whole = filled.concatenate(tf.data.Dataset.from_tensors(tuple(blank))).take(batches)
-    return _buffered(whole.apply(tf.data.experimental.assert_cardinality(batches)))

@@ -1,19 +1,20 @@
-"""Finding pictures that cannot be read, and naming them."""
+"""Finding images that cannot be read, and naming them."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import tensorflow as tf
+
 from vgg_keras.pipelines.errors import BadImageError
 from vgg_keras.pipelines.images import decode, no_autograph
-from vgg_keras.pipelines.sources import Split
+from vgg_keras.pipelines.splits import Split
 
 log = logging.getLogger(__name__)
 
-# What reading and decoding raise for a truncated file, another kind of file, one that is gone.
+# Raised by reading and decoding a truncated file, a file of another format, or a missing file.
 _READ_ERRORS = (
     tf.errors.InvalidArgumentError,
     tf.errors.NotFoundError,
@@ -24,18 +25,22 @@ _READ_ERRORS = (
 )
 
 
-def find_bad_images(split: Split, most: int | None = None) -> list[str]:
-    """Names of the pictures in `split` that cannot be decoded in full, in order.
+def find_bad_images(split: Split, limit: int | None = None) -> list[str]:
+    """Names of the images in `split` that cannot be decoded in full, in order.
 
-    Reads and decodes every picture once.
+    Every image is read and decoded once.
+
+    ```python
+    find_bad_images(open_source("folder:photos")["all"])  # ['photos/cat/broken.jpg']
+    ```
 
     Args:
-        split: where to look.
-        most: stop after that many.
+        split: the images.
+        limit: stop after this many bad images; by default all are found.
     """
 
     @no_autograph
-    def readable(example):
+    def readable(example: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         pixels = decode(split.read(example))
         return tf.cast(example["index"], tf.int64), tf.size(pixels) > 0
 
@@ -46,15 +51,15 @@ def find_bad_images(split: Split, most: int | None = None) -> list[str]:
     for index, has_pixels in dataset.as_numpy_iterator():
         bad.extend(range(expected, index + (not has_pixels)))
         expected = index + 1
-        if most is not None and len(bad) >= most:
+        if limit is not None and len(bad) >= limit:
             break
     else:
         bad.extend(range(expected, len(split)))
-    return split.names_of(bad[:most])
+    return split.names_of(bad[:limit])
 
 
 def without_bad_images(split: Split) -> tuple[Split, list[str]]:
-    """`split` less the pictures that cannot be read, and their names. Each is logged."""
+    """The split without the images that cannot be read, and their names. Each name is logged."""
     bad = find_bad_images(split)
     for name in bad:
         log.warning("skipped, cannot be read: %s", name)
@@ -63,19 +68,19 @@ def without_bad_images(split: Split) -> tuple[Split, list[str]]:
 
 @contextlib.contextmanager
 def naming_bad_images(*splits: Split) -> Iterator[None]:
-    """Turns a decoding error inside the block into a `BadImageError` that names the picture.
+    """Turns a decoding error inside the block into a `BadImageError` that names the image.
 
-    The error that `tf.data` raises does not say which element failed, so the splits are read
+    The error that `tf.data` raises does not state which element failed, so the splits are read
     again to find it.
     """
     try:
         yield
     except _READ_ERRORS as error:
         for split in splits:
-            log.warning("a picture of the %r split cannot be read; looking for it", split.name)
-            for name in find_bad_images(split, most=1):
+            log.warning("an image of the %r split cannot be read; looking for it", split.name)
+            for name in find_bad_images(split, limit=1):
                 raise BadImageError(
-                    f"This picture cannot be read: {name}. Mend or remove it, or leave out such "
-                    f"pictures with --on-bad-image skip."
+                    f"This image cannot be read: {name}. Repair or remove it, or skip such images "
+                    f'with on_bad_image="skip".'
                 ) from error
         raise

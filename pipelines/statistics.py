@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.files import atomic_write
 
 if TYPE_CHECKING:
-    from vgg_keras.pipelines.sources import Split
+    import tensorflow as tf
+
+    from vgg_keras.pipelines.splits import Split
 
 
 @dataclass(frozen=True)
 class Statistics:
     """Colours of a training set, RGB on a scale of 0..255.
 
+    ```python
+    colours = compute_statistics(data["train"])
+    colours.save("colours.json")
+    ```
+
     Attributes:
         mean: mean colour.
-        eigenvalues: of the covariance of RGB on a scale of 0..1, times 255; they multiply the
-            draws of the colour shift (§3.1; Krizhevsky et al. 2012, §4.1).
+        eigenvalues: eigenvalues of the covariance of RGB on a scale of 0..1, times 255. They
+            multiply the draws of the colour shift (§3.1; Krizhevsky et al. 2012, §4.1).
         eigenvectors: one row for each of R, G, B, one column for each component.
-        images: number of images they were computed from.
+        images: number of images from which the statistics were computed.
     """
 
     mean: tuple[float, float, float]
@@ -33,19 +43,24 @@ class Statistics:
     images: int
 
     def shift_matrix(self) -> np.ndarray:
-        """`(3, 3)`: times three draws a ~ N(0, sd) it is the colour shift in RGB."""
+        """`(3, 3)`; its product with three draws a ~ N(0, sd) is the colour shift in RGB."""
         return np.asarray(self.eigenvectors) * np.asarray(self.eigenvalues)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes JSON, aside and then into place."""
+        """Writes a JSON file atomically.
+
+        Raises:
+            WriteError: the file cannot be written.
+        """
         atomic_write(path, json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Statistics:
-        """Reads what `save` wrote.
+        """Reads a file that `save` wrote.
 
         Raises:
-            ValueError: the file holds something else.
+            SourceError: the file has other contents.
+            OSError: the file cannot be read.
         """
         try:
             fields = json.loads(Path(path).read_text())
@@ -56,17 +71,17 @@ class Statistics:
                 images=int(fields["images"]),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} holds no statistics of a training set: {error!r}") from error
+            raise SourceError(f"{path} holds no statistics of a training set: {error!r}") from error
 
 
-def _triple(values) -> tuple[float, float, float]:
+def _triple(values: Iterable[float]) -> tuple[float, float, float]:
     red, green, blue = map(float, values)
     return red, green, blue
 
 
-# The mean is the VGG team's own. The components are those that torch and its descendants have
-# used for AlexNet-style colour jitter ('lighting'), on a scale of 0..1: eigenvalues .2175,
-# .0188, .0045. Krizhevsky's own numbers are not published.
+# The mean is the VGG team's own. The components are those that Torch and its successors use for
+# AlexNet-style colour jitter ('lighting'), on a scale of 0..1: eigenvalues .2175, .0188, .0045.
+# Krizhevsky's own numbers are not published.
 ILSVRC = Statistics(
     mean=(123.68, 116.779, 103.939),
     eigenvalues=(0.2175 * 255, 0.0188 * 255, 0.0045 * 255),
@@ -80,19 +95,20 @@ ILSVRC = Statistics(
 
 
 def compute_statistics(split: Split) -> Statistics:
-    """Mean and principal components of the colours of all images of `split`.
+    """Computes mean and principal components of the colours of all images of a split.
 
-    Every image has the same weight whatever its size, as it has in training.
+    Every image has the same weight, whatever its size, as in training.
 
     Raises:
-        BadImageError: an image cannot be read; it is named.
+        BadImageError: an image cannot be read. The message names it.
     """
-    import tensorflow as tf  # here alone: the constants are read by what needs no TensorFlow
+    import tensorflow as tf  # only here: code that reads the constants needs no TensorFlow
+
     from vgg_keras.pipelines.images import decode, no_autograph
     from vgg_keras.pipelines.screening import naming_bad_images
 
     @no_autograph
-    def moments(example):
+    def moments(example: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         pixels = tf.reshape(tf.cast(decode(split.read(example)), tf.float32), (-1, 3))
         centred = pixels - 128.0  # keeps float32 sums of squares accurate
         count = tf.cast(tf.shape(pixels)[0], tf.float32)
@@ -109,7 +125,7 @@ def compute_statistics(split: Split) -> Statistics:
     values, vectors = values[::-1], vectors[:, ::-1]  # largest first
     return Statistics(
         mean=_triple(mean + 128.0),
-        # Covariance on a scale of 0..1, brought to 0..255 as ILSVRC's constants are.
+        # Covariance on a scale of 0..1, converted to 0..255 like ILSVRC's constants.
         eigenvalues=_triple(np.maximum(values, 0.0) / 255.0),
         eigenvectors=tuple(_triple(row) for row in vectors),
         images=len(split),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import tensorflow as tf
+
 from vgg_keras.pipelines.boxes import Boxes, box_target, inside, window_frame
+from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.pipelines.images import no_autograph, upright_size, window
-from vgg_keras.pipelines.sources import WHOLE, Part, Split
+from vgg_keras.pipelines.splits import WHOLE_BATCH, Shard, Split
 from vgg_keras.pipelines.statistics import Statistics
 
 
@@ -22,39 +26,47 @@ def training_stream(
     flip: bool = True,
     colour_shift: float = 0.1,
     boxes: Boxes | None = None,
-    part: Part = WHOLE,
+    shard: Shard = WHOLE_BATCH,
 ) -> tf.data.Dataset:
-    """Batches of random crops, for ever, each epoch in an order of its own.
+    """Gives batches of random crops without end. Each epoch has an order of its own.
 
-    An epoch is `steps_per_epoch(split, batch_size)` batches; pictures that do not fill a last
-    batch are left out of that epoch, others each time. Every draw is a function of (seed,
-    epoch, index of the picture), so the stream is the same to the bit at any number of threads,
-    and one that starts at `first_epoch` continues one that was broken off there.
+    An epoch is `steps_per_epoch(split, batch_size)` batches. Images that do not fill a last batch
+    are not used in that epoch; they are others each time. Every draw is a function of (seed, epoch,
+    index of the image). The stream is therefore bit-identical at any number of threads, and a
+    stream that starts at `first_epoch` continues one that ended there.
+
+    ```python
+    train = training_stream(
+        data["train"], crop_size=224, train_scale=(256, 512), batch_size=256, statistics=ILSVRC
+    )
+    model.fit(train, steps_per_epoch=steps_per_epoch(data["train"], 256), shuffle=False)
+    ```
 
     Args:
-        split: pictures.
+        split: the images.
         crop_size: side of the crops.
-        train_scale: the paper's S, smaller side of the rescaled picture: fixed, or a pair from
-            which it is drawn for each picture, both ends included.
-        batch_size: pictures a batch, over all devices.
-        statistics: mean to subtract, components of the colour shift.
+        train_scale: the paper's S, smaller side of the rescaled image: fixed, or a pair between
+            which it is drawn for each image, both ends included.
+        batch_size: number of images in a batch, over all devices.
+        statistics: the mean to subtract and the components of the colour shift.
         seed: 0 to 2**31 - 1.
         first_epoch: epoch to start from.
         flip: whether half of the crops are mirrored.
         colour_shift: standard deviation of the colour draws; 0 for none (Krizhevsky et al.
             2012, §4.1: 0.1).
-        boxes: of the pictures, if boxes are to be learnt; one is drawn where there are several.
-        part: rows of every batch to give, where several processes share the batches; the other
-            rows are not decoded, and of class folders not read.
+        boxes: boxes of the images, to train a net that predicts boxes. If an image has several,
+            one is drawn.
+        shard: the rows of every batch to give, if several processes share the batches. Other rows
+            are not decoded, and other image files are not read.
 
     Returns:
-        An infinite data set of (float32 `(batch_size, crop_size, crop_size, 3)`, RGB minus the
-        mean; int64 labels `(batch_size,)`). With `boxes`, of (the same, `box_target`s
-        `(batch_size, 5)`, float32 weights `(batch_size,)`: 0 for a crop that has lost the object,
-        which is to say the centre of its box).
+        An infinite dataset of (float32 `(batch_size, crop_size, crop_size, 3)`, RGB minus the
+        mean; int64 labels `(batch_size,)`). With `boxes`, a dataset of (the same images;
+        `box_target`s `(batch_size, 5)`; float32 weights `(batch_size,)`, 0 for a crop that does not
+        hold the centre of the box).
 
     Raises:
-        ValueError: a scale below the crop size, or a batch larger than the split.
+        ArgumentError: a scale is below the crop size, or the batch is larger than the split.
     """
     smallest, largest = scale_range(train_scale, crop_size)
     steps = steps_per_epoch(split, batch_size)
@@ -65,20 +77,20 @@ def training_stream(
         key = tf.cast(seed, tf.int64) * 2**32 + epoch
         examples = split.shuffled(key).take(steps * batch_size)
         keys = tf.data.Dataset.from_tensors(key).repeat()
-        return tf.data.Dataset.zip(part.of(examples, batch_size), keys)
+        return tf.data.Dataset.zip(shard.of(examples, batch_size), keys)
 
     @no_autograph
-    def crop(example, key):
+    def crop(example: Mapping[str, tf.Tensor], key: tf.Tensor) -> tuple[tf.Tensor, ...]:
         draws = tf.random.stateless_uniform((7,), tf.stack([key, example["index"]]))
         scale = smallest + tf.cast(draws[0] * (largest - smallest + 1.0), tf.int32)
         mirrored = draws[3] < 0.5 if flip else tf.constant(False)
-        normal = tf.math.ndtri(tf.maximum(draws[4:7], 1e-7))  # that of 0 is -inf
+        normal = tf.math.ndtri(tf.maximum(draws[4:7], 1e-7))  # ndtri(0) is -inf
         shift = tf.linalg.matvec(shift_matrix, normal) - mean
         image_bytes = split.read(example)
         pixels = window(image_bytes, scale, crop_size, draws[1:3], mirrored, shift)
         if boxes is None:
             return pixels, example["label"]
-        # A draw of its own, so that the crops are those of classification.
+        # A separate draw, so that the crops are the same as in classification.
         draw = tf.random.stateless_uniform((), tf.stack([key, -1 - example["index"]]))
         box = boxes.drawn(example["index"], draw)
         frame = window_frame(upright_size(image_bytes), scale, crop_size, draws[1:3])
@@ -89,21 +101,22 @@ def training_stream(
         tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
         .flat_map(epoch_of)
         .map(crop, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .batch(part.rows(batch_size), drop_remainder=True)
+        .batch(shard.rows(batch_size), drop_remainder=True)
         .prefetch(tf.data.AUTOTUNE)
     )
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:
-    """Full batches in the split.
+    """Number of full batches in the split.
 
     Raises:
-        ValueError: there is none.
+        ArgumentError: the batch is larger than the split.
     """
     if not 1 <= batch_size <= len(split):
-        raise ValueError(
-            f"batch_size must be from 1 to the number of training pictures, {len(split)}. "
-            f"Received: batch_size={batch_size}"
+        raise ArgumentError(
+            f"batch_size must be from 1 to the number of training images, {len(split)}. "
+            f"Received: batch_size={batch_size}",
+            "batch_size",
         )
     return len(split) // batch_size
 
@@ -112,12 +125,13 @@ def scale_range(train_scale: int | tuple[int, int], crop_size: int) -> tuple[int
     """(S_min, S_max) of a fixed or drawn scale.
 
     Raises:
-        ValueError: a crop does not fit, or the pair is out of order.
+        ArgumentError: a scale is below the crop size, or S_min is above S_max.
     """
     pair = (train_scale, train_scale) if isinstance(train_scale, int) else tuple(train_scale)
     if len(pair) != 2 or not crop_size <= pair[0] <= pair[1]:
-        raise ValueError(
+        raise ArgumentError(
             f"train_scale must be a number, or a pair S_min, S_max with S_min <= S_max, at least "
-            f"the crop size, {crop_size}. Received: train_scale={train_scale}"
+            f"the crop size, {crop_size}. Received: train_scale={train_scale}",
+            "train_scale",
         )
     return pair[0], pair[1]

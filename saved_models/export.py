@@ -1,4 +1,4 @@
-"""Writes a version folder that TensorFlow Serving takes as it is."""
+"""Writing a model as a version folder that TensorFlow Serving can load as it is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,28 +15,35 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+
+from vgg_keras.pipelines.errors import ArgumentError, WriteError
 from vgg_keras.pipelines.files import atomic_write
+from vgg_keras.saved_models.errors import ExportError
 from vgg_keras.saved_models.records import CLASSIFY, PREDICT, Request, write_warmup
 from vgg_keras.saved_models.tensors import Tensors
 
-CLASS_NAMES = "class_names.txt"  # an asset
-EXTRA, WARMUP, METADATA = "assets.extra", "tf_serving_warmup_requests", "export.json"
-MODEL_CONFIG, BATCHING = "model.config", "batching.config"
-
-
-class ExportError(ValueError):
-    """An export cannot be written or used. The message says why."""
+CLASS_NAMES = "class_names.txt"  # in the folder `assets`
+# In a version folder.
+ASSETS_EXTRA = "assets.extra"
+WARMUP_REQUESTS = "tf_serving_warmup_requests"
+METADATA = "export.json"
+# Beside the version folders.
+MODEL_CONFIG = "model.config"
+BATCHING_CONFIG = "batching.config"
 
 
 @dataclass(frozen=True, eq=False)
 class Endpoint:
-    """A signature.
+    """A function to export as one signature.
+
+        spec = tf.TensorSpec((None, 2), tf.float32, "x")
+        Endpoint(lambda x: {"y": model(x)}, [spec], {"x": np.ones((1, 2), np.float32)})
 
     Attributes:
-        function: from tensors to a dictionary of tensors, in the order of `inputs`.
-        inputs: specs, each with a name.
-        example: inputs to warm a server up with.
-        method: of TensorFlow Serving.
+        function: function from tensors, in the order of `inputs`, to a dictionary of tensors.
+        inputs: specs of the inputs, each with a name.
+        example: example inputs, from which a server is warmed up.
+        method: method of TensorFlow Serving that the signature is made for.
     """
 
     function: Callable[..., Mapping[str, tf.Tensor]]
@@ -47,14 +53,16 @@ class Endpoint:
 
 
 def class_name_table(folder: Path, class_names: Sequence[str]) -> tf.lookup.StaticHashTable:
-    """Class names by index (int64), "" for an index that is none, as an asset of an export.
+    """Returns a table of class names by index (int64), which becomes an asset of the export.
+
+    The table gives "" for an index that is out of range.
 
     Args:
-        folder: for the file until the export is written.
-        class_names: in the order of the net's outputs.
+        folder: folder to write the file to. It must exist until the export is written.
+        class_names: names in the order of the net's outputs.
 
     Raises:
-        ExportError: a name is not just one line.
+        ExportError: a class name is empty or has more than one line.
     """
     for name in class_names:
         if name.splitlines() != [name]:
@@ -76,99 +84,108 @@ def write_version(
     resources: Iterable[Any] = (),
     metadata: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes `folder/VERSION/` aside and moves it into place whole.
+    """Writes endpoints as `folder/VERSION/`, in one atomic step.
+
+        write_version("exports/mine", {"serving_default": endpoint})  # exports/mine/1
 
     Args:
-        folder: which TensorFlow Serving watches; its name is the model's.
-        endpoints: by signature name, "serving_default" among them. Their variables are stored
-            once.
-        version: by default one more than the greatest that is there.
-        resources: other things of the endpoints that have a state, such as tables.
-        about: what `read_metadata` is to give; can be written as JSON.
+        folder: folder that TensorFlow Serving watches. Its name is the name of the model.
+        endpoints: endpoints by signature name, "serving_default" among them. Variables that they
+            share are stored once.
+        version: number of the version. By default one more than the greatest that exists.
+        resources: other objects with a state that the endpoints use, such as tables.
+        metadata: what `read_metadata` returns; must be JSON-serialisable.
 
     Returns:
-        The version's folder.
+        The version folder.
 
     Raises:
-        ExportError: see `check_version`.
-        OSError: the folder cannot be written.
+        ExportError, ArgumentError: see `check_version`.
+        WriteError: the folder cannot be written.
     """
     folder = Path(folder).resolve()
     check_version(folder, version)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in _server_files(folder.name).items():
-        if not (folder / name).exists():
-            atomic_write(folder / name, text)
     with _atomic_folder(folder) as temporary:
+        for name, text in _server_files(folder.name).items():
+            if not (folder / name).exists():
+                atomic_write(folder / name, text)
         _write_model(temporary, endpoints, resources)
-        extra = temporary / EXTRA
+        extra = temporary / ASSETS_EXTRA
         extra.mkdir()
         requests = [Request(name, e.example, e.method) for name, e in endpoints.items()]
-        write_warmup(extra / WARMUP, folder.name, requests)
+        write_warmup(extra / WARMUP_REQUESTS, folder.name, requests)
         (extra / METADATA).write_text(json.dumps(dict(metadata or {}), indent=2) + "\n")
-        _to_disk(temporary)
+        _flush_to_disk(temporary)
         return _move(temporary, folder, version)
 
 
 def versions(folder: Path) -> list[int]:
-    """The versions in a folder, ascending, as TensorFlow Serving finds them."""
+    """Returns the versions in a folder, ascending, as TensorFlow Serving finds them."""
     if not folder.is_dir():
         return []
     return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal())
 
 
 def check_version(folder: Path, version: int | None) -> None:
-    """Refuses what `write_version` would refuse, before there is work to lose.
+    """Raises the errors of `write_version` that can be found before any work is done.
 
     Raises:
-        ExportError: the version is there already, or is no number that TensorFlow Serving takes;
-            or the folder's name is no name of a model.
+        ExportError: the version exists already, or the name of the folder cannot be the name of a
+            model.
+        ArgumentError: TensorFlow Serving does not accept the version number.
     """
     name = Path(folder).resolve().name
     if not re.fullmatch(r"[\w.-]+", name, re.ASCII):
         raise ExportError(
-            f"The folder names the model on the server: letters, digits, '.', '_' and '-'. "
-            f"Received: {name!r}"
+            f"The name of the folder is the name of the model on the server, and must consist of "
+            f"letters, digits, '.', '_' and '-'. Received: {name!r}"
         )
     if version is None:
         return
     if not 1 <= version < 2**63:
-        raise ExportError(f"A version must be from 1 to 2**63 - 1. Received: {version}")
+        raise ArgumentError(f"version must be from 1 to 2**63 - 1. Received: {version}", "version")
     if version in versions(folder):
         raise ExportError(
-            f"{folder / str(version)} is there already, and what a server may have loaded is never "
-            f"overwritten. Give another --version, or none for the next one."
+            f"{folder / str(version)} exists already. A version is never overwritten, because a "
+            f"server may have loaded it. Give another version, or none for the next one."
         )
 
 
 def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
-    """What an export says of itself.
+    """Returns the metadata of an export.
+
+        read_metadata("exports/vgg16/1")["class_names"]
+
+    Args:
+        path: version folder.
 
     Raises:
-        ExportError: the folder is no export of ours.
+        ExportError: the folder is not an export of vgg-keras.
     """
-    file = Path(path) / EXTRA / METADATA
+    file = Path(path) / ASSETS_EXTRA / METADATA
     try:
         metadata = json.loads(file.read_text())
         if not isinstance(metadata, dict) or not metadata:
-            raise ValueError(f"{METADATA} says nothing")
+            raise ValueError(f"{METADATA} is empty")
         return metadata
     except (OSError, ValueError) as error:
         hint = ""
         if found := versions(Path(path)):
-            hint = f" Give a version's folder, such as {Path(path) / str(found[-1])}."
-        raise ExportError(f"{path} is no export of vgg-keras: {error}.{hint}") from error
+            hint = f" Give a version folder, such as {Path(path) / str(found[-1])}."
+        raise ExportError(f"{path} is not an export of vgg-keras: {error}.{hint}") from error
 
 
-def _write_model(path, endpoints, resources) -> None:
-    # Variables are found in the endpoints; those of a model that is tracked too are stored twice.
+def _write_model(path: Path, endpoints: Mapping[str, Endpoint], resources: Iterable[Any]) -> None:
+    # The archive finds the variables in the endpoints. If it also tracked the model, it would store
+    # them twice.
     archive = keras.export.ExportArchive()
     for resource in resources:
         archive.track(resource)
     for name, endpoint in endpoints.items():
         archive.add_endpoint(name, endpoint.function, list(endpoint.inputs))
     archive.write_out(str(path), verbose=False)
-    # TensorFlow 2 calls every signature a Predict one; servers that check want to be told.
+    # TensorFlow 2 marks every signature as one for Predict, which a strict server would refuse for
+    # Classify.
     updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(path))
     for name, endpoint in endpoints.items():
         if endpoint.method == CLASSIFY:
@@ -181,33 +198,40 @@ def _write_model(path, endpoints, resources) -> None:
 
 @contextlib.contextmanager
 def _atomic_folder(folder: Path) -> Iterator[Path]:
-    """A folder beside the versions whose name no server takes for one; gone in the end.
+    """Yields a path to write a version to; removes what is left there in the end.
+
+    The path is in a folder beside the versions. No server takes the name of that folder for a
+    version.
 
     Raises:
-        OSError: in place of TensorFlow's own errors about files.
+        WriteError: in place of the errors about files that the system and TensorFlow raise.
     """
-    temporary = Path(tempfile.mkdtemp(prefix=".export-", dir=folder))
     try:
-        yield temporary / "version"  # a folder with usual rights, which the outer one has not
-    except tf.errors.OpError as error:
-        raise OSError(f"The export cannot be written to {folder}: {error.message}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix=".export-", dir=folder, ignore_cleanup_errors=True
+        ) as temporary:
+            # A folder with the usual permissions, which the temporary one does not have.
+            yield Path(temporary) / "version"
+    except (OSError, tf.errors.OpError) as error:
+        reason = error.message if isinstance(error, tf.errors.OpError) else error
+        raise WriteError(f"The export cannot be written to {folder}: {reason}") from error
 
 
 def _move(temporary: Path, folder: Path, version: int | None) -> Path:
+    """Moves a version into place; takes the next number if another export took this one."""
     while True:
-        place = folder / str(version or (versions(folder) or [0])[-1] + 1)
+        target = folder / str(version or (versions(folder) or [0])[-1] + 1)
         try:
-            os.rename(temporary, place)  # fails where another export came first
-            return place
+            os.rename(temporary, target)  # fails if the target exists
+            return target
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             check_version(folder, version)
 
 
-def _to_disk(folder: Path) -> None:
+def _flush_to_disk(folder: Path) -> None:
     for file in folder.rglob("*"):
         if file.is_file():
             with open(file, "rb") as opened:
@@ -221,7 +245,7 @@ def _server_files(name: str) -> dict[str, str]:
             f'model_config_list {{\n  config {{\n    name: "{name}"\n'
             f'    base_path: "/models/{name}"\n    model_platform: "tensorflow"\n  }}\n}}\n'
         ),
-        BATCHING: (
+        BATCHING_CONFIG: (
             "max_batch_size { value: 32 }\nbatch_timeout_micros { value: 2000 }\n"
             "max_enqueued_batches { value: 100 }\nnum_batch_threads { value: 2 }\n"
         ),

@@ -9,8 +9,15 @@ import numpy as np
 Tensors = Mapping[str, np.ndarray]  # by name; strings are bytes in arrays of objects
 
 
-def image_inputs(pictures: Sequence[bytes], name: str = "image_bytes") -> Tensors:
-    """Encoded pictures as the inputs of a signature that takes a batch of them."""
-    batch = np.empty(len(pictures), object)  # np.array would cut off zeros at the end of bytes
-    batch[:] = pictures
+def image_inputs(images: Sequence[bytes], name: str = "image_bytes") -> Tensors:
+    """Returns image files as the inputs of a signature, as one batch.
+
+        server.predict(image_inputs([Path("photo.jpg").read_bytes()]))
+
+    Args:
+        images: JPEG or PNG files.
+        name: name of the input.
+    """
+    batch = np.empty(len(images), object)  # np.array would cut zeros off the end of bytes
+    batch[:] = images
     return {name: batch}

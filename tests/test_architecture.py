@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import configparser
+from collections.abc import Collection, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,11 @@ ROOT = Path(__file__).parent.parent
 # Folder -> the folders whose modules it may import, besides its own.
 MAY_IMPORT = {
     "pipelines": set(),
-    "callbacks": {"pipelines"},  # pipelines.files alone
+    "callbacks": {"pipelines"},  # only the modules below
     "saved_models": {"pipelines"},
     "vgg_keras": {"pipelines", "callbacks", "saved_models"},
 }
+FOR_CALLBACKS = {f"vgg_keras.pipelines.{name}" for name in ("checks", "errors", "files")}
 
 
 def folder_of(module: str) -> str | None:
@@ -48,7 +51,50 @@ def test_imports_go_one_way(package):
             folder = folder_of(name)
             if folder not in (None, package):
                 assert folder in MAY_IMPORT[package], f"{file.relative_to(ROOT)} imports {name}"
-                assert package != "callbacks" or name == "vgg_keras.pipelines.files", file
+                assert package != "callbacks" or name in FOR_CALLBACKS, f"{file} imports {name}"
+
+
+def module_of(file: Path) -> str:
+    """Name under which a file of the four folders is imported."""
+    folder, *rest = file.relative_to(ROOT).with_suffix("").parts
+    names = ["vgg_keras"] if folder == "vgg_keras" else ["vgg_keras", folder]
+    return ".".join([*names, *rest]).removesuffix(".__init__")
+
+
+def nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes below one, without those of `if TYPE_CHECKING`."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            for other in child.orelse:
+                yield from nodes_that_run(other)
+            continue
+        yield child
+        yield from nodes_that_run(child)
+
+
+def imports_of(file: Path, modules: Collection[str]) -> set[str]:
+    """Those of the modules that a file imports, on its top level or inside functions."""
+    names = set()
+    for node in nodes_that_run(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= inner | ({node.module} if not inner <= set(modules) else set())
+    return names & set(modules) - {module_of(file)}
+
+
+# To be extended to all folders of MAY_IMPORT.
+@pytest.mark.parametrize("folder", ["pipelines"])
+def test_no_import_circle(folder):
+    """Neither by imports on the top level nor by imports inside functions."""
+    files = {module_of(file): file for file in sorted((ROOT / folder).rglob("*.py"))}
+    graph = {name: imports_of(file, files) for name, file in files.items()}
+    assert any(graph.values())
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
 @pytest.mark.parametrize("module", ["layers", "models"])

@@ -6,10 +6,10 @@ import dataclasses
 
 import keras
 import numpy as np
-from vgg_keras.pipelines.statistics import ILSVRC
 
 from tests.conftest import photo
 from vgg_keras import TrainedNet, vgg
+from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.recipes import Recipe
 from vgg_keras.runs import prepare_run_folder, record_classes
 
@@ -36,9 +36,13 @@ def lively(net="A", seed=0, num_classes=NUM_CLASSES, **options) -> keras.Model:
     return model
 
 
-def lively_net(net="A", seed=0, *, mean=MEAN, train_scale=(32, 48), **options) -> TrainedNet:
+def lively_net(
+    net="A", seed=0, *, mean=MEAN, class_names=None, train_scale=(32, 48), **options
+) -> TrainedNet:
     """`lively` as a net."""
-    return TrainedNet.of_model(lively(net, seed, **options), mean=mean, train_scale=train_scale)
+    return TrainedNet.of_model(
+        lively(net, seed, **options), mean=mean, class_names=class_names, train_scale=train_scale
+    )
 
 
 def tiny_run(path, class_names, net="A", train_scale=(32, 48)) -> TrainedNet:

@@ -6,6 +6,7 @@ from . import errors as errors
 from . import features as features
 from . import pipelines as pipelines
 from . import saved_models as saved_models
+from . import serving as serving
 from . import weights as weights
 from .architecture import Architecture as Architecture
 from .evaluation.evaluate import evaluate as evaluate
@@ -22,6 +23,8 @@ from .recipes import LOCALISATION_RECIPES as LOCALISATION_RECIPES
 from .recipes import RECIPES as RECIPES
 from .recipes import LocalisationRecipe as LocalisationRecipe
 from .recipes import Recipe as Recipe
+from .serving import export as export
+from .serving import verify as verify
 from .trained import TrainedNet as TrainedNet
 from .training import train as train
 from .version import __version__ as __version__

@@ -12,9 +12,18 @@ from typing import Any
 import keras
 
 from vgg_keras.errors import ArgumentError
-from vgg_keras.layers import LRN_PRESETS, LRNConstants, SlidingDense
-from vgg_keras.models import POOL_ROUNDINGS, vgg
-from vgg_keras.nets import FC_NAMES, NETS, STRIDE, check_geometry, get_net
+from vgg_keras.layers import SlidingDense
+from vgg_keras.models import vgg
+from vgg_keras.nets import (
+    FC_NAMES,
+    LRN_PRESETS,
+    NETS,
+    POOL_ROUNDINGS,
+    STRIDE,
+    LRNConstants,
+    check_geometry,
+    get_net,
+)
 from vgg_keras.pipelines.checks import check_choice
 from vgg_keras.weights.naming import geometry
 

@@ -1,4 +1,4 @@
-"""Table 1 as the paper draws it, with what follows from it."""
+"""Table 1 as the paper draws it, with the layers, parameters and multiply-adds of its nets."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from vgg_keras.nets import FC_NAMES, Layer, Net, get_net, weight_layers
+from vgg_keras.nets import configuration_rows, get_net, weight_layers
 
 
 def describe_net(name: str, num_classes: int, crop_size: int, width: float) -> dict:
-    """One net as a JSON object: totals and layers."""
+    """Returns one net as a JSON object with totals and layers."""
     net = get_net(name)
     layers = weight_layers(net, num_classes, crop_size, width)
     return {
@@ -39,35 +39,24 @@ def describe_net(name: str, num_classes: int, crop_size: int, width: float) -> d
 def configuration_table(
     names: Sequence[str], num_classes: int, crop_size: int, width: float
 ) -> Table:
-    """Table 1: a column a net, a row a block, and totals below."""
+    """Returns Table 1 with one column per net, one row per block, and totals below."""
     nets = [get_net(name) for name in names]
-    layers = [weight_layers(net, num_classes, crop_size, width) for net in nets]
+    depths, *rows = configuration_rows(nets, num_classes, crop_size, width)
     table = Table(title="ConvNet configurations (Table 1)", show_lines=True)
-    for net in nets:
-        table.add_column(f"{net.name}\n{net.weight_layers} weight layers", justify="center")
-    _merged(table, f"input ({crop_size} x {crop_size} RGB image)")
-    for block in range(1, 6):
-        table.add_row(
-            *(
-                _block(net, table_layers, block)
-                for net, table_layers in zip(nets, layers, strict=True)
-            )
-        )
-        _merged(table, "maxpool")
-    for fc in layers[0][-3:]:
-        _merged(table, f"FC-{fc.outputs}")
-    _merged(table, "soft-max")
-    totals = (
-        ("parameters", lambda layer: layer.parameters),
-        ("multiply-adds", lambda layer: layer.multiply_adds),
-    )
-    for title, value in totals:
-        table.add_row(*(f"{title}\n{sum(map(value, ls)):,}" for ls in layers))
+    for net, depth in zip(nets, depths, strict=True):
+        table.add_column(f"{net.name}\n{depth}", justify="center")
+    middle = len(nets) // 2  # the column that shows a cell that all nets share
+    for row in rows:
+        table.add_row(*(row if len(row) > 1 else ("",) * middle + row))
+    layers = [weight_layers(net, num_classes, crop_size, width) for net in nets]
+    for total in ("parameters", "multiply_adds"):
+        sums = (sum(getattr(layer, total) for layer in own) for own in layers)
+        table.add_row(*(f"{total.replace('_', '-')}\n{value:,}" for value in sums))
     return table
 
 
 def layer_table(name: str, num_classes: int, crop_size: int, width: float) -> Table:
-    """A net's layers with receptive fields (§2.3), parameters and multiply-adds."""
+    """Returns the layers of a net with receptive fields (§2.3), parameters and multiply-adds."""
     table = Table(title=f"Net {name}")
     table.add_column("layer")
     columns = ("kernel", "channels", "receptive field", "parameters", "multiply-adds")
@@ -87,21 +76,3 @@ def layer_table(name: str, num_classes: int, crop_size: int, width: float) -> Ta
     parameters, adds = (sum(getattr(l, f) for l in layers) for f in ("parameters", "multiply_adds"))
     table.add_row("in all", "", "", "", f"{parameters:,}", f"{adds:,}")
     return table
-
-
-def _merged(table: Table, text: str) -> None:
-    """A row with its text in the middle column, for what all nets share."""
-    row = [""] * len(table.columns)
-    row[len(row) // 2] = text
-    table.add_row(*row)
-
-
-def _block(net: Net, layers: Sequence[Layer], block: int) -> str:
-    """The cell of a block: conv<receptive field>-<channels>, one line a layer."""
-    lines = []
-    for layer in layers:
-        if layer.name not in FC_NAMES and layer.name.startswith(f"block{block}_"):
-            lines.append(f"conv{layer.kernel}-{layer.outputs}")
-            if net.lrn and len(lines) == 1 and block == 1:
-                lines.append("LRN")
-    return "\n".join(lines)

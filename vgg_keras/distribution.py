@@ -1,8 +1,7 @@
-"""Devices: all of a machine's GPUs by default, the CPU in parts for trying it, and several
-processes on several machines (§3.3).
+"""Devices for training and evaluation: GPUs, virtual CPU devices, and several processes (§3.3).
 
-TensorFlow carries one machine, by `MirroredStrategy`; the JAX backend one machine or many, by
-`keras.distribution`. Both train the same net on the same batches.
+TensorFlow uses the devices of one machine, with `MirroredStrategy`. The JAX backend uses one or
+several machines, with `keras.distribution`. Both train the same net on the same batches.
 """
 
 from __future__ import annotations
@@ -15,66 +14,82 @@ from dataclasses import dataclass
 import keras
 import tensorflow as tf
 
-from vgg_keras.pipelines.sources import WHOLE, Part
+from vgg_keras.errors import ArgumentError
+from vgg_keras.pipelines.splits import WHOLE_BATCH, Shard
 
-FROM_ENVIRONMENT = "auto"
+FROM_ENVIRONMENT = "auto"  # value of `Cluster.coordinator`
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Processes that train one net together; each of them runs the same command.
+    """Processes that train one net together. Each process runs the same command.
 
     Attributes:
-        coordinator: HOST:PORT of process 0, free there and within reach of all; or "auto": all
-            three from the environment of SLURM, a TPU pod or Kubernetes, as JAX reads it.
-        processes: how many there are.
-        process_id: which of them this one is, from 0.
+        coordinator: HOST:PORT of process 0. The port must be free, and all processes must reach it.
+            With "auto", JAX reads all three values from the environment of SLURM, a TPU pod or
+            Kubernetes.
+        processes: number of processes.
+        process_id: index of this process, from 0.
+
+    Raises:
+        ArgumentError: a value is missing or not allowed.
+
+    Example:
+        >>> cluster = Cluster("10.0.0.1:9876", processes=2, process_id=0)
     """
 
     coordinator: str
     processes: int | None = None
     process_id: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.coordinator == FROM_ENVIRONMENT:
             return
         host, _, port = self.coordinator.rpartition(":")
         if not host or not port.isdecimal():
-            raise ValueError(
+            raise ArgumentError(
                 f"coordinator must be HOST:PORT of process 0, or {FROM_ENVIRONMENT}. "
-                f"Received: {self.coordinator!r}"
+                f"Received: {self.coordinator!r}",
+                "coordinator",
             )
         if self.processes is None or not 0 <= (self.process_id or 0) < self.processes:
-            raise ValueError(
+            raise ArgumentError(
                 "processes must be 1 or more, and process_id from 0 to processes - 1. "
-                f"Received: processes={self.processes}, process_id={self.process_id}"
+                f"Received: processes={self.processes}, process_id={self.process_id}",
+                "processes",
             )
         if self.process_id is None:
-            raise ValueError("process_id must be given beside processes. Received: none")
+            raise ArgumentError(
+                "process_id must be given with processes. Received: process_id=None", "process_id"
+            )
 
 
 @dataclass(frozen=True)
 class Devices:
-    """What a net is trained on.
+    """The devices that train a net.
 
     Attributes:
-        scope: context in which its variables are made.
-        count: devices that share a batch, over all processes.
-        part: which part of every batch this process reads.
+        scope: function that returns the context in which the variables of the net are created.
+        count: number of devices that share a batch, over all processes.
+        shard: rows of every batch that this process reads.
     """
 
     scope: Callable[[], AbstractContextManager]
     count: int
-    part: Part = WHOLE
+    shard: Shard = WHOLE_BATCH
 
     @property
     def is_writer(self) -> bool:
-        """Whether this process writes to the run folder: one does, all read."""
-        return self.part.index == 0
+        """Whether this process writes to the run folder. Exactly one process does; all read it."""
+        return self.shard.index == 0
 
     @contextlib.contextmanager
     def writer_first(self, what: str) -> Iterator[None]:
-        """Lets the writing process through the block, then the others, who find its work done."""
+        """Runs the block in the writing process first, and then in the other processes.
+
+        Args:
+            what: name of the block, the same in all processes and different from other blocks.
+        """
         if not self.is_writer:
             self._meet(what)
         yield
@@ -82,55 +97,71 @@ class Devices:
             self._meet(what)
 
     def _meet(self, what: str) -> None:
-        if self.part.parts > 1:
+        if self.shard.count > 1:
             from jax.experimental import multihost_utils
 
             multihost_utils.sync_global_devices(what)
 
 
 def find_devices(devices: int | None = None, cluster: Cluster | None = None) -> Devices:
-    """The devices to train on, of the backend that Keras runs on (`KERAS_BACKEND`).
+    """Returns the devices to train on, for the backend of Keras (`KERAS_BACKEND`).
 
     Args:
-        devices: number of GPUs to use, where there is none, of parts to split the CPU into; in
-            each process. By default all GPUs, or the CPU whole.
-        cluster: the processes, where there are several: a matter of the JAX backend.
+        devices: number of GPUs to use in each process; without GPUs, number of virtual devices to
+            split the CPU into. By default all GPUs, or the whole CPU.
+        cluster: the processes that train together, for the JAX backend.
 
     Raises:
-        ValueError: there are fewer devices than that, the backend has started with another number
-            of virtual devices, or it cannot do what is asked.
+        ArgumentError: there are fewer devices, the backend has started with another number of
+            virtual devices, or the backend does not support the arguments.
+
+    Example:
+        >>> with find_devices(devices=2).scope():
+        ...     model = vgg("A")
     """
     backend = keras.backend.backend()
     if backend == "jax":
         return _jax_devices(devices, cluster)
     if backend != "tensorflow":
-        raise ValueError(f"Nets train on TensorFlow or JAX. Received: KERAS_BACKEND={backend}")
+        raise ArgumentError(
+            "Training needs the backend TensorFlow or JAX: set the environment variable "
+            f'KERAS_BACKEND, or "backend" in keras.json. Received: {backend}',
+            "backend",
+        )
     if cluster:
-        raise ValueError(
-            "Several processes train under Keras's JAX backend: set KERAS_BACKEND=jax for each of "
-            "them. On TensorFlow, one process uses all GPUs of its machine. "
-            "Received: KERAS_BACKEND=tensorflow"
+        raise ArgumentError(
+            "Several processes need the backend JAX: set KERAS_BACKEND=jax for each of them. On "
+            "TensorFlow, one process uses all GPUs of its machine. "
+            "Received: KERAS_BACKEND=tensorflow",
+            "cluster",
         )
     strategy = make_strategy(devices)
     return Devices(strategy.scope, strategy.num_replicas_in_sync)
 
 
 def make_strategy(devices: int | None = None) -> tf.distribute.Strategy:
-    """`MirroredStrategy` over the machine's GPUs, or over `devices` virtual CPU devices.
+    """Returns a `MirroredStrategy` over the GPUs of this machine, or over virtual CPU devices.
 
-    With a single device it is TensorFlow's default strategy, which computes the same.
+    For a single device, TensorFlow's default strategy is returned, which computes the same.
 
     Args:
-        devices: number of GPUs to use; where there is none, of parts to split the CPU into.
+        devices: number of GPUs to use; without GPUs, number of virtual devices to split the CPU
+            into. By default all GPUs, or the whole CPU.
 
     Raises:
-        ValueError: there are fewer GPUs than that, or TensorFlow has started with another number
-            of virtual devices.
+        ArgumentError: there are fewer GPUs, TensorFlow has started with another number of virtual
+            devices, or the backend of Keras is not TensorFlow.
+
+    Example:
+        >>> with make_strategy().scope():
+        ...     model = vgg("A")
     """
     if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "This runs on TensorFlow; a run that was trained under JAX is the same to it. Leave "
-            f"KERAS_BACKEND unset. Received: KERAS_BACKEND={keras.backend.backend()}"
+        raise ArgumentError(
+            "This needs the backend TensorFlow, also for a run that was trained on JAX: leave the "
+            'environment variable KERAS_BACKEND and "backend" in keras.json unset. '
+            f"Received: {keras.backend.backend()}",
+            "backend",
         )
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
     if kind == "CPU" and devices and devices > 1:
@@ -143,27 +174,30 @@ def make_strategy(devices: int | None = None) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(available[:wanted])
 
 
-def _split_cpu(parts: int) -> None:
+def _split_cpu(devices: int) -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]
     try:
         tf.config.set_logical_device_configuration(
-            cpu, [tf.config.LogicalDeviceConfiguration()] * parts
+            cpu, [tf.config.LogicalDeviceConfiguration()] * devices
         )
     except RuntimeError:
         existing = len(tf.config.list_logical_devices("CPU"))
-        if existing < parts:
-            raise ValueError(
-                f"The CPU cannot be split after TensorFlow has started; it has {existing} "
-                f"virtual devices. Received: devices={parts}"
+        if existing < devices:
+            raise ArgumentError(
+                f"devices must be at most {existing}, because TensorFlow has already started with "
+                f"that number of CPU devices. Received: devices={devices}",
+                "devices",
             ) from None
 
 
 def _jax_devices(devices: int | None, cluster: Cluster | None) -> Devices:
     import jax
 
-    tf.config.set_visible_devices([], "GPU")  # tf.data needs none, and would take their memory
+    tf.config.set_visible_devices(
+        [], "GPU"
+    )  # tf.data does not need GPUs, and would reserve their memory
     if devices is not None:
-        # Heeded where there are no GPUs, and only before JAX has started.
+        # JAX applies this setting only if there are no GPUs, and only before it has started.
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", devices)
     if cluster and cluster.coordinator == FROM_ENVIRONMENT:
@@ -176,66 +210,80 @@ def _jax_devices(devices: int | None, cluster: Cluster | None) -> Devices:
     if processes == 1 and wanted == 1:
         return Devices(contextlib.nullcontext, 1)
     if wanted < here and processes > 1:
-        raise ValueError(
-            f"Several processes use all devices of each. Received: devices={wanted} of {here}"
+        raise ArgumentError(
+            f"devices must be all {here} devices of each process if there are several processes. "
+            f"Received: devices={wanted}",
+            "devices",
         )
     names = keras.distribution.list_devices()
     distribution = keras.distribution.DataParallel(
         devices=names if processes > 1 else names[:wanted],
-        auto_shard_dataset=False,  # the streams are read in parts as it is
+        auto_shard_dataset=False,  # each process already reads only its part of the stream
     )
-    part = Part(jax.process_index(), processes)
-    return Devices(distribution.scope, wanted * processes, part)
+    shard = Shard(jax.process_index(), processes)
+    return Devices(distribution.scope, wanted * processes, shard)
 
 
 def _check_there_are(wanted: int, available: int, kind: str) -> None:
     if not 1 <= wanted <= available:
-        raise ValueError(f"There are {available} {kind} devices. Received: devices={wanted}")
+        raise ArgumentError(
+            f"devices must be from 1 to {available}, the number of {kind} devices. "
+            f"Received: devices={wanted}",
+            "devices",
+        )
 
 
 def on_all_devices(
     model: keras.Model, function: Callable[..., tf.Tensor], *batch: tf.Tensor
 ) -> tf.Tensor:
-    """`function(*batch)`, its rows shared among the devices that the model was made for.
+    """Computes `function(*batch)` with the rows of the batch split among the devices of a model.
 
-    For use inside a `tf.function`. A model that was made in the scope of `make_strategy` has its
-    variables on all devices; one that was not, on one, and then nothing is shared.
+    It is used inside a `tf.function`. A model that was created in the scope of `make_strategy` has
+    its variables on all devices. Another model has one device, which computes all rows.
 
     Args:
-        model: what the function runs.
-        function: from tensors `(B, ...)` to `(B, ...)`, row by row; B can be 0.
+        model: model that the function calls.
+        function: function from tensors `(B, ...)` to `(B, ...)` that computes each row
+            independently. B can be 0.
         batch: tensors `(B, ...)`.
+
+    Returns:
+        The result for all rows, in order.
     """
     strategy = model.distribute_strategy
     devices = strategy.num_replicas_in_sync
     if devices == 1:
         return function(*batch)
 
-    def of_one_device(*batch):
+    def compute_on_one_device(*batch: tf.Tensor) -> tf.Tensor:
         index = tf.distribute.get_replica_context().replica_id_in_sync_group
         rows = tf.shape(batch[0])[0]
-        with tf.device("CPU:0"):  # where the batch is: only its own rows go to a device
+        with tf.device("CPU:0"):  # the batch is there, so each device gets only its own rows
             first, last = rows * index // devices, rows * (index + 1) // devices
-            mine = [tensor[first:last] for tensor in batch]
-        return function(*mine)
+            own = [tensor[first:last] for tensor in batch]
+        return function(*own)
 
-    found = strategy.run(of_one_device, batch)
+    found = strategy.run(compute_on_one_device, batch)
     return tf.concat(strategy.experimental_local_results(found), 0)
 
 
 def check_divisible(batch_size: int, replicas: int) -> None:
-    """Raises ValueError where the replicas cannot share a batch evenly; names sizes that work."""
+    """Raises ArgumentError if the replicas cannot share a batch evenly.
+
+    The message names the nearest sizes that are allowed.
+    """
     if batch_size % replicas:
         below = batch_size // replicas * replicas
         near = [str(size) for size in (below, below + replicas) if size]
-        raise ValueError(
+        raise ArgumentError(
             f"batch_size must be a multiple of the number of devices, {replicas}; "
-            f"nearest: {' or '.join(near)}. Received: batch_size={batch_size}"
+            f"nearest: {' or '.join(near)}. Received: batch_size={batch_size}",
+            "batch_size",
         )
 
 
 def is_cpu_only() -> bool:
-    """Whether computation is on the CPU, where it can be the same to the bit."""
+    """Returns whether there are only CPUs, whose results can be bit-identical between runs."""
     if keras.backend.backend() == "jax":
         import jax
 

@@ -1,40 +1,56 @@
-"""The two layers that Keras does not have: a dense layer that slides, and LRN."""
+"""The two layers that Keras does not have: a sliding dense layer and LRN."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
 
 import keras
 from keras import ops
+
+from vgg_keras.errors import ArgumentError
+from vgg_keras.nets import LRNConstants
+
+Shape = tuple[int | None, ...]
 
 
 @keras.saving.register_keras_serializable("vgg_keras")
 class SlidingDense(keras.layers.Layer):
     """A fully-connected layer that slides over a feature map (§3.2).
 
-    The kernel has a Dense layer's shape, `(window * window * channels, units)`, flattened
-    H, W, C as Keras Applications does, so that weights move freely. On a map of `window` x
-    `window` it is one matrix product; on a larger one, the same product at every position.
-    Patches are gathered by slicing: on CPU a Conv2D with such a kernel re-lays it out at each
-    call, which takes longer than the product.
+    The kernel has the shape of a Dense layer's kernel, `(window * window * channels, units)`. Its
+    rows are in the order H, W, C, as in Keras Applications, so that weights can be exchanged. On a
+    map of `window` x `window` the layer computes one matrix product. On a larger map it computes
+    the same product at every position.
+
+    The layer gathers patches by slicing. A Conv2D with such a kernel would rearrange the kernel on
+    every call on the CPU, which takes longer than the product.
 
     Args:
-        units: outputs per position.
-        window: side of the input window in map pixels.
-        activation, kernel_initializer, kernel_regularizer: as for `keras.layers.Dense`.
+        units: number of outputs per position.
+        window: side of the input window, in positions of the map.
+        activation, kernel_initializer, kernel_regularizer: see `keras.layers.Dense`.
 
-    Input `(B, H, W, C)`, output `(B, H - window + 1, W - window + 1, units)`.
+    Input shape:
+        `(B, H, W, C)`
+    Output shape:
+        `(B, H - window + 1, W - window + 1, units)`
+
+    Example:
+        >>> SlidingDense(10, window=2)(keras.ops.ones((1, 4, 5, 3))).shape
+        (1, 3, 4, 10)
     """
 
     def __init__(
         self,
         units: int,
         window: int = 1,
-        activation=None,
-        kernel_initializer="glorot_uniform",
-        kernel_regularizer=None,
-        **kwargs,
-    ):
+        activation: str | Callable | None = None,
+        kernel_initializer: str | keras.initializers.Initializer = "glorot_uniform",
+        kernel_regularizer: str | keras.regularizers.Regularizer | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.units = units
         self.window = window
@@ -43,7 +59,7 @@ class SlidingDense(keras.layers.Layer):
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[Any, ...]) -> None:
         inputs = self.window**2 * input_shape[-1]
         self.kernel = self.add_weight(
             shape=(inputs, self.units),
@@ -54,22 +70,23 @@ class SlidingDense(keras.layers.Layer):
         self.bias = self.add_weight(shape=(self.units,), initializer="zeros", name="bias")
         self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: input_shape[-1]})
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, height, width, _ = input_shape
         return (batch, self._positions(height), self._positions(width), self.units)
 
     def _positions(self, side: int | None) -> int | None:
+        """Number of window positions along a side of the map; None if the side is not known."""
         if side is None:
             return None
         if side < self.window:
-            raise ValueError(
-                f"Layer '{self.name}' slides a window of {self.window} x {self.window} and needs a "
-                f"map at least that large: the image is smaller than the crop size. "
-                f"Received: a side of {side}"
+            raise ArgumentError(
+                f"The input of layer '{self.name}' must be at least as large as its window of "
+                f"{self.window} x {self.window}: the image is smaller than the crop size. "
+                f"Received: a map with a side of {side}"
             )
         return side - self.window + 1
 
-    def call(self, inputs):
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         w = self.window
         shape = ops.shape(inputs)
         rows, columns = shape[1], shape[2]
@@ -90,7 +107,7 @@ class SlidingDense(keras.layers.Layer):
             )
         return self.activation(ops.matmul(patches, self.kernel) + self.bias)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return super().get_config() | {
             "units": self.units,
             "window": self.window,
@@ -100,52 +117,44 @@ class SlidingDense(keras.layers.Layer):
         }
 
 
-@dataclass(frozen=True)
-class LRNConstants:
-    """y = x / (k + alpha * sum of x**2 over `size` neighbouring channels) ** beta."""
-
-    k: float
-    size: int
-    alpha: float
-    beta: float
-
-
-LRN_PRESETS = {
-    # Krizhevsky et al. 2012, §3.3, which the paper's §2.1 names.
-    "krizhevsky": LRNConstants(k=2.0, size=5, alpha=1e-4, beta=0.75),
-    # What Caffe computed when VGG branched from it in December 2013: k fixed at 1, and alpha
-    # divided by the size.
-    "caffe": LRNConstants(k=1.0, size=5, alpha=1e-4 / 5, beta=0.75),
-}
-
-
 @keras.saving.register_keras_serializable("vgg_keras")
 class LocalResponseNormalisation(keras.layers.Layer):
-    """Normalisation across neighbouring channels, in any backend.
+    """Local response normalisation across neighbouring channels, for any Keras backend.
 
     Args:
-        k, size, alpha, beta: see `LRNConstants`; the defaults are Krizhevsky's.
+        k, size, alpha, beta: see `LRNConstants`. The defaults are those of Krizhevsky et al.
 
-    Input and output `(B, H, W, C)`.
+    Input and output have shape `(B, H, W, C)`.
+
+    Example:
+        >>> LocalResponseNormalisation()(keras.ops.ones((1, 4, 4, 8))).shape
+        (1, 4, 4, 8)
     """
 
-    def __init__(self, k=2.0, size=5, alpha=1e-4, beta=0.75, **kwargs):
+    def __init__(
+        self,
+        k: float = 2.0,
+        size: int = 5,
+        alpha: float = 1e-4,
+        beta: float = 0.75,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if size % 2 == 0:
-            raise ValueError(f"size must be odd. Received: size={size}")
+            raise ArgumentError(f"size must be odd. Received: size={size}", "size")
         self.constants = LRNConstants(k, size, alpha, beta)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def call(self, inputs):
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         c = self.constants
         channels = inputs.shape[-1]
-        # Scaled first: in float16 the square of 256 overflows.
+        # Scale before squaring: the square of 256 overflows in float16.
         squares = ops.square(inputs * c.alpha**0.5)
         squares = ops.pad(squares, [(0, 0)] * 3 + [(c.size // 2, c.size // 2)])
         energy = sum(squares[..., i : i + channels] for i in range(c.size))
         return inputs * ops.power(c.k + energy, -c.beta)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return super().get_config() | asdict(self.constants)

@@ -7,6 +7,9 @@ from typing import Any
 
 Metadata = Mapping[str, Any]
 
+# Key of the answers for each image in a localisation result: the file format has this name.
+ANSWERS_KEY = "pictures"
+
 
 def members(metadata: Metadata) -> Sequence[dict[str, Any]]:
     """The metadata of each net that took part; a single net is its own only member."""

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import keras
 
-from vgg_keras.layers import LRN_PRESETS, LocalResponseNormalisation, SlidingDense
-from vgg_keras.nets import Layer, get_net, weight_layers
+from vgg_keras.errors import ArgumentError
+from vgg_keras.layers import LocalResponseNormalisation, SlidingDense
+from vgg_keras.nets import (
+    INITIALISATIONS,
+    LRN_PRESETS,
+    POOL_ROUNDINGS,
+    Layer,
+    Net,
+    get_net,
+    weight_layers,
+)
+from vgg_keras.pipelines.checks import check_choice
 
-# name -> standard deviation at full width; None for Glorot.
-INITIALISATIONS: dict[str, float | None] = {
-    "gaussian": 0.01,  # the reading that all code of this lineage follows
-    "gaussian-0.1": 0.1,  # the paper's literal words: a variance of 1e-2, §3.1
-    "glorot": None,  # Glorot & Bengio 2010, which §3.1 found to need no pre-training
-}
+ACTIVATIONS = (None, "softmax")  # of the class scores
 
-# Padding that rounds so: "same" adds, on an odd side, one row that no maximum can come from.
-POOL_ROUNDINGS = {"down": "valid", "up": "same"}
+# Stated in every layer, so that a user's keras.json does not change the net.
+_DATA_FORMAT = "channels_last"
 
 
 def vgg(
@@ -36,90 +43,70 @@ def vgg(
     classifier_activation: str | None = "softmax",
     seed: int = 0,
 ) -> keras.Model:
-    """A net of the paper, for crops and for whole images alike (§2, §3.2).
+    """Builds a net of the paper for crops and whole images (§2, §3.2).
 
-    On a `crop_size` input the last weight layer, `predictions`, gives one score vector; on a
-    larger one the class score map, which is averaged over space. The layers and variables are
-    the same: `fully_convolutional` gives the map itself.
+    For larger inputs than a crop, the class scores are averaged over the positions of the net.
 
     Args:
-        net: "A", "A-LRN", "B", "C", "D", "E" or "B-shallow".
-        num_classes: outputs.
-        crop_size: side in pixels of a training crop, a multiple of 32; the window of `fc1`
-            is crop_size / 32.
-        width: scales the channels of all hidden layers.
-        initialisation: "glorot", "gaussian" (standard deviation 0.01) or "gaussian-0.1".
-            The Gaussians are scaled by the fan-in, so that at any width and crop size each
-            layer has the gain that it has at full size.
-        weight_decay: lambda of Caffe and of §3.1, which adds lambda * w to the gradient of
-            every kernel: an L2 penalty of lambda / 2. Biases are free.
-        dropout: rate on both hidden FC layers.
+        net: "A", "A-LRN", "B", "C", "D", "E", "B-shallow", or an alias: "vgg11", "vgg13", "vgg16",
+            "vgg19". Upper and lower case are equal.
+        num_classes: number of outputs.
+        crop_size: side of a training crop in pixels, a multiple of 32.
+        width: factor on the channels of all hidden layers.
+        initialisation: "glorot", "gaussian" (standard deviation 0.01 at full size) or
+            "gaussian-0.1". The Gaussians keep the gain of the full-size layers at any size.
+        weight_decay: the term weight_decay * w is added to the gradient of every kernel w (§3.1),
+            as in Caffe. Biases do not decay.
+        dropout: dropout rate of both hidden FC layers.
         lrn: constants of net A-LRN, "krizhevsky" or "caffe".
-        pool_rounding: "down", or "up" as Caffe's pooling rounds an odd side. It makes no
-            difference on crops, nor on any sides that 32 divides.
-        classifier_activation: "softmax", or None for scores (logits).
-        seed: of the initialisation and of dropout.
+        pool_rounding: "down", or "up" as in Caffe, for poolings of an odd side. Sides that are
+            multiples of 32 give the same result with both.
+        classifier_activation: "softmax" for posteriors, or None for class scores (logits).
+        seed: seed of the initialisation and of dropout.
 
     Returns:
-        A functional model from float32 `(B, H, W, 3)`, RGB in 0..255 minus the mean, H and W
-        free and at least crop_size, to float32 `(B, num_classes)`.
+        A functional model from float32 `(B, H, W, 3)` to float32 `(B, num_classes)`. Inputs are
+        RGB in 0..255 minus the mean; H and W are at least crop_size.
 
     Raises:
-        ValueError: an unknown name, or a crop size, width or number of classes that cannot be.
-    """
-    table = get_net(net)
-    layers = {l.name: l for l in weight_layers(table, num_classes, crop_size, width)}
-    full_size = {l.name: l for l in weight_layers(table)}
-    if lrn not in LRN_PRESETS:
-        raise ValueError(f"lrn must be one of {', '.join(LRN_PRESETS)}. Received: {lrn!r}")
-    if pool_rounding not in POOL_ROUNDINGS:
-        raise ValueError(
-            f"pool_rounding must be one of {', '.join(POOL_ROUNDINGS)}. Received: {pool_rounding!r}"
-        )
-    kernels = _kernel_arguments(layers, full_size, initialisation, weight_decay, seed)
+        ArgumentError: the value of an argument is not allowed, or Keras's floatx is not float32.
 
-    inputs = x = keras.Input((None, None, 3), name="image")
-    for i, block in enumerate(table.kernels, 1):
-        for j in range(1, len(block) + 1):
-            layer = layers[f"block{i}_conv{j}"]
-            x = keras.layers.Conv2D(
-                layer.outputs,
-                layer.kernel,
-                padding="same",
-                activation="relu",
-                name=layer.name,
-                **kernels[layer.name],
-            )(x)
-            if table.lrn and (i, j) == (1, 1):
-                constants = asdict(LRN_PRESETS[lrn])
-                x = LocalResponseNormalisation(**constants, name="block1_lrn")(x)
-        x = keras.layers.MaxPooling2D(
-            2, 2, padding=POOL_ROUNDINGS[pool_rounding], name=f"block{i}_pool"
-        )(x)
-    for k, name in enumerate(("fc1", "fc2"), 1):
-        layer = layers[name]
-        x = SlidingDense(
-            layer.outputs, layer.kernel, activation="relu", name=name, **kernels[name]
-        )(x)
-        x = keras.layers.Dropout(
-            dropout, seed=_layer_seed(seed, f"dropout{k}"), name=f"dropout{k}"
-        )(x)
-    # Scores, their average and the soft-max stay in float32 under mixed precision.
-    wide = "float64" if keras.config.dtype_policy().compute_dtype == "float64" else "float32"
-    x = SlidingDense(num_classes, dtype=wide, name="predictions", **kernels["predictions"])(x)
-    x = keras.layers.GlobalAveragePooling2D(dtype=wide, name="scores")(x)
-    if classifier_activation is not None:
-        x = keras.layers.Activation(classifier_activation, dtype=wide, name="posteriors")(x)
-    return keras.Model(inputs, x, name=net)
+    Example:
+        >>> vgg("vgg16", num_classes=10, crop_size=64, width=0.25).output_shape
+        (None, 10)
+    """
+    check_choice("lrn", lrn, LRN_PRESETS)
+    check_choice("pool_rounding", pool_rounding, POOL_ROUNDINGS)
+    check_choice("classifier_activation", classifier_activation, ACTIVATIONS)
+    table = get_net(net)
+    score_dtype = _score_dtype()
+    layers = weight_layers(table, num_classes, crop_size, width)
+    kernels = _kernel_arguments(layers, weight_layers(table), initialisation, weight_decay, seed)
+    inputs = keras.Input((None, None, 3), name="image")
+    x = _convolutions(inputs, table, layers, kernels, lrn, POOL_ROUNDINGS[pool_rounding])
+    x = _classifier(x, layers, kernels, dropout, seed, score_dtype)
+    if classifier_activation:
+        x = keras.layers.Activation(classifier_activation, dtype=score_dtype, name="posteriors")(x)
+    return keras.Model(inputs, x, name=table.name)
 
 
 def fully_convolutional(model: keras.Model) -> keras.Model:
-    """The same layers and variables with the class score map shown (§3.2).
+    """Returns a model that also gives the class score map (§3.2).
+
+    The returned model has the layers and variables of `model`.
+
+    Args:
+        model: a model that `vgg` built.
 
     Returns:
-        A model from `(B, H, W, 3)` to `{"score_map": (B, h, w, classes), "scores": (B, classes)}`,
-        where h = floor(H / 32) - crop_size / 32 + 1, with pool_rounding="down"; scores are the
-        map's average, before the soft-max.
+        A model from `(B, H, W, 3)` to `{"score_map": (B, h, w, classes), "scores": (B, classes)}`.
+        With pool_rounding="down", h = floor(H / 32) - crop_size / 32 + 1. The scores are the
+        average of the map, before the soft-max.
+
+    Example:
+        >>> maps = fully_convolutional(vgg("A"))
+        >>> maps(images)["score_map"].shape  # images: (1, 256, 320, 3)
+        (1, 2, 4, 1000)
     """
     return keras.Model(
         model.input,
@@ -131,34 +118,98 @@ def fully_convolutional(model: keras.Model) -> keras.Model:
     )
 
 
+def _score_dtype() -> str:
+    """Dtype of the scores, their average and the soft-max: float32 under mixed precision too.
+
+    Raises:
+        ArgumentError: Keras's floatx is not float32.
+    """
+    if keras.config.floatx() != "float32":
+        raise ArgumentError(
+            'floatx must be "float32": set it in keras.json or with keras.config.set_floatx. '
+            "keras.config.set_dtype_policy selects another precision. "
+            f"Received: floatx={keras.config.floatx()!r}",
+            "floatx",
+        )
+    return "float64" if keras.config.dtype_policy().compute_dtype == "float64" else "float32"
+
+
+def _convolutions(
+    x: keras.KerasTensor,
+    table: Net,
+    layers: Sequence[Layer],
+    kernels: Mapping[str, dict[str, Any]],
+    lrn: str,
+    pool_padding: str,
+) -> keras.KerasTensor:
+    """The five blocks, from the image to the last pooling."""
+    for i in range(1, len(table.kernels) + 1):
+        for layer in (l for l in layers if l.name.startswith(f"block{i}_")):
+            x = keras.layers.Conv2D(
+                layer.outputs,
+                layer.kernel,
+                padding="same",
+                data_format=_DATA_FORMAT,
+                activation="relu",
+                name=layer.name,
+                **kernels[layer.name],
+            )(x)
+            if table.lrn and layer.name == "block1_conv1":
+                constants = asdict(LRN_PRESETS[lrn])
+                x = LocalResponseNormalisation(**constants, name="block1_lrn")(x)
+        x = keras.layers.MaxPooling2D(
+            2, 2, padding=pool_padding, data_format=_DATA_FORMAT, name=f"block{i}_pool"
+        )(x)
+    return x
+
+
+def _classifier(
+    x: keras.KerasTensor,
+    layers: Sequence[Layer],
+    kernels: Mapping[str, dict[str, Any]],
+    dropout: float,
+    seed: int,
+    score_dtype: str,
+) -> keras.KerasTensor:
+    """The three FC layers and the average of the class score map."""
+    *hidden, last = layers[-3:]
+    for k, layer in enumerate(hidden, 1):
+        x = SlidingDense(
+            layer.outputs, layer.kernel, activation="relu", name=layer.name, **kernels[layer.name]
+        )(x)
+        x = keras.layers.Dropout(
+            dropout, seed=_layer_seed(seed, f"dropout{k}"), name=f"dropout{k}"
+        )(x)
+    x = SlidingDense(last.outputs, dtype=score_dtype, name=last.name, **kernels[last.name])(x)
+    return keras.layers.GlobalAveragePooling2D(
+        data_format=_DATA_FORMAT, dtype=score_dtype, name="scores"
+    )(x)
+
+
 def _kernel_arguments(
-    layers: dict[str, Layer],
-    full_size: dict[str, Layer],
+    layers: Sequence[Layer],
+    full_size: Sequence[Layer],
     initialisation: str,
     weight_decay: float,
     seed: int,
-) -> dict[str, dict]:
+) -> dict[str, dict[str, Any]]:
     """Initialiser and regulariser of every kernel, by layer name."""
-    if initialisation not in INITIALISATIONS:
-        raise ValueError(
-            f"initialisation must be one of {', '.join(INITIALISATIONS)}. "
-            f"Received: {initialisation!r}"
-        )
+    check_choice("initialisation", initialisation, INITIALISATIONS)
     sd = INITIALISATIONS[initialisation]
 
-    def initialiser(name: str) -> keras.initializers.Initializer:
-        layer_seed = _layer_seed(seed, name)
+    def initialiser(layer: Layer, full: Layer) -> keras.initializers.Initializer:
+        layer_seed = _layer_seed(seed, layer.name)
         if sd is None:
             return keras.initializers.GlorotUniform(seed=layer_seed)
-        gain = math.sqrt(_fan_in(full_size[name]) / _fan_in(layers[name]))
+        gain = math.sqrt(_fan_in(full) / _fan_in(layer))
         return keras.initializers.RandomNormal(stddev=sd * gain, seed=layer_seed)
 
     return {
-        name: {
-            "kernel_initializer": initialiser(name),
+        layer.name: {
+            "kernel_initializer": initialiser(layer, full),
             "kernel_regularizer": keras.regularizers.L2(weight_decay / 2) if weight_decay else None,
         }
-        for name in layers
+        for layer, full in zip(layers, full_size, strict=True)
     }
 
 
@@ -167,5 +218,5 @@ def _fan_in(layer: Layer) -> int:
 
 
 def _layer_seed(seed: int, name: str) -> int:
-    """A seed of each layer's own, so that nets of one seed share what they share by name."""
+    """Seed of one layer. Nets with the same seed have equal weights in layers of the same name."""
     return zlib.crc32(f"{seed}/{name}".encode()) % 2**31

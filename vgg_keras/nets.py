@@ -1,15 +1,49 @@
-"""Table 1 of the paper as data, and what follows from it by arithmetic alone.
+"""Table 1 of the paper as data, and what follows from it by arithmetic.
 
-Nothing here imports TensorFlow: `vgg-keras describe` answers from this module.
+This module does not import TensorFlow, so that `vgg-keras describe` starts fast.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-CHANNELS = (64, 128, 256, 512, 512)  # of the five blocks at full width, §2.2
-HIDDEN_UNITS = 4096  # of the two hidden FC layers, §2.1
-STRIDE = 32  # five 2x2 poolings of stride 2, §2.1
+from vgg_keras.errors import ArgumentError
+from vgg_keras.pipelines.checks import check_at_least, check_choice
+
+CHANNELS = (64, 128, 256, 512, 512)  # channels of the five blocks at full width, §2.2
+HIDDEN_UNITS = 4096  # units of each of the two hidden FC layers, §2.1
+STRIDE = 32  # total stride of the five 2x2 poolings of stride 2, §2.1
+
+
+# Standard deviation at full width by name; None stands for Glorot's uniform distribution.
+INITIALISATIONS: dict[str, float | None] = {
+    "gaussian": 0.01,  # the value that all published code for these nets uses
+    "gaussian-0.1": 0.1,  # the paper's literal words: a variance of 1e-2, §3.1
+    "glorot": None,  # Glorot & Bengio 2010, which needs no pre-training according to §3.1
+}
+
+# Padding of the poolings. On an odd side, "same" adds one row that never holds the maximum.
+POOL_ROUNDINGS = {"down": "valid", "up": "same"}
+
+
+@dataclass(frozen=True)
+class LRNConstants:
+    """Constants of y = x / (k + alpha * sum of x**2 over `size` neighbouring channels) ** beta."""
+
+    k: float
+    size: int
+    alpha: float
+    beta: float
+
+
+LRN_PRESETS = {
+    # Krizhevsky et al. 2012, §3.3, which §2.1 of the paper cites.
+    "krizhevsky": LRNConstants(k=2.0, size=5, alpha=1e-4, beta=0.75),
+    # The constants of Caffe when the VGG team branched from it in December 2013: k is 1, and
+    # alpha is divided by the size.
+    "caffe": LRNConstants(k=1.0, size=5, alpha=1e-4 / 5, beta=0.75),
+}
 
 
 @dataclass(frozen=True)
@@ -17,9 +51,13 @@ class Net:
     """One column of Table 1.
 
     Attributes:
-        name: the paper's name.
+        name: name of the net in the paper.
         kernels: for each of the five blocks, the kernel side of each of its conv. layers.
         lrn: whether local response normalisation follows the first conv. layer.
+
+    Example:
+        >>> get_net("vgg16").weight_layers
+        16
     """
 
     name: str
@@ -28,12 +66,12 @@ class Net:
 
     @property
     def weight_layers(self) -> int:
-        """Number of conv. and FC layers: 11 for A, 19 for E."""
+        """Number of conv. and FC layers, for example 11 for A and 19 for E."""
         return sum(map(len, self.kernels)) + 3
 
     @property
     def conv_names(self) -> tuple[str, ...]:
-        """Names of the conv. layers in order, as in Keras Applications."""
+        """Names of the conv. layers in order. They are those of Keras Applications."""
         return tuple(
             f"block{i}_conv{j}"
             for i, block in enumerate(self.kernels, 1)
@@ -60,35 +98,41 @@ NETS: dict[str, Net] = {
     )
 }
 TABLE_1 = ("A", "A-LRN", "B", "C", "D", "E")
+# Names that Keras Applications and torchvision give to four of the nets.
+ALIASES = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}
+_NAMES = {name.lower(): name for name in NETS} | ALIASES
 
-# The layers that deeper nets take from net A (§3.1): its first four conv. layers, which by
-# name and by shape are these, and the three FC layers.
+# The layers that deeper nets take from net A (§3.1): its first four conv. layers and its three
+# FC layers. The deeper nets have layers of the same names and shapes.
 WARM_START_LAYERS = ("block1_conv1", "block2_conv1", "block3_conv1", "block3_conv2", *FC_NAMES)
 
 
 def get_net(name: str) -> Net:
-    """The net of that name.
+    """Returns the net with the given name or alias, in upper or lower case.
+
+    Args:
+        name: a name of the paper, such as "D" or "a-lrn", or an alias, such as "vgg16".
 
     Raises:
-        ValueError: there is none; the message lists those there are.
+        ArgumentError: no net has that name. The message lists the names and aliases.
     """
-    if name not in NETS:
-        raise ValueError(
-            f"There is no net of that name. Nets: {', '.join(NETS)}. Received: {name!r}"
-        )
-    return NETS[name]
+    key = str(name).lower()
+    if key not in _NAMES:
+        check_choice("net", name, (*NETS, *ALIASES))
+    return NETS[_NAMES[key]]
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One weight layer of a net built for a crop size, a width and a number of classes.
+    """One weight layer of a net with a given crop size, width and number of classes.
 
     Attributes:
-        name: as in Keras Applications.
-        kernel: kernel side in pixels of the layer's input (for `fc1` crop_size / 32).
-        inputs, outputs: channels.
-        positions: outputs per side on a crop.
-        receptive_field: side in image pixels seen by one output (§2.3).
+        name: name of the layer in Keras Applications.
+        kernel: side of the kernel, in positions of the layer's input. That of `fc1` is
+            crop_size / 32.
+        inputs, outputs: number of input and output channels.
+        positions: number of output positions per side on a crop.
+        receptive_field: side of the image region that one output depends on, in pixels (§2.3).
     """
 
     name: str
@@ -100,40 +144,40 @@ class Layer:
 
     @property
     def parameters(self) -> int:
-        """Weights and biases."""
+        """Number of weights and biases."""
         return self.kernel**2 * self.inputs * self.outputs + self.outputs
 
     @property
     def multiply_adds(self) -> int:
-        """Multiply-adds on one crop."""
+        """Number of multiply-adds on one crop."""
         return self.kernel**2 * self.inputs * self.outputs * self.positions**2
 
 
 def scaled(channels: int, width: float) -> int:
-    """`channels` at relative width `width`: a whole number, at least 1."""
+    """Number of channels at relative width `width`, rounded and at least 1."""
     return max(1, round(channels * width))
 
 
 def check_geometry(crop_size: int, width: float, num_classes: int) -> None:
-    """Raises ValueError where no net can be built with these."""
+    """Raises ArgumentError if no net can be built with these values."""
     if crop_size < STRIDE or crop_size % STRIDE:
-        raise ValueError(
+        raise ArgumentError(
             "crop_size must be a positive multiple of 32 (five poolings of stride 2). "
-            f"Received: crop_size={crop_size}"
+            f"Received: crop_size={crop_size}",
+            "crop_size",
         )
     if not 0 < width < float("inf"):
-        raise ValueError(f"width must be above 0 and finite. Received: width={width}")
-    if num_classes < 1:
-        raise ValueError(f"num_classes must be 1 or more. Received: num_classes={num_classes}")
+        raise ArgumentError(f"width must be above 0 and finite. Received: width={width}", "width")
+    check_at_least("num_classes", num_classes, 1)
 
 
 def weight_layers(
     net: Net, num_classes: int = 1000, crop_size: int = 224, width: float = 1.0
 ) -> list[Layer]:
-    """The conv. and FC layers of `net` in order.
+    """Returns the conv. and FC layers of `net` in order.
 
     Raises:
-        ValueError: crop_size is no multiple of 32, or width or num_classes is not positive.
+        ArgumentError: crop_size is not a multiple of 32, or width or num_classes is not positive.
     """
     check_geometry(crop_size, width, num_classes)
     layers = []
@@ -153,3 +197,31 @@ def weight_layers(
         layers.append(Layer(name, kernel, inputs, outputs, 1, field))
         inputs, kernel = outputs, 1
     return layers
+
+
+def configuration_rows(
+    nets: Sequence[Net], num_classes: int = 1000, crop_size: int = 224, width: float = 1.0
+) -> list[tuple[str, ...]]:
+    """Returns the rows of Table 1, from the number of weight layers to the soft-max.
+
+    Returns:
+        For each row one cell per net, or a single cell that all nets share. The cell of a block
+        has one line per layer, conv<kernel side>-<channels>.
+    """
+    layers = [weight_layers(net, num_classes, crop_size, width) for net in nets]
+    rows: list[tuple[str, ...]] = [
+        tuple(f"{net.weight_layers} weight layers" for net in nets),
+        (f"input ({crop_size} x {crop_size} RGB image)",),
+    ]
+    for block in range(1, len(CHANNELS) + 1):
+        cells = (_block_cell(net, own, block) for net, own in zip(nets, layers, strict=True))
+        rows += [tuple(cells), ("maxpool",)]
+    return [*rows, *((f"FC-{fc.outputs}",) for fc in layers[0][-3:]), ("soft-max",)]
+
+
+def _block_cell(net: Net, layers: Sequence[Layer], block: int) -> str:
+    convs = (layer for layer in layers if layer.name.startswith(f"block{block}_"))
+    lines = [f"conv{layer.kernel}-{layer.outputs}" for layer in convs]
+    if net.lrn and block == 1:
+        lines.insert(1, "LRN")
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""With what a run is made: versions of packages, platform and commit."""
+"""Records the environment of a run: versions of packages, platform and commit."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -19,31 +20,34 @@ _PACKAGES = ("vgg_keras", "tensorflow", "keras", "tensorflow-datasets", "numpy")
 log = logging.getLogger(__name__)
 
 
-def record(path: Path) -> None:
-    """Writes them into a run folder, where they are not there yet.
+def record_environment(path: Path) -> None:
+    """Writes the environment into a run folder, if the folder has none yet.
 
     Raises:
-        OSError: see `atomic_write`.
+        WriteError: the file cannot be written.
     """
     if not (path / ENVIRONMENT).exists():
         atomic_write(path / ENVIRONMENT, json.dumps(_environment(), indent=2) + "\n")
 
 
 def warn_of_other_versions(path: Path) -> None:
-    """Logs which packages have changed since the run was begun: it no longer goes on to the bit."""
-    begun_with = json.loads((path / ENVIRONMENT).read_text())["packages"]
+    """Logs a warning if versions of packages have changed since the run was started.
+
+    A run that continues with other versions is not bit-identical to a run without interruption.
+    """
+    recorded = json.loads((path / ENVIRONMENT).read_text())["packages"]
     now = _versions()
-    changed = [f"{n} {v} -> {now[n]}" for n, v in begun_with.items() if n in now and now[n] != v]
+    changed = [f"{n} {v} -> {now[n]}" for n, v in recorded.items() if n in now and now[n] != v]
     if changed:
         log.warning(
-            "%s was begun with other versions (%s); results may differ from those of a run that "
+            "%s was started with other versions (%s); results may differ from those of a run that "
             "was not interrupted",
             path,
             ", ".join(changed),
         )
 
 
-def _environment() -> dict:
+def _environment() -> dict[str, Any]:
     return {
         "packages": _versions(),
         "python": platform.python_version(),
@@ -65,14 +69,16 @@ def _version(package: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    """Commit of the code where it runs from its own checkout, `-dirty` where files differ."""
+    """Commit of the code, with `-dirty` if files differ; None outside a checkout of the code."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # not a checkout around a venv
+        git(
+            "ls-files", "--error-unmatch", Path(__file__).name
+        )  # fails in a checkout of another project
         return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -1,4 +1,4 @@
-"""A quiet start: TensorFlow without what it prints while it is imported."""
+"""Imports TensorFlow without its messages."""
 
 from __future__ import annotations
 
@@ -12,27 +12,31 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet_tensorflow(verbose: bool) -> Iterator[None]:
-    """Keeps what TensorFlow's C++ code prints while it is imported off the terminal.
+    """Hides what TensorFlow's C++ code prints while it is imported in the block.
 
-    It writes to the file descriptor before any log level is heeded. After an error it is shown.
+    TensorFlow writes to the file descriptor of standard error before it reads any log level, so
+    the descriptor itself is redirected. After an exception, the hidden text is printed.
+
+    Args:
+        verbose: whether to hide nothing.
     """
     if verbose:
         yield
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as chatter:
-        os.dup2(chatter.fileno(), 2)
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as hidden:
+        os.dup2(hidden.fileno(), 2)
         try:
             yield
         except BaseException:
-            chatter.seek(0)
-            os.write(kept, chatter.read())
+            hidden.seek(0)
+            os.write(terminal, hidden.read())
             raise
         finally:
             sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(terminal, 2)
+            os.close(terminal)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     logging.getLogger("absl").setLevel(logging.ERROR)

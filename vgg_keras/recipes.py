@@ -1,17 +1,20 @@
-"""Training recipes as data: the paper's chain (§3.1), and one for small images.
+"""Training recipes as data: those of the paper (§3.1) and one for small images.
 
-A recipe is everything that decides the weights of a run. The flags of `vgg-keras train` are
-made from its fields.
+A recipe holds all settings that determine the weights of a run. The options of `vgg-keras train`
+are made from its fields; the help text of each option is the field's metadata.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from vgg_keras.nets import check_geometry, get_net
+from vgg_keras.errors import ArgumentError
+from vgg_keras.nets import INITIALISATIONS, LRN_PRESETS, check_geometry, get_net
+from vgg_keras.pipelines.checks import check_choice
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 SERVING_PRECISIONS = ("float32", "bfloat16")
@@ -22,73 +25,102 @@ TUNED = ("all", "fc")
 
 
 def num_outputs(num_classes: int, regression: str | None = None) -> int:
-    """Units of the last layer: one for each class; or 4 for a box, of each class or of all."""
+    """Number of units of the last layer.
+
+    A net that classifies has one unit per class. A localisation net has 4 units per box, and one
+    box per class or one box for all classes.
+
+    Args:
+        num_classes: number of classes.
+        regression: None for a net that classifies, "per-class" or "single-class" (§A.1).
+    """
     if regression is None:
         return num_classes
     return 4 * num_classes if regression == "per-class" else 4
 
 
-def _say(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
+def _field(default: Any, help_text: str) -> Any:
+    return field(default=default, metadata={"help": help_text})
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a net is trained. Defaults are the paper's for single-scale training at S = 256."""
+    """How a net is trained. The defaults are the paper's for single-scale training at S = 256.
 
-    net: str = _say("A", "Net of Table 1.")
-    data: str = _say(
+    Each field is described by the help text beside it.
+
+    Raises:
+        ArgumentError: the value of a field is not allowed.
+
+    Example:
+        >>> Recipe(net="vgg16", train_scale=(256, 512)).validation_scale
+        384
+    """
+
+    net: str = _field("A", "Net of Table 1.")
+    data: str = _field(
         "shapes", "Training data: shapes, folder:DIR, tfds:NAME[/CONFIG] or cls-loc:DIR."
     )
-    crop_size: int = _say(224, "Side of the training crops in pixels, a multiple of 32.")
-    width: float = _say(1.0, "Scales the channels of all hidden layers.")
-    train_scale: tuple[int, int] = _say((256, 256), "S, or S_MIN,S_MAX to draw it per image.")
-    epochs: int = _say(74, "Epochs at most.")
-    batch_size: int = _say(256, "Images a step, over all devices.")
-    learning_rate: float = _say(1e-2, "Initial learning rate.")
-    momentum: float = _say(0.9, "Momentum.")
-    weight_decay: float = _say(5e-4, "Lambda of Caffe: lambda * w is added to the gradient.")
-    dropout: float = _say(0.5, "Dropout rate on both hidden FC layers.")
-    initialisation: str = _say("gaussian", "gaussian (sd 0.01), gaussian-0.1 or glorot.")
-    lrn: str = _say("krizhevsky", "LRN constants of A-LRN: krizhevsky or caffe.")
-    init_from: str = _say(
-        "", "Run folder or file of weights, of any kind that `convert` reads, to start from."
+    crop_size: int = _field(224, "Side of the training crops in pixels, a multiple of 32.")
+    width: float = _field(1.0, "Factor on the channels of all hidden layers.")
+    train_scale: tuple[int, int] = _field(
+        (256, 256), "Smaller side of the rescaled images: S, or S_MIN,S_MAX to draw S per image."
     )
-    init_layers: str = _say(
+    epochs: int = _field(74, "Largest number of epochs.")
+    batch_size: int = _field(256, "Number of images per step, over all devices.")
+    learning_rate: float = _field(1e-2, "Initial learning rate.")
+    momentum: float = _field(0.9, "Momentum.")
+    weight_decay: float = _field(
+        5e-4, "Weight decay as in Caffe: this factor times w is added to the gradient of w."
+    )
+    dropout: float = _field(0.5, "Dropout rate of both hidden FC layers.")
+    initialisation: str = _field(
+        "gaussian", "Initial weights: gaussian (standard deviation 0.01), gaussian-0.1 or glorot."
+    )
+    lrn: str = _field("krizhevsky", "LRN constants of net A-LRN: krizhevsky or caffe.")
+    init_from: str = _field(
+        "", "Run folder or weights file of any kind that `convert` reads, to start from."
+    )
+    init_layers: str = _field(
         "warm-start",
-        "Layers to take: warm-start (four conv. and the FC layers, §3.1), all, or matching: those "
-        "that both have in one shape.",
+        "Layers to take from it: warm-start (four conv. and the FC layers, §3.1), all, or matching "
+        "(the layers that have the same shape in both).",
     )
-    plateau_patience: int = _say(5, "Epochs without better validation accuracy before a drop.")
-    plateau_factor: float = _say(10.0, "What the rate is divided by.")
-    plateau_drops: int = _say(3, "Drops before training ends.")
-    flip: bool = _say(True, "Mirror half of the crops.")
-    colour_shift: float = _say(0.1, "Standard deviation of the PCA colour shift; 0 for none.")
-    statistics: str = _say("ilsvrc", "Mean and colours: ilsvrc, training-set or a JSON file.")
-    precision: str = _say("float32", f"Keras dtype policy: {', '.join(PRECISIONS)}.")
-    on_bad_image: str = _say("stop", "What to do with an unreadable image: stop or skip.")
-    seed: int = _say(0, "Seed of everything random.")
+    plateau_patience: int = _field(
+        5, "Number of epochs without a better validation accuracy before the learning rate drops."
+    )
+    plateau_factor: float = _field(10.0, "Each drop divides the learning rate by this factor.")
+    plateau_drops: int = _field(3, "Number of drops before training ends.")
+    flip: bool = _field(True, "Flip half of the crops horizontally.")
+    colour_shift: float = _field(
+        0.1, "Standard deviation of the PCA colour shift. 0 turns the shift off."
+    )
+    statistics: str = _field(
+        "ilsvrc", "Mean and colour components: ilsvrc, training-set or a JSON file."
+    )
+    precision: str = _field("float32", f"Keras dtype policy: {', '.join(PRECISIONS)}.")
+    on_bad_image: str = _field("stop", "What to do with an unreadable image: stop or skip.")
+    seed: int = _field(0, "Seed of all random numbers.")
 
-    def __post_init__(self):
-        get_net(self.net)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "net", get_net(self.net).name)
         check_geometry(self.crop_size, self.width, 1)
         scale = self.train_scale
         pair = (scale, scale) if isinstance(scale, int) else tuple(scale)
         object.__setattr__(self, "train_scale", pair)
         if len(pair) != 2 or not self.crop_size <= pair[0] <= pair[1]:
-            raise ValueError(
+            raise ArgumentError(
                 f"train_scale must be S, or S_MIN,S_MAX with S_MIN <= S_MAX, at least the crop "
-                f"size, {self.crop_size}. Received: {','.join(map(str, pair))}"
+                f"size, {self.crop_size}. Received: {','.join(map(str, pair))}",
+                "train_scale",
             )
         for name, choices in _CHOICES.items():
-            if getattr(self, name, choices[0]) not in choices:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(choices)}. Received: {getattr(self, name)!r}"
-                )
+            if hasattr(self, name):
+                check_choice(name, getattr(self, name), choices)
         for name, (low, high) in _RANGES.items():
             if not low <= getattr(self, name) <= high:
-                raise ValueError(
-                    f"{name} must be from {low} to {high}. Received: {getattr(self, name)}"
+                raise ArgumentError(
+                    f"{name} must be from {low} to {high}. Received: {getattr(self, name)}", name
                 )
 
     @property
@@ -97,33 +129,36 @@ class Recipe:
         return getattr(self, "regression", None)
 
     def outputs(self, num_classes: int) -> int:
-        """Units of the last layer."""
+        """Number of units of the last layer, see `num_outputs`."""
         return num_outputs(num_classes, self.regression_kind)
 
     @property
     def validation_scale(self) -> int:
-        """Q of validation: S, or the middle of its range (§4.1)."""
+        """Test scale Q of the validation: S, or the middle of the range of S (§4.1)."""
         return sum(self.train_scale) // 2
 
     def to_json(self) -> str:
-        """As an object of its fields."""
+        """Returns the fields as a JSON object."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
-        """Reads what `to_json` gave.
+        """Returns the recipe that `to_json` wrote.
 
         Raises:
-            ValueError: fields are unknown or their values not allowed.
+            ArgumentError: the text is not a JSON object, a field is unknown, or the value of a
+                field is not allowed.
         """
         try:
             fields = json.loads(text)
             return (LocalisationRecipe if "regression" in fields else cls)(**fields)
-        except TypeError as error:
-            raise ValueError(f"not a recipe: {error}") from error
+        except (TypeError, json.JSONDecodeError) as error:
+            raise ArgumentError(
+                f"text must be a recipe that to_json wrote ({error})", "text"
+            ) from error
 
     def differences(self, other: Recipe) -> list[str]:
-        """A line for each field in which `other` differs."""
+        """Returns one line, `name: own -> other's`, for each field with different values."""
         return [
             f"{f.name}: {getattr(self, f.name)} -> {getattr(other, f.name)}"
             for f in dataclasses.fields(self)
@@ -131,9 +166,9 @@ class Recipe:
         ]
 
 
-_CHOICES = {
-    "initialisation": ("gaussian", "gaussian-0.1", "glorot"),
-    "lrn": ("krizhevsky", "caffe"),
+_CHOICES: dict[str, Collection[str]] = {
+    "initialisation": INITIALISATIONS,
+    "lrn": LRN_PRESETS,
     "init_layers": INIT_LAYERS,
     "precision": PRECISIONS,
     "on_bad_image": BAD_IMAGE_POLICIES,
@@ -158,18 +193,29 @@ _RANGES = {
 
 @dataclass(frozen=True)
 class LocalisationRecipe(Recipe):
-    """How a net learns to say where the object is (§A.1). Defaults are the paper's best."""
+    """How a net is trained to predict the bounding box of the object (§A.1).
 
-    net: str = _say("D", "Net of Table 1.")
-    learning_rate: float = _say(1e-3, "Initial learning rate.")
-    regression: str = _say("per-class", "per-class: a box a class; single-class: one for all.")
-    tuned: str = _say("all", "Layers that are trained: all, or fc, the FC layers only.")
-    boxes: str = _say("", "CSV file with boxes, for folder: data [boxes.csv in its folder].")
+    The defaults are the settings that gave the paper's best results.
+
+    Example:
+        >>> LocalisationRecipe(regression="single-class").outputs(num_classes=1000)
+        4
+    """
+
+    net: str = _field("D", "Net of Table 1.")
+    learning_rate: float = _field(1e-3, "Initial learning rate.")
+    regression: str = _field(
+        "per-class", "per-class: one box for each class. single-class: one box for all classes."
+    )
+    tuned: str = _field("all", "Layers that are trained: all, or fc (only the FC layers).")
+    boxes: str = _field(
+        "", "CSV file with boxes, for data of the kind folder: [boxes.csv in that folder]."
+    )
 
 
 _PAPER = Recipe()
 RECIPES: dict[str, Recipe] = {
-    # §3.1, in this order: each stage starts from the run before it.
+    # §3.1, in this order. Each stage starts from the run of the stage before it.
     "paper": _PAPER,
     "paper-384": dataclasses.replace(
         _PAPER, train_scale=(384, 384), learning_rate=1e-3, init_layers="all"
@@ -177,7 +223,7 @@ RECIPES: dict[str, Recipe] = {
     "paper-jitter": dataclasses.replace(
         _PAPER, train_scale=(256, 512), learning_rate=1e-3, init_layers="all"
     ),
-    # The same in proportion for 64-pixel crops: S in 64/224 of [256;512].
+    # For crops of 64 pixels. S is drawn from [256;512] times 64/224.
     "small": Recipe(
         crop_size=64,
         width=0.25,
@@ -196,7 +242,7 @@ _SMALL = {
     if f.name not in ("net", "learning_rate")
 }
 LOCALISATION_RECIPES: dict[str, LocalisationRecipe] = {
-    # §A.1: each starts from a classification run of the same scale.
+    # §A.1. Each starts from a classification run of the same scale.
     "paper": LocalisationRecipe(),
     "paper-384": LocalisationRecipe(train_scale=(384, 384)),
     "small": LocalisationRecipe(**_SMALL),

@@ -15,6 +15,8 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
+from vgg_keras.pipelines.errors import MissingPackageError
+
 _LAYERS = "vgg_keras.layers"  # its decorators register the layers
 
 
@@ -42,7 +44,11 @@ class _KerasFinder(importlib.abc.MetaPathFinder):
 
 
 class _Loader(importlib.abc.Loader):
-    """The loader of Keras, after which the layers are registered."""
+    """The loader of Keras, after which the layers are registered.
+
+    Raises:
+        MissingPackageError: the package of Keras's backend is not installed.
+    """
 
     def __init__(self, loader: importlib.abc.Loader):
         self._loader = loader
@@ -54,5 +60,12 @@ class _Loader(importlib.abc.Loader):
         spec = module.__spec__
         assert spec is not None
         module.__loader__ = spec.loader = self._loader
-        self._loader.exec_module(module)
+        try:
+            self._loader.exec_module(module)
+        except ModuleNotFoundError as error:
+            # A keras.json that another project wrote can name a backend that is not installed.
+            raise MissingPackageError(
+                "Keras cannot import its backend. Set the environment variable KERAS_BACKEND, or "
+                f'"backend" in keras.json, to "tensorflow" or "jax". Received: {error}'
+            ) from error
         importlib.import_module(_LAYERS)

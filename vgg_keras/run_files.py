@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from vgg_keras.callbacks.file_names import BEST_WEIGHTS as BEST_WEIGHTS  # a saved net has it too
+from vgg_keras.callbacks.file_names import LAST_WEIGHTS as LAST_WEIGHTS
+
 RECIPE = "recipe.json"  # makes a folder a run
 NET = "net.json"  # makes a folder a saved net
 STATISTICS = "statistics.json"
@@ -10,7 +13,5 @@ ENVIRONMENT = "environment.json"
 JOURNAL = "journal.jsonl"
 BAD_IMAGES = "bad_images.json"
 LOCK = ".lock"
-BEST_WEIGHTS = "best.weights.h5"  # of both; as `vgg_keras.callbacks.Checkpoint` writes it
-LAST_WEIGHTS = "last.weights.h5"
 EVALUATION_CACHE = "evaluation"
 LOCALISATION_CACHE = "localisation"

@@ -53,7 +53,7 @@ def prepare_run_folder(path: Path, recipe: Recipe) -> None:
     try:
         if differences or not file.exists():
             atomic_write(file, recipe.to_json())
-        provenance.record(path)
+        provenance.record_environment(path)
     except OSError as error:
         raise RunError(str(error)) from error
 

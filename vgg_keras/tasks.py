@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from vgg_keras.nets import WARM_START_LAYERS
-from vgg_keras.pipelines.sources import Source, Split
+from vgg_keras.pipelines.splits import Source, Split
 from vgg_keras.recipes import Recipe
 
 

@@ -184,9 +184,9 @@ class TrainedNet(NetFacts):
         Example:
             net.predict("photo.jpg").top(5)
         """
-        from vgg_keras.evaluation.predict import predict
+        import vgg_keras  # the public function, which builds on this module
 
-        return predict(self, images, **options)
+        return vgg_keras.predict(self, images, **options)
 
 
 def digest_of(model: keras.Model) -> str:

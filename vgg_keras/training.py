@@ -21,7 +21,8 @@ from vgg_keras.net_files import build_for_training
 from vgg_keras.nets import get_net
 from vgg_keras.pipelines.evaluation import validation_stream
 from vgg_keras.pipelines.screening import naming_bad_images
-from vgg_keras.pipelines.sources import TRAIN, VALIDATION, open_source
+from vgg_keras.pipelines.sources import open_source
+from vgg_keras.pipelines.splits import TRAIN, VALIDATION
 from vgg_keras.pipelines.training import steps_per_epoch, training_stream
 from vgg_keras.provenance import warn_of_other_versions
 from vgg_keras.recipes import Recipe
@@ -152,7 +153,7 @@ class _Session:
         progress = Progress(self.steps, images)
         callbacks = [*warm_start, plateau, *further]
         if self.devices.is_writer:  # the others follow the same course without writing
-            journal = Journal(out / JOURNAL, images, leave_out=("val_loss",))
+            journal = Journal(out / JOURNAL, images, exclude=("val_loss",))
             shown = [progress] if verbose else []
             callbacks = [*warm_start, journal, *shown, plateau, *further, checkpoint]
         screened = naming_bad_images(self.data.training, self.data.validation)
@@ -183,7 +184,7 @@ class _Session:
             first_epoch=first_epoch,
             flip=recipe.flip,
             colour_shift=recipe.colour_shift,
-            part=self.devices.part,
+            shard=self.devices.shard,
             **self.data.training_targets,
         )
 
@@ -195,7 +196,8 @@ class _Session:
             test_scale=recipe.validation_scale,
             batch_size=recipe.batch_size,
             mean=self.data.statistics.mean,
-            part=self.devices.part,
+            fill_last=True,  # batches of one size divide among devices
+            shard=self.devices.shard,
             **self.data.validation_targets,
         )
 

@@ -13,7 +13,7 @@ from vgg_keras import runs
 from vgg_keras.errors import ArgumentError, SourceError
 from vgg_keras.pipelines.files import atomic_write
 from vgg_keras.pipelines.screening import find_bad_images
-from vgg_keras.pipelines.sources import Source, Split
+from vgg_keras.pipelines.splits import Source, Split
 from vgg_keras.pipelines.statistics import ILSVRC, Statistics, compute_statistics
 from vgg_keras.recipes import Recipe
 from vgg_keras.run_files import BAD_IMAGES, STATISTICS

@@ -1,6 +1,6 @@
-"""Every net of Table 1 x every behaviour that all of them share, whatever the backend.
+"""Every net of Table 1 has every shared behaviour on every backend.
 
-`make test` runs them on TensorFlow, `make test-jax` on JAX.
+`make test` runs these tests on TensorFlow, and `make test-jax` runs them on JAX.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def images(*shape):
     return np.random.default_rng(1).normal(0, 60, shape).astype("float32")
 
 
-def test_layers_are_those_of_the_table(net):
+def test_layers_of_the_table(net):
     model = build(net)
     table = weight_layers(NETS[net], CLASSES, CROP, WIDTH)
     built = [l for l in model.layers if l.weights]
@@ -64,7 +64,7 @@ def test_posteriors_sum_to_one(net):
     np.testing.assert_allclose(posteriors.sum(1), 1, rtol=1e-5)
 
 
-def test_maps_are_variables_of_the_same_net(net):
+def test_the_map_uses_the_variables_of_the_net(net):
     model = build(net)
     assert {id(v) for v in fully_convolutional(model).weights} == {id(v) for v in model.weights}
 
@@ -92,7 +92,7 @@ def test_too_small_an_image_is_refused(net):
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_trains(net, policy):
-    """Compiled as recipes are: the loss falls, and every weight moves."""
+    """Compiled by a recipe, the loss falls and every weight changes."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:

@@ -1,4 +1,4 @@
-"""Every net of Table 1 x what TensorFlow alone does: one trace for all sizes, and serving."""
+"""Every net of Table 1 has one trace for all sizes and can be served, on TensorFlow."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from vgg_keras.evaluation.passes import make_predict_fn
-from vgg_keras.saved_models.cpp_loader import CppModel
-from vgg_keras.saved_models.export import Endpoint, write_version
 
+from benchmarks.cpp_loader import CppModel
 from tests.conformance.test_every_net import CROP, build, images
-from vgg_keras import fully_convolutional
+from vgg_keras import TrainedNet, fully_convolutional
+from vgg_keras.evaluation.posteriors import make_predict_fn
 from vgg_keras.nets import NETS
+from vgg_keras.saved_models.export import Endpoint, write_version
 
 pytestmark = [
     pytest.mark.parametrize("net", NETS),
-    pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow alone"),
+    pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="needs TensorFlow"),
 ]
 
 
@@ -36,9 +36,12 @@ def test_one_trace_serves_all_sizes(net):
 
 
 def test_served(net, tmp_path):
-    """By the C++ loader of TensorFlow Serving, on crops and whole images."""
+    """The C++ loader of TensorFlow Serving gives the same results on crops and whole images."""
     model = build(net, classifier_activation=None)
-    look, x = make_predict_fn(model, (0.0, 0.0, 0.0), flip=False), images(1, CROP, CROP, 3)
+    look, x = (
+        make_predict_fn(TrainedNet.of_model(model, mean=(0.0, 0.0, 0.0)), flip=False),
+        images(1, CROP, CROP, 3),
+    )
     spec = tf.TensorSpec((None, None, None, 3), tf.float32, "images")
     endpoint = Endpoint(look, [spec], {"images": x})
     served = CppModel(write_version(tmp_path / "net", {"serving_default": endpoint}))

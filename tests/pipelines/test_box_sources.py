@@ -6,18 +6,18 @@ import shutil
 
 import numpy as np
 import pytest
+
+from tests.conftest import encode, photo, write_folder
 from vgg_keras.pipelines.box_sources import boxed_split
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.sources import open_source
-
-from tests.conftest import encode, photo, write_folder
 
 HEADER = "split,class,file,x_min,y_min,x_max,y_max\n"
 
 
 @pytest.fixture
 def boxed(tmp_path):
-    """Class folders of nine pictures, 40 high and 60 wide, and a way to write their boxes."""
+    """Class folders of nine images, 40 high and 60 wide, and a way to write their boxes."""
     rng, rows = np.random.default_rng(0), []
     for split in ("train", "val"):
         for name in ("blue", "green", "red"):
@@ -45,7 +45,7 @@ class TestFile:
         np.testing.assert_allclose(found.boxes[1], [[0, 0, 1, 1]])
         assert found.skipped == {}
 
-    def test_of_its_own_split_and_several_a_picture(self, boxed):
+    def test_of_its_own_split_and_several_an_image(self, boxed):
         source = boxed((0, "val,blue,0.jpg,0,0,59,39\n"), (1, "train,blue,0.jpg,6,4,29,19\n" * 2))
         found = boxed_split(source, source["train"], skip_bad=True)
         assert [len(found.boxes[i]) for i in range(8)] == [2] + [1] * 7
@@ -58,7 +58,7 @@ class TestFile:
     def test_of_another_name(self, boxed, tmp_path):
         source = boxed()
         shutil.move(tmp_path / "data/boxes.csv", tmp_path / "other.csv")
-        with pytest.raises(SourceError, match=r"expected in .*boxes\.csv.*--boxes"):
+        with pytest.raises(SourceError, match=r"expected in .*boxes\.csv.*as boxes_file"):
             boxed_split(source, source["train"])
         assert len(boxed_split(source, source["train"], tmp_path / "other.csv").boxes) == 9
 
@@ -74,8 +74,8 @@ class TestFile:
         ("", "it has no box"),
         ("train,blue,1.jpg,30,4,6,19\n", "ends before it begins: [30.0, 4.0, 6.0, 19.0]"),
         ("train,blue,1.jpg,6,19,29,4\n", "ends before it begins"),
-        ("train,blue,1.jpg,6,4,90,19\n", "outside the 60 x 40 picture: [6.0, 4.0, 90.0, 19.0]"),
-        ("train,blue,1.jpg,-8,4,29,19\n", "outside the 60 x 40 picture"),
+        ("train,blue,1.jpg,6,4,90,19\n", "outside the 60 x 40 image: [6.0, 4.0, 90.0, 19.0]"),
+        ("train,blue,1.jpg,-8,4,29,19\n", "outside the 60 x 40 image"),
         ("train,blue,1.jpg,6,4,nan,19\n", "not finite"),
         ("train,blue,1.jpg,6,4,inf,19\n", "not finite"),
         ("train,blue,1.jpg,6,4,,19\n", "not finite"),
@@ -96,21 +96,21 @@ def test_unusable_boxes_are_named_and_never_train(boxed, row, problem):
     assert np.isfinite(found.boxes.values).all()
 
 
-def test_an_unreadable_picture_is_named_too(boxed, tmp_path):
+def test_an_unreadable_image_is_named_too(boxed, tmp_path):
     source = boxed()
-    (tmp_path / "data/train/green/2.jpg").write_bytes(b"no picture")
-    with pytest.raises(SourceError, match=r"green/2\.jpg: the picture cannot be read"):
+    (tmp_path / "data/train/green/2.jpg").write_bytes(b"not an image")
+    with pytest.raises(SourceError, match=r"green/2\.jpg: the image cannot be read"):
         boxed_split(source, source["train"])
 
 
 def test_none_left_is_an_error(boxed):
     source = boxed(*((i, "") for i in range(9)))
-    with pytest.raises(SourceError, match=r"No picture of .*train, has a usable box"):
+    with pytest.raises(SourceError, match=r"No image of .*train, has a usable box"):
         boxed_split(source, source["train"], skip_bad=True)
 
 
 def test_boxes_of_shapes_are_where_the_drawing_is(shapes_dir):
-    from vgg_keras.pipelines.shapes import CLASSES, draw_example
+    from vgg_keras.pipelines.sources.shapes import CLASSES, draw_example
 
     source = open_source("shapes", shapes_dir)
     found = boxed_split(source, source["val"])
@@ -129,7 +129,7 @@ def test_boxes_of_shapes_are_where_the_drawing_is(shapes_dir):
 
 def test_a_set_without_boxes_is_refused(tmp_path):
     source = open_source(write_folder(tmp_path / "data"))
-    with pytest.raises(SourceError, match=r"Boxes of .* are expected in"):
+    with pytest.raises(SourceError, match=r"The boxes are expected in .*boxes\.csv"):
         boxed_split(source, source["train"])
 
 
@@ -142,13 +142,13 @@ ANNOTATION = """<annotation><folder>val</folder><filename>NAME</filename>
 
 @pytest.fixture
 def cls_loc(tmp_path):
-    """Two classes in the layout of ILSVRC's archives; the last training picture has no boxes."""
+    """Two classes in the layout of ILSVRC's archives; the last training image has no boxes."""
     rng = np.random.default_rng(0)
     names = ["train/n01/n01_1", "train/n02/n02_1", "train/n02/n02_2", "val/v_1", "val/v_2"]
     for i, name in enumerate(names):
-        picture = tmp_path / "Data/CLS-LOC" / f"{name}.JPEG"
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        picture.write_bytes(encode(photo(rng, 40, 60)))
+        image = tmp_path / "Data/CLS-LOC" / f"{name}.JPEG"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        image.write_bytes(encode(photo(rng, 40, 60)))
         annotation = tmp_path / "Annotations/CLS-LOC" / f"{name}.xml"
         annotation.parent.mkdir(parents=True, exist_ok=True)
         if i != 2:
@@ -157,13 +157,13 @@ def cls_loc(tmp_path):
 
 
 class TestClsLoc:
-    def test_pictures_with_annotations_and_their_classes(self, cls_loc):
+    def test_images_with_annotations_and_their_classes(self, cls_loc):
         source = open_source(f"cls-loc:{cls_loc}")
         assert source.class_names == ("n01", "n02")
         assert source["train"].all_labels().tolist() == [0, 1]
         assert source["val"].all_labels().tolist() == [1, 1]  # of the first object
 
-    def test_boxes_of_the_picture_s_class_counted_from_one_or_none(self, cls_loc):
+    def test_boxes_of_the_image_s_class_counted_from_one_or_none(self, cls_loc):
         source = open_source(f"cls-loc:{cls_loc}")
         found = boxed_split(source, source["train"])
         np.testing.assert_allclose(found.boxes[0], [[1 / 60, 1 / 40, 1, 1]], atol=1e-6)

@@ -7,6 +7,8 @@ import pytest
 import tensorflow as tf
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+
+from tests.conftest import encode
 from vgg_keras.pipelines.boxes import (
     Boxes,
     box_target,
@@ -17,8 +19,6 @@ from vgg_keras.pipelines.boxes import (
     window_frame,
 )
 from vgg_keras.pipelines.images import rescaled_size, window, window_origin
-
-from tests.conftest import encode
 
 sides = st.integers(1, 700)
 shares = st.floats(0, 1, width=32)
@@ -111,8 +111,8 @@ def test_iou_of_all_pairs_and_of_empty_boxes():
     )
 
 
-def test_boxes_by_picture():
-    boxes = Boxes.of_pictures([[[0, 0, 1, 1]], [], [[0, 0, 0.5, 1], [0.5, 0, 1, 1]]])
+def test_boxes_by_image():
+    boxes = Boxes.of_images([[[0, 0, 1, 1]], [], [[0, 0, 0.5, 1], [0.5, 0, 1, 1]]])
     assert len(boxes) == 3
     assert [len(boxes[i]) for i in range(3)] == [1, 0, 2]
     drawn = [boxes.drawn(tf.constant(2, tf.int64), draw).numpy()[0] for draw in (0.0, 0.49, 0.51)]

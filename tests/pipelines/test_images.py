@@ -8,9 +8,9 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
-from vgg_keras.pipelines import images
 
 from tests.conftest import encode, photo
+from vgg_keras.pipelines import images
 
 CROP = 32
 PLUS = (-123.0, 2.0, 17.0)
@@ -186,7 +186,7 @@ class TestKinds:
     ],
     ids=["empty", "text", "header", "truncated", "truncated png"],
 )
-def test_broken_pictures_raise(broken):
+def test_broken_images_raise(broken):
     with pytest.raises(tf.errors.InvalidArgumentError):
         images.decode(tf.constant(broken))
     with pytest.raises(tf.errors.InvalidArgumentError):

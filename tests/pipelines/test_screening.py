@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+
 from vgg_keras.pipelines.errors import BadImageError
 from vgg_keras.pipelines.screening import find_bad_images, naming_bad_images, without_bad_images
 from vgg_keras.pipelines.sources import open_source
@@ -23,7 +24,7 @@ def test_finds_all_and_names_them(broken):
     spec, names = broken
     source = open_source(spec)
     assert find_bad_images(source["train"]) == names
-    assert find_bad_images(source["train"], most=1) == names[:1]
+    assert find_bad_images(source["train"], limit=1) == names[:1]
     assert find_bad_images(source["val"]) == []
 
 

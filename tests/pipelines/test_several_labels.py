@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+
+from tests.conftest import encode, photo
 from vgg_keras.pipelines.box_sources import boxed_split
-from vgg_keras.pipelines.cropped import Cropped
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.images import decode
 from vgg_keras.pipelines.screening import find_bad_images
 from vgg_keras.pipelines.sources import open_source
-from vgg_keras.pipelines.tfds_source import SeveralLabelsSplit
-from vgg_keras.pipelines.voc_action_source import ACTIONS
-
-from tests.conftest import encode, photo
+from vgg_keras.pipelines.sources.cropped import CroppedSplit
+from vgg_keras.pipelines.sources.tfds import SeveralLabelsSplit
+from vgg_keras.pipelines.sources.voc_action import ACTIONS
 
 RNG = np.random.default_rng(0)
 
@@ -44,15 +44,15 @@ class TestCaltech256:
                 file = root / f"{number:03d}.{name}/{number:03d}_{i:04d}.jpg"
                 file.write_bytes(jpeg())
         (root / "056.dog/greg/vision309").mkdir(parents=True)
-        (root / "056.dog/greg/vision309/056_0001.jpg.old").write_text("no picture")
+        (root / "056.dog/greg/vision309/056_0001.jpg.old").write_text("not an image")
         (root / "001.ak47/RENAME2").write_text("mv a b")
         return root
 
     @pytest.mark.parametrize("kind", ["folder", "above", "archive"])
     def test_is_read_from_its_folder_and_its_archive(self, folder, tmp_path, kind):
-        place = {"folder": folder, "above": tmp_path}.get(kind)
-        place = place or packed(folder, tmp_path / "c.tar", folder.name)
-        source = open_source(f"caltech256:{place}")
+        path = {"folder": folder, "above": tmp_path}.get(kind)
+        path = path or packed(folder, tmp_path / "c.tar", folder.name)
+        source = open_source(f"caltech256:{path}")
         assert source.class_names == ("001.ak47", "056.dog", "257.clutter")
         split = source["all"]
         assert split.labels.tolist() == [0, 0, 0, 1, 1, 2, 2]
@@ -64,22 +64,22 @@ class TestCaltech256:
         assert find_bad_images(split) == []
         assert len(split.without(split.names_of([1]))) == 6
 
-    def test_a_picture_that_is_gone_is_named(self, folder):
+    def test_an_image_that_is_gone_is_named(self, folder):
         split = open_source(f"caltech256:{folder}")["all"]
         gone = folder / "056.dog/056_0002.jpg"
         gone.unlink()
         assert find_bad_images(split) == [str(gone)]
 
-    def test_what_is_not_there_is_told(self, tmp_path):
+    def test_what_is_missing_is_named(self, tmp_path):
         with pytest.raises(SourceError, match=r"no folder or archive .*256_ObjectCategories\.tar"):
             open_source(f"caltech256:{tmp_path / 'nowhere'}")
-        with pytest.raises(SourceError, match=r"no pictures like 001\.ak47/001_0001\.jpg"):
+        with pytest.raises(SourceError, match=r"no images like 001\.ak47/001_0001\.jpg"):
             open_source(f"caltech256:{tmp_path}")
         with tarfile.open(tmp_path / "c.tar.gz", "w:gz") as tar:
             tar.add(__file__)
         for content in ((tmp_path / "c.tar.gz").read_bytes(), b"nonsense"):
             (tmp_path / "c.tar").write_bytes(content)
-            with pytest.raises(SourceError, match=r"no uncompressed tar archive.*unpack it"):
+            with pytest.raises(SourceError, match=r"not an uncompressed tar archive.*unpack it"):
                 open_source(f"caltech256:{tmp_path / 'c.tar'}")
 
 
@@ -121,9 +121,9 @@ class TestVocAction:
 
     @pytest.mark.parametrize("kind", ["folder", "above", "archive"])
     def test_is_people_with_actions_and_boxes(self, folder, tmp_path, kind):
-        place = {"folder": folder, "above": tmp_path}.get(kind)
-        place = place or packed(tmp_path / "VOCdevkit", tmp_path / "v.tar", "VOCdevkit")
-        source = open_source(f"voc-action:{place}", several_labels=True)
+        path = {"folder": folder, "above": tmp_path}.get(kind)
+        path = path or packed(tmp_path / "VOCdevkit", tmp_path / "v.tar", "VOCdevkit")
+        source = open_source(f"voc-action:{path}", several_labels=True)
         assert source.class_names == ACTIONS
         assert list(source.splits) == ["train", "val"]
         split = source["train"]
@@ -142,7 +142,7 @@ class TestVocAction:
         np.testing.assert_allclose(found.boxes[0], [[4 / 40, 3 / 30, 14 / 40, 23 / 30]], 1e-6)
         np.testing.assert_allclose(found.boxes[1], [[0, 0, 1, 1]], 1e-6)
         whole = decode((folder / "JPEGImages/2010_000001.jpg").read_bytes()).numpy()
-        cropped = Cropped("train", found.split, found.boxes)
+        cropped = CroppedSplit("train", found.split, found.boxes)
         cut = [decode(cropped.read(example)).numpy() for example in cropped.in_order()]
         np.testing.assert_array_equal(cut[0], whole[3:23, 4:14])
         np.testing.assert_array_equal(cut[1], whole)
@@ -157,7 +157,7 @@ class TestVocAction:
     @pytest.mark.parametrize(
         ("file", "content", "message"),
         [
-            ("ImageSets/Action/val.txt", "2010_000002\n", r"val\.txt must have lines of"),
+            ("ImageSets/Action/val.txt", "2010_000002\n", r"val\.txt must have an image name"),
             ("ImageSets/Action/val.txt", "2010_000002 9\n", "names object 9 of 2010_000002"),
             ("ImageSets/Action/val.txt", "2010_000003 1\n", r"no .*Annotations/2010_000003\.xml"),
             ("Annotations/2010_000002.xml", "<annotation>", r"2010_000002\.xml cannot be read"),
@@ -174,7 +174,7 @@ class TestVocAction:
 
 
 LABELS = ("cat", "dog", "sheep")
-# Labels of each picture, and those of objects that are not difficult, as in `voc`.
+# Labels of each image, and those of objects that are not difficult, as in `voc`.
 EXAMPLES = {
     "train": [((0, 1), (0, 1)), ((1,), ()), ((2,), (2,))],
     "validation": [((0, 2), (2,)), ((), ())],
@@ -183,7 +183,7 @@ EXAMPLES = {
 
 
 class Voc(tfds.core.GeneratorBasedBuilder):
-    """The features of TFDS's `voc`, with other labels and fewer pictures."""
+    """The features of TFDS's `voc`, with other labels and fewer images."""
 
     VERSION = tfds.core.Version("5.0.0")
 

@@ -5,11 +5,11 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+
+from tests.conftest import CLASSES, write_folder
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.screening import find_bad_images
 from vgg_keras.pipelines.sources import open_source
-
-from tests.conftest import CLASSES, write_folder
 
 
 def test_folder_with_two_splits(folder):
@@ -50,7 +50,7 @@ def test_shuffled_is_a_permutation_of_its_own(folder, seed):
 
 
 def test_shuffled_mixes_evenly(tmp_path):
-    """Over many seeds each picture comes first about equally often."""
+    """Over many seeds each image comes first about equally often."""
     split = open_source(write_folder(tmp_path, train=4, val=1))["train"]
     orders = tf.data.Dataset.range(3000).flat_map(lambda s: split.shuffled(s).take(1))
     firsts = np.bincount([int(e["index"]) for e in orders.as_numpy_iterator()], minlength=12)
@@ -58,7 +58,7 @@ def test_shuffled_mixes_evenly(tmp_path):
     assert firsts.max() < 320
 
 
-def test_without_leaves_out_the_named(folder):
+def test_without_removes_the_named(folder):
     split = open_source(folder)["train"]
     fewer = split.without(split.names_of([0, 5]))
     assert len(fewer) == 22
@@ -66,13 +66,13 @@ def test_without_leaves_out_the_named(folder):
     assert fewer.names_of([0]) == split.names_of([1])
 
 
-def test_pictures_are_told_by_content_and_not_by_name(tmp_path, folder):
+def test_formats_are_recognised_by_content_and_not_by_name(tmp_path, folder):
     from vgg_keras.pipelines.screening import find_bad_images
 
     first = tmp_path / "data/train/blue/000.jpg"
     first.rename(first.with_name("no suffix"))
-    (first.parent / "notes.txt").write_text("not a picture")
-    (first.parent / ".hidden").write_text("left alone")
+    (first.parent / "notes.txt").write_text("not an image")
+    (first.parent / ".hidden").write_text("ignored")
     split = open_source(folder)["train"]
     assert len(split) == 25
     assert find_bad_images(split) == [str(first.parent / "notes.txt")]
@@ -94,10 +94,10 @@ class TestErrors:
     def test_empty_class(self, tmp_path, folder):
         for file in (tmp_path / "data/train/green").iterdir():
             file.unlink()
-        with pytest.raises(SourceError, match="train/green holds no pictures"):
+        with pytest.raises(SourceError, match="train/green holds no images"):
             open_source(folder)
 
-    def test_a_link_to_nothing_is_a_picture_that_cannot_be_read(self, tmp_path, folder):
+    def test_a_link_to_nothing_is_an_image_that_cannot_be_read(self, tmp_path, folder):
         link = tmp_path / "data/train/green/link.jpg"
         link.symlink_to(tmp_path / "gone.jpg")
         assert find_bad_images(open_source(folder)["train"]) == [str(link)]
@@ -117,7 +117,7 @@ class TestErrors:
             open_source("tfds:no_such_set", tmp_path)
 
     def test_manual_download_says_where_from(self, tmp_path):
-        with pytest.raises(SourceError, match=r"(?s)fetched by hand.*manual.*image-net\.org"):
+        with pytest.raises(SourceError, match=r"(?s)Download the files.*manual.*image-net\.org"):
             open_source("tfds:imagenet2012", tmp_path)
 
     def test_tfds_set_without_one_label_an_image(self, tmp_path):
@@ -133,15 +133,15 @@ class TestShapes:
         assert list(source.splits) == ["train", "val"]
 
     def test_drawn_the_same_every_time(self):
-        from vgg_keras.pipelines.shapes import draw_example
+        from vgg_keras.pipelines.sources.shapes import draw_example
 
         assert draw_example("train", 7, "star") == draw_example("train", 7, "star")
         assert draw_example("train", 7, "star") != draw_example("val", 7, "star")
         assert draw_example("train", 7, "star") != draw_example("train", 8, "star")
 
     def test_sizes_and_aspects_vary_and_boxes_are_inside(self):
-        from vgg_keras.pipelines.shapes import CLASSES as SHAPES
-        from vgg_keras.pipelines.shapes import draw_example
+        from vgg_keras.pipelines.sources.shapes import CLASSES as SHAPES
+        from vgg_keras.pipelines.sources.shapes import draw_example
 
         sizes = set()
         for index in range(40):

@@ -4,21 +4,26 @@ import dataclasses
 import itertools
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+
+from tests.conftest import encode, photo
 from vgg_keras.pipelines import images
+from vgg_keras.pipelines.boxes import Boxes
+from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.pipelines.evaluation import (
     grid_crops,
-    read_pictures,
+    read_images,
     validation_stream,
     whole_images,
 )
-from vgg_keras.pipelines.sources import FolderSplit, Part, open_source
+from vgg_keras.pipelines.sources import open_source
+from vgg_keras.pipelines.sources.folders import FolderSplit
+from vgg_keras.pipelines.splits import Shard
 from vgg_keras.pipelines.statistics import ILSVRC, Statistics, compute_statistics
 from vgg_keras.pipelines.training import steps_per_epoch, training_stream
-
-from tests.conftest import encode, photo
 
 NEUTRAL = Statistics((0, 0, 0), (1, 1, 1), ((0, 0, 0),) * 3, 1)
 OPTIONS = {"crop_size": 32, "train_scale": (32, 48), "batch_size": 8, "statistics": ILSVRC}
@@ -27,7 +32,7 @@ OPTIONS = {"crop_size": 32, "train_scale": (32, 48), "batch_size": 8, "statistic
 def take(dataset, batches):
     """Images and labels of the first batches, each joined to one array."""
     pairs = list(itertools.islice(dataset.as_numpy_iterator(), batches))
-    return [np.concatenate(part) for part in zip(*pairs, strict=True)]
+    return [np.concatenate(arrays) for arrays in zip(*pairs, strict=True)]
 
 
 def with_threads(dataset, threads):
@@ -67,9 +72,9 @@ def test_draws_depend_on_seed_and_epoch_and_not_on_batch_size(folder):
     np.testing.assert_array_equal(other, base[:24])
 
 
-def test_an_epoch_has_every_picture_once_and_drops_others_each_time(folder):
+def test_an_epoch_has_every_image_once_and_drops_others_each_time(folder):
     split = open_source(folder)["train"]
-    split = dataclasses.replace(split, labels=np.arange(24))  # each picture tells its place
+    split = dataclasses.replace(split, labels=np.arange(24))  # each label is the index
     assert steps_per_epoch(split, 7) == 3
     _, seen = take(training_stream(split, **OPTIONS), 3)
     assert sorted(seen) == list(range(24))
@@ -80,7 +85,7 @@ def test_an_epoch_has_every_picture_once_and_drops_others_each_time(folder):
 
 
 def test_scale_is_drawn_evenly_from_both_ends_included(tmp_path):
-    """A ramp's slope in the crop tells the scale that was drawn."""
+    """A ramp's slope in the crop shows the scale that was drawn."""
     ramp = np.repeat(np.arange(0, 200, 2, np.uint8)[None, :, None], 100, 0).repeat(3, 2)
     split = single_image_split(tmp_path, ramp, 600)
     stream = training_stream(
@@ -112,12 +117,12 @@ def test_half_of_the_crops_are_mirrored(tmp_path):
 
 
 def test_colour_shift_has_the_covariance_of_its_components(tmp_path):
-    """A constant picture shows the shift alone: covariance sd**2 * V diag(value**2) V'."""
+    """A constant image shows the shift alone: covariance sd**2 * V diag(value**2) V'."""
     split = single_image_split(tmp_path, np.full((32, 32, 3), 128, np.uint8), 4000)
     options = OPTIONS | {"batch_size": 4000, "train_scale": 32}
     crops, _ = take(training_stream(split, **options, colour_shift=0.1), 1)
     shift = crops + np.float32(ILSVRC.mean) - 128
-    assert np.abs(shift - shift[:, :1, :1]).max() < 1e-3  # one draw a picture
+    assert np.abs(shift - shift[:, :1, :1]).max() < 1e-3  # one draw an image
     vectors, values = np.array(ILSVRC.eigenvectors), np.array(ILSVRC.eigenvalues)
     expected = 0.01 * vectors @ np.diag(values**2) @ vectors.T
     measured = np.cov(shift[:, 0, 0].T)
@@ -141,13 +146,13 @@ def test_bad_scales_are_refused(folder, scale):
 
 @pytest.mark.parametrize("batch_size", [0, 25])
 def test_bad_batch_sizes_are_refused(folder, batch_size):
-    with pytest.raises(ValueError, match="from 1 to the number of training pictures, 24"):
+    with pytest.raises(ValueError, match="from 1 to the number of training images, 24"):
         training_stream(open_source(folder)["train"], **(OPTIONS | {"batch_size": batch_size}))
 
 
 class TestEvaluation:
     @pytest.mark.parametrize("batch_size", [1, 5, 12, 100])
-    def test_every_picture_once_in_order_at_any_batch_size(self, folder, batch_size):
+    def test_every_image_once_in_order_at_any_batch_size(self, folder, batch_size):
         split = open_source(folder)["val"]
         batches = list(
             grid_crops(split, test_scale=40, crop_size=32, grid=1, batch_size=batch_size)
@@ -160,7 +165,7 @@ class TestEvaluation:
         top, left = ((np.array(whole.shape[:2]) - 32 + 1) / 2).astype(int)
         np.testing.assert_array_equal(crops[7, 0], whole[top : top + 32, left : left + 32])
 
-    def test_whole_pictures_are_grouped_by_shape(self, tmp_path):
+    def test_whole_images_are_grouped_by_shape(self, tmp_path):
         """More than batches of one, no shape mixed, none lost; files of all kinds."""
         rng = np.random.default_rng(0)
         kinds = [("JPEG", 40, 60), ("PNG", 60, 40), ("JPEG", 80, 120), ("JPEG", 60, 40)] * 3
@@ -171,12 +176,12 @@ class TestEvaluation:
         batches = list(whole_images(split, test_scale=40, batch_pixels=4 * 40 * 60))
         assert sorted(len(i) for i, _ in batches) == [2, 2, 4, 4]
         assert sorted(np.concatenate([i for i, _ in batches])) == list(range(12))
-        for places, views in batches:
-            for i, view in zip(places.numpy(), views.numpy(), strict=True):
+        for indices, views in batches:
+            for i, view in zip(indices.numpy(), views.numpy(), strict=True):
                 whole = images.rescale(images.decode(Path(paths[i]).read_bytes()), 40)
                 np.testing.assert_array_equal(view[0], whole)
 
-    def test_only_the_wanted_pictures(self, folder):
+    def test_only_the_wanted_images(self, folder):
         split = open_source(folder)["val"]
         wanted = np.arange(12) % 3 == 1
         for stream in (
@@ -185,19 +190,78 @@ class TestEvaluation:
         ):
             assert sorted(np.concatenate([i for i, _ in stream])) == [1, 4, 7, 10]
 
-    def test_pictures_at_places(self, folder):
+    def test_images_at_indices(self, folder):
         split = open_source(folder)["val"]
-        found = read_pictures(split, [7, 2])
+        found = read_images(split, [7, 2])
         assert sorted(found) == [2, 7]
         np.testing.assert_array_equal(
             found[7], images.decode(Path(split.paths[7]).read_bytes()).numpy()
         )
 
-    def test_validation_fills_the_last_batch_with_weight_zero(self, folder):
+    @pytest.mark.parametrize("batch_size", [1, 5, 12, 100])
+    def test_validation_ends_with_a_smaller_batch(self, folder, batch_size):
         split = open_source(folder)["val"]
-        batches = list(
-            validation_stream(split, crop_size=32, test_scale=32, batch_size=5, mean=(0, 0, 0))
+        options = {"crop_size": 32, "test_scale": 40, "mean": (0, 0, 0)}
+        stream = validation_stream(split, batch_size=batch_size, **options)
+        batches = list(stream)
+        assert int(stream.cardinality()) == len(batches) == -(-12 // batch_size)
+        assert [len(x) for x, _ in batches[:-1]] == [batch_size] * (len(batches) - 1)
+        assert stream.element_spec[0].shape.as_list() == [None, 32, 32, 3]
+        np.testing.assert_array_equal(np.concatenate([y for _, y in batches]), split.labels)
+        crops = grid_crops(split, test_scale=40, crop_size=32, grid=1, batch_size=12)
+        np.testing.assert_allclose(
+            np.concatenate([x for x, _ in batches]), next(iter(crops))[1][:, 0], atol=0.1
         )
+
+    @pytest.mark.parametrize("batch_size", [1, 5, 7, 12, 100])
+    def test_accuracy_of_keras_is_that_of_all_images(self, folder, batch_size):
+        split = open_source(folder)["val"]
+        options = {"crop_size": 32, "test_scale": 40, "mean": (100, 100, 100)}
+        model = keras.Sequential(
+            [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3, activation="softmax")]
+        )
+        model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        stream = validation_stream(split, batch_size=batch_size, **options)
+        images_, labels = next(iter(validation_stream(split, batch_size=12, **options)))
+        history = model.fit(
+            images_[:3], labels[:3], validation_data=stream, epochs=2, verbose=0
+        ).history
+        posteriors = model.predict(images_, verbose=0)
+        expected = (posteriors.argmax(1) == labels.numpy()).mean()
+        assert history["val_accuracy"][-1] == pytest.approx(expected, abs=1e-6)
+        losses = -np.log(posteriors[np.arange(12), labels.numpy()])
+        assert history["val_loss"][-1] == pytest.approx(losses.mean(), rel=1e-3)
+
+    def test_validation_with_boxes(self, folder):
+        split = open_source(folder)["val"]
+        options = {"crop_size": 32, "test_scale": 40, "batch_size": 5, "mean": (0, 0, 0)}
+        options["boxes"] = Boxes.of_images([[[0, 0, 1, 1]]] * 12)
+        ragged = list(validation_stream(split, **options))
+        filled = list(validation_stream(split, **options, fill_last=True))
+        assert [t.shape.as_list() for _, t in ragged] == [[5, 5], [5, 5], [2, 5]]
+        for (x, t), (images_, targets, weights) in zip(ragged, filled, strict=True):
+            np.testing.assert_array_equal(images_[: len(x)], x)
+            np.testing.assert_array_equal(targets[: len(x)], t)
+            assert weights.numpy().tolist() == [1] * len(x) + [0] * (5 - len(x))
+
+    def test_shards_need_full_batches(self, folder):
+        with pytest.raises(ArgumentError, match="fill_last must be True") as error:
+            validation_stream(
+                open_source(folder)["val"],
+                crop_size=32,
+                test_scale=36,
+                batch_size=10,
+                mean=(0, 0, 0),
+                shard=Shard(0, 2),
+            )
+        assert error.value.argument == "fill_last"
+
+    def test_validation_can_fill_the_last_batch_with_weight_zero(self, folder):
+        split = open_source(folder)["val"]
+        options = {"crop_size": 32, "test_scale": 32, "batch_size": 5, "mean": (0, 0, 0)}
+        stream = validation_stream(split, **options, fill_last=True)
+        batches = list(stream)
+        assert int(stream.cardinality()) == 3
         assert [x.shape[0] for x, _, _ in batches] == [5, 5, 5]
         assert [w.numpy().sum() for _, _, w in batches] == [5, 5, 2]
 
@@ -241,29 +305,30 @@ class TestStatistics:
             Statistics.load(tmp_path / "s.json")
 
 
-class TestParts:
-    """Several processes share the batches: their parts, one after the other, are those of one."""
+class TestShards:
+    """Several processes share the batches: their shards, concatenated, are those of one process."""
 
-    @pytest.mark.parametrize("parts", [2, 3])
-    def test_training(self, folder, parts):
+    @pytest.mark.parametrize("count", [2, 3])
+    def test_training(self, folder, count):
         options = {"crop_size": 32, "train_scale": (32, 40), "batch_size": 6, "statistics": ILSVRC}
         split = open_source(folder)["train"]
-        streams = [training_stream(split, part=Part(i, parts), **options) for i in range(parts)]
+        streams = [training_stream(split, shard=Shard(i, count), **options) for i in range(count)]
         whole = training_stream(split, **options).take(5)  # into the second epoch
         for batch, *pieces in zip(whole, *streams, strict=False):
-            for tensor, *of_parts in zip(batch, *pieces, strict=True):
-                np.testing.assert_array_equal(np.concatenate(of_parts), tensor)
+            for tensor, *shards in zip(batch, *pieces, strict=True):
+                np.testing.assert_array_equal(np.concatenate(shards), tensor)
 
     @pytest.mark.parametrize("batch_size", [10, 8])
     def test_validation(self, folder, batch_size):
-        """12 pictures: the last batch has 2, all of the first part, or 4."""
+        """12 images: the last batch has 2, all of the first shard, or 4."""
         options = {"crop_size": 32, "test_scale": 36, "batch_size": batch_size, "mean": (1, 2, 3)}
+        options["fill_last"] = True
         split = open_source(folder)["val"]
-        streams = [validation_stream(split, part=Part(i, 2), **options) for i in range(2)]
+        streams = [validation_stream(split, shard=Shard(i, 2), **options) for i in range(2)]
         assert [int(s.cardinality()) for s in streams] == [2, 2]
         for batch, *pieces in zip(validation_stream(split, **options), *streams, strict=True):
-            for tensor, *of_parts in zip(batch, *pieces, strict=True):
-                np.testing.assert_array_equal(np.concatenate(of_parts), tensor)
+            for tensor, *shards in zip(batch, *pieces, strict=True):
+                np.testing.assert_array_equal(np.concatenate(shards), tensor)
 
     def test_a_batch_that_they_cannot_share(self, folder):
         with pytest.raises(ValueError, match="multiple of the number of processes, 4"):
@@ -273,5 +338,6 @@ class TestParts:
                 test_scale=36,
                 batch_size=10,
                 mean=(0, 0, 0),
-                part=Part(0, 4),
+                fill_last=True,
+                shard=Shard(0, 4),
             )

@@ -1,11 +1,11 @@
-"""One export of a tiny net for all tests of this folder."""
+"""One export of a tiny net, for all tests in this folder."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from vgg_keras.saved_models.cpp_loader import CppModel
 
+from benchmarks.cpp_loader import CppModel
 from tests.conftest import encode, photo
 from tests.tiny import tiny_run
 from vgg_keras.serving import export
@@ -15,21 +15,21 @@ SIZES = [(50, 70), (70, 50), (41, 41), (50, 70), (120, 64)]
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory):
-    """A run folder of net A; every net is served in tests/conformance."""
+def net(tmp_path_factory):
+    """Net A from a run folder. The other nets are served in tests/conformance."""
     return tiny_run(tmp_path_factory.mktemp("runs") / "a", CLASSES, "A")
 
 
 @pytest.fixture(scope="session")
-def exported(run, tmp_path_factory):
-    """Version folder of that net; dense at two scales."""
+def exported(net, tmp_path_factory):
+    """The version folder of that net, which uses the dense protocol at two scales."""
     folder = tmp_path_factory.mktemp("exports") / "tiny"
-    return export(run, folder, top=3, test_scales=(40, 48))
+    return export(net, folder, top=3, test_scales=(40, 48))
 
 
 @pytest.fixture(scope="session")
 def served(exported):
-    """That export in the C++ loader."""
+    """The export in the C++ loader."""
     model = CppModel(exported)
     yield model
     model.close()
@@ -46,6 +46,6 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def pictures(photos):
-    """Their bytes."""
+def images(photos):
+    """The bytes of the photos."""
     return [file.read_bytes() for file in photos]

@@ -1,8 +1,8 @@
-/* Loads a SavedModel in C and shows it pictures, one a request:
+/* Loads a SavedModel in C and shows it images, one a request:
  *
  *     serve EXPORT INPUT:I CLASSES:I NAMES:I PROBABILITIES:I ERROR:I FILE...
  *
- * with the signature's tensors by name. Prints a line a picture: its error, or classes with
+ * with the signature's tensors by name. Prints a line a image: its error, or classes with
  * names and probabilities. */
 #include <inttypes.h>
 #include <stdio.h>
@@ -75,8 +75,8 @@ int main(int count, char **arguments) {
   for (i = 0; i < OUTPUTS; i++) outputs[i] = find(graph, arguments[3 + i]);
 
   for (i = 3 + OUTPUTS; i < count; i++) {
-    TF_Tensor *picture = read_file(arguments[i]), *found[OUTPUTS];
-    TF_SessionRun(session, NULL, &input, &picture, 1, outputs, found, OUTPUTS, NULL, 0, NULL,
+    TF_Tensor *image = read_file(arguments[i]), *found[OUTPUTS];
+    TF_SessionRun(session, NULL, &input, &image, 1, outputs, found, OUTPUTS, NULL, 0, NULL,
                   status);
     check(arguments[i]);
     print_string(TF_TensorData(found[ERROR]));
@@ -86,8 +86,8 @@ int main(int count, char **arguments) {
       printf(" %.9g", ((float *)TF_TensorData(found[PROBABILITIES]))[k]);
     }
     printf("\n");
-    TF_StringDealloc(TF_TensorData(picture));
-    TF_DeleteTensor(picture);
+    TF_StringDealloc(TF_TensorData(image));
+    TF_DeleteTensor(image);
     for (k = 0; k < OUTPUTS; k++) TF_DeleteTensor(found[k]);
   }
   TF_DeleteSession(session, status);

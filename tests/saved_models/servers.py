@@ -1,4 +1,4 @@
-"""Servers of the two interfaces of TensorFlow Serving around an export in the C++ loader."""
+"""Servers with the two interfaces of TensorFlow Serving, for an export in the C++ loader."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from tensorflow_serving.apis import (
     predict_pb2,
     prediction_service_pb2_grpc,
 )
-from vgg_keras.saved_models.cpp_loader import LoaderError
+
+from benchmarks.cpp_loader import LoaderError
 
 NAME, VERSION = "tiny", 1
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """The real service's methods, as far as Predict and Classify go."""
+    """The methods Predict and Classify of the real service."""
 
     def __init__(self, model):
         self.model = model
@@ -43,7 +44,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         serialised = [e.SerializeToString() for e in request.input.example_list.examples]
         inputs = {"inputs": np.array(serialised, object)}
         found = self._run(request.model_spec, inputs, context)
-        # What Serving's classifier asks of a signature: no output but these two.
+        # TensorFlow Serving's Classify requires exactly these two outputs.
         assert set(found) == {"classes", "scores"}
         response = classification_pb2.ClassificationResponse()
         for labels, scores in zip(found["classes"], found["scores"], strict=True):
@@ -64,7 +65,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
 @contextlib.contextmanager
 def grpc_server(service):
-    """Serves on a free port of loopback; gives HOST:PORT."""
+    """Serves on a free port of the loopback interface; yields HOST:PORT."""
     server = grpc.server(
         futures.ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", -1)]
     )
@@ -109,7 +110,7 @@ class RestHandler(BaseHTTPRequestHandler):
         if not isinstance(body, dict) or set(body) - {"signature_name", "instances", "inputs"}:
             raise WrongForm("only signature_name, instances and inputs are known")
         if ("instances" in body) == ("inputs" in body):
-            raise WrongForm("one of instances and inputs is to be given")
+            raise WrongForm("exactly one of instances and inputs must be given")
         signature = body.get("signature_name", "serving_default")
         if signature not in self.model.signatures:
             raise LoaderError(f"Serving signature name: {signature!r} not found")
@@ -179,7 +180,7 @@ class RestHandler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def http_server(handler):
-    """Serves on a free port of loopback; gives HOST:PORT."""
+    """Serves on a free port of the loopback interface; yields HOST:PORT."""
     server = ThreadingHTTPServer(("localhost", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

@@ -1,4 +1,4 @@
-"""An export in the loaders: C, the C API from Python, a process of its own."""
+"""An export in the C++ loader: from a C program, and through the C API from Python."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from vgg_keras.saved_models.cpp_loader import CppModel, LoaderError
-from vgg_keras.saved_models.tensors import image_inputs
 
+from benchmarks.cpp_loader import CppModel, LoaderError
 from tests.conftest import encode
 from tests.saved_models.conftest import CLASSES
 from vgg_keras import ilsvrc
 from vgg_keras.evaluation.predict import predict
+from vgg_keras.saved_models.tensors import image_inputs
 
 SOURCE = "tests/saved_models/serve.c"
 
 
 @pytest.fixture(scope="module")
-def said(run, photos):
-    """What the Keras net says of the photos, as the export was asked to: classes, posteriors."""
-    return predict(run, photos, test_scales=(40, 48)).top(3)
+def expected(net, photos):
+    """Classes and posteriors of the photos by the Keras net, with the options of the export."""
+    return predict(net, photos, test_scales=(40, 48)).top(3)
 
 
 @pytest.mark.skipif(not shutil.which("gcc"), reason="needs a C compiler")
-def test_a_c_program_gives_the_answers_of_keras(exported, served, photos, said, tmp_path, request):
+def test_a_c_program_agrees_with_keras(exported, served, photos, expected, tmp_path, request):
     program = tmp_path / "serve"
     libraries = tf.sysconfig.get_lib()
     subprocess.run(
@@ -63,7 +63,7 @@ def test_a_c_program_gives_the_answers_of_keras(exported, served, photos, said, 
     error, *nothing = lines.pop(3)
     assert "cannot be read" in error
     assert nothing == ["-1  0"] * 3
-    for (error, *found), classes, posteriors in zip(lines, *said, strict=True):
+    for (error, *found), classes, posteriors in zip(lines, *expected, strict=True):
         assert error == ""
         assert [int(part.split()[0]) for part in found] == list(classes)
         labels = [part.split(maxsplit=1)[1].rsplit(maxsplit=1)[0] for part in found]
@@ -72,12 +72,12 @@ def test_a_c_program_gives_the_answers_of_keras(exported, served, photos, said, 
         np.testing.assert_allclose(values, posteriors, atol=1e-5)
 
 
-def test_a_batch_gives_what_its_pictures_give(served, pictures, said):
-    together = served.run("serving_default", image_inputs(pictures))
-    np.testing.assert_array_equal(together["classes"], said[0])
-    np.testing.assert_allclose(together["probabilities"], said[1], atol=1e-5)
-    for i, picture in enumerate(pictures):
-        alone = served.run("serving_default", image_inputs([picture]))
+def test_a_batch_gives_the_same_as_single_images(served, images, expected):
+    together = served.run("serving_default", image_inputs(images))
+    np.testing.assert_array_equal(together["classes"], expected[0])
+    np.testing.assert_allclose(together["probabilities"], expected[1], atol=1e-5)
+    for i, image in enumerate(images):
+        alone = served.run("serving_default", image_inputs([image]))
         np.testing.assert_allclose(
             alone["probabilities"][0], together["probabilities"][i], atol=1e-6
         )
@@ -93,12 +93,12 @@ def test_an_empty_batch_gives_an_empty_answer(served):
     }
 
 
-def test_many_at_once_get_what_they_get_alone(served, pictures):
-    expected = served.run("serving_default", image_inputs(pictures))["probabilities"]
+def test_concurrent_requests_do_not_affect_each_other(served, images):
+    expected = served.run("serving_default", image_inputs(images))["probabilities"]
 
     def ask(i):
-        k = i % len(pictures)
-        inputs = image_inputs([b"", *pictures[k:]])
+        k = i % len(images)
+        inputs = image_inputs([b"", *images[k:]])
         return served.run("serving_default", inputs)["probabilities"][1:] - expected[k:]
 
     with ThreadPoolExecutor(8) as threads:
@@ -107,7 +107,7 @@ def test_many_at_once_get_what_they_get_alone(served, pictures):
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_memory_does_not_grow(served):
-    """29 MB of files pass through, and their pixels many times over."""
+    """200 requests with 29 MB of files in all."""
     rng = np.random.default_rng(0)
     large = encode(rng.integers(0, 256, (200, 300, 3)).astype(np.uint8), quality=95)
 
@@ -121,7 +121,7 @@ def test_memory_does_not_grow(served):
     assert requests(200) - before < 1.4e7
 
 
-def test_what_is_wrong_is_said(served, exported, tmp_path):
+def test_errors_have_the_message_of_tensorflow(served, exported, tmp_path):
     with pytest.raises(LoaderError, match=r"no signature 'guess'\. Signatures: .*crops"):
         served.run("guess", {})
     with pytest.raises(LoaderError, match=r"takes image_bytes\. Received: images"):

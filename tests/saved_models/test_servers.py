@@ -1,4 +1,4 @@
-"""The clients against servers that speak TensorFlow Serving's interfaces."""
+"""The clients, with servers that implement the interfaces of TensorFlow Serving."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ import requests
 import tensorflow as tf
 from click.testing import CliRunner
 from tensorflow_serving.apis import prediction_log_pb2, prediction_service_pb2_grpc
-from vgg_keras.saved_models.client import RequestError, classify, connect
-from vgg_keras.saved_models.records import Request, examples, prediction_log
-from vgg_keras.saved_models.tensors import image_inputs
 
+from benchmarks.cpp_loader import LoaderError
 from tests.saved_models import servers
 from tests.saved_models.servers import PredictionService, RestHandler, grpc_server, http_server
+from vgg_keras import TrainedNet
 from vgg_keras.cli import main
+from vgg_keras.saved_models.client import classify, connect
+from vgg_keras.saved_models.errors import RequestError
+from vgg_keras.saved_models.records import Request, examples, prediction_log
+from vgg_keras.saved_models.tensors import image_inputs
+from vgg_keras.serving import verify
 
 SIGNATURES = ["serving_default", "images", "crops", "features", "classify"]
 
@@ -60,35 +64,35 @@ def same(found, expected):
 
 @pytest.mark.parametrize("signature", SIGNATURES)
 @pytest.mark.parametrize("version", ["", "/versions/1"])
-def test_every_signature_answers(url, version, signature, served, pictures):
+def test_every_signature_answers(url, version, signature, served, images):
     rng = np.random.default_rng(0)
     inputs = {
         "images": {"images": rng.uniform(0, 255, (2, 40, 52, 3)).astype(np.float32)},
         "crops": {"crops": rng.uniform(0, 255, (3, 32, 32, 3)).astype(np.float32)},
-        "classify": examples(pictures[:2]),
-    }.get(signature, image_inputs(pictures[:2]))
+        "classify": examples(images[:2]),
+    }.get(signature, image_inputs(images[:2]))
     same(connect(url + version).predict(inputs, signature), served.run(signature, inputs))
 
 
-def test_pictures_are_sent_in_batches(grpc_address, service, pictures):
+def test_images_are_sent_in_batches(grpc_address, service, images):
     server = connect(f"grpc://{grpc_address}/{servers.NAME}")
     service.batches.clear()
-    answers = list(classify(server, iter(pictures), batch_size=2))
+    answers = list(classify(server, iter(images), batch_size=2))
     assert service.batches == [2, 2, 1]
-    one_by_one = list(classify(server, pictures, batch_size=1))
+    one_by_one = list(classify(server, images, batch_size=1))
     assert [a.classes for a in answers] == [a.classes for a in one_by_one]
 
 
-def test_answers_have_names_and_errors(url, pictures):
-    good, bad = classify(connect(url), [pictures[0], b"no picture"])
+def test_answers_have_names_and_errors(url, images):
+    good, bad = classify(connect(url), [images[0], b"no image"])
     assert good.error == ""
     assert len(good.class_names) == 3
     assert 1 >= good.probabilities[0] >= good.probabilities[2] > 0
-    assert bad.error == "cannot be read as a JPEG or PNG picture"
+    assert bad.error == "cannot be read as a JPEG or PNG image"
     assert (bad.classes, bad.class_names, bad.probabilities) == ((-1,) * 3, ("",) * 3, (0.0,) * 3)
 
 
-def test_what_the_server_says_is_passed_on(url):
+def test_messages_of_the_server_are_passed_on(url):
     with pytest.raises(RequestError, match=r"not found"):
         connect(url.replace(servers.NAME, "other")).predict(image_inputs([b""]))
     with pytest.raises(RequestError, match=r"(NOT_FOUND|404).*not found"):
@@ -97,20 +101,20 @@ def test_what_the_server_says_is_passed_on(url):
         connect(url).predict(image_inputs([b""]), "guess")
 
 
-def test_the_server_that_checks_refuses_what_is_not_documented(rest_address):
+def test_the_test_server_refuses_undocumented_requests(rest_address):
     url = f"http://{rest_address}/v1/models/{servers.NAME}:predict"
-    picture = {"b64": "AAAA"}
+    image = {"b64": "AAAA"}
     for body in (
-        {"inputs": {"image_bytes": [picture]}, "other": 1},
-        {"inputs": {"image_bytes": [picture]}, "instances": [picture]},
-        {"inputs": {"image_bytes": [picture | {"kind": "JPEG"}]}},
+        {"inputs": {"image_bytes": [image]}, "other": 1},
+        {"inputs": {"image_bytes": [image]}, "instances": [image]},
+        {"inputs": {"image_bytes": [image | {"kind": "JPEG"}]}},
         {"inputs": {"image_bytes": [{"b64": "A-_="}]}},
-        {"inputs": {"pixels": [picture]}},
+        {"inputs": {"pixels": [image]}},
     ):
         assert requests.post(url, json=body, timeout=60).status_code == 400, body
-    rows = requests.post(url, json={"instances": [picture, {"image_bytes": picture}]}, timeout=60)
+    rows = requests.post(url, json={"instances": [image, {"image_bytes": image}]}, timeout=60)
     assert rows.status_code == 400
-    rows = requests.post(url, json={"instances": [picture, picture]}, timeout=60).json()
+    rows = requests.post(url, json={"instances": [image, image]}, timeout=60).json()
     assert [row["classes"] for row in rows["predictions"]] == [[-1] * 3] * 2
 
 
@@ -129,7 +133,7 @@ def test_a_server_that_is_slow_or_absent_is_an_error(served):
         connect("grpc://localhost:1/tiny").predict(image_inputs([b""]))
 
 
-def test_other_answers_than_an_export_s_are_an_error(served):
+def test_answers_of_another_model_are_an_error(served):
     class Other(RestHandler):
         def do_POST(self):
             self._reply(200, {"outputs": [[0.1, 0.9]]})
@@ -158,7 +162,7 @@ def test_other_answers_than_an_export_s_are_an_error(served):
         {"error": [None]},
     ],
 )
-def test_nonsense_from_a_server_is_an_error_that_shows_it(change):
+def test_malformed_outputs_are_an_error_that_shows_them(change):
     answer = {"classes": [[1, 2]], "class_names": [["a", "b"]], "probabilities": [[0.9, 0.1]]}
 
     class Nonsense(RestHandler):
@@ -171,7 +175,7 @@ def test_nonsense_from_a_server_is_an_error_that_shows_it(change):
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"outputs": {"cla'])
-def test_an_answer_cut_short_is_an_error_that_shows_it(body):
+def test_an_incomplete_answer_is_an_error_that_shows_it(body):
     class Cut(RestHandler):
         def do_POST(self):
             self.send_response(200)
@@ -226,26 +230,80 @@ def test_warmup_records_replay(exported, grpc_address, service):
     assert replayed == SIGNATURES
 
 
-def test_records_are_what_the_real_messages_write():
-    inputs = {"images": np.arange(12, dtype=np.float32).reshape(1, 2, 2, 3)}
-    log = prediction_log_pb2.PredictionLog()
+def test_records_hold_the_messages_of_tensorflow_serving():
+    parse = prediction_log_pb2.PredictionLog.FromString
+    pixels = np.arange(12, dtype=np.float32).reshape(1, 2, 2, 3)
+    log = parse(prediction_log("a" * 300, Request("images", {"images": pixels})))
+    assert log.WhichOneof("log_type") == "predict_log"
     request = log.predict_log.request
-    request.model_spec.name, request.model_spec.signature_name = "a" * 300, "images"
-    request.inputs["images"].CopyFrom(tf.make_tensor_proto(inputs["images"]))
-    assert prediction_log("a" * 300, Request("images", inputs)) == log.SerializeToString()
+    assert (request.model_spec.name, request.model_spec.signature_name) == ("a" * 300, "images")
+    assert list(request.inputs) == ["images"]
+    np.testing.assert_array_equal(tf.make_ndarray(request.inputs["images"]), pixels)
 
-    log = prediction_log_pb2.PredictionLog()
+    images = [b"one", b"two" * 99]
+    log = parse(prediction_log("net", Request("classify", examples(images), "classify")))
+    assert log.WhichOneof("log_type") == "classify_log"
     request = log.classify_log.request
-    request.model_spec.name, request.model_spec.signature_name = "net", "classify"
-    for serialised in examples([b"one", b"two" * 99])["inputs"]:
-        request.input.example_list.examples.add().ParseFromString(serialised)
-    given = Request("classify", examples([b"one", b"two" * 99]), "classify")
-    assert prediction_log("net", given) == log.SerializeToString()
+    assert (request.model_spec.name, request.model_spec.signature_name) == ("net", "classify")
+    values = [
+        example.features.feature["image/encoded"].bytes_list.value[0]
+        for example in request.input.example_list.examples
+    ]
+    assert values == images
 
 
-def test_the_command_asks_a_server(url, photos, tmp_path):
+def test_a_server_is_compared_with_the_net(url, exported, net, photos):
+    """Every signature, in the C++ loader behind both interfaces."""
+    checks, load_seconds = verify(exported, net, photos[:2], url=url, repeats=1)
+    assert load_seconds is None
+    assert {check.signature for check in checks} == set(SIGNATURES)
+    for check in checks:
+        assert check.difference <= 1e-5
+        assert check.seconds > 0
+        assert (check.passed, check.skipped) == (True, "")
+    other = TrainedNet.load(net.name)
+    bias = other.model.get_layer("fc1").bias
+    bias.assign(bias + 0.01)
+    checks, _ = verify(exported, other, photos[:1], url=url, repeats=1)
+    assert not any(check.passed for check in checks)
+
+
+@pytest.mark.parametrize("refused", ["classify", "features"])
+def test_a_signature_that_a_server_refuses(refused, served, exported, net, photos):
+    """`classify` is not made for Predict requests and may be refused; the others may not."""
+
+    class Strict:
+        signatures = served.signatures
+
+        def run(self, signature, inputs):
+            if signature == refused:
+                raise LoaderError(f"{refused} is not for Predict")
+            return served.run(signature, inputs)
+
+    class Handler(RestHandler):
+        model = Strict()
+
+    with http_server(Handler) as address:
+        url = f"http://{address}/v1/models/{servers.NAME}"
+        command = ["verify", str(exported), str(photos[0]), "--url", url, "--repeats", "1"]
+        done = CliRunner().invoke(main, command)
+        if refused == "features":
+            assert done.exit_code == 1
+            assert "features is not for Predict" in done.output
+            return
+        assert done.exit_code == 0, done.output
+        assert "classify was skipped: " in done.output
+        assert "400 classify is not for Predict" in " ".join(done.output.split())
+        found = json.loads(CliRunner().invoke(main, [*command, "--json"]).stdout)
+    assert found["load_seconds"] is None
+    skipped = {check["signature"]: check for check in found["checks"] if check["skipped"]}
+    assert list(skipped) == ["classify"]
+    assert (skipped["classify"]["difference"], skipped["classify"]["passed"]) == (None, True)
+
+
+def test_request_command(url, photos, tmp_path):
     bad = tmp_path / "bad.jpg"
-    bad.write_bytes(b"no picture")
+    bad.write_bytes(b"no image")
     done = CliRunner().invoke(main, ["request", "--url", url, str(photos[0])])
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[0] == str(photos[0])

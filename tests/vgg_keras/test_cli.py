@@ -8,7 +8,6 @@ import sys
 import click
 import pytest
 from click.testing import CliRunner
-from vgg_keras.pipelines.sources import open_source
 
 from tests.tiny import MEAN, lively
 from tests.vgg_keras.test_nets import PARAMETERS
@@ -18,6 +17,7 @@ from vgg_keras.commands.errors import one_line_errors, with_flags
 from vgg_keras.commands.options import NetName, Several, TrainScale
 from vgg_keras.errors import ArgumentError, RunError
 from vgg_keras.evaluation.evaluate import evaluate
+from vgg_keras.pipelines.sources import open_source
 from vgg_keras.recipes import RECIPES, Recipe
 
 

@@ -4,23 +4,37 @@ import dataclasses
 
 import numpy as np
 from PIL import Image
+
 from vgg_keras.callbacks.journal import read_journal
+from vgg_keras.demos import classification, localisation
 
-from vgg_keras import demo
+SMALLER = {"width": 1 / 16, "crop_size": 32, "epochs": 1}
 
 
-def test_demo_at_a_smaller_size(shapes_dir, tmp_path, monkeypatch, capsys):
-    """All of it, with nets of width 1/16 on crops of 32; called again, it trains nothing."""
-    smaller = {"width": 1 / 16, "crop_size": 32, "train_scale": (32, 40), "epochs": 1}
-    monkeypatch.setattr(demo, "_SHALLOW", dataclasses.replace(demo._SHALLOW, **smaller))
-    demo.run_demo(tmp_path, shapes_dir)
-    said = capsys.readouterr().out
-    assert "400 validation images, chance is 90 %" in said
-    assert "better than" in said
+def test_classification_at_a_smaller_size(shapes_dir, tmp_path, monkeypatch, capsys):
+    """The whole demo with nets of width 1/16 on crops of 32; a second call trains nothing."""
+    recipe = dataclasses.replace(classification._SHALLOW, **SMALLER, train_scale=(32, 40))
+    monkeypatch.setattr(classification, "_SHALLOW", recipe)
+    classification.run_demo(tmp_path, shapes_dir)
+    output = capsys.readouterr().out
+    assert "400 validation images, chance is 90 %" in output
+    assert "better than" in output
     for name in ("learning_curves.png", "predictions.png"):
         assert np.asarray(Image.open(tmp_path / name)).std() > 10  # something is drawn
-    assert "top-1" in (tmp_path / "report/index.html").read_text()
+    assert "top-1 error" in (tmp_path / "report/index.html").read_text()
     journals = [tmp_path / "runs" / net / "journal.jsonl" for net in ("a", "d")]
     before = [read_journal(journal) for journal in journals]
-    demo.run_demo(tmp_path, shapes_dir)
+    classification.run_demo(tmp_path, shapes_dir)
     assert [read_journal(journal) for journal in journals] == before
+
+
+def test_localisation_at_a_smaller_size(shapes_dir, tmp_path, monkeypatch, capsys):
+    for name in ("_CLASSIFIER", "_LOCALISER"):
+        recipe = dataclasses.replace(getattr(localisation, name), **SMALLER, train_scale=(32, 32))
+        monkeypatch.setattr(localisation, name, recipe)
+    localisation.run_demo(tmp_path, shapes_dir)
+    output = capsys.readouterr().out
+    assert "400 validation images" in output
+    assert "centre-gt" in output
+    text = (tmp_path / "report/index.html").read_text()
+    assert "True boxes in green, predicted boxes in red: dense" in text

@@ -15,7 +15,7 @@ from tests.conftest import write_folder
 SCRIPT = """
 import json, sys
 import keras, numpy as np
-keras.config.set_floatx("float64")
+keras.config.set_dtype_policy("float64")
 from vgg_keras.pipelines.evaluation import validation_stream
 from vgg_keras.pipelines.sources import open_source
 from vgg_keras.pipelines.statistics import ILSVRC
@@ -33,7 +33,9 @@ source = open_source(sys.argv[1])
 def outcome(strategy):
     sizes = {"crop_size": 32, "batch_size": 8}
     with strategy.scope():
+        keras.config.set_floatx("float32")  # `vgg` follows the dtype policy alone
         model = vgg("A", 3, 32, 1 / 16, dropout=0.0, classifier_activation=None)
+        keras.config.set_floatx("float64")  # of the loss, the metrics and their averages
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         metrics = [keras.metrics.SparseCategoricalCrossentropy(name="c", from_logits=True)]
         compile_with(model, Recipe(learning_rate=1e-3), loss, metrics)
@@ -42,7 +44,7 @@ def outcome(strategy):
         training_stream(source["train"], train_scale=(32, 40), statistics=ILSVRC, **sizes),
         steps_per_epoch=3, epochs=2, verbose=0, shuffle=False,
         validation_data=validation_stream(
-            source["val"], test_scale=36, mean=ILSVRC.mean, **sizes),
+            source["val"], test_scale=36, mean=ILSVRC.mean, fill_last=True, **sizes),
     ).history
     net = TrainedNet.of_model(model, mean=ILSVRC.mean)
     passes = Procedure("dense", 40).passes(net) + Procedure("multi-crop", 36).passes(net)

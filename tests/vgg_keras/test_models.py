@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from vgg_keras import vgg
-from vgg_keras.layers import LRN_PRESETS, LocalResponseNormalisation, SlidingDense
-from vgg_keras.models import INITIALISATIONS
-from vgg_keras.nets import NETS, weight_layers
+from vgg_keras import fully_convolutional, vgg
+from vgg_keras.layers import LocalResponseNormalisation, SlidingDense
+from vgg_keras.nets import INITIALISATIONS, LRN_PRESETS, NETS, weight_layers
+from vgg_keras.pipelines.errors import ArgumentError
 
 
 def random_images(*shape, seed=0):
@@ -127,3 +132,73 @@ def test_scores_stay_in_float32_under_mixed_precision():
     assert model.get_layer("fc2").compute_dtype == "bfloat16"
     assert model.get_layer("predictions").compute_dtype == "float32"
     assert model(random_images(1, 32, 32, 3)).dtype == tf.float32
+
+
+@pytest.mark.parametrize(("given", "name"), [("vgg16", "D"), ("a-lrn", "A-LRN")])
+def test_an_alias_gives_the_net_under_its_own_name(given, name):
+    assert vgg(given, 5, 32, 1 / 16).to_json() == vgg(name, 5, 32, 1 / 16).to_json()
+    assert vgg(given, 5, 32, 1 / 16).name == name
+
+
+def test_activation_of_the_scores():
+    x = random_images(2, 32, 32, 3)
+    scores = vgg("A", 5, 32, 1 / 16, classifier_activation=None)(x)
+    np.testing.assert_allclose(vgg("A", 5, 32, 1 / 16)(x), tf.nn.softmax(scores), rtol=1e-5)
+    with pytest.raises(ArgumentError, match=r"must be one of None, softmax\. Received: 'relu'"):
+        vgg("A", classifier_activation="relu")
+
+
+class TestKerasSettings:
+    """A user's keras.json does not change the net, or its setting is refused by name."""
+
+    @pytest.mark.parametrize("net", ["A-LRN", "C"])
+    def test_channels_first_gives_the_same_net(self, net):
+        expected = vgg(net, 5, 32, 1 / 16)
+        x = random_images(1, 64, 96, 3)
+        keras.config.set_image_data_format("channels_first")
+        try:
+            found = vgg(net, 5, 32, 1 / 16)
+            np.testing.assert_array_equal(found(x), expected(x))
+            maps = fully_convolutional(found)(x)
+        finally:
+            keras.config.set_image_data_format("channels_last")
+        assert found.to_json() == expected.to_json()
+        assert maps["score_map"].shape == (1, 2, 3, 5)
+
+    @pytest.mark.parametrize("floatx", ["float16", "float64"])
+    def test_another_floatx_is_refused(self, floatx):
+        keras.config.set_floatx(floatx)
+        try:
+            with pytest.raises(ArgumentError, match=f"floatx must be .*Received: .*{floatx}"):
+                vgg("A", 5, 32, 1 / 16)
+        finally:
+            keras.config.set_floatx("float32")
+
+    def test_a_dtype_policy_is_followed(self):
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy("float64")
+        try:
+            model = vgg("A", 5, 32, 1 / 16)
+        finally:
+            keras.config.set_dtype_policy(before)
+        assert {variable.dtype for layer in model.layers for variable in layer.variables} >= {
+            "float64"
+        }
+        assert model(random_images(1, 32, 32, 3)).dtype == tf.float64
+
+    def test_a_backend_that_is_not_installed_is_named(self, tmp_path):
+        """As with the backend torch in keras.json and no PyTorch."""
+        (tmp_path / "keras.json").write_text(json.dumps({"backend": "torch"}))
+        code = "import sys; sys.modules['torch'] = None; from vgg_keras import TrainedNet"
+        settings = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=settings | {"KERAS_HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        last = done.stderr.strip().splitlines()[-1]
+        assert "MissingPackageError" in last
+        assert '"backend" in keras.json' in last

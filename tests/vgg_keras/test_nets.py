@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from vgg_keras.nets import NETS, TABLE_1, WARM_START_LAYERS, get_net, weight_layers
+from vgg_keras.nets import (
+    NETS,
+    TABLE_1,
+    WARM_START_LAYERS,
+    configuration_rows,
+    get_net,
+    weight_layers,
+)
+from vgg_keras.pipelines.errors import ArgumentError
 
 # Table 2 to the unit, for 1000 classes.
 PARAMETERS = {
@@ -59,9 +67,45 @@ def test_width_and_crop_scale_the_layers():
     assert layers["predictions"].outputs == 10
 
 
-def test_unknown_net_lists_those_there_are():
-    with pytest.raises(ValueError, match=r"A, A-LRN, B, C, D, E, B-shallow\. Received: 'F'"):
+def test_unknown_net_lists_names_and_aliases():
+    message = r"A, A-LRN, B, C, D, E, B-shallow, vgg11, vgg13, vgg16, vgg19\. Received: 'F'"
+    with pytest.raises(ArgumentError, match=message) as error:
         get_net("F")
+    assert error.value.argument == "net"
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("vgg11", "A"),
+        ("vgg13", "B"),
+        ("vgg16", "D"),
+        ("VGG19", "E"),
+        ("d", "D"),
+        ("a-lrn", "A-LRN"),
+        ("b-SHALLOW", "B-shallow"),
+    ],
+)
+def test_aliases_and_lower_case(given, name):
+    assert get_net(given).name == name
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_every_net_has_its_own_name(name):
+    assert get_net(name).name == name
+
+
+def test_rows_of_table_1():
+    """A row has one cell per net, or one cell that all nets share."""
+    rows = configuration_rows([get_net("A-LRN"), get_net("C")], 10, crop_size=64, width=0.25)
+    assert rows[:3] == [
+        ("11 weight layers", "16 weight layers"),
+        ("input (64 x 64 RGB image)",),
+        ("conv3-16\nLRN", "conv3-16\nconv3-16"),
+    ]
+    assert rows[6] == ("conv3-64\nconv3-64", "conv3-64\nconv3-64\nconv1-64")
+    assert [row for row in rows if len(row) == 1].count(("maxpool",)) == 5
+    assert rows[-4:] == [("FC-1024",), ("FC-1024",), ("FC-10",), ("soft-max",)]
 
 
 @pytest.mark.parametrize(

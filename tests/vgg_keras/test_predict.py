@@ -12,9 +12,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from vgg_keras.pipelines.errors import BadImageError, SourceError
-from vgg_keras.pipelines.images import rescale
-from vgg_keras.pipelines.sources import Source
 
 from tests.conftest import encode, photo
 from tests.tiny import MEAN, tiny_run
@@ -24,7 +21,11 @@ from vgg_keras.commands.prediction import predict as command
 from vgg_keras.evaluation import posteriors as posteriors_module
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.evaluation.posteriors import make_scorer
-from vgg_keras.evaluation.predict import Predicted, as_split, predict
+from vgg_keras.evaluation.predict import Predicted, predict
+from vgg_keras.pipelines.errors import BadImageError, SourceError
+from vgg_keras.pipelines.images import rescale
+from vgg_keras.pipelines.sources.own import as_split
+from vgg_keras.pipelines.splits import Source
 from vgg_keras.report.maps import draw_predicted, score_map_figure
 from vgg_keras.trained import TrainedNet
 
@@ -209,7 +210,7 @@ class TestScoreMaps:
             "vgg_keras.report.maps.score_map_figure",
             lambda _, image, *rest: drawn.append((image.shape[:2], *rest)),
         )
-        monkeypatch.setattr("vgg_keras.report.figures.save", lambda *_: None)
+        monkeypatch.setattr("vgg_keras.report.figures.save_figure", lambda *_: None)
         predicted = predict(run, images, test_scales=(32, 40))
         draw_predicted(run, predicted, tmp_path)
         best = predicted.posteriors.argmax(1)

@@ -9,10 +9,10 @@ import time
 
 import numpy as np
 import pytest
-from vgg_keras.callbacks.journal import read_journal
 
 from tests.conftest import write_folder
 from tests.vgg_keras.test_runs import arrays, command, run_here
+from vgg_keras.callbacks.journal import read_journal
 from vgg_keras.distribution import make_strategy
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.trained import TrainedNet
@@ -197,5 +197,5 @@ class TestRefused:
 
     def test_evaluating_under_jax(self, monkeypatch):
         monkeypatch.setattr("keras.backend.backend", lambda: "jax")
-        with pytest.raises(ValueError, match="Leave KERAS_BACKEND unset"):
+        with pytest.raises(ValueError, match="leave the environment variable KERAS_BACKEND"):
             make_strategy()

@@ -10,9 +10,6 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vgg_keras.pipelines.errors import BadImageError, SourceError
-from vgg_keras.pipelines.images import rescale
-from vgg_keras.pipelines.sources import FolderSplit, Source, open_source
 
 from tests.conftest import encode, photo
 from tests.tiny import CROP, MEAN, lively
@@ -26,6 +23,11 @@ from vgg_keras.evaluation.procedure import PROTOCOLS, Pass, Procedure, paper_sca
 from vgg_keras.evaluation.rows import RowFiller
 from vgg_keras.facts import NetFacts
 from vgg_keras.nets import NETS
+from vgg_keras.pipelines.errors import BadImageError, SourceError
+from vgg_keras.pipelines.images import rescale
+from vgg_keras.pipelines.sources import open_source
+from vgg_keras.pipelines.sources.folders import FolderSplit
+from vgg_keras.pipelines.splits import Source
 from vgg_keras.trained import TrainedNet
 
 SIZES = [(50, 70), (70, 50), (41, 41), (50, 70), (33, 90), (50, 71), (50, 70), (120, 64)]

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from vgg_keras.recipes import RECIPES, Recipe
+from vgg_keras.pipelines.errors import ArgumentError
+from vgg_keras.recipes import RECIPES, LocalisationRecipe, Recipe
 
 
 def test_the_papers_chain():
@@ -46,7 +47,7 @@ def test_bad_fields_are_refused(fields, message):
 
 
 def test_unknown_fields_in_a_file_are_refused():
-    with pytest.raises(ValueError, match="not a recipe"):
+    with pytest.raises(ValueError, match="must be a recipe"):
         Recipe.from_json('{"nett": "A"}')
 
 
@@ -54,3 +55,21 @@ def test_recipe_round_trip():
     recipe = Recipe(net="E", train_scale=(256, 512), seed=3)
     assert Recipe.from_json(recipe.to_json()) == recipe
     assert recipe.differences(Recipe(net="E", train_scale=(256, 512))) == ["seed: 3 -> 0"]
+
+
+@pytest.mark.parametrize(("given", "name"), [("vgg16", "D"), ("a-lrn", "A-LRN")])
+def test_the_net_has_the_papers_name(given, name):
+    assert Recipe(net=given).net == name
+    assert LocalisationRecipe(net=given) == LocalisationRecipe(net=name)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", '{"net": "A"'])
+def test_a_text_that_is_not_a_recipe_is_refused(text):
+    with pytest.raises(ArgumentError, match="must be a recipe"):
+        Recipe.from_json(text)
+
+
+def test_boxes_of_localisation():
+    """§A.1: 4 outputs for a box, 4000 for one box per class of ILSVRC."""
+    assert LocalisationRecipe().outputs(1000) == 4000
+    assert LocalisationRecipe(regression="single-class").outputs(1000) == 4

@@ -1,4 +1,4 @@
-"""The report page: what it shows, what it says is missing, and how a browser sees it."""
+"""The report page: what it shows, what it reports as missing, and how a browser renders it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from vgg_keras.pipelines.sources import open_source
 
 from tests.conftest import CLASSES, TINY, write_folder
 from vgg_keras.cli import main
+from vgg_keras.errors import ArgumentError
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.evaluation.predictions import Predictions, fuse
+from vgg_keras.pipelines.sources import open_source
 from vgg_keras.recipes import Recipe
 from vgg_keras.report import analysis
 from vgg_keras.report.page import write_report
-from vgg_keras.runs import load_run
+from vgg_keras.trained import TrainedNet
 from vgg_keras.training import train
 
 BROWSER = next(
@@ -38,8 +39,8 @@ def results(tmp_path_factory):
     spec = write_folder(folder / "data", train=8, val=6)
     recipe = Recipe(**TINY, data=spec, epochs=2, batch_size=8, initialisation="glorot")
     train(recipe, folder / "runs/tiny <a>")
-    run, source = load_run(folder / "runs/tiny <a>"), open_source(spec)
-    dense, crops = (evaluate(run, source, protocol=p) for p in ("dense", "multi-crop"))
+    net, source = TrainedNet.load(folder / "runs/tiny <a>"), open_source(spec)
+    dense, crops = (evaluate(net, source, protocol=p) for p in ("dense", "multi-crop"))
     dense.save(folder / "results/dense.parquet")
     crops.save(folder / "results/crops.csv")
     fuse([dense, crops]).save(folder / "results/fusion.parquet")
@@ -57,13 +58,13 @@ def images_of(text: str) -> list[tuple[str, bytes]]:
 
 
 class TestPage:
-    def test_holds_all_it_shows(self, page):
+    def test_contains_all_that_it_shows(self, page):
         text = page.read_text()
         assert not re.findall(r"(?:src|href)=\"(?!data:)", text)
         assert not re.findall(r"url\(|@import|<script|<link", text)
-        pictures = images_of(text)
-        assert len(pictures) == text.count("<img")
-        for kind, content in pictures:
+        images = images_of(text)
+        assert len(images) == text.count("<img")
+        for kind, content in images:
             if kind == "image/svg+xml":
                 assert b"</svg>" in content
             else:
@@ -83,24 +84,29 @@ class TestPage:
             "18 images, crop 32, width 1/16",
             *(f"Table {n}: " for n in range(2, 8)),
             "Learning curves",
-            "Error per class",
+            "Top-1 error of each class",
             "most confident mistakes",
             "crop grid",
         ):
             assert piece in text
         kinds = [kind for kind, _ in images_of(page.read_text())]
-        assert kinds.count("image/png") == 3  # score maps, one an example
+        assert kinds.count("image/png") == 3  # score maps, one for each example
         assert kinds.count("image/svg+xml") == 3  # curves, classes, confusions
         assert text.count("Score maps of") == 3
 
-    def test_names_are_no_markup(self, page):
+    def test_names_are_not_markup(self, page):
         assert "tiny <a>" not in page.read_text()
         assert "tiny &lt;a&gt;" in page.read_text()
 
-    def test_says_what_is_not_at_hand(self, results, tmp_path):
+    def test_reports_what_is_not_available(self, results, tmp_path):
         for name, key, value, message in (
-            ("data", "data", "folder:/nowhere", "The pictures are not at hand"),
-            ("run", "run", "/nowhere/run", "No run to make score maps with"),
+            ("data", "data", "folder:/nowhere", "The images are not available"),
+            (
+                "run",
+                "run",
+                "/nowhere/run",
+                "Score maps need the net, which cannot be loaded: There is no folder /nowhere/run",
+            ),
         ):
             folder = tmp_path / name
             shutil.copytree(results, folder)
@@ -111,14 +117,37 @@ class TestPage:
                 file.write_text(json.dumps(result))
             assert message in write_report(folder, folder / "out").read_text()
 
+    def test_score_maps_of_a_weights_file(self, results, tmp_path):
+        run = results.parent / "runs/tiny <a>"
+        trained, source = TrainedNet.load(run), open_source(f"folder:{results.parent / 'data'}")
+        facts = {"mean": trained.mean, "class_names": trained.class_names, "train_scale": (32, 40)}
+        net = TrainedNet.load(run / "best.weights.h5", net="A", **facts)
+        evaluate(net, source).save(tmp_path / "weights.parquet")
+        text = write_report(tmp_path, tmp_path / "out", examples=2).read_text()
+        assert text.count("Score maps of") == 2
+        assert "net A, best.weights.h5" in text
+
+    def test_no_score_maps_of_a_model_without_files(self, results, tmp_path):
+        net = TrainedNet.load(results.parent / "runs/tiny <a>")
+        net = TrainedNet.of_model(
+            net.model, mean=net.mean, class_names=net.class_names, train_scale=(32, 40)
+        )
+        source = open_source(f"folder:{results.parent / 'data'}")
+        evaluate(net, source).save(tmp_path / "model.parquet")
+        text = write_report(tmp_path, tmp_path / "out").read_text()
+        assert "The result names no run, saved net or weights file." in text
+        assert "Top-1 error of each class" in text
+
     def test_without_predictions(self, results, tmp_path):
         result = json.loads((results / "dense.parquet.json").read_text())
         del result["predictions"]
         (tmp_path / "r.json").write_text(json.dumps(result))
-        assert "No result here has kept predictions" in write_report(tmp_path, tmp_path).read_text()
+        assert (
+            "No result here has stored predictions" in write_report(tmp_path, tmp_path).read_text()
+        )
 
     def test_names_the_classes_of_ilsvrc(self, results, tmp_path):
-        """In the table of confusions, where the two cranes are told apart."""
+        """The table of confusions distinguishes the two classes named crane."""
         metadata = json.loads((results / "dense.parquet.json").read_text()) | {"data": "folder:/x"}
         bird, machine, other = "n02012849", "n03126707", "blue"
         rows = np.array([[0.1, 0.7, 0.2], [0.6, 0.1, 0.3]], np.float32)
@@ -131,13 +160,13 @@ class TestPage:
             assert f"<td>{true}</td><td>{found}</td>" in text
 
     def test_without_results(self, tmp_path):
-        with pytest.raises(ValueError, match=r"holds no results\. `vgg-keras evaluate --out"):
+        with pytest.raises(ArgumentError, match=r"Predictions\.save .* which holds no results"):
             write_report(tmp_path, tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
     def test_in_a_browser(self, page, tmp_path):
-        """Every picture loads, nothing is wider than the window, no two blocks overlap."""
+        """Every image loads, nothing is wider than the window, no two blocks overlap."""
         probe = """<script>window.onload = () => {
           document.querySelectorAll('details').forEach(d => d.open = true);
           const broken = [...document.images].filter(i => !i.complete || !i.naturalWidth).length;
@@ -183,7 +212,7 @@ class TestAnalysis:
     def predictions(self):
         rng = np.random.default_rng(0)
         rows = rng.dirichlet(np.ones(4), 200).astype(np.float32)
-        labels = np.minimum(rng.integers(0, 4, 200), 2)  # no picture of class d
+        labels = np.minimum(rng.integers(0, 4, 200), 2)  # no image of class d
         return Predictions([str(i) for i in range(200)], labels, rows, tuple("abcd"))
 
     def test_counts_and_errors_against_plain_loops(self):
@@ -197,10 +226,10 @@ class TestAnalysis:
         assert np.isnan(errors[3])
         assert errors[0] == pytest.approx(100 * (1 - counts[0, 0] / counts[0].sum()))
 
-    def test_commonest_confusions_come_first(self):
+    def test_most_frequent_confusions_come_first(self):
         p = self.predictions()
         counts = analysis.confusion_counts(p)
-        found = analysis.commonest_confusions(counts, p.class_names, 5)
+        found = analysis.most_frequent_confusions(counts, p.class_names, 5)
         wrong = counts.copy()
         np.fill_diagonal(wrong, 0)
         assert [c.images for c in found] == sorted(wrong.ravel(), reverse=True)[:5]
@@ -231,7 +260,7 @@ class TestCommands:
         assert line.startswith("fusion of net A, Q = 36 + net A, Q = 36, mixed: top-1 error")
         assert len(Predictions.load(tmp_path / "f.csv")) == 18
 
-    def test_fuse_of_what_is_not_there(self, tmp_path):
+    def test_fuse_of_missing_files(self, tmp_path):
         done = self.invoke("fuse", tmp_path / "a.parquet", tmp_path / "b.parquet")
         assert (done.exit_code, done.output.count("\n")) == (1, 1)
         assert "a.parquet" in done.output
@@ -239,9 +268,9 @@ class TestCommands:
     def test_table_of_own_results(self, results):
         done = self.invoke("table", 2, "--results", results, "--json")
         assert json.loads(done.stdout)["number"] == 2
-        assert "ours top-1" in self.invoke("table", 3, "--results", results).stdout
+        assert "our top-1 error" in self.invoke("table", 3, "--results", results).stdout
         failed = self.invoke("table", 13)
-        assert (failed.exit_code, "Tables: 1, 2" in failed.output) == (1, True)
+        assert (failed.exit_code, "must be one of 1, 2, 3" in failed.output) == (1, True)
 
     def test_report(self, results, tmp_path):
         done = self.invoke("report", "--results", results, "--out", tmp_path / "r", "--examples", 0)
@@ -249,7 +278,7 @@ class TestCommands:
         assert (tmp_path / "r/index.html").stat().st_size > 20_000
 
     def test_evaluate_several_runs(self, results, tmp_path):
-        """Each is scored, and their fusion: the mean of what was kept of each."""
+        """Each run is scored, and so is their fusion, the mean of their stored posteriors."""
         run, other = results.parent / "runs/tiny <a>", tmp_path / "runs/b"
         spec = f"folder:{results.parent / 'data'}"
         train(

@@ -20,14 +20,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
-from vgg_keras.callbacks.journal import read_journal
-from vgg_keras.pipelines.sources import open_source
 
 from tests.conftest import write_folder
 from tests.forks import start
+from vgg_keras.callbacks.journal import read_journal
 from vgg_keras.cli import main
 from vgg_keras.errors import RunError
 from vgg_keras.evaluation.evaluate import evaluate
+from vgg_keras.pipelines.sources import open_source
 from vgg_keras.provenance import warn_of_other_versions
 from vgg_keras.recipes import Recipe
 from vgg_keras.runs import is_run_of, lock_run, prepare_run_folder, record_classes
@@ -354,7 +354,7 @@ def test_changed_versions_are_logged(tmp_path, caplog):
     begun_with["packages"]["keras"] = "3.0.0"
     file.write_text(json.dumps(begun_with))
     warn_of_other_versions(tmp_path)
-    assert f"begun with other versions (keras 3.0.0 -> {keras.__version__})" in caplog.text
+    assert f"started with other versions (keras 3.0.0 -> {keras.__version__})" in caplog.text
 
 
 class TestUnfinishedFolders:
@@ -511,7 +511,7 @@ class TestBadImages:
         for statistics in ("training-set", "ilsvrc"):  # found before training, and in it
             out = tmp_path / statistics
             error = run_here(*arguments, "--statistics", statistics, "--out", out, code=1)
-            assert f"This picture cannot be read: {bad}" in error
+            assert f"This image cannot be read: {bad}" in error
 
     def test_skip_goes_on_and_lists_it(self, spoilt, tmp_path, caplog):
         spec, bad = spoilt

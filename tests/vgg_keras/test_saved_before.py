@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vgg_keras.pipelines.sources import open_source
 
 from vgg_keras import Predictions, Procedure, TrainedNet, evaluate, fuse
 from vgg_keras.evaluation.evaluate import score
+from vgg_keras.pipelines.sources import open_source
 
 ARCHIVE = Path(__file__).parent / "saved_before.tar.xz"
 CLASSES = ("blue", "green", "red")
@@ -70,7 +70,7 @@ def test_predictions_are_fused_to_the_same(expected):
 
 
 def test_cached_posteriors_are_used(expected):
-    from vgg_keras.pipelines.sources import as_split
+    from vgg_keras.pipelines.sources.own import as_split
 
     before = listing("kept")
     net = TrainedNet.load("run")
@@ -81,7 +81,7 @@ def test_cached_posteriors_are_used(expected):
 
 
 def test_cached_posteriors_of_a_weights_file_are_used(expected):
-    from vgg_keras.pipelines.sources import as_split
+    from vgg_keras.pipelines.sources.own import as_split
 
     before = listing("kept-weights")
     net = TrainedNet.load("net.weights.h5", class_names=CLASSES, train_scale=(32, 48))

@@ -1,4 +1,4 @@
-"""Sweeps in processes of their own: killed, shared by two workers, shown, exported."""
+"""Sweeps in separate processes: killed, shared by two workers, shown, exported."""
 
 from __future__ import annotations
 
@@ -13,19 +13,23 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
+import keras_tuner
 import pytest
-from vgg_keras.callbacks.checkpoint import Progressed
-from vgg_keras.callbacks.journal import read_journal
 
 from tests.conftest import write_folder
 from tests.vgg_keras.test_runs import run_here
+from vgg_keras.callbacks.checkpoint import Progressed
+from vgg_keras.callbacks.journal import read_journal
 from vgg_keras.errors import SweepError
+from vgg_keras.evaluation.evaluate import evaluate
+from vgg_keras.pipelines.sources import open_source
 from vgg_keras.recipes import RECIPES, Recipe
 from vgg_keras.sweeps import trials, tuner
 from vgg_keras.sweeps.results import best_run, read_trials
 from vgg_keras.sweeps.space import TUNERS, Point, Sweep, default_recipe
 from vgg_keras.sweeps.trials import score
 from vgg_keras.sweeps.tuner import VggHyperModel, run_sweep
+from vgg_keras.trained import TrainedNet
 
 SCRIPT = """
 import logging, sys
@@ -90,7 +94,7 @@ def trained(stderr: str) -> list[str]:
 
 @pytest.mark.slow
 class TestKilledAndResumed:
-    """Killed in its second trial; three trials, each trained once."""
+    """A sweep that was killed in its second trial trains each of its three trials once."""
 
     @pytest.fixture(scope="class")
     def swept(self, script, data, tmp_path_factory):
@@ -102,7 +106,7 @@ class TestKilledAndResumed:
             time.sleep(0.02)
         process.kill()
         before = (out / "runs" / POINTS[0] / "last.weights.h5").stat().st_mtime_ns
-        first = process.communicate()[1]  # ends when the trial's own process has gone too
+        first = process.communicate()[1]  # ends when the process of the trial has ended too
         process = start(script, out)
         for point in POINTS[1:]:
             while not read_journal(out / "runs" / point / "journal.jsonl"):
@@ -117,7 +121,7 @@ class TestKilledAndResumed:
     def test_no_trial_is_run_twice(self, swept):
         out, first, second, _, changed = swept
         assert trained(first) == POINTS[:2]
-        assert trained(second) == POINTS[1:]  # the one that was killed goes on
+        assert trained(second) == POINTS[1:]  # the one that was killed continues
         assert changed == 0
         assert sorted(p.name for p in (out / "runs").iterdir() if p.is_dir()) == POINTS
         assert [row["status"] for row in read_trials(out)] == ["COMPLETED"] * 3
@@ -145,7 +149,13 @@ class TestKilledAndResumed:
     def test_export(self, swept, tmp_path):
         run_here("sweep", "export", swept[0], "--out", tmp_path / "best")
         assert (tmp_path / "best/1/saved_model.pb").is_file()
-        assert best_run(swept[0]).name in POINTS
+
+    def test_the_best_run_loads_as_a_net(self, swept, data):
+        best = read_trials(swept[0])[0]
+        net = TrainedNet.load(best_run(swept[0]))
+        assert net.architecture.net == best["net"]
+        found = evaluate(net, open_source(data), protocol="centre", verbose=0).result()
+        assert found["top1_error"] == pytest.approx(best["top1_error"], abs=1e-3)
 
     def test_another_sweep_is_refused(self, swept):
         with pytest.raises(SweepError, match=r"holds another sweep \(nets: "):
@@ -170,18 +180,18 @@ def test_two_workers_share_a_sweep(script, data, tmp_path):
         )
         for name in ("chief", "worker0", "worker1")
     )
-    said = [worker.communicate(timeout=600)[1] for worker in workers]
-    chief.kill()  # it would look every twenty seconds whether all have gone
+    logs = [worker.communicate(timeout=600)[1] for worker in workers]
+    chief.kill()  # it checks only every twenty seconds whether all workers have ended
     chief.communicate()
-    assert [worker.returncode for worker in workers] == [0, 0], said[0][-3000:] + said[1][-3000:]
-    assert sorted(trained(said[0]) + trained(said[1])) == POINTS
+    assert [worker.returncode for worker in workers] == [0, 0], logs[0][-3000:] + logs[1][-3000:]
+    assert sorted(trained(logs[0]) + trained(logs[1])) == POINTS
     rows = read_trials(out)
     assert [row["status"] for row in rows] == ["COMPLETED"] * 3
     assert {row["epochs"] for row in rows} == {1}
 
 
 class TestTuners:
-    """Which trials each of them runs; training is only noted, in journals as a run has them."""
+    """The trials of each tuner. Training is replaced by journals like those of a run."""
 
     ERRORS: ClassVar = {"A": 30.0, "B": 20.0, "D": 10.0}
 
@@ -190,7 +200,7 @@ class TestTuners:
         """Recipes in the order in which they would have been trained."""
         recipes = []
 
-        def note(recipe, path, _):
+        def record(recipe, path, _):
             assert not (path / "journal.jsonl").exists(), f"{path} twice"
             recipes.append(recipe)
             path.mkdir(parents=True)
@@ -200,7 +210,7 @@ class TestTuners:
             (path / "journal.jsonl").write_text("\n".join(lines) + "\n")
             return ""
 
-        monkeypatch.setattr(trials, "train_in_a_process", note)
+        monkeypatch.setattr(trials, "train_in_process", record)
         monkeypatch.setattr(
             trials,
             "read_progress",
@@ -259,7 +269,7 @@ class TestSpace:
         ("fields", "message"),
         [
             ({"nets": ("F",)}, "no net of that name"),
-            ({"nets": ("A", "A")}, "nets must be one or more, each once"),
+            ({"nets": ("A", "A")}, "nets must be one value or more, all different"),
             ({"tuner": "annealing"}, "tuner must be one of grid, random, bayesian, hyperband"),
             ({"train_scales": ((16, 16),)}, "at least the crop size"),
         ],
@@ -284,6 +294,12 @@ def test_the_score_is_that_of_the_weights_that_were_kept(tmp_path):
     )
     found = score(tmp_path, "top5")
     assert (found["error"], found["top1_error"], found["seconds"]) == (12.0, 40.0, 6.0)
+
+
+def test_a_trial_that_fails_stops_the_sweep(monkeypatch, tmp_path):
+    monkeypatch.setattr(trials, "train_in_process", lambda *_: "SourceError: no images")
+    with pytest.raises(SweepError, match=r"A-s32-w0\.0625 could not be trained: SourceError: no"):
+        run_sweep(tiny(), tmp_path / "x")
 
 
 def test_arguments_of_the_command(monkeypatch, tmp_path):
@@ -315,12 +331,16 @@ def test_arguments_of_the_command(monkeypatch, tmp_path):
     assert "Missing option '--out'" in run_here("sweep", "--data", "shapes", code=2)
 
 
-def test_the_hypermodel_in_another_tuner(data, tmp_path):
-    """Public, for scripts."""
-    import keras_tuner
+def test_the_hypermodel_opens_the_data_of_its_recipe(data):
+    assert VggHyperModel(tiny(data)).source.spec == data
 
+
+def test_the_best_model_of_another_tuner_becomes_a_net(data, tmp_path):
+    """With an opened source, and the error that the tuner saw."""
+    source = open_source(data)
+    hypermodel = VggHyperModel(tiny("folder:/nowhere", nets=("A",)), source)
     tuner = keras_tuner.RandomSearch(
-        VggHyperModel(tiny(data, nets=("A",))),
+        hypermodel,
         objective=keras_tuner.Objective("val_accuracy", "max"),
         max_trials=1,
         directory=str(tmp_path),
@@ -328,3 +348,8 @@ def test_the_hypermodel_in_another_tuner(data, tmp_path):
     tuner.search(verbose=0)
     (best,) = tuner.get_best_hyperparameters()
     assert best.values == {"net": "A", "train_scale": "32", "width": "0.0625"}
+    net = hypermodel.trained_net(best, tuner.get_best_models()[0])
+    assert (net.class_names, net.train_scale) == (source.class_names, (32, 32))
+    found = evaluate(net, source, protocol="centre", verbose=0).result()
+    accuracy = tuner.oracle.get_best_trials()[0].score
+    assert found["top1_error"] == pytest.approx(100 * (1 - accuracy), abs=1e-3)

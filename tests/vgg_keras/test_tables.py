@@ -8,9 +8,12 @@ import sys
 
 import pytest
 
+from vgg_keras.errors import ArgumentError, PredictionsError
 from vgg_keras.nets import NETS, TABLE_1
 from vgg_keras.report.appendices import PAPER_TABLES
-from vgg_keras.report.tables import KINDS, build_table, matches, read_results, render
+from vgg_keras.report.rendering import KINDS, render
+from vgg_keras.report.results import read_results
+from vgg_keras.report.tables import build_table, matches
 
 TWO_NETS = "(D/[256;512]/256,384,512), (E/[256;512]/256,384,512)"
 # The same in proportion for 64-pixel crops.
@@ -44,7 +47,7 @@ def fusion(members, protocol="dense", **more):
 
 
 def ours(number, *results):
-    """Our columns of the rows that have any, by the row's place in the table."""
+    """Our columns of the rows that have any, by the index of the row in the table."""
     rows = build_table(number, results).rows
     return {i: row[-3:] for i, row in enumerate(rows) if row[-3] is not None}
 
@@ -109,7 +112,7 @@ SUMS = {  # of the columns in the paper's text
 
 
 @pytest.mark.parametrize("number", SUMS)
-def test_a_slip_in_one_number_shows_in_the_sum_of_its_column(number):
+def test_the_columns_have_the_sums_of_the_paper(number):
     columns = zip(*(row.values for row in PAPER_TABLES[number].rows), strict=True)
     assert [round(sum(filter(None, column)), 1) for column in columns] == SUMS[number]
 
@@ -150,7 +153,7 @@ def test_tested_nets():
     assert tested[5] | tested[6] | tested[7] < tested[4]
 
 
-# Results beside them.
+# Our results beside the paper's.
 
 
 def test_every_row_of_tables_3_to_5_is_matched_by_its_own_test():
@@ -168,9 +171,9 @@ def test_every_row_of_tables_3_to_5_is_matched_by_its_own_test():
             assert list(ours(number, same)) == [i]
 
 
-@pytest.mark.parametrize("place", [4, 5, 6])
-def test_scales_in_proportion_at_crop_64(place):
-    row = PAPER_TABLES[4].rows[place]
+@pytest.mark.parametrize("index", [4, 5, 6])
+def test_scales_in_proportion_at_crop_64(index):
+    row = PAPER_TABLES[4].rows[index]
     train = row.tested[0].train_scale
     small = result(train=SMALL_TRAIN[train], scales=SMALL_SCALES[train])
     assert matches(small, PAPER_TABLES[4], row)
@@ -209,7 +212,7 @@ def test_at_full_size_scales_are_equal():
 
 
 @pytest.mark.parametrize("key", ["net", "train_scale", "crop_size", "width", "test_scales"])
-def test_a_result_that_does_not_say_its_circumstances_matches_nothing(key):
+def test_a_result_without_its_circumstances_matches_nothing(key):
     partial = result()
     del partial[key]
     assert ours(4, partial) == {}
@@ -223,9 +226,9 @@ def test_protocols_of_table_5():
 
 def test_fusion_of_two_nets_in_any_order():
     d, e = member("D"), member("E", width=0.5)
-    for protocol, place in (("dense", 1), ("multi-crop", 2), ("multi-crop+dense", 3)):
+    for protocol, index in (("dense", 1), ("multi-crop", 2), ("multi-crop+dense", 3)):
         for members in ([d, e], [e, d]):
-            assert list(ours(6, fusion(members, protocol))) == [place]
+            assert list(ours(6, fusion(members, protocol))) == [index]
     (row,) = ours(7, fusion([d, e], "multi-crop+dense")).values()
     assert row[-1] == "imagenette160, 1982 images, crop 64, width 1/4 and 1/2"
 
@@ -264,7 +267,7 @@ def test_fusions_that_match_no_row():
         ({"flip": False}, "imagenette160, 1982 images, no flip"),
     ],
 )
-def test_what_ours_is_of(more, what):
+def test_what_our_result_was_measured_on(more, what):
     full = member("E", (256, 512), (256, 384, 512), 224, 1.0)
     assert ours(4, errors() | full | more) == {9: (30.07, 5.04, what)}
 
@@ -293,7 +296,7 @@ def test_parameters_of_table_2_are_the_papers_to_the_million():
 
 
 @pytest.mark.parametrize("number", [0, 13, "3"])
-def test_unknown_table_lists_those_there_are(number):
+def test_unknown_table_lists_the_known_ones(number):
     with pytest.raises(ValueError, match=rf"1, 2, 3, .*10.*\. Received: {number!r}"):
         build_table(number)
 
@@ -311,7 +314,7 @@ def boxes_of_the_true_class(error, *settings):
     return localised(*settings, **s384) | {"gt_class_localisation_error": error}
 
 
-def test_settings_of_table_8_are_told_apart():
+def test_table_8_distinguishes_its_settings():
     found = ours_of_one_number(
         8,
         boxes_of_the_true_class(40.0, "single-class", "fc"),
@@ -321,7 +324,7 @@ def test_settings_of_table_8_are_told_apart():
     assert found == {0: 40.0, 2: 30.0}
 
 
-def test_fusion_of_table_9_has_scales_of_its_own_for_each_net():
+def test_fusion_of_table_9_has_different_scales_for_each_net():
     nets = [
         localised(train=(73, 73), scales=(73,)),
         localised(train=(110, 110), scales=(101, 110)),
@@ -334,7 +337,7 @@ def test_fusion_of_table_9_has_scales_of_its_own_for_each_net():
     assert ours(4, fused, single) == {}  # of classification
 
 
-def test_a_classification_result_is_none_of_localisation():
+def test_a_classification_result_is_not_in_a_localisation_table():
     assert ours_of_one_number(9, result(train=(73, 73), scales=(73,))) == {}
 
 
@@ -391,7 +394,11 @@ def test_json_keeps_numbers_and_has_null_for_none():
     assert (content["number"], len(content["rows"])) == (4, 11)
     assert content["title"] == "ConvNet performance at multiple test scales (§4.2)"
     first, second, third = content["rows"][6:9]
-    assert (first["ours top-1"], second["ours top-1"], third["ours top-1"]) == (30.07, 25.0, None)
+    assert (first["our top-1 error"], second["our top-1 error"], third["our top-1 error"]) == (
+        30.07,
+        25.0,
+        None,
+    )
     assert second["top-1 val. error (%)"] == 24.8
     assert "conv3-64 LRN" in render(build_table(1), "json")
 
@@ -412,11 +419,11 @@ def test_narrow_text_loses_nothing(width):
     assert all(number in text for number in ("24.7", "30.1"))
 
 
-def test_text_rules_off_the_nets_as_in_print():
+def test_text_separates_the_nets_by_lines():
     assert render(build_table(5), "text").count("├") == 1
 
 
-def test_text_of_table_1_says_once_what_all_nets_share():
+def test_text_of_table_1_shows_shared_cells_once():
     text = render(build_table(1), "text")
     assert (text.count("maxpool"), text.count("soft-max"), text.count("FC-4096")) == (5, 1, 2)
 
@@ -429,13 +436,15 @@ def test_every_table_in_every_kind(number, kind):
     assert "None" not in text
 
 
-def test_unknown_kind_lists_those_there_are():
+def test_unknown_kind_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"text, markdown, csv, json\. Received: 'html'"):
         render(build_table(2), "html")
 
 
 def test_nothing_heavy_is_imported():
-    code = "import vgg_keras.report.tables, sys; print({'tensorflow', 'rich'} & set(sys.modules))"
+    code = (
+        "import sys, vgg_keras.report.rendering; print({'tensorflow', 'rich'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
@@ -458,7 +467,7 @@ def test_reads_objects_and_lists_in_the_order_of_paths(tmp_path):
     assert found[0] == result(top1=1.0) | {"file": found[0]["file"]}
 
 
-def test_passes_over_other_content(tmp_path):
+def test_other_content_is_ignored(tmp_path):
     others = ({"net": "D"}, [1, 2], "text", None, 3.5, [], {}, [["a"]], {"protocol": "dense"})
     for i, content in enumerate(others):
         write(tmp_path / f"{i}.json", json.dumps(content))
@@ -467,7 +476,7 @@ def test_passes_over_other_content(tmp_path):
     assert read_results(tmp_path) == []
 
 
-def test_the_same_result_is_kept_once(tmp_path):
+def test_the_same_result_is_read_once(tmp_path):
     write(tmp_path / "a.json", result())
     write(tmp_path / "b.json", [dict(reversed(result().items())), result(top1=1.0)])
     write(tmp_path / "c.json", read_results(tmp_path))  # with the key `file`
@@ -483,12 +492,12 @@ def test_the_same_result_is_kept_once(tmp_path):
 @pytest.mark.parametrize("content", [b"{", b"", b'"\xff"'])
 def test_a_broken_file_is_named(tmp_path, content):
     (tmp_path / "broken.json").write_bytes(content)
-    with pytest.raises(ValueError, match=r"must hold JSON .* Received: .*broken\.json"):
+    with pytest.raises(PredictionsError, match=r"must hold JSON .* Received: .*broken\.json"):
         read_results(tmp_path)
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"a folder that exists\. Received: .*nowhere"):
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(ArgumentError, match=r"a folder that exists\. Received: .*nowhere"):
         read_results(tmp_path / "nowhere")
 
 
@@ -524,7 +533,7 @@ def transferred(protocol="caltech101", nets="D", regions=("image",), **more):
 
 
 @pytest.mark.parametrize(
-    ("number", "made", "place"),
+    ("number", "made", "index"),
     [
         (11, {"nets": "D"}, 5),
         (11, {"nets": "E", "protocol": "voc2012"}, 6),
@@ -538,16 +547,16 @@ def transferred(protocol="caltech101", nets="D", regions=("image",), **more):
         (12, {"nets": "D", "protocol": "voc2012-action"}, None),
     ],
 )
-def test_features_stand_beside_the_row_of_their_nets(number, made, place):
+def test_features_stand_beside_the_row_of_their_nets(number, made, index):
     rows = build_table(number, [transferred(**made), result(), localised()]).rows
     found = {i: row[-4:] for i, row in enumerate(rows) if row[-4] is not None}
-    assert set(found) == ({place} if place is not None else set())
+    assert set(found) == ({index} if index is not None else set())
     for protocol, ours, spread, of in found.values():
         assert (protocol, ours, spread) == (made.get("protocol", "caltech101"), 90.0, 0.4)
         assert of == "caltech101, 30 a class, fc2 Q = 256,384,512 stack"
 
 
-def test_what_features_are_of_is_told():
+def test_what_features_were_measured_on():
     other = transferred(data="folder:/data/caltech20/", train_per_class=None, split="val")
     other["features"] |= {
         "layer": "block3_pool",
@@ -559,6 +568,6 @@ def test_what_features_are_of_is_told():
     assert row[-1] == "caltech20, split val, block3_pool crop 64 width 0.25 Q = 96"
 
 
-def test_results_of_features_are_read(tmp_path):
+def test_transfer_results_are_read(tmp_path):
     write(tmp_path / "f.json", transferred())
     assert [r["protocol"] for r in read_results(tmp_path)] == ["caltech101"]

@@ -22,7 +22,13 @@ from vgg_keras.commands.options import (
     json_option,
 )
 from vgg_keras.features.procedure import AGGREGATES, REGIONS
-from vgg_keras.features.protocols import C_GRID, CUSTOM, MEAN_AP, MEAN_CLASS_RECALL, PROTOCOLS
+from vgg_keras.features.protocols import (
+    C_GRID,
+    CUSTOM,
+    MEAN_AP,
+    MEAN_CLASS_RECALL,
+    TRANSFER_PROTOCOLS,
+)
 from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import PRECISIONS
 
@@ -90,14 +96,14 @@ def features(
 ) -> None:
     """Extract features of images: activations of a net at several scales (§B)."""
     with one_line_errors(verbose):
-        from vgg_keras.features.table import known_format
+        from vgg_keras.features.table import check_format
 
-        known_format(out)
+        check_format(out)
         chosen = chosen_nets(options)
         with quiet_tensorflow(verbose):
             from vgg_keras.distribution import make_strategy
             from vgg_keras.features.descriptors import extract_features
-            from vgg_keras.features.nets import FeatureExtractor
+            from vgg_keras.features.extractor import FeatureExtractor
             from vgg_keras.pipelines.sources import open_source
         strategy = make_strategy(devices)  # first: TFDS may start TensorFlow, which fixes them
         source = open_source(data, data_dir, several_labels=True)
@@ -126,7 +132,7 @@ def features(
 @click.option(
     "--protocol",
     required=True,
-    type=click.Choice((*PROTOCOLS, CUSTOM)),
+    type=click.Choice((*TRANSFER_PROTOCOLS, CUSTOM)),
     help="Protocol of the data set; custom fits any data.",
 )
 @click.option(
@@ -155,8 +161,8 @@ def features(
 def transfer(verbose, files, out, as_json, **options) -> None:
     """Score features with linear SVMs (§B): mean AP for VOC, mean class recall for Caltech."""
     with one_line_errors(verbose):
+        from vgg_keras.features.svm import transfer as run_transfer
         from vgg_keras.features.table import Features, stacked
-        from vgg_keras.features.transfer import transfer as run_transfer
 
         result = run_transfer(stacked([Features.load(file) for file in files]), **options)
         result["files"] = [str(file) for file in files]
@@ -211,10 +217,10 @@ def similar(verbose, images, file, top, moved_to, sheet, data, data_dir, as_json
     """Find the images whose features are the most similar to those of IMAGE."""
     with one_line_errors(verbose):
         with quiet_tensorflow(verbose):
-            from vgg_keras.features.similar import describe_like, draw_sheet, nearest
+            from vgg_keras.features.similar import draw_sheet, nearest, query_descriptors
             from vgg_keras.features.table import Features
         found = Features.load(file)
-        close = nearest(describe_like(found, images, moved_to=moved_to), found, top)
+        close = nearest(query_descriptors(found, images, moved_to=moved_to), found, top)
         _show(images, found, close, as_json)
         if sheet:
             from vgg_keras.pipelines.sources import open_source

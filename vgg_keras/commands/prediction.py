@@ -43,8 +43,8 @@ def predict(verbose, images, top, score_maps, as_json, **options) -> None:
     with one_line_errors(verbose):
         (chosen,) = chosen_nets(options)
         with quiet_tensorflow(verbose):
-            from vgg_keras.evaluation.predict import as_split
             from vgg_keras.evaluation.predict import predict as run_prediction
+            from vgg_keras.pipelines.sources.own import as_split
         as_split(images)  # refuses at once what is not a file
         net = chosen.load()
         if score_maps:

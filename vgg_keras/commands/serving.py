@@ -83,7 +83,7 @@ def export(
         (chosen,) = chosen_nets(options)
         with quiet_tensorflow(verbose):
             from vgg_keras.saved_models.export import check_version
-            from vgg_keras.saved_models.pictures import Limits
+            from vgg_keras.saved_models.images import Limits
             from vgg_keras.serving import export as run_export
         check_version(out, version)
         given_limits = {"pixels": max_pixels, "aspect": max_aspect}

@@ -15,7 +15,7 @@ from vgg_keras.evaluation.predictions import Predictions
 from vgg_keras.evaluation.procedure import Pass, Procedure
 from vgg_keras.facts import NetFacts
 from vgg_keras.pipelines.checks import indices_of
-from vgg_keras.pipelines.sources import VALIDATION, Source, Split
+from vgg_keras.pipelines.splits import VALIDATION, Source, Split
 from vgg_keras.trained import TrainedNet
 
 log = logging.getLogger(__name__)

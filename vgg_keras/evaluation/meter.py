@@ -40,7 +40,7 @@ class Meter:
         self._bar.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
     def start(self, name: str, images: int, cost: float) -> None:

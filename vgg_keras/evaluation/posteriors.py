@@ -18,7 +18,7 @@ from vgg_keras.evaluation.cache import open_row_cache
 from vgg_keras.evaluation.procedure import Pass
 from vgg_keras.evaluation.rows import RowFiller, RowPass, Table
 from vgg_keras.models import fully_convolutional
-from vgg_keras.pipelines.sources import Split
+from vgg_keras.pipelines.splits import Split
 from vgg_keras.trained import TrainedNet
 
 
@@ -73,13 +73,13 @@ def posteriors_by_pass(
         # Everything that decides the rows, except the contents of the images.
         decisive = cache_dir and [
             net.digest,
-            split.names_of(range(len(split))),
+            split.identities(),
             net.mean,
             net.architecture.crop_size,
             asdict(one),
         ]
         rows = open_row_cache(
-            cache_dir and Path(cache_dir),
+            Path(cache_dir) if cache_dir else None,
             f"{one.views}-q{one.test_scale}",
             decisive,
             (len(split), net.architecture.num_classes),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,7 @@ from vgg_keras.evaluation.evaluate import as_scales, conditions, score
 from vgg_keras.evaluation.predictions import TOP, top_classes
 from vgg_keras.evaluation.procedure import Procedure
 from vgg_keras.pipelines.checks import first_few
-from vgg_keras.pipelines.sources import FolderSplit
+from vgg_keras.pipelines.sources.own import as_split
 from vgg_keras.trained import TrainedNet
 
 
@@ -88,24 +86,3 @@ def predict(
         raise SourceError(f"None of the images can be read: {first_few(skipped)}.")
     metadata = conditions(net, procedure, skipped)
     return Predicted(tuple(split.names_of(indices)), rows, net.class_names, metadata)
-
-
-def as_split(images: Sequence[str | os.PathLike]) -> FolderSplit:
-    """Image files in the order given, with -1 for their labels.
-
-    Raises:
-        SourceError: there are none, or one is missing or a folder; the message names it.
-    """
-    paths = [os.fspath(image) for image in images]
-    if not paths:
-        raise SourceError("No image is given.")
-    folders = [path for path in paths if Path(path).is_dir()]
-    if folders:
-        raise SourceError(
-            f"Images are given one by one, those of a folder as {Path(folders[0]) / '*'}. "
-            f"Received a folder: {first_few(folders)}"
-        )
-    missing = [path for path in paths if not Path(path).is_file()]
-    if missing:
-        raise SourceError(f"There is no such file: {first_few(missing)}")
-    return FolderSplit("given", np.array(paths), np.full(len(paths), -1, np.int64))

@@ -17,10 +17,10 @@ import tensorflow as tf
 from vgg_keras.errors import ArgumentError, OutOfMemoryError
 from vgg_keras.evaluation.meter import Meter
 from vgg_keras.evaluation.procedure import VIEWS
-from vgg_keras.pipelines.checks import check_at_least, check_choice, first_few
-from vgg_keras.pipelines.evaluation import check_test_scale, grid_crops, whole_images
+from vgg_keras.pipelines.checks import check_at_least, check_choice, check_test_scale, first_few
+from vgg_keras.pipelines.evaluation import grid_crops, whole_images
 from vgg_keras.pipelines.screening import naming_bad_images
-from vgg_keras.pipelines.sources import Split
+from vgg_keras.pipelines.splits import Split
 from vgg_keras.recipes import BAD_IMAGE_POLICIES
 
 _CHUNK = 256  # images that go through all passes before their rows are combined

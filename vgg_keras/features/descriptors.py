@@ -1,29 +1,34 @@
-"""Descriptors of pictures: activations of a layer, pooled over places, flips and scales (§B)."""
+"""Descriptors: activations of a layer, averaged over positions, flips and scales (Appendix B)."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
-from vgg_keras.evaluation.passes import PassRunner
+from vgg_keras.errors import ArgumentError, SourceError
+from vgg_keras.evaluation.cache import open_row_cache
+from vgg_keras.evaluation.evaluate import as_scales
 from vgg_keras.evaluation.procedure import CROP_OF_PAPER, Pass
-from vgg_keras.features.nets import FeatureExtractor
+from vgg_keras.evaluation.rows import RowFiller, RowPass, Table
+from vgg_keras.features.extractor import PENULTIMATE, FeatureExtractor
 from vgg_keras.features.procedure import SCALES, check_procedure
 from vgg_keras.features.table import Features, side_by_side
+from vgg_keras.metadata import join
 from vgg_keras.pipelines.box_sources import boxed_split
-from vgg_keras.pipelines.cropped import Cropped
-from vgg_keras.pipelines.errors import SourceError
-from vgg_keras.pipelines.evaluation import check_test_scale
-from vgg_keras.pipelines.sources import Source, Split
+from vgg_keras.pipelines.checks import check_test_scale
+from vgg_keras.pipelines.sources.cropped import CroppedSplit
+from vgg_keras.pipelines.splits import Source, Split
+from vgg_keras.trained import TrainedNet
 
 log = logging.getLogger(__name__)
 
-_POOLED: dict[str, Callable[[list[np.ndarray]], np.ndarray]] = {
+_AGGREGATED: dict[str, Callable[[list[np.ndarray]], np.ndarray]] = {
     # From the descriptors at each scale, (N, D).
     "mean": lambda tables: np.mean(tables, 0),
     "max": lambda tables: np.max(tables, 0),
@@ -31,139 +36,190 @@ _POOLED: dict[str, Callable[[list[np.ndarray]], np.ndarray]] = {
 }
 
 
-class DescriptorRunner(PassRunner):
-    """A net up to a layer that looks at a split; its rows are descriptors of one scale, float32
-    `(N, D)`: activations averaged over places and the mirror image.
-
-    Args:
-        net: what describes.
-        split, options: see `PassRunner`.
-    """
-
-    def __init__(self, net: FeatureExtractor, split: Split, **options):
-        super().__init__(net.model, split, crop_size=net.smallest, mean=net.mean, **options)
-        self.net = net
-
-    @staticmethod
-    def _done(table: np.ndarray) -> np.ndarray:
-        """Which rows are there whole: one cut off by a kill ends in NaN."""
-        return ~np.isnan(table).any(1)
-
-    def _scorer(self, flip: bool, map_average: str) -> Callable[[tf.Tensor], tf.Tensor]:
-        return self.net.look(flip)
-
-    @property
-    def _digest(self) -> str:
-        return self.net.digest
-
-
-def describe(
-    net: FeatureExtractor,
-    pictures: Split,
+def extract_features(
+    nets: TrainedNet | FeatureExtractor | Sequence[TrainedNet | FeatureExtractor],
+    data: Source | Split,
+    splits: str | Sequence[str] | None = None,
     *,
-    test_scales: Sequence[int] | None = None,
-    aggregate: str = "mean",
-    flip: bool = True,
-    batch_size: int = 64,
-    on_bad_image: str = "stop",
-    cache_dir: str | os.PathLike | None = None,
-) -> np.ndarray:
-    """Descriptors of pictures by one net; rows of NaN for those that cannot be read, with "skip".
-
-    The descriptors of all scales are averaged, or their greatest values taken, or they are
-    stacked, each of length 1; the result has length 1.
-
-    Args:
-        net: what describes.
-        pictures: labels are not looked at.
-        test_scales: Q, smaller side of the rescaled picture; by default those of `scales_of`.
-        aggregate: "mean", "max" or "stack".
-        flip: average with the mirror image's.
-        batch_size, on_bad_image, cache_dir: see `PassRunner`.
-
-    Returns:
-        float32 `(N, D)`; rows of length 1, or 0 where no unit is active.
-
-    Raises:
-        BadImageError, MemoryError, OSError: see `PassRunner.tables`.
-        ValueError: an unknown aggregate, a scale twice or too small.
-    """
-    scales = tuple(test_scales or scales_of(net))
-    check_procedure(aggregate, scales)
-    crop = net.metadata["crop_size"]
-    runner = DescriptorRunner(
-        net,
-        pictures,
-        batch_size=batch_size * max(1, crop // net.smallest) ** 2,
-        on_bad_image=on_bad_image,
-        cache_dir=cache_dir,
-    )
-    tables = runner.tables([Pass("dense", scale, flip) for scale in scales])
-    return side_by_side([_POOLED[aggregate](tables)])
-
-
-def scales_of(net: FeatureExtractor) -> tuple[int, ...]:
-    """The paper's 256, 384 and 512, in proportion to the net's crops (§B)."""
-    return tuple(round(scale * net.metadata["crop_size"] / CROP_OF_PAPER) for scale in SCALES)
-
-
-def extract(
-    nets: Sequence[FeatureExtractor],
-    source: Source,
-    splits: Sequence[str] | None = None,
-    *,
+    layer: str = PENULTIMATE,
     region: str = "image",
     boxes_file: str | os.PathLike | None = None,
-    test_scales: Sequence[int] | None = None,
+    test_scales: int | Sequence[int] | None = None,
     aggregate: str = "mean",
     flip: bool = True,
     batch_size: int = 64,
     on_bad_image: str = "stop",
     cache_dir: str | os.PathLike | None = None,
+    verbose: int | str = "auto",
 ) -> Features:
-    """Descriptors of a data set's pictures, with names and labels (§B).
+    """Descriptors of all images of a data set, with their names and labels (§B).
 
     Args:
-        nets: what describes; the descriptors of several are stacked, the late fusion of §B.
-        source: from `open_source`.
-        splits: their names; all by default.
-        region: "image", "box", or "image+box", both stacked (Table 12).
-        boxes_file: see `boxed_split`. Of several boxes the first one counts.
-        test_scales, aggregate, flip: see `describe`.
-        batch_size, on_bad_image, cache_dir: see `PassRunner`; none changes the result.
+        nets: one net or several. The descriptors of several nets are stacked, which is the late
+            fusion of §B.
+        data: a source, or a split, whose labels are used.
+        splits: names of the splits of a source; by default all of them.
+        layer: layer of every `TrainedNet`; a `FeatureExtractor` has its own.
+        region: "image", "box", or "image+box" to stack both (Table 12).
+        boxes_file: see `boxed_split`. The first box of an image is used.
+        test_scales, aggregate, flip: see `compute_descriptors`.
+        batch_size, on_bad_image, verbose: see `RowFiller`.
+        cache_dir: see `compute_descriptors`.
 
     Raises:
-        SourceError: no such split, no picture is readable, or boxes are missing.
-        BadImageError, MemoryError, OSError, ValueError: see `describe`.
+        SourceError: there is no such split, no image can be read, or boxes are missing.
+        ArgumentError: an argument has a value that is not allowed.
+        BadImageError, OutOfMemoryError, WriteError: see `compute_descriptors`.
+
+    Example:
+        features = extract_features(TrainedNet.load("runs/d"), open_source("folder:caltech"))
+        features.values, features.labels
     """
-    if not nets:
-        raise ValueError("One net or more are needed. Received: none")
-    parts = [(net, part) for net in nets for part in region.split("+")]
-    options: dict[str, Any] = {"aggregate": aggregate, "flip": flip}
-    members = []
-    for net, part in parts:
-        scales = tuple(test_scales or scales_of(net))
+    procedure: dict[str, Any] = {"aggregate": aggregate, "flip": flip}
+    views, members = [], []
+    for extractor in _extractors(nets, layer):
+        scales = as_scales(test_scales) or default_scales(extractor)
         check_procedure(aggregate, scales, region)
-        check_test_scale(min(scales), net.smallest)
-        members.append(about_of(net, part, test_scales=scales, **options))
-    options |= {"batch_size": batch_size, "on_bad_image": on_bad_image, "cache_dir": cache_dir}
-    names = tuple(splits or source.splits)
-    found = [
-        _of_split(parts, source, name, boxes_file, test_scales=test_scales, **options)
-        for name in names
-    ]
+        check_test_scale(min(scales), extractor.min_side)
+        for one in region.split("+"):
+            views.append((extractor, one))
+            members.append(_member_metadata(extractor, one, test_scales=scales, **procedure))
+    options = procedure | {
+        "test_scales": test_scales,
+        "batch_size": batch_size,
+        "on_bad_image": on_bad_image,
+        "cache_dir": cache_dir,
+        "verbose": verbose,
+    }
+    source, names = _source_and_splits(data, splits)
+    found = [_of_split(views, source, name, boxes_file, **options) for name in names]
     skipped = [name for one in found for name in one.skipped]
-    metadata = {"data": source.spec, "splits": list(names)} | (
-        {"skipped": skipped} if skipped else {}
-    )
+    metadata = {"data": source.spec, "splits": list(names)}
+    if skipped:
+        metadata["skipped"] = skipped
     return Features(
         [name for one in found for name in one.names],
         [split for split, one in zip(names, found, strict=True) for _ in one.names],
         np.concatenate([one.targets for one in found]),
         np.concatenate([one.values for one in found]),
         source.class_names,
-        metadata | (members[0] if len(members) == 1 else {"members": members}),
+        metadata | join(members),
     )
+
+
+def compute_descriptors(
+    extractor: FeatureExtractor,
+    split: Split,
+    *,
+    test_scales: int | Sequence[int] | None = None,
+    aggregate: str = "mean",
+    flip: bool = True,
+    batch_size: int = 64,
+    on_bad_image: str = "stop",
+    cache_dir: str | os.PathLike | None = None,
+    verbose: int | str = "auto",
+) -> np.ndarray:
+    """Descriptors of the images of a split by one net.
+
+    Args:
+        extractor: the net.
+        split: images; their labels are not used.
+        test_scales: Q, smaller side of the rescaled image, one or more; by default those of
+            `default_scales`.
+        aggregate: what is done with the descriptors of several scales: "mean", "max" for the
+            maximum of each component, or "stack", each L2-normalised. The result is L2-normalised.
+        flip: average with the descriptors of the mirror images.
+        batch_size, on_bad_image, verbose: see `RowFiller`.
+        cache_dir: folder of the row cache, from which an interrupted extraction continues. None:
+            rows are in memory only.
+
+    Returns:
+        float32 `(N, D)`, L2-normalised; rows of 0 if no unit is active, and rows of NaN for images
+        that were skipped.
+
+    Raises:
+        BadImageError, ArgumentError, OutOfMemoryError: see `RowFiller.fill`; also an unknown
+            `aggregate`, or a scale that is given twice.
+        WriteError: the cache cannot be written.
+
+    Example:
+        compute_descriptors(FeatureExtractor.load("runs/d"), open_source("folder:photos")["all"])
+    """
+    scales = as_scales(test_scales) or default_scales(extractor)
+    check_procedure(aggregate, scales)
+    # RowFiller counts crops of min_side; batch_size counts crops of the net.
+    factor = max(1, extractor.metadata["crop_size"] // extractor.min_side) ** 2
+    filler = RowFiller(
+        split, batch_size=batch_size * factor, on_bad_image=on_bad_image, verbose=verbose
+    )
+    folder = None if cache_dir is None else Path(cache_dir)
+    tables = [_table(extractor, split, Pass("dense", scale, flip), folder) for scale in scales]
+    filler.fill(tables)
+    return side_by_side([_AGGREGATED[aggregate]([table.rows for table in tables])])
+
+
+def default_scales(extractor: FeatureExtractor) -> tuple[int, ...]:
+    """The paper's test scales 256, 384 and 512, in proportion to the crop size of the net (§B)."""
+    return tuple(round(scale * extractor.metadata["crop_size"] / CROP_OF_PAPER) for scale in SCALES)
+
+
+def row_pass(extractor: FeatureExtractor, one: Pass) -> RowPass:
+    """A pass whose rows are descriptors, float32 `(N, D)`, not normalised."""
+    scorer = extractor.scorer(one.flip)
+    return RowPass(
+        name=str(one),
+        views=one.views,
+        test_scale=one.test_scale,
+        flip=one.flip,
+        crop_size=extractor.min_side,
+        score=lambda views, _: scorer(views),
+        precision=extractor.metadata["precision"],
+        devices=extractor.model.distribute_strategy.num_replicas_in_sync,
+    )
+
+
+def _table(extractor: FeatureExtractor, split: Split, one: Pass, folder: Path | None) -> Table:
+    """The descriptors at one scale, as far as they are cached."""
+    # Everything that decides the rows, except the contents of the images.
+    decisive = folder and [
+        extractor.digest,
+        split.identities(),
+        extractor.mean,
+        extractor.min_side,
+        asdict(one),
+    ]
+    shape = len(split), extractor.model.output_shape[-1]
+    rows = open_row_cache(folder, f"{one.views}-q{one.test_scale}", decisive, shape)
+    return Table(rows, _is_without_nan, [row_pass(extractor, one)])
+
+
+def _is_without_nan(rows: np.ndarray) -> np.ndarray:
+    """Which descriptors are complete: one that a kill cut off ends in NaN."""
+    return ~np.isnan(rows).any(1)
+
+
+def _extractors(
+    nets: TrainedNet | FeatureExtractor | Sequence[TrainedNet | FeatureExtractor], layer: str
+) -> list[FeatureExtractor]:
+    given = [nets] if isinstance(nets, TrainedNet | FeatureExtractor) else list(nets)
+    if not given:
+        raise ArgumentError("nets must be one net or more. Received: none", "nets")
+    return [
+        FeatureExtractor.of_net(net, layer) if isinstance(net, TrainedNet) else net for net in given
+    ]
+
+
+def _source_and_splits(
+    data: Source | Split, splits: str | Sequence[str] | None
+) -> tuple[Source, tuple[str, ...]]:
+    """The data as a source, and the names of the splits to use."""
+    if isinstance(data, Split):
+        class_names = data.class_names
+        if class_names is None:
+            class_names = tuple(map(str, range(1 + data.all_labels().max(initial=-1))))
+        data = Source("own data", class_names, {data.name: data})
+    names = (splits,) if isinstance(splits, str) else tuple(splits or data.splits)
+    return data, names
 
 
 class _OfSplit(NamedTuple):
@@ -174,43 +230,45 @@ class _OfSplit(NamedTuple):
 
 
 def _of_split(
-    parts: Sequence[tuple[FeatureExtractor, str]],
+    views: Sequence[tuple[FeatureExtractor, str]],
     source: Source,
-    split: str,
+    name: str,
     boxes_file: str | os.PathLike | None,
-    **options,
+    **options: Any,
 ) -> _OfSplit:
-    """Descriptors of one split by each net of each region, side by side."""
-    pictures, skipped = source[split], []
-    views = {"image": pictures}
-    if any(part == "box" for _, part in parts):
+    """Descriptors of one split: each net and region, side by side."""
+    split, skipped = source[name], []
+    shown = {"image": split}
+    if any(region == "box" for _, region in views):
         skip_bad = options["on_bad_image"] == "skip"
-        boxed = boxed_split(source, pictures, boxes_file, skip_bad=skip_bad)
-        pictures, skipped = boxed.split, list(boxed.skipped)
-        views = {"image": pictures, "box": Cropped(split, pictures, boxed.boxes)}
-    values = side_by_side([describe(net, views[part], **options) for net, part in parts])
-    read = ~np.isnan(values).any(1)
-    if not read.any():
-        raise SourceError(f"None of the {len(read)} pictures of {source.spec} can be read.")
-    for name in pictures.names_of(np.flatnonzero(~read)):
-        log.warning("skipped, cannot be read: %s", name)
-        skipped.append(name)
-    places = np.flatnonzero(read)
-    targets = pictures.all_targets(len(source.class_names))
-    return _OfSplit(pictures.ids_of(places), targets[places], values[places], skipped)
+        boxed = boxed_split(source, split, boxes_file, skip_bad=skip_bad)
+        split, skipped = boxed.split, list(boxed.skipped)
+        shown = {"image": split, "box": CroppedSplit(name, split, boxed.boxes)}
+    values = side_by_side(
+        [compute_descriptors(extractor, shown[region], **options) for extractor, region in views]
+    )
+    is_read = ~np.isnan(values).any(1)
+    if not is_read.any():
+        raise SourceError(f"None of the {len(is_read)} images of {source.spec} can be read.")
+    for image in split.names_of(np.flatnonzero(~is_read)):
+        log.warning("skipped, cannot be read: %s", image)
+        skipped.append(image)
+    indices = np.flatnonzero(is_read)
+    targets = split.all_targets(len(source.class_names))
+    return _OfSplit(split.ids_of(indices), targets[indices], values[indices], skipped)
 
 
-def about_of(
-    net: FeatureExtractor,
-    region: str = "image",
+def _member_metadata(
+    extractor: FeatureExtractor,
+    region: str,
     *,
     test_scales: Sequence[int],
     aggregate: str,
     flip: bool,
 ) -> dict[str, Any]:
-    """All that decides a descriptor but the picture; can be written as JSON."""
-    return net.metadata | {
-        "digest": net.digest,
+    """Everything that decides a descriptor, except the image; can be written as JSON."""
+    return extractor.metadata | {
+        "digest": extractor.digest,
         "test_scales": list(test_scales),
         "aggregate": aggregate,
         "flip": flip,

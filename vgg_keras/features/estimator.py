@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,42 +11,46 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from vgg_keras.evaluation.predict import as_split
-from vgg_keras.features.descriptors import describe
-from vgg_keras.features.nets import PENULTIMATE, FeatureExtractor
+from vgg_keras.errors import ArgumentError
+from vgg_keras.features.descriptors import compute_descriptors
+from vgg_keras.features.extractor import PENULTIMATE, FeatureExtractor
+from vgg_keras.pipelines.sources.own import as_split
+from vgg_keras.trained import TrainedNet
 
 
 class DeepFeatures(TransformerMixin, BaseEstimator):
-    """From paths of pictures to descriptors, for use in a `Pipeline` (§B).
+    """Transforms image files to descriptors, for use in a `Pipeline` (§B).
 
-    `Pipeline([("features", DeepFeatures(run="runs/d")), ("svm", LinearSVC(C=10))])` takes paths
-    where other pipelines take rows of numbers. Nothing is learnt: `fit` loads the net. A copy that
-    was pickled or cloned loads it again.
+    The input is a sequence of paths, where other transformers take rows of numbers. Nothing is
+    learned: `fit` loads the net. A pickled estimator holds the path of the net, not its weights,
+    and loads the net again.
 
     Args:
-        run: folder of a run; or else
-        weights: a weights file.
-        net: with `weights`: its net; by default told by its layers.
-        preprocessing: with `weights`: see `vgg_keras.weights.read`.
-        layer: whose activations.
-        test_scales, aggregate, flip: see `describe`.
-        batch_size: see `PassRunner`.
+        net: path of a run, a saved net or a weights file; or a `TrainedNet`, with which the
+            estimator can be cloned but not pickled.
+        preprocessing: what the weights in a weights file take as input, see
+            `vgg_keras.weights.read`.
+        layer: name of the layer whose activations are the features.
+        test_scales, aggregate, flip: see `compute_descriptors`.
+        batch_size: see `RowFiller`.
+        verbose: 0 for no progress; 1 or "auto" for a bar on a terminal and lines elsewhere.
+
+    Example:
+        machine = make_pipeline(DeepFeatures("runs/d"), LinearSVC(C=10))
+        machine.fit(paths, labels).predict(["photo.jpg"])
     """
 
     def __init__(
         self,
-        run: str | os.PathLike | None = None,
-        weights: str | os.PathLike | None = None,
-        net: str | None = None,
+        net: str | os.PathLike | TrainedNet,
         preprocessing: str | None = None,
         layer: str = PENULTIMATE,
-        test_scales: Sequence[int] | None = None,
+        test_scales: int | Sequence[int] | None = None,
         aggregate: str = "mean",
         flip: bool = True,
         batch_size: int = 64,
+        verbose: int | str = 0,
     ):
-        self.run = run
-        self.weights = weights
         self.net = net
         self.preprocessing = preprocessing
         self.layer = layer
@@ -53,53 +58,66 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         self.aggregate = aggregate
         self.flip = flip
         self.batch_size = batch_size
+        self.verbose = verbose
 
     def fit(self, X: Sequence[str | os.PathLike], y: Any = None) -> DeepFeatures:
-        """Loads the net; the pictures are not looked at.
+        """Loads the net. The images are not read.
 
         Raises:
-            ValueError: not either a run or weights, or one that cannot be loaded.
+            RunError, WeightsError: the net cannot be loaded.
+            ArgumentError: the net has no such layer, or `preprocessing` is given without a weights
+                file.
         """
-        self._describer()
+        self._extractor()
         self.is_fitted_ = True
         return self
 
     def transform(self, X: Sequence[str | os.PathLike]) -> np.ndarray:
-        """Descriptors of picture files, float32 `(len(X), D)`, rows of length 1.
+        """Descriptors of image files, float32 `(len(X), D)`, L2-normalised.
 
         Raises:
-            NotFittedError: before `fit`.
-            SourceError, BadImageError: a picture is missing or cannot be read.
-            ValueError, MemoryError: see `describe`.
+            NotFittedError: `fit` was not called.
+            SourceError, BadImageError: an image is missing or cannot be read.
+            ArgumentError, OutOfMemoryError: see `compute_descriptors`.
         """
         check_is_fitted(self)
-        return describe(
-            self._describer(),
-            as_split([os.fspath(path) for path in X]),
+        return compute_descriptors(
+            self._extractor(),
+            as_split(list(X)),
             test_scales=self.test_scales,
             aggregate=self.aggregate,
             flip=self.flip,
             batch_size=self.batch_size,
+            verbose=self.verbose,
         )
 
-    def _describer(self) -> FeatureExtractor:
+    def _extractor(self) -> FeatureExtractor:
         loaded = self.__dict__.get("_loaded")
-        wanted = self.run, self.weights, self.net, self.preprocessing, self.layer
+        wanted = self.net, self.preprocessing, self.layer
         if loaded is None or loaded[0] != wanted:
             loaded = self._loaded = wanted, self._load()
         return loaded[1]
 
     def _load(self) -> FeatureExtractor:
-        if self.run is not None and self.weights is None:
-            return FeatureExtractor.of_run(self.run, self.layer)
-        if self.weights is None or self.run is not None:
-            raise ValueError(
-                f"Give either run or weights. Received: run={self.run}, weights={self.weights}"
+        if not isinstance(self.net, TrainedNet):
+            return FeatureExtractor.load(self.net, self.layer, preprocessing=self.preprocessing)
+        if self.preprocessing is not None:
+            raise ArgumentError(
+                f"preprocessing goes with a weights file; a TrainedNet has been loaded. "
+                f"Received: preprocessing={self.preprocessing!r}",
+                "preprocessing",
             )
-        return FeatureExtractor.of_weights(
-            self.weights, self.net, self.layer, preprocessing=self.preprocessing
-        )
+        return FeatureExtractor.of_net(self.net, self.layer)
 
-    def __getstate__(self):
+    def __sklearn_clone__(self) -> DeepFeatures:
+        # The net is shared: scikit-learn would copy its weights for every clone.
+        return type(self)(**self.get_params(deep=False))
+
+    def __getstate__(self) -> dict[str, Any]:
+        if isinstance(self.net, TrainedNet):
+            raise pickle.PicklingError(
+                "DeepFeatures with a TrainedNet cannot be pickled. Save the net with "
+                'net.save("FOLDER"), and give its path: DeepFeatures("FOLDER").'
+            )
         state = super().__getstate__()
         return {key: value for key, value in state.items() if key != "_loaded"}

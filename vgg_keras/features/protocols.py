@@ -1,29 +1,29 @@
-"""The protocols of §B as data; imports nothing heavy."""
+"""The linear SVM protocols of Appendix B as data. This module imports nothing heavy."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 C_GRID = (0.1, 1.0, 10.0, 100.0)
-SELECTION_SHARE = 0.2  # §B: of the training images, for hyper-parameter selection
+SELECTION_SHARE = 0.2  # §B: share of the training images that selects hyper-parameters
 
 MEAN_AP, MEAN_CLASS_RECALL = "mean_ap", "mean_class_recall"
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How features are judged.
+    """How features are scored with linear SVMs.
 
     Attributes:
-        measure: MEAN_AP, of one classifier a class, each picture in any number of classes; or
-            MEAN_CLASS_RECALL, each picture in one.
-        rule: of AP, see `average_precision`.
-        train, validation, test: names of splits. The validation part chooses C and is then
-            trained on too; where there is none, a share of the training part does.
-            Without `train`, splits are drawn at random from all pictures.
-        splits: how many random splits.
-        train_per_class: pictures a class to train on.
-        test_per_class: pictures a class to test on, at most; None for the rest.
+        measure: MEAN_AP, with one classifier for each class, for images of any number of classes;
+            or MEAN_CLASS_RECALL, for images of one class each.
+        rule: how AP is computed, see `average_precision`.
+        train, validation, test: names of splits. The validation split selects C, and is then
+            trained on too. If there is none, a share of the training images selects C. If `train`
+            is empty, random splits are drawn from all images.
+        splits: number of random splits.
+        train_per_class: number of training images for each class.
+        test_per_class: largest number of test images for each class; None for all that remain.
         unscored: classes that are distractors and have no AP.
     """
 
@@ -38,23 +38,28 @@ class Protocol:
     unscored: tuple[str, ...] = ()
 
 
-PROTOCOLS: dict[str, Protocol] = {
+TRANSFER_PROTOCOLS: dict[str, Protocol] = {
     "voc2007": Protocol(MEAN_AP, "11-point", ("train",), ("val",), ("test",)),
-    # The labels of the test sets of 2012 are not public: val takes their place.
+    # The labels of the test sets of 2012 are not public, so val is tested on.
     "voc2012": Protocol(MEAN_AP, "area", ("train",), test=("val",)),
     "voc2012-action": Protocol(MEAN_AP, "area", ("train",), test=("val",), unscored=("other",)),
     "caltech101": Protocol(MEAN_CLASS_RECALL, splits=3, train_per_class=30, test_per_class=50),
     "caltech256": Protocol(MEAN_CLASS_RECALL, splits=3, train_per_class=60),
 }
-CUSTOM = "custom"  # follows from the features: what splits they have, and one label or several
+CUSTOM = "custom"  # chosen from the splits of the features and from their number of labels
 
 
 def custom_protocol(splits: set[str], one_label: bool) -> Protocol:
     """The protocol that fits features.
 
-    Training on `train`, C by `val`, testing on `test`, where these are; without `test` testing on
-    `val`; without `train` three random splits of 30 pictures a class and the rest. Pictures of
-    one label each have mean class recall, others mean AP by area.
+    `train` is trained on, `val` selects C and `test` is tested on if all three exist. Without
+    `test`, `val` is tested on. Without `train`, there are three random splits with 30 training
+    images for each class; all other images are tested on.
+
+    Args:
+        splits: names of the splits that exist.
+        one_label: whether every image has one label. The measure is then the mean class recall;
+            otherwise it is the mean AP by area.
     """
     measure, rule = (MEAN_CLASS_RECALL, "") if one_label else (MEAN_AP, "area")
     if {"train", "val", "test"} <= splits:

@@ -1,8 +1,7 @@
-"""Nearest neighbours of pictures by features."""
+"""Nearest neighbours of images by features."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,38 +9,44 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vgg_keras.errors import FeaturesError
-from vgg_keras.evaluation.predict import as_split
-from vgg_keras.features.descriptors import describe
-from vgg_keras.features.nets import FeatureExtractor
+from vgg_keras.errors import FeaturesError, WriteError
+from vgg_keras.features.descriptors import compute_descriptors
+from vgg_keras.features.extractor import FeatureExtractor
 from vgg_keras.features.table import Features, side_by_side
-from vgg_keras.pipelines.evaluation import read_pictures
-from vgg_keras.pipelines.sources import Source, Split
-from vgg_keras.pipelines.statistics import ILSVRC
+from vgg_keras.metadata import net_name
+from vgg_keras.pipelines.checks import indices_of
+from vgg_keras.pipelines.evaluation import read_images
+from vgg_keras.pipelines.files import atomic_path
+from vgg_keras.pipelines.sources.own import as_split
+from vgg_keras.pipelines.splits import Source
 
 
-class Similar(NamedTuple):
-    """What is most like some pictures.
+class Neighbours(NamedTuple):
+    """The images that are most similar to some query images.
 
     Attributes:
-        places: int64 `(pictures, k)`, rows of the features, the most similar first.
-        similarities: float32 `(pictures, k)`, cosines, -1 to 1.
+        indices: int64 `(queries, k)`, row indices of the features, the most similar first.
+        similarities: float32 `(queries, k)`, cosines, from -1 to 1.
     """
 
-    places: np.ndarray
+    indices: np.ndarray
     similarities: np.ndarray
 
 
-def nearest(queries: np.ndarray, features: Features, k: int = 5) -> Similar:
-    """The k most similar pictures by the cosine of their descriptors, of equals the first.
+def nearest(queries: np.ndarray, features: Features, k: int = 5) -> Neighbours:
+    """The k most similar images, by the cosine of their descriptors; ties keep index order.
 
     Args:
-        queries: float32 `(pictures, D)`, rows of length 1.
-        features: where to look.
-        k: at most the number of pictures counts.
+        queries: descriptors, float32 `(queries, D)`, L2-normalised.
+        features: features of the images that are searched.
+        k: number of neighbours; all images if there are fewer.
 
     Raises:
-        FeaturesError: the queries are of other dimensions.
+        FeaturesError: the queries have another number of dimensions.
+
+    Example:
+        features = Features.load("photos.parquet")
+        nearest(query_descriptors(features, ["query.jpg"]), features).indices
     """
     if queries.shape[1] != features.values.shape[1]:
         raise FeaturesError(
@@ -50,125 +55,154 @@ def nearest(queries: np.ndarray, features: Features, k: int = 5) -> Similar:
         )
     cosines = queries @ features.values.T
     order = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
-    return Similar(order, np.take_along_axis(cosines, order, axis=1))
+    return Neighbours(order, np.take_along_axis(cosines, order, axis=1))
 
 
-def describe_like(
+def query_descriptors(
     features: Features,
     images: Sequence[str | os.PathLike],
     *,
     moved_to: Sequence[str | os.PathLike] = (),
     batch_size: int = 64,
+    verbose: int | str = "auto",
 ) -> np.ndarray:
-    """Descriptors of picture files, made as those in `features` were.
+    """Descriptors of image files, computed as those in `features` were.
 
     Args:
-        features: whose `metadata` says by which nets and how.
+        features: features whose `metadata` names the nets and the procedure.
         images: paths.
-        moved_to: where the runs or weights files are now, in the features' order.
-        batch_size: see `PassRunner`.
+        moved_to: paths of the nets, if they have been moved, in the order of `features.members`.
+        batch_size, verbose: see `RowFiller`.
 
     Returns:
-        float32 `(len(images), D)`, rows of length 1.
+        float32 `(len(images), D)`, L2-normalised.
 
     Raises:
-        FeaturesError: a net is not the one that made the features, or they are of boxes.
-        BadImageError, SourceError, ValueError, MemoryError: a picture or net cannot be used.
+        FeaturesError: a net is not the one that computed the features, or the features are of
+            boxes.
+        RunError, WeightsError: a net cannot be loaded.
+        BadImageError, SourceError, OutOfMemoryError: see `compute_descriptors`.
     """
-    pictures, parts = as_split(images), []
-    members = features.members
+    split, members = as_split(images), features.members
     if moved_to and len(moved_to) != len(members):
         raise FeaturesError(
-            f"{len(members)} nets made these features. Received: {len(moved_to)} places of them"
+            f"moved_to must be one path for each of the {len(members)} nets that computed these "
+            f"features. Received: {len(moved_to)} paths"
         )
+    stacked = []
     for i, metadata in enumerate(members):
         if metadata.get("region") != "image":
-            raise FeaturesError("Pictures are compared whole; these features are of boxes too.")
-        net = _describer(metadata, moved_to[i] if moved_to else None)
-        how = {name: metadata[name] for name in ("test_scales", "aggregate", "flip")}
-        if net.digest != metadata["digest"]:
-            place = metadata.get("run") or metadata["weights"]
-            raise FeaturesError(f"{place} is not the net that made these features any more.")
-        parts.append(describe(net, pictures, batch_size=batch_size, **how))
-    return side_by_side(parts)
-
-
-def _describer(metadata: dict[str, Any], place: str | os.PathLike | None) -> FeatureExtractor:
-    """The net that `metadata` tells of, from where it was or is now."""
-    layer, rounding = metadata["layer"], metadata["pool_rounding"]
-    if "run" in metadata:
-        return FeatureExtractor.of_run(
-            place or metadata["run"], layer, precision=metadata["precision"], pool_rounding=rounding
+            raise FeaturesError(
+                "Query images are compared whole, but these features are of boxes too."
+            )
+        extractor = _reloaded(metadata, moved_to[i] if moved_to else None)
+        if extractor.digest != metadata["digest"]:
+            raise FeaturesError(
+                f"{net_name(extractor.metadata)} is not the net that computed these features."
+            )
+        procedure = {name: metadata[name] for name in ("test_scales", "aggregate", "flip")}
+        stacked.append(
+            compute_descriptors(
+                extractor, split, batch_size=batch_size, verbose=verbose, **procedure
+            )
         )
-    mean = metadata.get("statistics")
-    return FeatureExtractor.of_weights(
-        place or metadata["weights"],
-        metadata["net"],
-        layer,
-        preprocessing=metadata.get("preprocessing"),
-        statistics=mean and dataclasses.replace(ILSVRC, mean=tuple(mean)),
-        pool_rounding=rounding,
+    return side_by_side(stacked)
+
+
+def _reloaded(metadata: dict[str, Any], moved_to: str | os.PathLike | None) -> FeatureExtractor:
+    """The net that `metadata` describes, from where it was or where it is now."""
+    of_file: dict[str, Any] = {}
+    if "weights" in metadata:
+        of_file = {
+            "net": metadata["net"],
+            "preprocessing": metadata.get("preprocessing"),
+            # Files that earlier versions wrote have the mean under "statistics".
+            "mean": metadata.get("source_mean", metadata.get("statistics")),
+        }
+    elif "run" not in metadata and moved_to is None:
+        raise FeaturesError(
+            f"These features were computed by the model {net_name(metadata)!r} in memory. Save its "
+            f"net and give the folder as moved_to."
+        )
+    return FeatureExtractor.load(
+        moved_to or net_name(metadata),
+        metadata["layer"],
+        precision=metadata["precision"],
+        pool_rounding=metadata["pool_rounding"],
+        **of_file,
     )
 
 
-def pictures_of(features: Features, source: Source, rows: Sequence[int]) -> dict[int, np.ndarray]:
-    """The pictures behind some rows: uint8 `(H, W, 3)` by row.
+def images_of(features: Features, source: Source, rows: Sequence[int]) -> dict[int, np.ndarray]:
+    """Reads the images that some rows of the features belong to.
 
     Args:
-        features: made of `source`.
+        features: features of images of `source`.
         source: the data, from `open_source`.
+        rows: row indices of the features.
+
+    Returns:
+        The images by row, uint8 `(H, W, 3)`.
 
     Raises:
-        FeaturesError: the data have no such picture.
+        FeaturesError: the data have no such image.
+        SourceError, BadImageError: the data have no such split, or an image cannot be read.
     """
     found: dict[int, np.ndarray] = {}
     for name in dict.fromkeys(features.splits[row] for row in rows):
         split = source[name]
-        places = {key: i for i, key in enumerate(split.ids_of(range(len(split))))}
         wanted = [row for row in rows if features.splits[row] == name]
-        missing = [features.names[row] for row in wanted if features.names[row] not in places]
-        if missing:
-            raise FeaturesError(f"{source.spec} has no picture {missing[0]}.")
-        pixels = read_pictures(split, sorted({places[features.names[row]] for row in wanted}))
-        found |= {row: pixels[places[features.names[row]]] for row in wanted}
+        indices = indices_of(
+            [features.names[row] for row in wanted],
+            split.ids_of(range(len(split))),
+            lambda image: FeaturesError(f"{source.spec} has no image {image}."),
+        ).tolist()
+        pixels = read_images(split, sorted(set(indices)))
+        found |= {row: pixels[index] for row, index in zip(wanted, indices, strict=True)}
     return found
 
 
 def draw_sheet(
     images: Sequence[str | os.PathLike],
     features: Features,
-    similar: Similar,
+    neighbours: Neighbours,
     source: Source,
     path: str | os.PathLike,
 ) -> None:
-    """Writes a picture: each image in a row with what is like it, labels and similarities.
+    """Draws each query image in a row with its neighbours, their labels and similarities.
+
+    Args:
+        images: paths of the query images.
+        features: features of the images that were searched.
+        neighbours: from `nearest`.
+        source: data that the features were computed from.
+        path: image file to write.
 
     Raises:
-        FeaturesError, SourceError, BadImageError: a picture is not there.
-        OSError: the file cannot be written.
+        FeaturesError, SourceError, BadImageError: an image is missing or cannot be read.
+        WriteError: the file cannot be written.
     """
     from matplotlib.figure import Figure
 
-    from vgg_keras.pipelines.files import atomic_path
-
-    split: Split = as_split(images)
-    queries = read_pictures(split, range(len(split)))
-    others = pictures_of(features, source, sorted(set(similar.places.ravel().tolist())))
-    columns = 1 + similar.places.shape[1]
+    split = as_split(images)
+    queries = read_images(split, range(len(split)))
+    others = images_of(features, source, sorted(set(neighbours.indices.ravel().tolist())))
+    columns = 1 + neighbours.indices.shape[1]
     figure = Figure(figsize=(2 * columns, 2.3 * len(images)), layout="constrained")
     axes = figure.subplots(len(images), columns, squeeze=False)
-    for i, row in enumerate(axes):
-        _show(row[0], queries[i], Path(images[i]).name)
-        for axis, place, cosine in zip(
-            row[1:], similar.places[i], similar.similarities[i], strict=True
-        ):
-            labels = ", ".join(features.labels_of(place))
-            _show(axis, others[place], f"{labels}\n{cosine:.3f}")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=100)
+    for i, (first, *rest) in enumerate(axes):
+        _draw(first, queries[i], Path(images[i]).name)
+        for axis, row, cosine in zip(rest, *(values[i] for values in neighbours), strict=True):
+            labels = ", ".join(features.labels_of(row))
+            _draw(axis, others[row], f"{labels}\n{cosine:.3f}")
+    try:
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=100)
+    except OSError as error:
+        raise WriteError(f"{path} cannot be written: {error}") from error
 
 
-def _show(axis, pixels: np.ndarray, title: str) -> None:
+def _draw(axis: Any, pixels: np.ndarray, title: str) -> None:
     axis.imshow(pixels)
     axis.set_title(title.replace("$", r"\$"), fontsize=8)
     axis.axis("off")

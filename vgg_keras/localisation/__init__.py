@@ -1,1 +1,1 @@
-"""Where the object is: Appendix A of the paper."""
+"""Localisation: a box for each of the most probable classes (Appendix A of the paper)."""

@@ -1,299 +1,318 @@
-"""Where nets say that objects are, by the two protocols of §A.1."""
+"""Boxes of localisation nets for a split with true boxes, by the two protocols of §A.1."""
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from vgg_keras.distribution import on_all_devices
-from vgg_keras.evaluation.cache import digest_of, open_row_cache
-from vgg_keras.evaluation.evaluate import labels_of_the_run, plan, score
-from vgg_keras.evaluation.meter import Meter
+from vgg_keras.evaluation.cache import open_row_cache
+from vgg_keras.evaluation.evaluate import labels_for_net, score
+from vgg_keras.evaluation.posteriors import row_pass
 from vgg_keras.evaluation.predictions import Predictions, top_classes
-from vgg_keras.localisation.dense import Finder, boxes_of, make_finder
-from vgg_keras.localisation.merging import THRESHOLD, answer, check_threshold
+from vgg_keras.evaluation.procedure import Pass, Procedure
+from vgg_keras.evaluation.rows import RowFiller, RowPass, Score, Table
+from vgg_keras.localisation.dense import Finder, boxes_of_classes, make_box_fn, make_finder
+from vgg_keras.localisation.merging import MERGE_THRESHOLD, best_boxes, check_threshold
+from vgg_keras.localisation.procedure import (
+    ANSWERS,
+    check_localises,
+    check_together,
+    metadata_of_nets,
+    scales_by_net,
+)
 from vgg_keras.localisation.results import Localised
 from vgg_keras.pipelines.box_sources import boxed_split
-from vgg_keras.pipelines.boxes import from_window
-from vgg_keras.pipelines.evaluation import check_test_scale, grid_crops, grid_origins, whole_images
+from vgg_keras.pipelines.boxes import Boxes, from_window
+from vgg_keras.pipelines.checks import check_choice
+from vgg_keras.pipelines.evaluation import grid_origins
 from vgg_keras.pipelines.images import rescaled_size, upright_size
-from vgg_keras.pipelines.screening import naming_bad_images
-from vgg_keras.pipelines.sources import VALIDATION, Source, Split
-from vgg_keras.recipes import LocalisationRecipe
-from vgg_keras.runs import Run
+from vgg_keras.pipelines.splits import VALIDATION, Source, Split
+from vgg_keras.recipes import BAD_IMAGE_POLICIES
+from vgg_keras.trained import TrainedNet
 
-ANSWERS = 5  # classes with a box each, the ILSVRC rule
-_ANY_SIZE = [  # one trace for pictures of all sizes
-    tf.TensorSpec((None, None, None, 3), tf.float32),
-    tf.TensorSpec((None, None), tf.int64),
+_VIEWS_AND_INDICES = [  # one trace for images of all sizes
+    tf.TensorSpec((None, None, None, None, 3), tf.float32),
+    tf.TensorSpec((None,), tf.int64),
 ]
-_CHUNK = 256  # pictures that go through all nets and scales before their boxes are merged
 
 
 def centre_of_true_class(
-    run: Run,
-    source: Source,
+    net: TrainedNet,
+    data: Source,
     split: str = VALIDATION,
     *,
     test_scale: int | None = None,
     batch_size: int = 64,
     on_bad_image: str = "stop",
     boxes: str | os.PathLike | None = None,
+    verbose: int | str = "auto",
 ) -> Localised:
-    """The first protocol: the central crop, and the box of the true class.
+    """The box of the true class, from the central crop: the first protocol, "centre-gt".
 
     Args:
-        run: of a localisation net.
-        source, split: pictures with boxes whose classes the run knows.
+        net: localisation net.
+        data, split, on_bad_image, boxes: see `localise`.
         test_scale: Q; by default the training scale.
-        batch_size: crops that pass through the net together.
-        on_bad_image: "stop", or "skip" for pictures whose boxes cannot be used.
-        boxes: file of the true boxes, see `boxed_split`; by default the run's.
+        batch_size: number of crops that pass through the net together on a device.
+        verbose: see `localise`.
 
     Raises:
         SourceError, BadImageError: the data cannot be used.
-        ValueError: no localisation net, or a scale below the crop size.
+        ArgumentError: the net gives no boxes, or the scale is below the crop size.
+
+    Example:
+        found = centre_of_true_class(TrainedNet.load("runs/boxes"), open_source("folder:ilsvrc"))
+        print(found.result()["gt_class_localisation_error"])
     """
-    pictures, truth, labels = _pictures(run, source, split, on_bad_image, boxes)
-    ((scale,),) = scales_of([run], (test_scale,) if test_scale else None)
-    see, answers = boxes_of(run), np.zeros((len(pictures), 1, 4), np.float32)
-    crops = grid_crops(
-        pictures, test_scale=scale, crop_size=run.recipe.crop_size, grid=1, batch_size=batch_size
+    check_localises(net)
+    scales = scales_by_net([net], test_scale)
+    images = _boxed_images(net, data, split, on_bad_image, boxes)
+    predict_boxes, classes = make_box_fn(net), images.labels[:, None]
+    score_crops = _score_fn(
+        net,
+        lambda crops, classes: boxes_of_classes(predict_boxes(crops), classes)[:, 0, 0, 0],
+        classes,
     )
-    sizes = _original_sizes(pictures)
-    with naming_bad_images(pictures):
-        for places, views in crops:
-            found = see(views[:, 0]).numpy()[:, 0, 0]  # (B, C or 1, 4)
-            for place, by_class in zip(places.numpy(), found, strict=True):
-                frame = _centre_frame(sizes[place], scale, run.recipe.crop_size)
-                one = by_class[labels[place] if len(by_class) > 1 else 0]
-                answers[place, 0] = np.clip(from_window(one, frame), 0, 1)
-    names = tuple(pictures.ids_of(range(len(pictures))))
-    metadata = _about([run], [(scale,)], source, split, "centre-gt")
-    return Localised(names, labels, truth, labels[:, None], answers, run.class_names, metadata)
+    ((scale,),) = scales
+    crops = row_pass(net, Pass("centre", scale, flip=False), score_crops)
+    table = Table(np.full((len(classes), 4), np.nan, np.float32), _is_complete, [crops])
+    RowFiller(images.split, batch_size=batch_size, verbose=verbose).fill([table])
+    frames = _centre_frames(images.split, scale, net.architecture.crop_size)
+    found = np.clip(from_window(table.rows, frames), 0, 1)[:, None]
+    metadata = metadata_of_nets([net], scales) | {"protocol": "centre-gt"}
+    return images.localised(classes, found, net.class_names, metadata)
 
 
 def localise(
-    runs: Sequence[Run],
-    source: Source,
+    nets: TrainedNet | Sequence[TrainedNet],
+    data: Source,
     split: str = VALIDATION,
     *,
-    classifiers: Sequence[Run],
-    test_scales: Sequence[int] | Sequence[Sequence[int]] | None = None,
+    classifiers: TrainedNet | Sequence[TrainedNet],
+    test_scales: int | Sequence[int] | Sequence[Sequence[int]] | None = None,
     predictions: Predictions | None = None,
-    threshold: float = THRESHOLD,
+    threshold: float = MERGE_THRESHOLD,
     flip: bool = True,
     batch_size: int = 64,
     on_bad_image: str = "stop",
     boxes: str | os.PathLike | None = None,
     cache_dir: str | os.PathLike | None = None,
+    verbose: int | str = "auto",
 ) -> Localised:
-    """The full protocol: boxes at every place and scale, merged, for the five best classes.
+    """Boxes from all positions and scales, merged, for the five best classes of each image.
 
     Args:
-        runs: of localisation nets; with several the union of their boxes is merged.
-        source, split: pictures with boxes whose classes the runs know.
-        classifiers: classification runs of the same classes. The mean of their dense posteriors
-            names five classes; that at each place rates the boxes seen from there.
-        test_scales: Q of all runs, or a sequence for each (Table 9's fusion); by default each
-            net's training scale.
-        predictions: of the same pictures, to take the five classes from, such as a fusion of
-            the best nets (§4.5); by default the classifiers' own, dense.
-        threshold: of `merge`.
-        flip: look at mirror images too, as in classification (§3.2).
-        batch_size: memory, as for `PassRunner`.
-        on_bad_image: "stop", or "skip" for pictures whose boxes cannot be used.
-        boxes: file of the true boxes, see `boxed_split`; by default that of the first run.
-        cache_dir: folder for answers while they are made; a run that was killed goes on from there.
+        nets: localisation nets; the boxes of several are merged together (Table 9).
+        data, split: source and name of the split; images with boxes. The nets must know their
+            classes.
+        classifiers: classification nets. The mean of their posteriors gives the five classes
+            and rates each box.
+        test_scales: see `scales_by_net`.
+        predictions: posteriors for these images, from which the five classes are taken, such as
+            a fusion of several nets (§4.5); by default the mean of the classifiers' own, dense.
+        threshold: see `merge`.
+        flip: whether mirror images are used too, as in classification (§3.2).
+        batch_size, verbose: see `RowFiller`.
+        on_bad_image: "stop", or "skip" to skip images whose boxes cannot be used.
+        boxes: file of the true boxes; by default that of the recipe of the first net, see
+            `boxed_split`.
+        cache_dir: folder of the row cache, from which an interrupted call continues.
 
     Raises:
         SourceError, BadImageError: the data cannot be used.
-        PredictionsError: `predictions` are of other pictures or classes.
-        ValueError: nets that do not go together, or a scale below the crop size.
-        OSError: the folder to keep answers in cannot be written.
+        PredictionsError: `predictions` are of other images or classes.
+        ArgumentError: the nets do not fit together, or a scale is below the crop size.
+        WriteError: the cache cannot be written.
+
+    Example:
+        net, classifier = TrainedNet.load("runs/boxes"), TrainedNet.load("runs/d")
+        found = localise(net, open_source("cls-loc:ilsvrc"), classifiers=classifier)
     """
-    check_together(runs, classifiers)
+    nets, classifiers = _as_tuple(nets), _as_tuple(classifiers)
+    check_together(nets, classifiers)
     check_threshold(threshold)
-    cache_dir = Path(cache_dir) if cache_dir else None
-    scales = scales_of(runs, test_scales)
-    pictures, truth, labels = _pictures(runs[0], source, split, on_bad_image, boxes)
-    names = tuple(pictures.ids_of(range(len(pictures))))
+    dense = _Dense(nets, classifiers, scales_by_net(nets, test_scales), threshold, flip)
+    images = _boxed_images(nets[0], data, split, on_bad_image, boxes)
+    options: dict[str, Any] = {"batch_size": batch_size, "verbose": verbose}
     if predictions is None:
-        posteriors = _posteriors(classifiers, pictures, batch_size, cache_dir)
+        posteriors = dense.posteriors(images.split, cache_dir=cache_dir or None, **options)
     else:
-        posteriors = predictions.of(names, runs[0].class_names)
+        posteriors = predictions.rows_for(images.names, nets[0].class_names)
     classes = top_classes(posteriors, min(ANSWERS, posteriors.shape[1]))[0]
-    passes = [(run, scale) for run, of_run in zip(runs, scales, strict=True) for scale in of_run]
-    metadata = _about(runs, scales, source, split, "dense") | {
-        "classifiers": [str(c.path) for c in classifiers],
-        "merge_threshold": threshold,
-        "flip": flip,
-    }
-    # All that decides the answers, but for the contents of the pictures.
-    decisive = [names, classes.tolist(), threshold, flip, [(runs.index(r), q) for r, q in passes]]
-    if cache_dir:
-        nets = [*runs, *classifiers]
-        decisive += [[digest_of(one.model), one.statistics.mean] for one in nets]
-    answers = open_row_cache(cache_dir, "answers", decisive, (*classes.shape, 4))
-    finders = {
-        id(run): tf.function(
-            functools.partial(on_all_devices, run.model, make_finder(run, classifiers, flip)),
-            input_signature=_ANY_SIZE,
+    table = dense.table(images.names, classes, cache_dir)
+    RowFiller(images.split, **options).fill([table])
+    return images.localised(classes, np.array(table.rows), nets[0].class_names, dense.metadata())
+
+
+@dataclass(frozen=True, eq=False)
+class _Dense:
+    """The second protocol, "dense", for some nets; see `localise`."""
+
+    nets: tuple[TrainedNet, ...]
+    classifiers: tuple[TrainedNet, ...]
+    scales: list[tuple[int, ...]]
+    threshold: float
+    flip: bool
+
+    def posteriors(self, split: Split, **options: Any) -> np.ndarray:
+        """The mean of the classifiers' dense posteriors (§3.2)."""
+        dense = Procedure("dense")
+        return np.mean(
+            [score(net, split, dense.passes(net), **options)[1] for net in self.classifiers], 0
+        )
+
+    def table(
+        self, names: Sequence[str], classes: np.ndarray, cache_dir: str | os.PathLike | None
+    ) -> Table:
+        """The table of merged boxes, `(N, A, 4)`, for A classes of each image, `(N, A)`."""
+        folder = Path(cache_dir) if cache_dir else None
+        decisive = folder and self._decisive(names, classes)
+        rows = open_row_cache(folder, "answers", decisive, (*classes.shape, 4))
+        scores = {
+            net: _score_fn(net, make_finder(net, self.classifiers, self.flip), classes)
+            for net in self.nets
+        }
+        passes = [self._pass(net, scale, scores[net]) for net, scale in self._nets_at_scales()]
+        merge = tf.function(
+            lambda found: best_boxes(found, self.threshold),
+            input_signature=[tf.TensorSpec((None, None, 5), tf.float32)],
             autograph=False,
         )
-        for run in runs
-    }
-    # A row that was cut off by a kill still holds NaN.
-    to_do = np.flatnonzero(np.isnan(answers).any((1, 2)))
-    merge = tf.function(
-        lambda found: answer(found, threshold),
-        input_signature=[tf.TensorSpec((None, None, 5), tf.float32)],
-        autograph=False,
-    )
-    with Meter(float(len(to_do) * sum(scale**2 for _, scale in passes))) as meter:
-        for chunk in np.split(to_do, range(_CHUNK, len(to_do), _CHUNK)):
-            seen: dict[int, list] = {place: [] for place in chunk}
-            for run, scale in passes:
-                find = finders[id(run)]
-                devices = run.model.distribute_strategy.num_replicas_in_sync
-                pixels = batch_size * devices * run.recipe.crop_size**2 // (1 + flip)
-                meter.start(f"{run.path.name} Q={scale}", len(chunk), float(scale**2))
-                for batch, found in _found(find, pictures, chunk, scale, classes, pixels):
-                    for place, of_picture in zip(batch, found, strict=True):
-                        seen[place].append(of_picture)
-                    meter.advance(len(batch))
-                meter.finish()
-            for place in chunk:
-                answers[place] = merge(np.concatenate(seen[place], 1))
-    return Localised(
-        names, labels, truth, classes, np.array(answers), runs[0].class_names, metadata
-    )
-
-
-def _found(
-    find: Finder, pictures: Split, chunk: np.ndarray, scale: int, classes: np.ndarray, pixels: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Places of some pictures, `(B,)`, and what is found in them, `(B, A, P, 5)`."""
-    wanted = np.zeros(len(pictures), bool)
-    wanted[chunk] = True
-    with naming_bad_images(pictures):
-        for places, views in whole_images(
-            pictures, test_scale=scale, batch_pixels=pixels, wanted=wanted
-        ):
-            yield places.numpy(), find(views[:, 0], classes[places.numpy()]).numpy()
-
-
-def scales_of(
-    runs: Sequence[Run], test_scales: Sequence[int] | Sequence[Sequence[int]] | None
-) -> list[tuple[int, ...]]:
-    """Q of each run: what is given for all of them, or for each, or its training scale.
-
-    Raises:
-        ValueError: a scale below the crop size, or sequences that are not one a run.
-    """
-    given: list = list(test_scales or [(run.recipe.validation_scale,) for run in runs])
-    if all(isinstance(scale, int) for scale in given):
-        given = [given] * len(runs)
-    scales = [tuple(of_run) for of_run in given]
-    if len(scales) != len(runs):
-        raise ValueError(
-            f"test_scales must be those of all runs, or a sequence for each of them. Received: "
-            f"{len(scales)} for {len(runs)} runs"
+        return Table(
+            rows, _is_complete, passes, lambda parts: merge(np.concatenate(parts, 1)).numpy()
         )
-    for run, of_run in zip(runs, scales, strict=True):
-        for scale in of_run:
-            check_test_scale(scale, run.recipe.crop_size)
-    return scales
 
+    def _decisive(self, names: Sequence[str], classes: np.ndarray) -> list[Any]:
+        """Everything that decides the boxes, except the contents of the images."""
+        return [
+            names,
+            classes.tolist(),
+            self.threshold,
+            self.flip,
+            [(self.nets.index(net), scale) for net, scale in self._nets_at_scales()],
+            *([net.digest, net.mean] for net in (*self.nets, *self.classifiers)),
+        ]
 
-def _posteriors(
-    classifiers: Sequence[Run], pictures: Split, batch_size: int, cache_dir
-) -> np.ndarray:
-    """The mean of the classifiers' dense posteriors (§3.2)."""
-    return np.mean(
-        [
-            score(c, pictures, plan(c.recipe, "dense"), batch_size=batch_size, cache_dir=cache_dir)[
-                1
-            ]
-            for c in classifiers
-        ],
-        0,
-    )
+    def _pass(self, net: TrainedNet, scale: int, score: Score) -> RowPass:
+        whole_images = row_pass(net, Pass("dense", scale, self.flip), score)
+        return dataclasses.replace(whole_images, name=f"{Path(net.name).name} Q={scale}")
 
+    def _nets_at_scales(self) -> list[tuple[TrainedNet, int]]:
+        return [
+            (net, scale)
+            for net, of_net in zip(self.nets, self.scales, strict=True)
+            for scale in of_net
+        ]
 
-def _centre_frame(size: np.ndarray, scale: int, crop_size: int) -> np.ndarray:
-    """Of the middle crop of `grid_crops`."""
-    scaled = rescaled_size(size, scale).numpy()
-    row, column = grid_origins(scaled, crop_size, 1).numpy()[:, 0]
-    frame = np.array([column, row, crop_size, crop_size]) / np.tile(scaled[::-1], 2)
-    return frame.astype(np.float32)
-
-
-def _pictures(run: Run, source: Source, split: str, on_bad_image: str, boxes):
-    """The pictures with usable boxes, those boxes, and labels as indices into the run's classes."""
-    labels = labels_of_the_run(run, source, split)
-    file = boxes or recipe_of(run).boxes or None
-    boxed = boxed_split(source, source[split], file, skip_bad=on_bad_image == "skip")
-    kept = np.isin(source[split].names_of(range(len(labels))), list(boxed.skipped), invert=True)
-    return boxed.split, boxed.boxes, labels[kept]
-
-
-def _original_sizes(pictures: Split) -> np.ndarray:
-    examples = pictures.in_order().map(
-        lambda e: upright_size(pictures.read(e)), num_parallel_calls=tf.data.AUTOTUNE
-    )
-    return np.array(list(examples.as_numpy_iterator())).reshape(-1, 2)
-
-
-def check_together(runs: Sequence[Run], classifiers: Sequence[Run]) -> None:
-    """Raises ValueError for nets that cannot localise together; the message names one."""
-    if not runs or not classifiers:
-        raise ValueError("Give one localisation run and one classification run at least.")
-    for run in runs:
-        recipe_of(run)
-    for classifier in classifiers:
-        if isinstance(classifier.recipe, LocalisationRecipe):
-            raise ValueError(f"{classifier.path} is a localisation net; classifiers rate boxes.")
-    for other in [*runs, *classifiers]:
-        if other.class_names != runs[0].class_names:
-            raise ValueError(f"{other.path} has other classes than {runs[0].path}.")
-        if other.recipe.crop_size != runs[0].recipe.crop_size:
-            raise ValueError(
-                f"Nets must have one crop size, so that their maps have the same places. "
-                f"Received: {other.recipe.crop_size} of {other.path} and "
-                f"{runs[0].recipe.crop_size} of {runs[0].path}"
-            )
-
-
-def recipe_of(run: Run) -> LocalisationRecipe:
-    """The recipe of a localisation net; raises ValueError for another's."""
-    if not isinstance(run.recipe, LocalisationRecipe):
-        raise ValueError(f"{run.path} is no run of a localisation net.")
-    return run.recipe
-
-
-def _about(
-    runs: Sequence[Run], scales: Sequence[Sequence[int]], source: Source, split: str, protocol: str
-) -> dict:
-    """What was measured: of one run its own keys, of several `members`, as in classification."""
-    members = [
-        {
-            "run": str(run.path),
-            "net": run.recipe.net,
-            "regression": recipe_of(run).regression,
-            "tuned": recipe_of(run).tuned,
-            "train_scale": list(run.recipe.train_scale),
-            "crop_size": run.recipe.crop_size,
-            "width": run.recipe.width,
-            "test_scales": list(of_run),
-            "precision": run.recipe.precision,
+    def metadata(self) -> dict[str, Any]:
+        """Which nets are used, and how; can be written as JSON."""
+        return metadata_of_nets(self.nets, self.scales) | {
+            "protocol": "dense",
+            "classifiers": [net.name for net in self.classifiers],
+            "merge_threshold": self.threshold,
+            "flip": self.flip,
         }
-        for run, of_run in zip(runs, scales, strict=True)
-    ]
-    nets = members[0] if len(members) == 1 else {"members": members}
-    return nets | {"protocol": protocol, "data": source.spec, "split": split}
+
+
+@dataclass(frozen=True, eq=False)
+class _BoxedImages:
+    """Images with usable boxes.
+
+    Attributes:
+        split: the images.
+        truth: their boxes.
+        labels: their classes as indices into the classes of the net, int64 `(N,)`.
+        origin: where they come from, for the metadata of the result.
+    """
+
+    split: Split
+    truth: Boxes
+    labels: np.ndarray
+    origin: dict[str, str]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.split.ids_of(range(len(self.split))))
+
+    def localised(
+        self,
+        classes: np.ndarray,
+        boxes: np.ndarray,
+        class_names: tuple[str, ...],
+        metadata: dict[str, Any],
+    ) -> Localised:
+        """The result for these images."""
+        return Localised(
+            self.names,
+            self.labels,
+            self.truth,
+            classes,
+            boxes,
+            class_names,
+            metadata | self.origin,
+        )
+
+
+def _boxed_images(
+    net: TrainedNet,
+    data: Source,
+    split: str,
+    on_bad_image: str,
+    boxes: str | os.PathLike | None,
+) -> _BoxedImages:
+    """The images with usable boxes; the net must know their classes."""
+    check_choice("on_bad_image", on_bad_image, BAD_IMAGE_POLICIES)
+    labels = labels_for_net(net, data, split)
+    file = boxes or getattr(net.recipe, "boxes", None) or None
+    boxed = boxed_split(data, data[split], file, skip_bad=on_bad_image == "skip")
+    names = data[split].names_of(range(len(labels)))
+    is_usable = np.isin(names, list(boxed.skipped), invert=True)
+    origin = {"data": data.spec, "split": split}
+    return _BoxedImages(boxed.split, boxed.boxes, labels[is_usable], origin)
+
+
+def _as_tuple(nets: TrainedNet | Sequence[TrainedNet]) -> tuple[TrainedNet, ...]:
+    return (nets,) if isinstance(nets, TrainedNet) else tuple(nets)
+
+
+def _score_fn(net: TrainedNet, find: Finder, classes: np.ndarray) -> Score:
+    """A `Score` that shares a batch among the devices of a net.
+
+    Args:
+        net: localisation net.
+        find: from images and their classes to rows.
+        classes: those of all images of the split, int64 `(N, A)`.
+    """
+
+    @tf.function(input_signature=_VIEWS_AND_INDICES, autograph=False)
+    def score_views(views: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
+        of_images = tf.gather(tf.constant(classes, tf.int64), indices)
+        return on_all_devices(net.model, find, views[:, 0], of_images)
+
+    return score_views
+
+
+def _is_complete(rows: np.ndarray) -> np.ndarray:
+    """Which rows are complete: one that a kill cut off still holds NaN."""
+    return ~np.isnan(rows).reshape(len(rows), -1).any(1)
+
+
+def _centre_frames(images: Split, scale: int, crop_size: int) -> np.ndarray:
+    """Frames of the central crops, float32 `(N, 4)`; see `vgg_keras.pipelines.boxes`."""
+    sizes = images.in_order().map(
+        lambda example: upright_size(images.read(example)), num_parallel_calls=tf.data.AUTOTUNE
+    )
+    frames = []
+    for size in sizes:
+        scaled = rescaled_size(size, scale).numpy()
+        row, column = grid_origins(scaled, crop_size, 1).numpy()[:, 0]
+        frames.append(np.array([column, row, crop_size, crop_size]) / np.tile(scaled[::-1], 2))
+    return np.array(frames, np.float32).reshape(-1, 4)

@@ -1,4 +1,4 @@
-"""What nets say of pictures, and how often they are right by the ILSVRC rule (§A.2)."""
+"""The boxes of a localisation result, and its errors by the ILSVRC rule (§A.2)."""
 
 from __future__ import annotations
 
@@ -9,24 +9,31 @@ from typing import Any
 
 import numpy as np
 
+from vgg_keras.metadata import ANSWERS_KEY
 from vgg_keras.pipelines.boxes import Boxes, iou
 from vgg_keras.pipelines.files import atomic_write
 
-OVERLAP = 0.5  # intersection over union that an answer must exceed
+OVERLAP = 0.5  # intersection over union that a correct box must exceed
 
 
 @dataclass(frozen=True, eq=False)
 class Localised:
-    """What nets say of pictures.
+    """Classes and boxes for the images of a split, with the true ones.
 
     Attributes:
-        images: names of the N pictures.
-        labels: their classes, int64 `(N,)`.
-        truth: their boxes, shares of the picture.
-        classes: named for each, best first, int64 `(N, A)`; with "centre-gt" the true one.
-        boxes: of those, float32 `(N, A, 4)`, in shares.
-        class_names: of the nets.
-        about: how it was done; can be written as JSON.
+        images: names of the N images.
+        labels: true classes, int64 `(N,)`.
+        truth: true boxes, as fractions of the image.
+        classes: A classes for each image, the most probable first, int64 `(N, A)`; with the
+            protocol "centre-gt" the true class alone.
+        boxes: one box for each of these classes, float32 `(N, A, 4)`,
+            `[x_min, y_min, x_max, y_max]` as fractions of the image.
+        class_names: names of the classes of the nets.
+        metadata: which nets were used, and how; can be written as JSON.
+
+    Example:
+        found = localise(net, data, classifiers=classifier)
+        print(found.result()["top5_localisation_error"])
     """
 
     images: tuple[str, ...]
@@ -38,7 +45,11 @@ class Localised:
     metadata: dict[str, Any]
 
     def hits(self) -> np.ndarray:
-        """Whether each answer is right, bool `(N, A)`: the class, and its box with any true one."""
+        """Which answers are correct, bool `(N, A)`.
+
+        An answer is correct if its class is the true one and its box overlaps any of the true
+        boxes by more than `OVERLAP`.
+        """
         overlaps = np.array(
             [
                 iou(self.boxes[i][:, None], self.truth[i][None]).numpy().max(1, initial=0)
@@ -48,7 +59,11 @@ class Localised:
         return (self.classes == self.labels[:, None]) & (overlaps > OVERLAP)
 
     def result(self) -> dict[str, Any]:
-        """Errors in percent, and how they were measured; can be written as JSON."""
+        """`metadata`, the number of `images` and the errors in percent; can be written as JSON.
+
+        The errors are `top1_localisation_error` and `top5_localisation_error`, or
+        `gt_class_localisation_error` if the true class alone has a box.
+        """
         hits = self.hits()
         error = {"top1_localisation_error": 100 * (1 - float(hits[:, 0].mean()))}
         if self.classes.shape[1] > 1:
@@ -58,8 +73,12 @@ class Localised:
         return error | {"images": len(self.images)} | self.metadata
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes the result and, for each picture, its class and boxes and the answers, as JSON."""
-        pictures = [
+        """Writes the result and, for each image, its class, its boxes and the answers, as JSON.
+
+        Raises:
+            WriteError: the file cannot be written; what was there before is intact.
+        """
+        images = [
             {
                 "image": image,
                 "class": self.class_names[label],
@@ -73,4 +92,4 @@ class Localised:
                 zip(self.images, self.labels, self.hits(), strict=True)
             )
         ]
-        atomic_write(path, json.dumps(self.result() | {"pictures": pictures}) + "\n")
+        atomic_write(path, json.dumps(self.result() | {ANSWERS_KEY: images}) + "\n")

@@ -1,1 +1,1 @@
-"""Pictures and tables of runs."""
+"""The paper's tables, figures and a page of results."""

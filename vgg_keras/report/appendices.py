@@ -1,6 +1,6 @@
-"""Tables 8 to 10 of the paper as data (Appendix A), and all its tables by number.
+"""Tables 8 to 10 of the paper as data (Appendix A), and all tables of the paper by number.
 
-Those of Appendix B are in `generalisation.py`.
+The tables of Appendix B are in `generalisation.py`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ _OTHERS_IN_TABLE_10 = (
 )
 
 
-def _localised(cells: tuple[str, ...], values, tested: tuple[Tested, ...]) -> Row:
+def _localised(
+    cells: tuple[str, ...], values: tuple[float | None, ...], tested: tuple[Tested, ...]
+) -> Row:
     return Row(cells, values, "dense", tested, _BEST)
 
 

@@ -1,5 +1,8 @@
-"""Figures of runs and predictions. Each function returns a Matplotlib figure; `save` and
-`data_uri` turn it into a file or into an address that a page can hold."""
+"""Figures of runs and predictions.
+
+Each function that draws returns a Matplotlib figure. `save_figure` writes it to a file, and
+`figure_uri` turns it into a data URI, which an HTML page can hold.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure  # not pyplot: no window system is needed
+from matplotlib.figure import Figure  # pyplot would need a window system
 from matplotlib.patches import Rectangle
 from PIL import Image
 
@@ -24,19 +27,23 @@ from vgg_keras.pipelines.files import atomic_path
 
 
 def learning_curves(runs: Mapping[str, str | os.PathLike]) -> Figure:
-    """Loss and error against epochs, a colour a run: cross-entropy and top-1 error, or of
-    localisation runs the loss with its penalty and the localisation error.
+    """Draws loss and error against epochs, one colour for each run.
 
-    Training is dashed, validation solid; a dotted line marks a drop of the learning rate.
+    The panels show cross-entropy and top-1 error. For localisation runs they show the loss with
+    its penalty and the localisation error. Training is dashed, validation solid; a dotted line
+    marks a drop of the learning rate.
 
     Args:
-        runs: journal files by the label to show.
+        runs: journal files, by the label of the run.
+
+    Example:
+        save_figure(learning_curves({"A": "runs/a/journal.jsonl"}), "curves.png")
     """
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     journals = {label: read_journal(path) for label, path in runs.items()}
-    seen = {key for entries in journals.values() for entry in entries for key in entry}
+    keys = {key for entries in journals.values() for entry in entries for key in entry}
     panels = {"cross_entropy": "cross-entropy", "top1_error": "top-1 error (%)"}
-    if "localisation_error" in seen:
+    if "localisation_error" in keys:
         panels = {"loss": "loss", "localisation_error": "localisation error (%)"}
     axes = dict(zip(panels, figure.subplots(1, 2), strict=True))
     for colour, (label, entries) in enumerate(journals.items()):
@@ -66,14 +73,14 @@ def prediction_sheet(
     class_names: Sequence[str],
     title: str = "",
 ) -> Figure:
-    """A sheet of pictures, each with its three most probable classes.
+    """Draws images on a sheet, each with its three most probable classes.
 
     Args:
-        images: N pictures `(H, W, 3)`, RGB in 0..255.
+        images: N images `(H, W, 3)`, RGB, 0 to 255.
         posteriors: `(N, classes)`.
-        labels: true classes.
-        class_names: all names.
-        title: of the sheet.
+        labels: indices of the true classes, `(N,)`.
+        class_names: names of all classes.
+        title: title of the sheet.
     """
     columns = min(6, len(images))
     rows = -(-len(images) // columns)
@@ -88,15 +95,15 @@ def prediction_sheet(
     return figure
 
 
-def class_errors(errors: np.ndarray, class_names: Sequence[str], most: int = 40) -> Figure:
-    """Top-1 error of each class as bars, the worst first.
+def class_error_bars(errors: np.ndarray, class_names: Sequence[str], most: int = 40) -> Figure:
+    """Draws the top-1 error of each class as a bar, the greatest first.
 
     Args:
-        errors: percent `(classes,)`; NaN for a class without pictures.
-        class_names: all names.
-        most: classes to show.
+        errors: percentages `(classes,)`; classes with NaN are ignored.
+        class_names: names of all classes.
+        most: maximum number of classes to draw.
     """
-    order = np.argsort(-errors, kind="stable")  # NaN comes last
+    order = np.argsort(-errors, kind="stable")  # NaN is sorted last
     order = order[~np.isnan(errors[order])][:most]
     figure = Figure(figsize=(7.5, 0.9 + 0.27 * len(order)), layout="constrained")
     panel = figure.subplots()
@@ -110,11 +117,11 @@ def class_errors(errors: np.ndarray, class_names: Sequence[str], most: int = 40)
 
 
 def confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
-    """Share of each class's pictures (rows) that are taken for each class (columns).
+    """Draws the percentage of the images of each class (rows) by predicted class (columns).
 
     Args:
-        counts: pictures, `(classes, classes)`, true class by predicted class.
-        class_names: all names.
+        counts: number of images by true and predicted class, `(classes, classes)`.
+        class_names: names of all classes.
     """
     shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     size = 2.6 + 0.42 * len(counts)
@@ -134,56 +141,57 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
 
 
 def score_maps(
-    pictures: Mapping[int, np.ndarray],
+    images: Mapping[int, np.ndarray],
     maps: Mapping[int, np.ndarray],
     crop_size: int,
     origins: np.ndarray,
     label: str,
 ) -> Figure:
-    """One class's score map laid over a picture at each test scale, and the grid of crops.
+    """Draws the score map of a class over an image at each test scale, and the grid of crops.
 
     Args:
-        pictures: the rescaled picture by test scale, `(H, W, 3)`, RGB in 0..255.
-        maps: scores of the class at each place by test scale, `(h, w)`.
-        crop_size: side of the square that a place of the map looks at; they are 32 pixels apart.
-        origins: first rows and first columns of the crops in the last picture, `(2, grid)`.
-        label: what the scores are of.
+        images: the rescaled image by test scale, `(H, W, 3)`, RGB, 0 to 255.
+        maps: scores of the class at each position by test scale, `(h, w)`.
+        crop_size: side of the square that each position of the map depends on. Neighbouring
+            squares are 32 pixels apart.
+        origins: first rows and first columns of the crops in the last image, `(2, grid)`.
+        label: label of the colour bar.
     """
-    widths = [p.shape[1] / p.shape[0] for p in pictures.values()]
+    widths = [image.shape[1] / image.shape[0] for image in images.values()]
     ratios = [*widths, widths[-1]]
     height = min(2.6, 10.5 / sum(ratios))
     figure = Figure(figsize=(height * sum(ratios) + 1.4, height + 0.75), layout="constrained")
     panels = figure.subplots(1, len(ratios), gridspec_kw={"width_ratios": ratios}, squeeze=False)[0]
     low = min(m.min() for m in maps.values())
     high = max(m.max() for m in maps.values())
-    for panel, (scale, picture) in zip(panels, pictures.items(), strict=False):
+    for panel, (scale, image) in zip(panels, images.items(), strict=False):
         h, w = maps[scale].shape
         first = crop_size / 2 - STRIDE / 2
         extent = (first, first + STRIDE * w, first + STRIDE * h, first)
-        panel.imshow(_pixels(picture))
+        panel.imshow(_pixels(image))
         shown = panel.imshow(
             maps[scale], extent=extent, cmap="inferno", alpha=0.55, vmin=low, vmax=high
         )
-        panel.set(xlim=(-0.5, picture.shape[1] - 0.5), ylim=(picture.shape[0] - 0.5, -0.5))
-        panel.set_title(f"Q = {scale}: {h} x {w} places", fontsize=9)
-    _crop_grid(panels[-1], pictures[scale], crop_size, origins)
+        panel.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
+        panel.set_title(f"Q = {scale}: {h} x {w} positions", fontsize=9)
+    _draw_crop_grid(panels[-1], images[scale], crop_size, origins)
     for panel in panels:
         panel.axis("off")
-    label = textwrap.fill(label, 24)  # names of classes can be longer than the figure is high
+    label = textwrap.fill(label, 24)  # a class name can be longer than the figure is high
     figure.colorbar(shown, ax=list(panels[:-1]), label=label, shrink=0.85, location="left")
     return figure
 
 
-def _crop_grid(panel: Axes, picture: np.ndarray, crop_size: int, origins: np.ndarray) -> None:
+def _draw_crop_grid(panel: Axes, image: np.ndarray, crop_size: int, origins: np.ndarray) -> None:
     rows, columns = origins
-    panel.imshow(_pixels(picture), alpha=0.55)
+    panel.imshow(_pixels(image), alpha=0.55)
     for i, top in enumerate(rows):
         for j, left in enumerate(columns):
             is_end = (i, j) in ((0, 0), (len(rows) - 1, len(columns) - 1))
             width, colour = (2.2, "#d62728") if is_end else (0.6, "#222222")
             side = crop_size - 1
             panel.add_patch(Rectangle((left, top), side, side, fill=False, lw=width, ec=colour))
-    panel.set_title(f"{len(rows)} x {len(columns)} crops of {crop_size}", fontsize=9)
+    panel.set_title(f"{len(rows)} x {len(columns)} crops of {crop_size} pixels", fontsize=9)
 
 
 def _pixels(image: np.ndarray) -> np.ndarray:
@@ -199,34 +207,43 @@ def _caption(panel: Axes, row: np.ndarray, label: int, class_names: Sequence[str
     panel.set_title("\n".join(lines), fontsize=8, color="darkgreen" if right else "firebrick")
 
 
-def save(figure: Figure, out: str | os.PathLike) -> None:
-    """Writes a figure as PNG, aside and then into place."""
+def save_figure(figure: Figure, out: str | os.PathLike) -> None:
+    """Writes a figure to a PNG file with an atomic write.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     with atomic_path(Path(out)) as path:
         figure.savefig(path, dpi=110, format="png")
 
 
-def data_uri(figure: Figure, kind: str = "svg") -> str:
-    """A figure as an address that needs no file: SVG for charts, PNG for photos."""
+def figure_uri(figure: Figure, kind: str = "svg") -> str:
+    """A figure as a data URI.
+
+    Args:
+        figure: figure to draw.
+        kind: "svg", for charts, or "png", for photos.
+    """
     buffer = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {}
     figure.savefig(buffer, dpi=150, format=kind, metadata=metadata)
     return as_data_uri(buffer.getvalue(), "image/svg+xml" if kind == "svg" else f"image/{kind}")
 
 
-def thumbnail(image: np.ndarray, size: int = 176) -> str:
-    """A picture, its longer side at most `size` pixels, as an address that needs no file."""
+def thumbnail_uri(image: np.ndarray, size: int = 176) -> str:
+    """An image as a data URI, reduced so that its longer side has at most `size` pixels."""
     small = Image.fromarray(_pixels(image))
     small.thumbnail((size, size))
     return image_uri(small)
 
 
 def image_uri(image: Image.Image) -> str:
-    """A Pillow image as an address that needs no file: a JPEG."""
+    """A Pillow image as a data URI with a JPEG."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
     return as_data_uri(buffer.getvalue(), "image/jpeg")
 
 
 def as_data_uri(content: bytes, media_type: str) -> str:
-    """RFC 2397."""
+    """The content of a file as a data URI (RFC 2397)."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"

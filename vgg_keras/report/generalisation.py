@@ -1,7 +1,7 @@
 """Tables 11 and 12 of the paper as data (Appendix B), and our results beside them.
 
-Numbers of nets that their authors trained on more than ILSVRC's 1,000 classes, which the paper
-marks with *, are rows of their own.
+The paper marks nets that were trained on more than ILSVRC's 1,000 classes with *. They have rows of
+their own here.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from vgg_keras.evaluation.procedure import CROP_OF_PAPER
 from vgg_keras.features.protocols import MEAN_AP, MEAN_CLASS_RECALL
 from vgg_keras.metadata import members
-from vgg_keras.report.paper import PaperTable, Row
+from vgg_keras.report.paper import MEASURED_ON, PaperTable, Row
 
 _MORE_CLASSES = "trained on extended ILSVRC, {} classes"
-OURS = ("ours by", "ours", "± ours", "ours of")
-# Mean AP on VOC-2007 and VOC-2012; mean class recall and its spread on Caltech-101 and -256.
+TRANSFER_COLUMNS = ("our protocol", "ours", "± ours", MEASURED_ON)
+# Columns: mean AP on VOC-2007 and on VOC-2012; mean class recall and its standard deviation on
+# Caltech-101 and on Caltech-256.
 _TABLE_11 = (
     ("Zeiler & Fergus (Zeiler & Fergus, 2013)", (), (None, 79.0, 86.5, 0.5, 74.2, 0.3)),
     ("Chatfield et al. (Chatfield et al., 2014)", (), (82.4, 83.2, 88.4, 0.6, 77.6, 0.1)),
@@ -31,7 +33,7 @@ _TABLE_11 = (
     ("VGG Net-D & Net-E", ("D", "E"), (89.7, 89.3, 92.7, 0.5, 86.2, 0.3)),
 )
 
-# By what the descriptors are of.
+# The third entry says which image regions the descriptors are of.
 _TABLE_12 = (
     (f"(Oquab et al., 2014), {_MORE_CLASSES.format(1512)}", (), "", 70.2),
     ("(Gkioxari et al., 2014)", (), "", 73.6),
@@ -42,7 +44,7 @@ _TABLE_12 = (
 
 
 def _ours(nets: tuple[str, ...], regions: str = "image") -> tuple[tuple[str, str], ...]:
-    """What features of ours must be to stand beside a row; no other authors' can."""
+    """The conditions for our results beside a row; none for the rows of other authors."""
     return (("nets", "+".join(nets)), ("regions", regions)) if nets else ()
 
 
@@ -77,45 +79,55 @@ TRANSFER_TABLES = (
         measures=(),
     ),
 )
-_PROTOCOLS = {
+_PROTOCOLS_OF_TABLE = {
     11: ("voc2007", "voc2012", "caltech101", "caltech256"),
     12: ("voc2012-action",),
 }
-MEASURES = {MEAN_AP, MEAN_CLASS_RECALL}
+TRANSFER_MEASURES = {MEAN_AP, MEAN_CLASS_RECALL}
 
 
-def transfer_cells(number: int, row: Row, results: Sequence[dict]) -> list[tuple[Any, ...]]:
-    """Ours beside a row of a table: protocol, percent, spread, and what it is of; blank without.
+def transfer_cells(
+    number: int, row: Row, results: Sequence[dict[str, Any]]
+) -> list[tuple[Any, ...]]:
+    """Our cells beside a row: protocol, percentage, standard deviation and what it was measured on.
 
-    A result of `vgg-keras transfer` stands beside the row of its nets under a protocol of the
-    table, whatever their width, layer and scales, which are told.
+    A transfer result stands beside the row with the same nets if its protocol belongs to the
+    table. Width, layer and scales may differ from the paper's; the last cell names them.
+
+    Args:
+        number: 11 or 12.
+        row: row of that table.
+        results: from `read_results`.
+
+    Returns:
+        One tuple for each matching result; one tuple of None if there is none.
     """
     found: list[tuple[Any, ...]] = [
         (
             result["protocol"],
-            next(result[key] for key in sorted(MEASURES) if key in result),
+            next(result[key] for key in sorted(TRANSFER_MEASURES) if key in result),
             result["spread"],
             _circumstances(result),
         )
         for result in results
         if row.conditions
-        and result.keys() & MEASURES
-        and result["protocol"] in _PROTOCOLS[number]
+        and result.keys() & TRANSFER_MEASURES
+        and result["protocol"] in _PROTOCOLS_OF_TABLE[number]
         and _conditions(result) == dict(row.conditions)
     ]
-    return found or [(None,) * len(OURS)]
+    return found or [(None,) * len(TRANSFER_COLUMNS)]
 
 
-def _conditions(result: dict) -> dict[str, str]:
-    """The nets and the regions that they looked at, each once."""
+def _conditions(result: dict[str, Any]) -> dict[str, str]:
+    """The nets and the image regions of a result, each once."""
     nets = sorted({member["net"] for member in members(result["features"])})
     regions = {member["region"] for member in members(result["features"])}
-    seen = [name for name in ("image", "box") if name in regions]
-    return {"nets": "+".join(nets), "regions": "+".join(seen)}
+    in_order = [name for name in ("image", "box") if name in regions]
+    return {"nets": "+".join(nets), "regions": "+".join(in_order)}
 
 
-def _circumstances(result: dict) -> str:
-    """caltech20, 20 a class, block3_pool, Q = 96,128,192 stack."""
+def _circumstances(result: dict[str, Any]) -> str:
+    """Data and features in words: caltech20, 20 a class, block3_pool, Q = 96,128,192 stack."""
     kind, _, name = result["data"].partition(":")
     parts = [name if kind == "tfds" else name.rstrip("/").rpartition("/")[2]]
     if result["train_per_class"]:
@@ -125,7 +137,7 @@ def _circumstances(result: dict) -> str:
     for member in members(result["features"]):
         scales = ",".join(map(str, member["test_scales"]))
         how = member["aggregate"] if len(member["test_scales"]) > 1 else ""
-        crop = "" if member["crop_size"] == 224 else f" crop {member['crop_size']}"
+        crop = "" if member["crop_size"] == CROP_OF_PAPER else f" crop {member['crop_size']}"
         width = "" if member["width"] == 1 else f" width {member['width']:g}"
         parts.append(f"{member['layer']}{crop}{width} Q = {scales} {how}".rstrip())
     return ", ".join(dict.fromkeys(filter(None, parts)))

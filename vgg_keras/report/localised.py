@@ -1,4 +1,4 @@
-"""The report's section on localisation: errors, and photos with true and predicted boxes."""
+"""The localisation section of the report: errors, and images with true and predicted boxes."""
 
 from __future__ import annotations
 
@@ -10,132 +10,131 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from vgg_keras.errors import SourceError
 from vgg_keras.ilsvrc import short_label
-from vgg_keras.metadata import members
-from vgg_keras.pipelines.errors import SourceError
-from vgg_keras.pipelines.evaluation import read_pictures
-from vgg_keras.pipelines.sources import open_source
+from vgg_keras.metadata import ANSWERS_KEY, members
 from vgg_keras.report import figures
-from vgg_keras.report.tables import circumstances, nets_of
+from vgg_keras.report.images import read_images_of
+from vgg_keras.report.results import Result, circumstances, nets_of
 
-ERRORS = ("top5_localisation_error", "gt_class_localisation_error")  # the first one counts
-TRUE, FOUND = "#36a13c", "#d8261c"
-_PHOTOS = 8  # right ones, and as many wrong ones
+# Results are sorted by these errors.
+ERROR_KEYS = ("top5_localisation_error", "gt_class_localisation_error")
+TRUE_COLOUR, PREDICTED_COLOUR = "#36a13c", "#d8261c"
+_EXAMPLES = 8  # right ones, and as many wrong ones
 
 
-def section(results: Sequence[dict], data_dir: str | os.PathLike | None) -> dict[str, Any] | None:
-    """What the page shows of localisation, or None where there are no such results.
+def localisation_section(
+    results: Sequence[Result], data_dir: str | os.PathLike | None = None
+) -> dict[str, Any] | None:
+    """The contents of the localisation section; None if there are no localisation results.
 
     Args:
-        results: from `read_results`, others among them.
-        data_dir: where TFDS keeps its data.
+        results: from `read_results`; other results are ignored.
+        data_dir: where TFDS stores its data.
     """
-    found = [r for r in results if any(key in r for key in ERRORS)]
+    found = [r for r in results if any(key in r for key in ERROR_KEYS)]
     if not found:
         return None
-    found.sort(key=lambda r: (*(r.get(key, np.inf) for key in ERRORS), r["file"]))
-    kept = next((r for r in found if "pictures" in r), None)
-    shown: dict[str, Any] = {
+    found.sort(key=lambda r: (*(r.get(key, np.inf) for key in ERROR_KEYS), r["file"]))
+    section: dict[str, Any] = {
         "results": [_summary(result) for result in found],
-        "photos": None,
+        "examples": None,
         "problem": None,
     }
-    if kept is None:
-        return shown
-    shown["name"] = Path(kept["file"]).stem
+    best = next((r for r in found if ANSWERS_KEY in r), None)
+    if best is None:
+        return section
+    section["name"] = Path(best["file"]).stem
     try:
-        shown["photos"] = photos_of(kept, data_dir)
+        section["examples"] = example_images(best, data_dir)
     except SourceError as error:
-        shown["problem"] = f"The pictures are not at hand: {error}"
-    return shown
+        section["problem"] = f"The images are not available: {error}"
+    return section
 
 
-def _summary(result: dict) -> dict[str, Any]:
+def _summary(result: Result) -> dict[str, Any]:
     nets = members(result)
     return {
         "nets": nets_of(result),
         "regression": " + ".join(dict.fromkeys(m.get("regression", "?") for m in nets)),
         "tuned": " + ".join(dict.fromkeys(m.get("tuned", "?") for m in nets)),
         "protocol": result["protocol"],
-        "errors": [result.get(key) for key in ERRORS],
-        "of": circumstances(result),
+        "errors": [result.get(key) for key in ERROR_KEYS],
+        "measured_on": circumstances(result),
         "file": Path(result["file"]).stem,
     }
 
 
-def photos_of(
-    kept: dict, data_dir: str | os.PathLike | None = None, most: int = _PHOTOS
+def example_images(
+    result: Result, data_dir: str | os.PathLike | None = None, most: int = _EXAMPLES
 ) -> list[dict[str, Any]]:
-    """Photos with true and predicted boxes: some that are right, then some that are wrong.
+    """Images with true and predicted boxes: first some with a right answer, then some without.
 
-    Of each the answer that is right is shown, or else the first one with the true class, or the
-    first one.
+    Of the answers for an image, a right one is drawn. If there is none, the first answer with the
+    true class is drawn, else the first answer.
 
     Args:
-        kept: a result with `pictures`, as `Localised.save` writes it.
-        data_dir: where TFDS keeps its data.
-        most: photos of either kind; spread evenly over the split.
+        result: a result with answers, as `Localised.save` writes it.
+        data_dir: where TFDS stores its data.
+        most: maximum number of images of either kind. They are spread evenly over the split.
 
     Returns:
-        For each `image`, a data URI, `name`, `true`, `predicted` and `right`.
+        For each image `image` (a data URI), `name`, `true`, `predicted` and `right`.
 
     Raises:
-        SourceError: the data are not at hand, or not those of the result.
+        SourceError: the data are not available, or have no image with one of the names.
     """
-    pictures = kept["pictures"]
-    is_right = np.array([any(a["right"] for a in p["answers"]) for p in pictures], bool)
+    answered = result[ANSWERS_KEY]
+    is_right = np.array([any(a["right"] for a in one["answers"]) for one in answered], bool)
     chosen = [
-        i for right in (True, False) for i in _spread(np.flatnonzero(is_right == right), most)
+        answered[i]
+        for right in (True, False)
+        for i in _spread(np.flatnonzero(is_right == right), most)
     ]
-    split = open_source(kept["data"], data_dir, prepare=False)[kept["split"]]
-    places = {name: i for i, name in enumerate(split.ids_of(range(len(split))))}
-    missing = [pictures[i]["image"] for i in chosen if pictures[i]["image"] not in places]
-    if missing:
-        raise SourceError(f"{missing[0]} is not among them.")
-    images = read_pictures(split, [places[pictures[i]["image"]] for i in chosen])
-    shown = []
-    for i in chosen:
-        picture, answers = pictures[i], pictures[i]["answers"]
-        answer = next(
-            (a for a in answers if a["right"]),
-            next((a for a in answers if a["class"] == picture["class"]), answers[0]),
-        )
-        pixels = images[places[picture["image"]]]
-        shown.append(
-            {
-                "image": with_boxes(pixels, picture["boxes"], answer["box"]),
-                "name": picture["image"],
-                "true": short_label(picture["class"]),
-                "predicted": short_label(answer["class"]),
-                "right": bool(is_right[i]),
-            }
-        )
-    return shown
+    images = read_images_of(result, [one["image"] for one in chosen], data_dir)
+    return [_example(one, images[one["image"]]) for one in chosen]
+
+
+def _example(one: dict[str, Any], pixels: np.ndarray) -> dict[str, Any]:
+    answers = one["answers"]
+    answer = next(
+        (a for a in answers if a["right"]),
+        next((a for a in answers if a["class"] == one["class"]), answers[0]),
+    )
+    return {
+        "image": with_boxes(pixels, one["boxes"], answer["box"]),
+        "name": one["image"],
+        "true": short_label(one["class"]),
+        "predicted": short_label(answer["class"]),
+        "right": answer["right"],
+    }
 
 
 def with_boxes(
-    image: np.ndarray, true: Sequence[Sequence[float]], found: Sequence[float], side: int = 240
+    image: np.ndarray, true: Sequence[Sequence[float]], predicted: Sequence[float], side: int = 240
 ) -> str:
-    """A picture with its true boxes in green and the predicted one in red, as a data URI.
+    """An image with its true boxes in green and the predicted box in red, as a data URI.
 
     Args:
         image: uint8 `(H, W, 3)`.
-        true, found: `[x_min, y_min, x_max, y_max]` in shares of the picture.
-        side: of the longer side when shown, pixels; small pictures are enlarged.
+        true: true boxes, `[x_min, y_min, x_max, y_max]` as fractions of the image size.
+        predicted: the predicted box, in the same form.
+        side: length of the longer side in pixels; smaller images are enlarged.
     """
     height, width = image.shape[:2]
     factor = side / max(height, width)
     size = max(1, round(width * factor)), max(1, round(height * factor))
     shown = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(shown)
-    for box, colour in (*((box, TRUE) for box in true), (found, FOUND)):
+    for box, colour in (*((box, TRUE_COLOUR) for box in true), (predicted, PREDICTED_COLOUR)):
         corners = [round(share * extent) for share, extent in zip(box, (*size, *size), strict=True)]
         right, bottom = max(corners[2] - 1, corners[0]), max(corners[3] - 1, corners[1])
         draw.rectangle([*corners[:2], right, bottom], outline=colour, width=3)
     return figures.image_uri(shown)
 
 
-def _spread(places: np.ndarray, most: int) -> list[int]:
-    if len(places) <= most:
-        return places.tolist()
-    return places[np.linspace(0, len(places) - 1, most).astype(int)].tolist()
+def _spread(indices: np.ndarray, most: int) -> list[int]:
+    """At most `most` of the indices, evenly spread."""
+    if len(indices) <= most:
+        return indices.tolist()
+    return indices[np.linspace(0, len(indices) - 1, most).astype(int)].tolist()

@@ -1,4 +1,4 @@
-"""Class score maps (§3.2) of a run, laid over pictures."""
+"""Class score maps of a net (§3.2), drawn over images."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
+from vgg_keras.errors import ArgumentError
 from vgg_keras.evaluation.predict import Predicted
 from vgg_keras.evaluation.procedure import VIEWS
 from vgg_keras.ilsvrc import short_label
@@ -19,62 +20,75 @@ from vgg_keras.models import fully_convolutional
 from vgg_keras.pipelines.evaluation import grid_origins
 from vgg_keras.pipelines.images import decode, rescale
 from vgg_keras.report import figures
-from vgg_keras.runs import Run
+from vgg_keras.trained import TrainedNet
 
 
 def score_map_figure(
-    run: Run, image: np.ndarray, scales: Sequence[int], label: int, text: str
+    net: TrainedNet, image: np.ndarray, scales: Sequence[int], label: int, text: str
 ) -> Figure:
-    """A picture at some test scales with a class's score map laid over, and the grid of crops.
+    """Draws an image at some test scales with the score map of a class, and the grid of crops.
 
     Args:
-        run: from `load_run`.
-        image: the picture, uint8 `(H, W, 3)`, upright.
-        scales: Q, one or more, each at least the crop size; the crops are those of the last.
-        label: whose scores are shown, an index into the run's classes.
-        text: what the scores are of.
+        net: classification net.
+        image: upright image, uint8 `(H, W, 3)`.
+        scales: one test scale Q or more, each at least the crop size. The crops are those of the
+            last one.
+        label: index of the class in `net.class_names`.
+        text: label of the colour bar.
+
+    Example:
+        figure = score_map_figure(net, image, (256, 384), 7, "score of cock")
+        save_figure(figure, "maps.png")
     """
-    maps_of = fully_convolutional(run.model)
-    pictures, maps = {}, {}
+    maps_of = fully_convolutional(net.model)
+    images, maps = {}, {}
     for scale in scales:
-        pictures[scale] = rescale(image, scale).numpy()
-        pixels = pictures[scale][None] - np.array(run.statistics.mean, np.float32)
+        images[scale] = rescale(image, scale).numpy()
+        pixels = images[scale][None] - np.array(net.mean, np.float32)
         score_map = keras.ops.convert_to_numpy(maps_of(pixels, training=False)["score_map"])
         maps[scale] = score_map[0, :, :, label].astype(np.float32)
-    crop_size = run.recipe.crop_size
+    crop_size = net.architecture.crop_size
     grid = VIEWS["multi-crop"].grid
-    origins = grid_origins(pictures[scales[-1]].shape[:2], crop_size, grid).numpy()
-    return figures.score_maps(pictures, maps, crop_size, origins, text)
+    origins = grid_origins(images[scales[-1]].shape[:2], crop_size, grid).numpy()
+    return figures.score_maps(images, maps, crop_size, origins, text)
 
 
-def draw_predicted(run: Run, predicted: Predicted, folder: str | os.PathLike) -> list[Path]:
-    """Draws each picture with the score map of its most probable class, a PNG file each.
+def draw_predicted(net: TrainedNet, predicted: Predicted, folder: str | os.PathLike) -> list[Path]:
+    """Draws each image with the score map of its most probable class, one PNG file per image.
 
     Args:
-        run: that `predicted` is of.
-        predicted: from `predict`.
-        folder: for the files, NAME.png for the picture NAME; of several of one name the others
-            are NAME-2.png and so on.
+        net: net that made `predicted`.
+        predicted: from `predict` with paths of image files.
+        folder: folder for the files. Image NAME gets NAME.png; further images with the same name
+            get NAME-2.png and so on. No image is overwritten.
 
     Returns:
-        The files, in the order of the pictures.
+        The files, in the order of the images.
 
     Raises:
+        ArgumentError: `predicted` is not of image files.
         OSError: a file cannot be written.
+
+    Example:
+        draw_predicted(net, predict(net, ["a.jpg", "b.jpg"]), "maps")
     """
+    for name in predicted.names:
+        if not Path(name).is_file():
+            raise ArgumentError(
+                f"predicted must be of image files that exist. Received: {name}", "predicted"
+            )
     files = list(_files(predicted.names, Path(folder)))
     best = predicted.top(1)[0][:, 0]
     for name, label, file in zip(predicted.names, best, files, strict=True):
         image = decode(tf.io.read_file(name)).numpy()
         text = f"score of {short_label(predicted.class_names[label])}"
-        figures.save(
-            score_map_figure(run, image, predicted.metadata["test_scales"], label, text), file
-        )
+        scales = predicted.metadata["test_scales"]
+        figures.save_figure(score_map_figure(net, image, scales, label, text), file)
     return files
 
 
 def _files(names: Sequence[str], folder: Path) -> Iterator[Path]:
-    """A file in the folder for each picture: no two the same, and none a picture itself."""
+    """A file in the folder for each image, all different and none an image itself."""
     taken = {Path(name).resolve() for name in names}
     for name in names:
         numbered = itertools.chain([""], (f"-{n}" for n in itertools.count(2)))

@@ -13,27 +13,28 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from vgg_keras.errors import PredictionsError, RunError
+from vgg_keras.errors import ArgumentError, PredictionsError, RunError, SourceError, UserError
 from vgg_keras.evaluation.predictions import Predictions
 from vgg_keras.evaluation.procedure import paper_scales
 from vgg_keras.ilsvrc import short_label
 from vgg_keras.metadata import members
-from vgg_keras.pipelines.errors import SourceError
-from vgg_keras.pipelines.evaluation import read_pictures
 from vgg_keras.pipelines.files import atomic_write
-from vgg_keras.pipelines.sources import Split, open_source
-from vgg_keras.report import analysis, figures, localised
+from vgg_keras.report import analysis, figures
 from vgg_keras.report.appendices import PAPER_TABLES
+from vgg_keras.report.images import read_images_of
+from vgg_keras.report.localised import localisation_section
 from vgg_keras.report.maps import score_map_figure
-from vgg_keras.report.tables import (
-    build_table,
-    cells_as_text,
+from vgg_keras.report.rendering import cells_as_text, numeric_columns
+from vgg_keras.report.results import (
+    PREDICTIONS_KEY,
+    Result,
     circumstances,
     nets_of,
-    numeric_columns,
     read_results,
 )
-from vgg_keras.runs import JOURNAL, Run, load_run
+from vgg_keras.report.tables import build_table
+from vgg_keras.run_files import JOURNAL
+from vgg_keras.trained import TrainedNet
 
 _CLASSES_IN_MATRIX = 40
 _MISTAKES = 18
@@ -46,28 +47,34 @@ def write_report(
     data_dir: str | os.PathLike | None = None,
     examples: int = 4,
 ) -> Path:
-    """Writes `out/index.html`, which holds everything it shows and needs no network.
+    """Writes a page of results, `out/index.html`, that contains all of its images.
 
-    What cannot be shown because a run, the data or kept predictions are not at hand is said so
-    on the page.
+    If a net, the data or stored predictions are not available any more, the page says so.
 
     Args:
-        results: folder with results, as `read_results` takes it.
+        results: folder with results, see `read_results`.
         out: folder for the page.
-        data_dir: where TFDS keeps its data.
-        examples: pictures to lay score maps over, half of them mistakes.
+        data_dir: where TFDS stores its data.
+        examples: number of images to draw with score maps, half of them mistakes.
 
     Returns:
-        The page's path.
+        Path of the page.
 
     Raises:
-        ValueError: no such folder, no result in it, or a broken file.
+        ArgumentError: the folder does not exist or holds no results.
+        PredictionsError: a JSON file in it is broken.
+        WriteError: the page cannot be written.
+
+    Example:
+        evaluate(net, data).save("results/d.parquet")
+        write_report("results", "report")
     """
-    found = read_results(Path(results))
+    found = read_results(results)
     if not found:
-        raise ValueError(
-            f"{results} holds no results. `vgg-keras evaluate --out {results}/NAME.parquet` writes "
-            f"one."
+        raise ArgumentError(
+            f"results must be a folder with results, as Predictions.save and Localised.save write "
+            f"them. Received: {results}, which holds no results",
+            "results",
         )
     classified = [result for result in found if "top1_error" in result]
     classified.sort(key=lambda result: (result["top1_error"], result["file"]))
@@ -80,8 +87,8 @@ def write_report(
         results=[_summary(result) for result in classified],
         tables=list(_tables(found)),
         curves=_curves(found),
-        best=_best(classified, data_dir, examples) if classified else None,
-        localised=localised.section(found, data_dir),
+        best=_best(classified, data_dir, examples),
+        localised=localisation_section(found, data_dir),
         classified=bool(classified),
     )
     path = Path(out) / "index.html"
@@ -89,18 +96,18 @@ def write_report(
     return path
 
 
-def _summary(result: dict) -> dict[str, Any]:
+def _summary(result: Result) -> dict[str, Any]:
     return {
         "nets": nets_of(result),
         "protocol": result["protocol"].replace("+", " & "),
         "top1": result["top1_error"],
         "top5": result["top5_error"],
-        "of": circumstances(result),
+        "measured_on": circumstances(result),
         "file": Path(result["file"]).stem,
     }
 
 
-def _tables(found: Sequence[dict]) -> Iterator[dict]:
+def _tables(found: Sequence[Result]) -> Iterator[dict[str, Any]]:
     for number in PAPER_TABLES:
         table = build_table(number, found)
         yield {
@@ -111,8 +118,8 @@ def _tables(found: Sequence[dict]) -> Iterator[dict]:
             "classes": [
                 " ".join(
                     name
-                    for name, is_so in (("ours", i >= table.paper_columns), ("number", numeric))
-                    if is_so
+                    for name, applies in (("ours", i >= table.paper_columns), ("number", numeric))
+                    if applies
                 )
                 for i, numeric in enumerate(numeric_columns(table))
             ],
@@ -121,94 +128,96 @@ def _tables(found: Sequence[dict]) -> Iterator[dict]:
         }
 
 
-def _runs_of(found: Sequence[dict]) -> list[Path]:
+def _curves(found: Sequence[Result]) -> dict[str, Any]:
+    """Learning curves of the runs that still have a journal, and the names of the others."""
     nets = [net for result in found for net in members(result)]
-    return [Path(path) for path in dict.fromkeys(net["run"] for net in nets if "run" in net)]
-
-
-def _curves(found: Sequence[dict]) -> dict[str, Any]:
-    """Learning curves of the runs at hand, and the names of the others."""
-    runs = _runs_of(found)
-    at_hand = [path for path in runs if (path / JOURNAL).is_file()]
-    missing = [str(path) for path in runs if path not in at_hand]
-    names = [path.name for path in at_hand]
+    runs = [Path(path) for path in dict.fromkeys(net["run"] for net in nets if "run" in net)]
+    available = [path for path in runs if (path / JOURNAL).is_file()]
+    names = [path.name for path in available]
     journals = {
-        path.name if names.count(path.name) == 1 else str(path): path / JOURNAL for path in at_hand
+        path.name if names.count(path.name) == 1 else str(path): path / JOURNAL
+        for path in available
     }
-    figure = figures.data_uri(figures.learning_curves(journals)) if journals else None
-    return {"figure": figure, "missing": missing}
+    return {
+        "figure": figures.figure_uri(figures.learning_curves(journals)) if journals else None,
+        "missing": [str(path) for path in runs if path not in available],
+    }
 
 
-def _best(found: Sequence[dict], data_dir, examples: int) -> dict[str, Any] | None:
-    """What the best result with kept predictions says of classes and pictures."""
-    kept = next((r for r in found if "predictions" in r), None)
-    if kept is None:
+def _best(
+    classified: Sequence[Result], data_dir: str | os.PathLike | None, examples: int
+) -> dict[str, Any] | None:
+    """Classes and images of the best result with stored predictions; None if there is none."""
+    result = next((r for r in classified if PREDICTIONS_KEY in r), None)
+    if result is None:
         return None
     try:
-        predictions = Predictions.load(Path(kept["file"]).with_name(kept["predictions"]))
+        predictions = Predictions.load(Path(result["file"]).with_name(result[PREDICTIONS_KEY]))
     except PredictionsError as error:
-        return {"name": kept["file"], "problem": str(error)}
-    readable = tuple(map(short_label, predictions.class_names))
-    predictions = dataclasses.replace(predictions, class_names=readable)
+        return {"name": result["file"], "problem": str(error)}
+    names = tuple(map(short_label, predictions.class_names))
+    predictions = dataclasses.replace(predictions, class_names=names)
     counts = analysis.confusion_counts(predictions)
-    names = predictions.class_names
     present = np.flatnonzero(counts.sum(1) + counts.sum(0))
-    matrix = counts[np.ix_(present, present)]
-    shown = [names[k] for k in present]
+    matrix = None
+    if len(present) <= _CLASSES_IN_MATRIX:
+        figure = figures.confusion_matrix(
+            counts[np.ix_(present, present)], [names[k] for k in present]
+        )
+        matrix = figures.figure_uri(figure)
     best: dict[str, Any] = {
-        "name": Path(kept["predictions"]).stem,
-        "summary": _summary(kept),
+        "name": Path(result[PREDICTIONS_KEY]).stem,
+        "summary": _summary(result),
         "problem": None,
         "classes": int((counts.sum(1) > 0).sum()),
-        "class_errors": figures.data_uri(
-            figures.class_errors(analysis.class_errors(counts), names)
+        "class_errors": figures.figure_uri(
+            figures.class_error_bars(analysis.class_errors(counts), names)
         ),
-        "confusions": analysis.commonest_confusions(counts, names),
-        "matrix": figures.data_uri(figures.confusion_matrix(matrix, shown))
-        if len(present) <= _CLASSES_IN_MATRIX
-        else None,
+        "confusions": analysis.most_frequent_confusions(counts, names),
+        "matrix": matrix,
     }
-    return best | _pictures(kept, predictions, data_dir, examples)
+    return best | _examples(result, predictions, data_dir, examples)
 
 
-def _pictures(kept: dict, predictions: Predictions, data_dir, examples: int) -> dict[str, Any]:
-    """Mistakes as thumbnails and examples with score maps; or why there are none."""
-    try:
-        if "data" not in kept:
-            raise SourceError("the results are of different data.")
-        split = open_source(kept["data"], data_dir, prepare=False)[kept["split"]]
-        places = _places(split, predictions.names)
-    except SourceError as error:
-        return {"pictures_problem": f"The pictures are not at hand: {error}"}
-    shown: dict[str, Any] = {"pictures_problem": None, "maps_problem": None}
+def _examples(
+    result: Result,
+    predictions: Predictions,
+    data_dir: str | os.PathLike | None,
+    examples: int,
+) -> dict[str, Any]:
+    """Mistakes as thumbnails and examples with score maps, or the reason why there are none."""
     wrong = analysis.most_confident(predictions, right=False, most=_MISTAKES)
     right = analysis.most_confident(predictions, right=True, most=examples - examples // 2)
     rows = [*right, *wrong[: examples - len(right)]]
-    images = read_pictures(split, [places[i] for i in {*wrong, *rows}])
-    by_row = {i: images[places[i]] for i in {*wrong, *rows}}
-    shown["mistakes"] = [
-        _caption(predictions, i) | {"image": figures.thumbnail(by_row[i])} for i in wrong
-    ]
-    if not rows:
-        return shown | {"maps": []}
+    names = [predictions.names[i] for i in dict.fromkeys((*wrong, *rows))]
     try:
-        run = _first_run(kept)
-        scales = _scales(run, members(kept)[0])
-        maps = [
-            _caption(predictions, i) | _map_of(run, scales, predictions, i, by_row[i]) for i in rows
-        ]
-    except RunError as error:
-        return shown | {"maps_problem": f"No run to make score maps with: {error}"}
-    return shown | {"maps": maps, "maps_of": f"net {run.recipe.net}, {run.path.name}"}
-
-
-def _places(split: Split, names: Sequence[str]) -> list[int]:
-    """Where in the split the named pictures are."""
-    places = {name: i for i, name in enumerate(split.ids_of(range(len(split))))}
-    missing = [name for name in names if name not in places]
-    if missing:
-        raise SourceError(f"{missing[0]} is not among them.")
-    return [places[name] for name in names]
+        images = read_images_of(result, names, data_dir)
+    except SourceError as error:
+        return {"images_problem": f"The images are not available: {error}"}
+    mistakes = [
+        _caption(predictions, i) | {"image": figures.thumbnail_uri(images[predictions.names[i]])}
+        for i in wrong
+    ]
+    shown: dict[str, Any] = {
+        "images_problem": None,
+        "mistakes": mistakes,
+        "maps_problem": None,
+        "maps": [],
+    }
+    if not rows:
+        return shown
+    try:
+        net = _first_net(result)
+    except UserError as error:
+        return shown | {"maps_problem": f"Score maps need the net, which cannot be loaded: {error}"}
+    scales = _scales(net, members(result)[0])
+    maps = [
+        _caption(predictions, i) | _score_map(net, scales, predictions, i, images) for i in rows
+    ]
+    return shown | {
+        "maps": maps,
+        "maps_of": f"net {net.architecture.net}, {Path(net.name).name}",
+    }
 
 
 def _caption(predictions: Predictions, row: int) -> dict[str, Any]:
@@ -223,28 +232,50 @@ def _caption(predictions: Predictions, row: int) -> dict[str, Any]:
     }
 
 
-def _first_run(kept: dict) -> Run:
-    """The first of the result's nets, as it was tested."""
-    net = members(kept)[0]
-    if "run" not in net:
-        raise RunError("the result does not say of which run it is.")
-    rounding = net.get("pool_rounding", "down")
-    return load_run(net["run"], precision=net.get("precision"), pool_rounding=rounding)
+def _first_net(result: Result) -> TrainedNet:
+    """The first net of a result, in the precision and with the pooling that it was tested with.
+
+    Raises:
+        UserError: the net cannot be loaded any more, or was not loaded from files.
+    """
+    tested = members(result)[0]
+    options = {
+        "precision": tested.get("precision"),
+        "pool_rounding": tested.get("pool_rounding", "down"),
+    }
+    if "weights" in tested:
+        return TrainedNet.load(
+            tested["weights"],
+            net=tested["net"],
+            preprocessing=tested.get("preprocessing"),
+            mean=tested.get("source_mean"),
+            train_scale=tested.get("train_scale"),
+            **options,
+        )
+    if "run" not in tested:
+        raise RunError("The result names no run, saved net or weights file.")
+    if not Path(tested["run"]).is_dir():
+        raise RunError(f"There is no folder {tested['run']}.")
+    return TrainedNet.load(tested["run"], **options)
 
 
-def _scales(run: Run, net: dict) -> list[int]:
-    """Those that the net was tested at, and the paper's several."""
-    scales = set(net.get("test_scales", ()))
-    with contextlib.suppress(ValueError):  # S - 32 may be below the crop size
-        scales |= set(paper_scales(run.recipe, multi_scale=True))
+def _scales(net: TrainedNet, tested: Result) -> list[int]:
+    """The scales that the net was tested at, and the paper's multiple scales for it."""
+    scales = set(tested.get("test_scales", ()))
+    with contextlib.suppress(ArgumentError):  # S is unknown, or S - 32 is below the crop size
+        scales |= set(paper_scales(net, multi_scale=True))
     return sorted(scales)
 
 
-def _map_of(
-    run: Run, scales: Sequence[int], predictions: Predictions, row: int, image: np.ndarray
-) -> dict[str, Any]:
-    """The score map of the predicted class at some scales."""
+def _score_map(
+    net: TrainedNet,
+    scales: Sequence[int],
+    predictions: Predictions,
+    row: int,
+    images: dict[str, np.ndarray],
+) -> dict[str, str]:
+    """The score map of the predicted class of an image at some scales."""
     label = int(predictions.posteriors[row].argmax())
     text = f"score of {predictions.class_names[label]}"
-    figure = score_map_figure(run, image, scales, label, text)
-    return {"image": figures.data_uri(figure, "png")}
+    figure = score_map_figure(net, images[predictions.names[row]], scales, label, text)
+    return {"image": figures.figure_uri(figure, "png")}

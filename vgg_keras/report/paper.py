@@ -1,22 +1,24 @@
-"""Tables 2 to 7 of the paper as data, with what each of its numbers was measured on.
+"""Tables 2 to 7 of the paper as data, with the nets and scales that each number was measured with.
 
-Table 1 is `vgg_keras.nets.NETS`, those of the appendices are in `appendices.py`. Nothing here
-imports TensorFlow or rich.
+Table 1 is `vgg_keras.nets.NETS`, and the tables of the appendices are in `appendices.py`. This
+module does not import TensorFlow or rich.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+MEASURED_ON = "measured on"  # heading of the column beside our numbers
+
 
 @dataclass(frozen=True)
 class Tested:
-    """A net as it was trained and tested.
+    """A net with the scales of training and testing.
 
     Attributes:
-        net: name of Table 1.
-        train_scale: S in pixels: S_min and S_max, equal where S was fixed (§3.1).
-        test_scales: Q in pixels, averaged over where there are several (§4.2).
+        net: configuration of Table 1.
+        train_scale: S in pixels as a pair (S_min, S_max), equal if S was fixed (§3.1).
+        test_scales: Q in pixels. The posteriors of several scales were averaged (§4.2).
     """
 
     net: str
@@ -25,7 +27,7 @@ class Tested:
 
     @property
     def cells(self) -> tuple[str, str, str]:
-        """Net, S and Q as the paper prints them: D, [256;512], 256,384,512."""
+        """Net, S and Q, printed as in the paper: D, [256;512], 256,384,512."""
         low, high = self.train_scale
         scale = str(low) if low == high else f"[{low};{high}]"
         return self.net, scale, ",".join(map(str, self.test_scales))
@@ -36,13 +38,13 @@ class Row:
     """One row of a table.
 
     Attributes:
-        cells: what the row is about, one text a descriptive column.
-        values: the paper's numbers, one a value column; None where it prints none.
-        protocol: how the nets were tested (§3.2): centre, dense, multi-crop or
-            multi-crop+dense.
-        tested: the nets, several where their posteriors were averaged (§4.4); none where no
-            test of ours can stand beside the row, as for other authors' systems.
-        conditions: what else is true of each of the nets, as (key, value) of a result.
+        cells: texts of the descriptive columns.
+        values: the paper's numbers, one for each value column; None if the cell is empty.
+        protocol: how the nets were tested (§3.2): "centre", "dense", "multi-crop" or
+            "multi-crop+dense".
+        tested: the nets. The posteriors of several nets were averaged (§4.4). Empty for the
+            systems of other authors, which no result of ours stands beside.
+        conditions: pairs (key, value) that a result of ours must also have.
     """
 
     cells: tuple[str, ...]
@@ -54,17 +56,17 @@ class Row:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """One table.
+    """One table of the paper.
 
     Attributes:
-        number: in the paper.
-        title: its caption, shortened.
-        section: of the paper that discusses it.
+        number: number in the paper.
+        title: caption, shortened.
+        section: section of the paper that discusses it.
         columns: headings of the descriptive columns.
         value_columns: headings of the numbers.
-        rows: in the paper's order. A cell that spans several rows is repeated in each.
-        measures: headings of our numbers, and the keys of a result that they stand under; a
-            result without them has no place in the table.
+        rows: rows in the paper's order. A cell that spans several rows is repeated in each.
+        measures: pairs of a heading for our numbers and the key of a result that they are read
+            from. Only results that have all of these keys are shown in the table.
     """
 
     number: int
@@ -74,8 +76,8 @@ class PaperTable:
     value_columns: tuple[str, ...]
     rows: tuple[Row, ...]
     measures: tuple[tuple[str, str], ...] = (
-        ("ours top-1", "top1_error"),
-        ("ours top-5", "top5_error"),
+        ("our top-1 error", "top1_error"),
+        ("our top-5 error", "top5_error"),
     )
 
 
@@ -83,7 +85,7 @@ _ERRORS = ("top-1 val. error (%)", "top-5 val. error (%)")
 _SCALES = ("ConvNet config. (Table 1)", "train (S)", "test (Q)")
 
 _256, _384, _JITTERED = (256, 256), (384, 384), (256, 512)
-# Q by S, of Table 4. The middle one is the single scale of Table 3 (§4.1).
+# Test scales Q of Table 4 by training scale S. Table 3 has the middle one alone (§4.1).
 _TEST_SCALES = {
     _256: (224, 256, 288),
     _384: (352, 384, 416),
@@ -129,7 +131,7 @@ _TABLE_4 = (
     ("E", _JITTERED, (24.8, 7.5)),
 )
 
-_PROTOCOLS = {  # by Table 5's names
+_EVALUATION_METHODS = {  # protocols by their names in Table 5
     "dense": "dense",
     "multi-crop": "multi-crop",
     "multi-crop & dense": "multi-crop+dense",
@@ -143,7 +145,8 @@ _TABLE_5 = (
     ("E", "multi-crop & dense", (24.4, 7.1)),
 )
 
-# §4.4: this D had its FC layers alone trained on jittered scales, which no result tells.
+# §4.4: of this net D only the FC layers were trained on jittered scales. Results do not record
+# that, so any net D of these scales matches.
 _SEVEN_NETS = tuple(
     _multi_scale(net, train_scale)
     for net, train_scale in (
@@ -171,7 +174,7 @@ _OURS_IN_TABLE_7 = (
     ("ILSVRC submission, 7 nets, dense eval.", "dense", _SEVEN_NETS, (24.7, 7.5, 7.3)),
 )
 _OTHERS_IN_TABLE_7 = (
-    # GoogLeNet's number is one cell for validation and test; it is held under validation.
+    # The paper has one cell for GoogLeNet's validation and test error. It is stored as the former.
     ("GoogLeNet (Szegedy et al., 2014) (1 net)", (None, 7.9, None)),
     ("GoogLeNet (Szegedy et al., 2014) (7 nets)", (None, 6.7, None)),
     ("MSRA (He et al., 2014) (11 nets)", (None, None, 8.1)),
@@ -192,7 +195,7 @@ def _one_net(tested: Tested, errors: tuple[float, ...]) -> Row:
 
 
 def _models(tested: tuple[Tested, ...]) -> str:
-    """The nets as Table 6 lists them: (D/256/224,256,288), ..."""
+    """The nets, listed as in Table 6: (D/256/224,256,288), ..."""
     return ", ".join(f"({'/'.join(net.cells)})" for net in tested)
 
 
@@ -228,7 +231,7 @@ MAIN_TABLES = (
         ("ConvNet config. (Table 1)", "Evaluation method"),
         _ERRORS,
         tuple(
-            Row((net, method), errors, _PROTOCOLS[method], (_multi_scale(net, _JITTERED),))
+            Row((net, method), errors, _EVALUATION_METHODS[method], (_multi_scale(net, _JITTERED),))
             for net, method, errors in _TABLE_5
         ),
     ),

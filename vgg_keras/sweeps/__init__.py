@@ -1,1 +1,1 @@
-"""Sweeps over depth, width and training scale with Keras Tuner."""
+"""Search over depth, width and training scale with Keras Tuner."""

@@ -1,6 +1,6 @@
-"""What a trial needs, imported once for all of them."""
+"""The imports of a trial, done once by the server that trial processes are forked from."""
 
 from vgg_keras.quiet import quiet_tensorflow
 
 with quiet_tensorflow(verbose=False):
-    import vgg_keras.training  # noqa: F401
+    import vgg_keras.training  # noqa: F401  # imported for its effect

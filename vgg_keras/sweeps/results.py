@@ -1,9 +1,10 @@
-"""What a sweep has come to: its trials as rows, a table, and a picture of depth and scale."""
+"""Results of a sweep: its trials as rows, as a table and as a figure."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,47 +17,52 @@ from vgg_keras.callbacks.journal import read_journal
 from vgg_keras.callbacks.progress import clock
 from vgg_keras.errors import SweepError
 from vgg_keras.nets import get_net, weight_layers
+from vgg_keras.run_files import CLASSES, JOURNAL
 from vgg_keras.sweeps.space import Sweep, scale_text
-from vgg_keras.sweeps.trials import JOURNAL, TUNER, run_path, score
+from vgg_keras.sweeps.trials import TUNER_FOLDER, run_path, score
 
-Row = dict[str, Any]
-_COMPLETED = "COMPLETED"
+TrialRow = dict[str, Any]
+_COMPLETED = "COMPLETED"  # as Keras Tuner writes it
 
 
-def read_trials(folder: Path) -> list[Row]:
-    """The trials of a sweep, the best first, those that are not done last.
+def read_trials(folder: str | os.PathLike) -> list[TrialRow]:
+    """The trials of a sweep: the lowest error first, unfinished trials last.
 
     Returns:
-        A row each: `net`, `train_scale`, `width`, `run` (its folder), `status`, `epochs`;
-        `parameters` and `multiply_adds` of a crop; and of those that are done `error` (the
-        objective, percent), `top1_error`, `top5_error` and `seconds`.
+        One row for each trial: `net`, `weight_layers`, `train_scale`, `width`, `run` (its folder),
+        `status`, `epochs`, `parameters`, and `multiply_adds` for one crop. Finished trials also
+        have `error` (the objective in percent), `top1_error`, `top5_error` and `seconds`.
 
     Raises:
-        SweepError: there is no sweep, or it has no trials yet.
+        SweepError: the folder holds no sweep, or the sweep has no trials yet.
     """
+    folder = Path(folder)
     sweep = Sweep.load(folder)
     rows = [
         _row(sweep, folder, json.loads(file.read_text()))
-        for file in sorted((folder / TUNER).glob("trial_*/trial.json"))
+        for file in sorted((folder / TUNER_FOLDER).glob("trial_*/trial.json"))
     ]
     if not rows:
-        raise SweepError(f"{folder} holds no trials yet.")
+        raise SweepError(f"The sweep in {folder} has no trials yet.")
     return sorted(rows, key=lambda row: row.get("error", math.inf))
 
 
-def best_run(folder: Path) -> Path:
-    """Run folder of the best trial.
+def best_run(folder: str | os.PathLike) -> Path:
+    """Run folder of the trial with the lowest error.
 
     Raises:
-        SweepError: no trial is done.
+        SweepError: the folder holds no sweep, or no trial has finished.
+
+    Example:
+        net = TrainedNet.load(best_run("sweeps/x"))
     """
     best = read_trials(folder)[0]
     if "error" not in best:
-        raise SweepError(f"No trial of {folder} is done yet.")
+        raise SweepError(f"No trial of the sweep in {folder} has finished yet.")
     return Path(best["run"])
 
 
-def _row(sweep: Sweep, folder: Path, trial: dict) -> Row:
+def _row(sweep: Sweep, folder: Path, trial: dict) -> TrialRow:
     point = sweep.point_of(trial["hyperparameters"]["values"])
     path = run_path(folder, point, trial["trial_id"] if sweep.tuner == "hyperband" else None)
     crop = sweep.recipe.crop_size
@@ -76,12 +82,18 @@ def _row(sweep: Sweep, folder: Path, trial: dict) -> Row:
 
 
 def _num_classes(path: Path) -> int:
-    file = path / "classes.json"
+    """Number of classes of a run; ILSVRC's if the run has not started."""
+    file = path / CLASSES
     return len(json.loads(file.read_text())) if file.exists() else 1000
 
 
-def trials_table(rows: Sequence[Row], title: str) -> Table:
-    """The trials for people."""
+def trials_table(rows: Sequence[TrialRow], title: str) -> Table:
+    """The trials as a table for the terminal.
+
+    Args:
+        rows: from `read_trials`.
+        title: title of the table.
+    """
     table = Table(title=title)
     table.add_column("net (layers)")
     for column in (
@@ -96,69 +108,70 @@ def trials_table(rows: Sequence[Row], title: str) -> Table:
     ):
         table.add_column(column, justify="right", overflow="fold")
     for row in rows:
-        is_done = "error" in row
+        has_finished = "error" in row
         table.add_row(
             f"{row['net']} ({row['weight_layers']})",
             scale_text(tuple(row["train_scale"])),
             f"{row['width']:g}",
-            f"{row['top1_error']:.1f} %" if is_done else row["status"].lower(),
-            f"{row['top5_error']:.1f} %" if is_done else "",
+            f"{row['top1_error']:.1f} %" if has_finished else row["status"].lower(),
+            f"{row['top5_error']:.1f} %" if has_finished else "",
             str(row["epochs"]),
-            clock(row["seconds"]) if is_done else "",
+            clock(row["seconds"]) if has_finished else "",
             f"{row['parameters'] / 1e6:.2f} M",
             f"{row['multiply_adds'] / 1e9:.3f} G",
         )
     return table
 
 
-def sweep_figure(rows: Sequence[Row], objective: str) -> Figure:
-    """Error by depth and scale, and against parameters, time and multiply-adds.
+def sweep_figure(rows: Sequence[TrialRow], objective: str) -> Figure:
+    """Draws the error by depth and scale, and against parameters, time and multiply-adds.
 
     Args:
-        rows: from `read_trials`; those that are not done are left out.
+        rows: from `read_trials`; unfinished trials are ignored.
         objective: "top5" or "top1".
 
     Raises:
-        SweepError: none is done.
+        SweepError: no trial has finished.
     """
-    done = [row for row in rows if "error" in row]
-    if not done:
-        raise SweepError("No trial is done yet, so there is nothing to draw.")
+    finished = [row for row in rows if "error" in row]
+    if not finished:
+        raise SweepError("No trial has finished yet, so there is nothing to draw.")
     label = f"validation {objective[:3]}-{objective[3:]} error (%)"
     figure = Figure(figsize=(11, 7.6), layout="constrained")
     (depth, *others) = figure.subplots(2, 2).ravel()
-    _draw_depth_and_scale(depth, done, label)
+    _draw_depth_and_scale(depth, finished, label)
     axes = {
         "parameters": (1e6, "parameters (millions)"),
         "seconds": (60, "time (minutes)"),
-        "multiply_adds": (1e9, "multiply-adds a crop (billions)"),
+        "multiply_adds": (1e9, "multiply-adds per crop (billions)"),
     }
     for panel, (key, (unit, title)) in zip(others, axes.items(), strict=True):
-        _draw_against(panel, done, key, unit)
-        values = [row[key] for row in done]
+        _draw_against(panel, finished, key, unit)
+        values = [row[key] for row in finished]
         xscale = "log" if max(values) > 10 * min(values) else "linear"
         panel.set(xlabel=title, ylabel=label, xscale=xscale)
     others[0].legend(title="S, width", fontsize="small")
     return figure
 
 
-def _setting(row: Row) -> str:
+def _setting(row: TrialRow) -> str:
     return f"{scale_text(tuple(row['train_scale']))}, {row['width']:g}"
 
 
-def _draw_depth_and_scale(panel: Axes, rows: Sequence[Row], label: str) -> None:
+def _draw_depth_and_scale(panel: Axes, rows: Sequence[TrialRow], label: str) -> None:
+    """Draws a heat map of the errors: one row per net, one column per scale and width."""
     by_size = sorted(rows, key=lambda row: (row["width"], row["train_scale"]))
     columns = list(dict.fromkeys(map(_setting, by_size)))
     nets = list(dict.fromkeys(r["net"] for r in sorted(rows, key=lambda r: r["weight_layers"])))
     errors = [[math.nan] * len(columns) for _ in nets]
-    for row in rows:  # of several trials at one place, as Hyperband has, the best
+    for row in rows:  # Hyperband has several trials for a point; the lowest error is drawn
         i, j = nets.index(row["net"]), columns.index(_setting(row))
         errors[i][j] = min(row["error"], errors[i][j]) if errors[i][j] >= 0 else row["error"]
     panel.imshow(errors, cmap="YlGnBu", aspect="auto")
-    flat = [e for line in errors for e in line if e >= 0]
+    flat = [e for row_errors in errors for e in row_errors if e >= 0]
     middle = (min(flat) + max(flat)) / 2
-    for i, line in enumerate(errors):
-        for j, error in enumerate(line):
+    for i, row_errors in enumerate(errors):
+        for j, error in enumerate(row_errors):
             if error >= 0:
                 colour = "white" if error > middle else "#222222"
                 panel.text(j, i, f"{error:.1f}", ha="center", va="center", color=colour)
@@ -167,11 +180,12 @@ def _draw_depth_and_scale(panel: Axes, rows: Sequence[Row], label: str) -> None:
     panel.set(xlabel="S, width", ylabel="net (weight layers)", title=label)
 
 
-def _draw_against(panel: Axes, rows: Sequence[Row], key: str, unit: float) -> None:
+def _draw_against(panel: Axes, rows: Sequence[TrialRow], key: str, unit: float) -> None:
+    """Draws the errors against a measure of cost, one line per scale and width."""
     for colour, setting in enumerate(sorted(set(map(_setting, rows)))):
-        some = sorted((r for r in rows if _setting(r) == setting), key=lambda r: r[key])
-        x, y = [r[key] / unit for r in some], [r["error"] for r in some]
+        line = sorted((r for r in rows if _setting(r) == setting), key=lambda r: r[key])
+        x, y = [r[key] / unit for r in line], [r["error"] for r in line]
         panel.plot(x, y, "o-", lw=0.8, color=f"C{colour}", label=setting)
-        for row, place in zip(some, zip(x, y, strict=True), strict=True):
-            panel.annotate(row["net"], place, xytext=(4, 4), textcoords="offset points")
+        for row, point in zip(line, zip(x, y, strict=True), strict=True):
+            panel.annotate(row["net"], point, xytext=(4, 4), textcoords="offset points")
     panel.grid(alpha=0.3)

@@ -1,6 +1,6 @@
-"""What a sweep looks at: a recipe, and the nets, scales and widths to put into it.
+"""The search space of a sweep: a recipe, and the nets, scales and widths to put into it.
 
-Nothing heavy is imported here, so that the command line can check and show sweeps at once.
+This module does not import TensorFlow, so that the command line checks and shows sweeps quickly.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vgg_keras.errors import SweepError
+from vgg_keras.errors import ArgumentError, SweepError
 from vgg_keras.nets import get_net
+from vgg_keras.pipelines.checks import check_choice
 from vgg_keras.pipelines.files import atomic_write
 from vgg_keras.recipes import RECIPES, Recipe
 
 TUNERS = ("grid", "random", "bayesian", "hyperband")
 OBJECTIVES = ("top5", "top1")
-SWEEP = "sweep.json"
-_SHALLOW = "A"  # what deeper nets start from, §3.1
-_FROM_SCRATCH = ("A", "A-LRN", "B-shallow")  # the last has no layers that A's would fit
+SWEEP_FILE = "sweep.json"
+_SHALLOW = "A"  # deeper nets start from it (§3.1)
+_FROM_SCRATCH = ("A", "A-LRN", "B-shallow")  # the layers of A do not fit B-shallow
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,21 @@ class Sweep:
     """A search over depth, training scale and width.
 
     Attributes:
-        recipe: all other fields of the trials' recipes; its `epochs` are the budget of a trial.
-        nets: names of Table 1.
-        train_scales: S, as a pair (S, S) or (S_min, S_max).
-        widths: of the nets.
+        recipe: gives all other fields of the recipes; its `epochs` are the budget of a trial.
+        nets: configurations of Table 1.
+        train_scales: training scales S, each as a pair (S, S) or (S_min, S_max).
+        widths: factors on the channels of the hidden layers.
         tuner: "grid", "random", "bayesian" or "hyperband".
-        objective: "top5" or "top1", the validation error to bring down.
-        max_trials: trials at most; by default as many as there are points. The grid and Hyperband
-            choose their own number.
+        objective: validation error to minimise, "top5" or "top1".
+        max_trials: maximum number of trials of "random" and "bayesian"; by default the number of
+            points. "grid" and "hyperband" choose their own number.
+
+    Raises:
+        ArgumentError: a value is not allowed, or a value is given twice.
+
+    Example:
+        sweep = Sweep(RECIPES["small"], nets=("A", "D"), train_scales=((73, 73), (73, 146)))
+        run_sweep(sweep, "sweeps/x")
     """
 
     recipe: Recipe
@@ -48,55 +56,57 @@ class Sweep:
     objective: str = "top5"
     max_trials: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        # Shallow nets first: the deeper ones start from A.
+        nets = sorted(map(get_net, self.nets), key=lambda net: net.weight_layers)
+        object.__setattr__(self, "nets", tuple(net.name for net in nets))
         for name in ("nets", "train_scales", "widths"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
-                raise ValueError(f"{name} must be one or more, each once. Received: {values}")
-        for name, allowed in (("tuner", TUNERS), ("objective", OBJECTIVES)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(allowed)}. Received: {getattr(self, name)!r}"
+                raise ArgumentError(
+                    f"{name} must be one value or more, all different. Received: {values}", name
                 )
-        # Shallow nets first: the deeper ones start from A.
-        ordered = tuple(sorted(self.nets, key=lambda name: get_net(name).weight_layers))
-        object.__setattr__(self, "nets", ordered)
+        check_choice("tuner", self.tuner, TUNERS)
+        check_choice("objective", self.objective, OBJECTIVES)
         for point in self.points():
             point.recipe(self.recipe)
 
     def points(self) -> Iterator[Point]:
-        """Every combination, shallow nets first."""
+        """All combinations of net, scale and width, shallow nets first."""
         for values in itertools.product(self.nets, self.train_scales, self.widths):
             yield Point(*values)
 
     def choices(self) -> dict[str, list[str]]:
-        """What a tuner chooses from, as text: its messages between workers round numbers."""
+        """The values to choose from, by field of `Point`.
+
+        They are strings, because Keras Tuner rounds numbers in its messages between workers.
+        """
         values = [point.values for point in self.points()]
         return {name: list(dict.fromkeys(v[name] for v in values)) for name in values[0]}
 
     def point_of(self, values: Mapping[str, str]) -> Point:
-        """The point that was chosen so; other entries of `values` are let be."""
+        """The point with the given values; entries of `values` with other names are ignored."""
         return next(p for p in self.points() if p.values.items() <= values.items())
 
     def save(self, folder: Path) -> None:
-        """Writes the sweep into its folder, or finds it there.
+        """Writes the sweep into its folder, or checks that it is there already.
 
         Raises:
-            SweepError: another sweep is there, or something else.
+            SweepError: the folder holds another sweep or something else.
         """
-        file = folder / SWEEP
-        # Looked at first: a worker that started at the same time writes the sweep before all else.
+        file = folder / SWEEP_FILE
+        # The order matters: another worker that starts now writes the sweep file first.
         is_used = folder.is_dir() and any(not p.name.startswith(".") for p in folder.iterdir())
         if file.exists():
             differences = _differences(Sweep.load(folder), self)
             if differences:
                 raise SweepError(
-                    f"{folder} holds another sweep ({'; '.join(differences)}). Give its own "
-                    f"arguments to go on with it, or another --out."
+                    f"{folder} holds another sweep ({'; '.join(differences)}). Give the arguments "
+                    f"of that sweep to continue it, or another folder."
                 )
             return
         if is_used:
-            raise SweepError(f"{folder} is not empty and holds no sweep. Give another --out.")
+            raise SweepError(f"{folder} is not empty and holds no sweep. Give another folder.")
         atomic_write(file, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
     @classmethod
@@ -104,11 +114,11 @@ class Sweep:
         """Reads the sweep of a folder.
 
         Raises:
-            SweepError: there is none.
+            SweepError: the folder holds no sweep.
         """
-        file = folder / SWEEP
+        file = folder / SWEEP_FILE
         if not file.is_file():
-            raise SweepError(f"{folder} is no sweep folder: it holds no {SWEEP}.")
+            raise SweepError(f"{folder} is not the folder of a sweep: it has no {SWEEP_FILE}.")
         fields = json.loads(file.read_text())
         fields["recipe"] = Recipe.from_json(json.dumps(fields["recipe"]))
         fields["train_scales"] = tuple(map(tuple, fields["train_scales"]))
@@ -117,7 +127,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Point:
-    """One trial's values."""
+    """One point of the search space: a net, a training scale and a width."""
 
     net: str
     train_scale: tuple[int, int]
@@ -125,44 +135,49 @@ class Point:
 
     @property
     def name(self) -> str:
-        """Of its run folder, as in `D-s256-512-w1`."""
+        """Name of the run folder, such as `D-s256-512-w1`."""
         net, scale, width = self.values.values()
         return f"{net}-s{scale.replace(':', '-')}-w{width}"
 
     @property
     def values(self) -> dict[str, str]:
-        """As text, by field."""
+        """The values as strings, by field."""
         scale, width = scale_text(self.train_scale), f"{self.width:g}"
         return {"net": self.net, "train_scale": scale, "width": width}
 
     @property
     def shallow(self) -> Point | None:
-        """The point whose net it starts from (§3.1); None where it starts from scratch."""
+        """The point whose net this one starts from (§3.1); None if it starts from scratch."""
         return None if self.net in _FROM_SCRATCH else dataclasses.replace(self, net=_SHALLOW)
 
     def recipe(self, base: Recipe, **changes: Any) -> Recipe:
-        """The recipe with these values.
+        """The recipe with the values of this point.
+
+        Args:
+            base: gives all other fields.
+            changes: further fields to replace.
 
         Raises:
-            ValueError: they do not go together.
+            ArgumentError: the values do not go together.
         """
         fields = dataclasses.asdict(self)
         return dataclasses.replace(base, **fields | changes)
 
 
 def scale_text(scale: tuple[int, int]) -> str:
-    """256, or 256:512 for a range."""
+    """A training scale as text: 256, or 256:512 for a range."""
     low, high = scale
     return str(low) if low == high else f"{low}:{high}"
 
 
 def default_recipe(train_scales: Iterable[tuple[int, int]]) -> str:
-    """Name of the recipe where none is given: small nets where the paper's crops do not fit."""
+    """Name of the default recipe: "small" if a scale is below the paper's crop size."""
     fits = min(low for low, _ in train_scales) >= RECIPES["paper"].crop_size
     return "paper" if fits else "small"
 
 
 def _differences(one: Sweep, other: Sweep) -> list[str]:
+    """The fields that differ, as `name: value -> other value`."""
     fields: Mapping[str, Any] = {f.name: getattr(one, f.name) for f in dataclasses.fields(one)}
     lines = one.recipe.differences(other.recipe)
     lines += [

@@ -1,4 +1,4 @@
-"""The runs of a sweep: each trained once."""
+"""The runs of a sweep, each of which is trained once."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from vgg_keras.callbacks.journal import read_journal
 from vgg_keras.errors import SweepError
 from vgg_keras.pipelines.files import locked
 from vgg_keras.recipes import Recipe
-from vgg_keras.sweeps.process import train_in_a_process
+from vgg_keras.run_files import JOURNAL
+from vgg_keras.sweeps.process import train_in_process
 from vgg_keras.sweeps.space import Point, Sweep
 
-RUNS = "runs"
-TUNER, JOURNAL = "tuner", "journal.jsonl"  # of Keras Tuner; of a run
+RUNS_FOLDER, TUNER_FOLDER = "runs", "tuner"  # the second holds Keras Tuner's own state
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Rung:
-    """A trial of Hyperband: some more epochs for a net that did well in fewer.
+    """A trial of Hyperband: further epochs for a net that did well in fewer epochs.
 
     Attributes:
-        trial: its id, which its run folder is named by.
-        epochs: to train now.
-        previous: id of the trial whose net it goes on from; None for the first rung.
+        trial: id of the trial, which is part of the name of its run folder.
+        epochs: number of epochs to train in this trial.
+        previous: id of the trial from whose weights it continues; None for the first rung.
     """
 
     trial: str
@@ -35,31 +35,37 @@ class Rung:
     previous: str | None = None
 
 
-def run_path(folder: Path, point: Point, rung: str | None = None) -> Path:
-    """Run folder of a point, or of the trial of Hyperband that has this id."""
-    return folder / RUNS / (point.name if rung is None else f"{point.name}-trial{rung}")
+def run_path(folder: Path, point: Point, trial: str | None = None) -> Path:
+    """Run folder of a point of the sweep.
+
+    Args:
+        folder: folder of the sweep.
+        point: point of the sweep.
+        trial: id of the trial, for Hyperband, which has several trials for a point.
+    """
+    return folder / RUNS_FOLDER / (point.name if trial is None else f"{point.name}-trial{trial}")
 
 
 def run_point(
     sweep: Sweep, folder: Path, point: Point, rung: Rung | None = None, **options: Any
 ) -> Path:
-    """Trains a point's net in the sweep's folder, or finds it trained.
+    """Trains the net of a point in the folder of the sweep, unless it is trained already.
 
-    A deeper net starts from net A of the same scale and width (§3.1), which is trained first
-    where it is not there; A's own trial then finds it.
+    A deeper net starts from net A of the same scale and width (§3.1). If that net is not trained
+    yet, it is trained first; the trial of net A itself then finds it.
 
     Args:
-        sweep: what the point is of.
-        folder: the sweep's; workers on other machines share it.
-        point: values of the trial.
-        rung: of Hyperband; by default the whole budget of epochs.
-        options: see `vgg_keras.train`.
+        sweep: sweep that the point belongs to.
+        folder: folder of the sweep. Workers on other machines may share it.
+        point: net, scale and width to train.
+        rung: trial of Hyperband; by default the net is trained for all epochs of the recipe.
+        options: further arguments of `vgg_keras.train`.
 
     Returns:
         The run folder.
 
     Raises:
-        SweepError: training failed; the message says how.
+        SweepError: training failed. The message gives the reason.
     """
     path = run_path(folder, point, rung.trial if rung else None)
     start, layers = None, "warm-start"
@@ -74,27 +80,31 @@ def run_point(
 
 
 def train_once(recipe: Recipe, path: Path, **options: Any) -> Path:
-    """Trains a run that no other worker is training; waits for it if one is.
+    """Trains a run unless it is trained already; waits while another worker trains it.
 
     Raises:
-        SweepError: training failed.
+        SweepError: training failed. The message gives the reason.
     """
     with locked(path.parent / f".{path.name}.lock"):
         done = read_progress(path)
         if not done.finished and done.epochs < recipe.epochs:
             log.info("training %s", path.name)
-            problem = train_in_a_process(recipe, path, options)
+            problem = train_in_process(recipe, path, options)
             if problem:
                 raise SweepError(f"{path.name} could not be trained: {problem}")
     return path
 
 
 def score(path: Path, objective: str) -> dict[str, float]:
-    """What a run came to, at the epoch whose weights were kept.
+    """Validation errors of a run, at the epoch whose weights are the run's best.
+
+    Args:
+        path: run folder.
+        objective: "top5" or "top1".
 
     Returns:
-        `error`, the objective in percent; `top1_error`, `top5_error`, percent; `epochs` and
-        `seconds` of all epochs.
+        `error`, the objective in percent; `top1_error` and `top5_error` in percent; number of
+        `epochs`, and their `seconds` in all.
     """
     entries = read_journal(path / JOURNAL)
     best = min(entries, key=lambda entry: entry["val_top1_error"])

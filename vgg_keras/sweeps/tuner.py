@@ -1,8 +1,9 @@
-"""Keras Tuner over a sweep's points."""
+"""Keras Tuner over the points of a sweep."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -12,66 +13,88 @@ from typing import Any
 import keras
 import keras_tuner
 
-from vgg_keras import runs
+from vgg_keras.errors import UserError
+from vgg_keras.net_files import build_for_training
 from vgg_keras.pipelines.evaluation import validation_stream
-from vgg_keras.pipelines.sources import TRAIN, VALIDATION, open_source
+from vgg_keras.pipelines.sources import open_source
+from vgg_keras.pipelines.splits import TRAIN, VALIDATION, Source
 from vgg_keras.pipelines.statistics import ILSVRC, Statistics
 from vgg_keras.pipelines.training import steps_per_epoch, training_stream
+from vgg_keras.recipes import Recipe
 from vgg_keras.sweeps.space import Point, Sweep
-from vgg_keras.sweeps.trials import TUNER, Rung, run_point, score
+from vgg_keras.sweeps.trials import TUNER_FOLDER, Rung, run_point, score
 from vgg_keras.tasks import compile_model
+from vgg_keras.trained import TrainedNet
 
 
 class VggHyperModel(keras_tuner.HyperModel):
     """The nets of a sweep, for any tuner of Keras Tuner.
 
-    `build` gives a compiled model, `fit` trains it on the stream that belongs to its scale:
-
-        tuner = keras_tuner.RandomSearch(VggHyperModel(sweep), objective=..., max_trials=8)
-        tuner.search()
-
-    This trains in the tuner's own process and from scratch. `run_sweep` adds run folders, warm
-    start, memory that stays flat, and trials that can be killed.
+    `build` gives a compiled model, `fit` trains it on the stream of its training scale, and
+    `trained_net` makes a net of it that `evaluate` and `export` take. Nets are trained in the
+    process of the tuner and from scratch. `run_sweep` adds run folders, the warm start of §3.1,
+    constant memory, and trials that continue after a kill.
 
     Args:
-        sweep: what to look at.
-        data_dir: where TFDS keeps its data.
-        statistics: of the training set, for the streams.
+        sweep: nets, scales and widths to search, and the recipe of all of them.
+        data: opened data set; by default `sweep.recipe.data` is opened.
+        data_dir: where TFDS stores its data.
+        statistics: colours of the training set, for both streams.
+
+    Example:
+        hypermodel = VggHyperModel(sweep)
+        tuner = keras_tuner.RandomSearch(hypermodel, objective="val_accuracy", max_trials=8)
+        tuner.search()
+        best = tuner.get_best_hyperparameters()[0]
+        net = hypermodel.trained_net(best, tuner.get_best_models()[0])
     """
 
     def __init__(
         self,
         sweep: Sweep,
+        data: Source | None = None,
+        *,
         data_dir: str | os.PathLike | None = None,
         statistics: Statistics = ILSVRC,
     ):
         super().__init__()
         self.sweep = sweep
+        self.data = data
         self.data_dir = data_dir
         self.statistics = statistics
 
-    def point(self, hp: keras_tuner.HyperParameters) -> Point:
-        """Registers the choices, and reads what was chosen."""
-        choices = self.sweep.choices()
-        return self.sweep.point_of(
-            {name: hp.Choice(name, values) for name, values in choices.items()}
-        )
+    @functools.cached_property
+    def source(self) -> Source:
+        """The data set, opened on first use."""
+        if self.data is not None:
+            return self.data
+        return open_source(self.sweep.recipe.data, self.data_dir)
+
+    def recipe(self, hp: keras_tuner.HyperParameters) -> Recipe:
+        """The recipe with the values that the tuner chose."""
+        return choose_point(self.sweep, hp).recipe(self.sweep.recipe)
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
-        """The point's net, of scores (logits), compiled for its recipe."""
-        recipe = self.point(hp).recipe(self.sweep.recipe)
-        source = open_source(recipe.data, self.data_dir)
-        model = runs.build_model(recipe, len(source.class_names))
+        """The net with the chosen values, compiled; its outputs are logits."""
+        recipe = self.recipe(hp)
+        model = build_for_training(recipe, len(self.source.class_names))
         compile_model(model, recipe)
         return model
 
-    def fit(self, hp: keras_tuner.HyperParameters, model: keras.Model, **options: Any):
-        """`model.fit` on the training and validation streams of the point's scale."""
-        recipe = self.point(hp).recipe(self.sweep.recipe)
-        source = open_source(recipe.data, self.data_dir)
+    def fit(
+        self, hp: keras_tuner.HyperParameters, model: keras.Model, **options: Any
+    ) -> keras.callbacks.History:
+        """Calls `model.fit` with the training and validation streams of the chosen scale.
+
+        Args:
+            hp: values that the tuner chose.
+            model: from `build`.
+            options: further arguments of `model.fit`.
+        """
+        recipe = self.recipe(hp)
         sizes: dict[str, Any] = {"crop_size": recipe.crop_size, "batch_size": recipe.batch_size}
         training = training_stream(
-            source[TRAIN],
+            self.source[TRAIN],
             train_scale=recipe.train_scale,
             statistics=self.statistics,
             seed=recipe.seed,
@@ -80,7 +103,7 @@ class VggHyperModel(keras_tuner.HyperModel):
             **sizes,
         )
         validation = validation_stream(
-            source[VALIDATION],
+            self.source[VALIDATION],
             test_scale=recipe.validation_scale,
             mean=self.statistics.mean,
             **sizes,
@@ -89,16 +112,36 @@ class VggHyperModel(keras_tuner.HyperModel):
         return model.fit(
             training,
             validation_data=validation,
-            steps_per_epoch=steps_per_epoch(source[TRAIN], recipe.batch_size),
-            shuffle=False,
+            steps_per_epoch=steps_per_epoch(self.source[TRAIN], recipe.batch_size),
+            shuffle=False,  # the stream is shuffled
             **given,
         )
+
+    def trained_net(self, hp: keras_tuner.HyperParameters, model: keras.Model) -> TrainedNet:
+        """The trained model of a trial as a net, which shares the variables of the model.
+
+        Args:
+            hp: values of the trial, as `tuner.get_best_hyperparameters()` gives them.
+            model: model of the trial, as `tuner.get_best_models()` gives it.
+        """
+        return TrainedNet.of_model(
+            model,
+            mean=self.statistics.mean,
+            class_names=self.source.class_names,
+            train_scale=self.recipe(hp).train_scale,
+        )
+
+
+def choose_point(sweep: Sweep, hp: keras_tuner.HyperParameters) -> Point:
+    """Registers the choices of a sweep and returns the point that the tuner chose."""
+    choices = sweep.choices()
+    return sweep.point_of({name: hp.Choice(name, values) for name, values in choices.items()})
 
 
 class GridOracle(keras_tuner.Oracle):
     """Every point of a sweep, once, in order.
 
-    Keras Tuner's own grid search forgets where it was when it is killed (1.4.8).
+    Keras Tuner's own grid search loses its position when it is killed (1.4.8).
     """
 
     def __init__(self, sweep: Sweep, **options: Any):
@@ -106,24 +149,24 @@ class GridOracle(keras_tuner.Oracle):
         self.points = list(sweep.points())
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        """The next point's values; see `keras_tuner.Oracle`."""
+        """The values of the next point, see `keras_tuner.Oracle`."""
         done = len(self.start_order)
         if done == len(self.points):
             return {"status": "STOPPED"}
         return {"status": "RUNNING", "values": self.points[done].values}
 
 
-def _most(sweep: Sweep) -> int:
+def _max_trials(sweep: Sweep) -> int:
     return sweep.max_trials or len(list(sweep.points()))
 
 
 _ORACLES: Mapping[str, Callable[..., keras_tuner.Oracle]] = {
     "grid": GridOracle,
     "random": lambda sweep, **options: keras_tuner.oracles.RandomSearchOracle(
-        max_trials=_most(sweep), **options
+        max_trials=_max_trials(sweep), **options
     ),
     "bayesian": lambda sweep, **options: keras_tuner.oracles.BayesianOptimizationOracle(
-        max_trials=_most(sweep), **options
+        max_trials=_max_trials(sweep), **options
     ),
     "hyperband": lambda sweep, **options: keras_tuner.oracles.HyperbandOracle(
         max_epochs=sweep.recipe.epochs, **options
@@ -132,59 +175,75 @@ _ORACLES: Mapping[str, Callable[..., keras_tuner.Oracle]] = {
 
 
 class SweepTuner(keras_tuner.Tuner):
-    """Runs trials into run folders; made by `run_sweep`."""
+    """Trains trials in run folders. `run_sweep` makes it.
+
+    Args:
+        sweep: what to search.
+        folder: folder of the sweep.
+        options: further arguments of `vgg_keras.train`.
+    """
 
     def __init__(self, sweep: Sweep, folder: Path, options: Mapping[str, Any]):
         self.sweep = sweep
         self.folder = folder
         self.train_options = dict(options)
-        self.points = VggHyperModel(sweep)
         space = keras_tuner.HyperParameters()
-        self.points.point(space)
+        choose_point(sweep, space)
         oracle = _ORACLES[sweep.tuner](
             sweep,
             objective=keras_tuner.Objective("error", "min"),
-            seed=sweep.recipe.seed + 1,  # 0 would mean none
+            seed=sweep.recipe.seed + 1,  # Keras Tuner takes 0 as no seed
             hyperparameters=space,
         )
-        super().__init__(oracle=oracle, directory=str(folder), project_name=TUNER)
+        super().__init__(oracle=oracle, directory=str(folder), project_name=TUNER_FOLDER)
 
-    def run_trial(self, trial, *_, **__) -> dict[str, float]:
-        """Trains the trial's net, or finds it trained; returns its errors."""
+    def run_trial(self, trial: Any, *_: Any, **__: Any) -> dict[str, float]:
+        """Trains the net of a trial, unless it is trained already; returns its errors."""
         values = trial.hyperparameters.values
-        point = self.points.point(trial.hyperparameters)
+        point = choose_point(self.sweep, trial.hyperparameters)
         rung = None
         if "tuner/epochs" in values:
             epochs = values["tuner/epochs"] - values["tuner/initial_epoch"]
             rung = Rung(trial.trial_id, epochs, values.get("tuner/trial_id"))
         try:
             path = run_point(self.sweep, self.folder, point, rung, **self.train_options)
-        except ValueError as error:
-            # Keras Tuner would note a failure and go on: what is wrong with one is with the next.
-            raise keras_tuner.errors.FatalValueError(str(error)) from error
+        except UserError as error:
+            # After any other error Keras Tuner would continue with the next trial, which would
+            # most likely fail for the same reason.
+            raise keras_tuner.errors.FatalError(str(error)) from error
         return score(path, self.sweep.objective)
 
 
 def run_sweep(sweep: Sweep, folder: str | os.PathLike, **options: Any) -> Path:
-    """Searches, or goes on with a search that was interrupted.
+    """Runs a search, or continues one that was interrupted.
 
-    With Keras Tuner's variables KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and
+    With Keras Tuner's environment variables KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and
     KERASTUNER_ORACLE_PORT several processes share a search: a chief, which hands out trials, and
-    workers, which see the folder by the same path.
+    workers, which see the folder under the same path.
 
     Args:
-        sweep: what to look at.
-        folder: for `sweep.json`, Keras Tuner's own state in `tuner`, and `runs`, one a trial.
-        options: `data_dir` and `devices`, see `vgg_keras.train`.
+        sweep: what to search.
+        folder: gets `sweep.json`, Keras Tuner's state in `tuner`, and one run folder for each
+            trial in `runs`.
+        options: `data_dir` and `devices` of `vgg_keras.train`.
 
     Returns:
         The folder.
 
     Raises:
         SweepError: the folder cannot be used, or a trial failed.
+
+    Example:
+        run_sweep(Sweep(RECIPES["paper"], nets=("A", "D")), "sweeps/x")
+        net = TrainedNet.load(best_run("sweeps/x"))
     """
     folder = Path(folder)
     sweep.save(folder)
-    with contextlib.redirect_stdout(sys.stderr):  # Keras Tuner prints; stdout is for results
-        SweepTuner(sweep, folder, options).search()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # Keras Tuner prints; stdout is for results
+            SweepTuner(sweep, folder, options).search()
+    except keras_tuner.errors.FatalError as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise
     return folder

@@ -1,4 +1,11 @@
-"""Weights in and out: files of the VGG team, Keras Applications, torchvision, timm, and our own."""
+"""Reads and writes weights files.
+
+The files are those of the VGG team, Keras Applications, torchvision, timm, and of this package.
+
+Example:
+    >>> from vgg_keras import vgg, weights
+    >>> contents = weights.load(vgg("vgg16"), "VGG_ILSVRC_16_layers.caffemodel")
+"""
 
 from vgg_keras.errors import WeightsError
 from vgg_keras.weights.preprocessing import PREPROCESSINGS, Preprocessing

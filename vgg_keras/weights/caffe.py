@@ -1,7 +1,7 @@
-"""`.caffemodel`: the few messages of caffe.proto that hold weights.
+"""Reads `.caffemodel` files: the messages of caffe.proto that hold weights.
 
-Field numbers are those of Caffe's src/caffe/proto/caffe.proto. The VGG team's release is of
-2014, whose layers are `V1LayerParameter`; later files have `LayerParameter`.
+Field numbers are those of Caffe's src/caffe/proto/caffe.proto. The files that the VGG team released
+in 2014 have layers of the type `V1LayerParameter`. Later files have `LayerParameter`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import numpy as np
 from vgg_keras.errors import WeightsError
 from vgg_keras.weights.stored import Stored, StoredTensor
 
-_KEPT = 2**20  # numbers; a larger tensor is parsed again when it is wanted
-_LARGEST = 2**29  # bytes of a layer; the nets' largest has 411 million
-# In NetParameter: where its layers are, and as which message.
+_KEPT = 2**20  # numbers of a tensor that stays in memory; a larger one is parsed again to read it
+_LARGEST = 2**29  # bytes of a layer; the largest of these nets has 411 million
+# Field numbers of the layers in NetParameter, and the types of their messages.
 _LAYERS = {2: "V1LayerParameter", 100: "LayerParameter"}
-# By message: name, number and kind of the fields that matter. Packed floats lie there as a run
-# of little-endian numbers, so `data` can be declared as bytes: no number is unpacked in Python.
+# Name, number and type of the needed fields of each message. Packed floats are stored as a run of
+# little-endian numbers. So `data` is declared as bytes, and no number is unpacked in Python.
 _FIELDS: dict[str, tuple[tuple[str, int, str], ...]] = {
     "BlobShape": (("dim", 1, "repeated int64"),),
     "BlobProto": (
@@ -42,9 +42,9 @@ _FIELDS: dict[str, tuple[tuple[str, int, str], ...]] = {
 
 @contextlib.contextmanager
 def open_caffemodel(path: Path) -> Iterator[Stored]:
-    """A `.caffemodel` file; names are `LAYER/0` for weights and `LAYER/1` for biases.
+    """Opens a `.caffemodel` file. The names of the tensors are `LAYER/0` (kernel) and `LAYER/1`.
 
-    Layers are parsed one at a time, large ones again when they are wanted.
+    Layers are parsed one at a time. A layer with a large tensor is parsed again to read it.
     """
     with open(path, "rb") as file:
         tensors = {}
@@ -54,7 +54,7 @@ def open_caffemodel(path: Path) -> Iterator[Stored]:
             for i, blob in enumerate(layer.blobs):
                 name = f"{layer.name}/{i}"
                 if name in tensors:
-                    raise WeightsError(f"it has {layer.name} twice")
+                    raise WeightsError(f"it has two layers named {layer.name}")
                 shape = _shape(blob)
                 if math.prod(shape) > _KEPT:
                     read = functools.partial(_read, file, message, start, length, i, name)
@@ -73,7 +73,7 @@ def _shape(blob: Any) -> tuple[int, ...]:
 def _numbers(blob: Any, name: str) -> np.ndarray:
     numbers, shape = np.frombuffer(blob.data, "<f4"), _shape(blob)
     if numbers.size != math.prod(shape):
-        raise WeightsError(f"{name} declares shape {shape} and has {numbers.size:,} numbers.")
+        raise WeightsError(f"{name} declares shape {shape} and has {numbers.size:,} numbers")
     return numbers.reshape(shape)
 
 
@@ -87,40 +87,39 @@ def _parse(file: IO[bytes], message: str, start: int, length: int) -> Any:
 
 
 def _layers(file: IO[bytes]) -> Iterator[tuple[str, int, int]]:
-    """(message, first byte, length) of each layer."""
+    """Message type, offset and length of each layer."""
     for number, start, length in _fields(file, 0, os.fstat(file.fileno()).st_size, 10_000):
         if number in _LAYERS:
             if length > _LARGEST:
                 raise WeightsError(
-                    f"it has a layer of {length:,} bytes, more than any of these nets"
+                    f"it has a layer of {length:,} bytes, more than any layer of these nets"
                 )
             yield _LAYERS[number], start, length
 
 
 def _check(file: IO[bytes], message: str, start: int, length: int) -> None:
-    """Refuses a layer whose messages would take much more memory than its bytes."""
+    """Raises WeightsError for a layer whose messages would need much more memory than its bytes."""
     (blobs,) = (number for name, number, _ in _FIELDS[message] if name == "blobs")
     found = [
-        place for number, *place in _fields(file, start, start + length, 1000) if number == blobs
+        span for number, *span in _fields(file, start, start + length, 1000) if number == blobs
     ]
-    for place, size in found:
-        rest = sum(
-            n for number, _, n in _fields(file, place, place + size, 20) if number not in (5, 6)
-        )
-        if len(found) > 2 or rest > 256:  # kernel and bias; data, gradients, and a shape
-            raise WeightsError(f"its layer at byte {start} is none of weights and biases")
+    for first, size in found:
+        fields = _fields(file, first, first + size, 20)
+        rest = sum(n for number, _, n in fields if number not in (5, 6))  # but data and gradients
+        if len(found) > 2 or rest > 256:  # more than kernel and bias; more than a shape
+            raise WeightsError(f"its layer at byte {start} does not consist of weights and biases")
 
 
-def _fields(file: IO[bytes], place: int, end: int, most: int) -> Iterator[tuple[int, int, int]]:
-    """(number, first byte, length) of the fields of a message, numbers of one value left out.
+def _fields(file: IO[bytes], offset: int, end: int, most: int) -> Iterator[tuple[int, int, int]]:
+    """Number, offset and length of the length-delimited fields of a message.
 
     https://protobuf.dev/programming-guides/encoding: a field is a key, number * 8 + wire type,
     and a payload.
     """
     for _ in range(most):
-        if place >= end:
+        if offset >= end:
             return
-        file.seek(place)
+        file.seek(offset)
         key = _varint(file)
         number, wire_type = key >> 3, key & 7
         if wire_type == 2:
@@ -131,17 +130,17 @@ def _fields(file: IO[bytes], place: int, end: int, most: int) -> Iterator[tuple[
             _varint(file)
             length = 0
         else:
-            raise WeightsError(f"it is no .caffemodel, or is damaged at byte {place}")
+            raise WeightsError(f"it is not a .caffemodel, or is damaged at byte {offset}")
         start = file.tell()
         if start + length > end or number == 0:
             raise WeightsError(
-                f"it is cut off or damaged: a field at byte {start} claims {length} bytes of "
+                f"it is cut off or damaged: the field at byte {start} claims {length} bytes of "
                 f"{end - start}"
             )
-        place = start + length
+        offset = start + length
         if wire_type == 2:
             yield number, start, length
-    if place < end:
+    if offset < end:
         raise WeightsError(f"it has a message of more than {most:,} fields")
 
 
@@ -154,12 +153,12 @@ def _varint(file: IO[bytes]) -> int:
         value |= (byte[0] & 0x7F) << shift
         if byte[0] < 0x80:
             return value
-    raise ValueError("it ends in the middle of a number")
+    raise WeightsError("it ends in the middle of a number")
 
 
 @functools.cache
 def _messages() -> dict[str, Any]:
-    """Classes of the messages in `_FIELDS`."""
+    """Classes of the messages in `_FIELDS`, by name."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     kinds = descriptor_pb2.FieldDescriptorProto

@@ -1,4 +1,4 @@
-"""HDF5 files of Keras: `.weights.h5`, the older `.h5` of Keras Applications, and `.keras`."""
+"""Files of Keras: `.weights.h5`, the older `.h5` of Keras Applications, and `.keras`."""
 
 from __future__ import annotations
 
@@ -32,14 +32,17 @@ _APPLICATIONS = ("vgg16", "vgg19")  # names of the models of Keras Applications
 
 @contextlib.contextmanager
 def open_hdf5(path: Path) -> Iterator[Stored]:
-    """A `.h5` file of either kind, or a whole model saved as one; names are `LAYER/kernel`."""
+    """Opens a `.weights.h5` or `.h5` file of weights or of a whole model.
+
+    The names of the tensors are `LAYER/kernel` and `LAYER/bias`.
+    """
     with h5py.File(path) as file:
         yield _stored(file)
 
 
 @contextlib.contextmanager
 def open_keras_archive(path: Path) -> Iterator[Stored]:
-    """The weights in a `.keras` file. Its configuration, which can hold code, is not looked at."""
+    """Opens the weights in a `.keras` file. Its configuration is not read, as it can hold code."""
     with zipfile.ZipFile(path) as archive, tempfile.TemporaryFile() as unpacked:
         member = archive.getinfo("model.weights.h5")
         refuse_expansion(path, member.file_size)
@@ -64,23 +67,20 @@ def _of_keras_3(file: h5py.File) -> Stored:
     for kind, variables in groups.items():
         if len(variables) and "name" not in variables.attrs:
             raise WeightsError(
-                f"{file.filename} does not name its layers, as files of Keras before 3.6 do. Load "
-                f"it with the Keras that wrote it and save it again."
+                f"{file.filename} does not name its layers, because Keras before 3.6 wrote it. "
+                f"Load it with that version and save it with a newer one."
             )
         for i in variables:
-            if not kind.startswith("dropout"):  # which has seeds
+            if not kind.startswith("dropout"):  # its only variable is a seed
                 tensors[_name(str(variables.attrs["name"]), int(i))] = _tensor(variables, i)
-    # A net of this package is told from one of Keras Applications by its kind of FC layer, or by
-    # its name. Feature extractors have neither.
+    # The kind of the FC layers or the name of the model distinguishes a net of this package from
+    # one of Keras Applications. Feature extractors have neither.
     name = str(file["vars"].attrs.get("name")) if "vars" in file else None
     kinds = {kind.rstrip("_0123456789") for kind in groups}
-    inferred = _inferred_metadata(name, "sliding_dense" in kinds)
-    is_unclear = (
-        inferred == WeightsMetadata() and "dense" not in kinds and name not in _APPLICATIONS
-    )
-    return Stored(
-        tensors, _stored_metadata(file) or inferred, is_unclear and not _stored_metadata(file)
-    )
+    stored = _stored_metadata(file)
+    metadata = stored or _inferred_metadata(name, "sliding_dense" in kinds)
+    is_known = metadata != WeightsMetadata() or "dense" in kinds or name in _APPLICATIONS
+    return Stored(tensors, metadata, is_ambiguous=stored is None and not is_known)
 
 
 def _of_applications(file: h5py.File) -> Stored:
@@ -90,22 +90,22 @@ def _of_applications(file: h5py.File) -> Stored:
         weights = _inside(group, layer)
         for i, name in enumerate(map(_text, weights.attrs["weight_names"])):
             tensors[_name(layer, i)] = _tensor(weights, name)
-    config = _text(file.attrs.get("model_config", "{}"))  # of a whole model; text, never built
+    config = _text(file.attrs.get("model_config", "{}"))  # read as text; the model is not built
     name = json.loads(config).get("config", {}).get("name")
     return Stored(
         tensors, _stored_metadata(group) or _inferred_metadata(name, '"SlidingDense"' in config)
     )
 
 
-def _inferred_metadata(name: str | None, slides: bool) -> WeightsMetadata:
-    """What name and kind of FC layer tell of a net."""
-    if name in NETS or slides:
+def _inferred_metadata(name: str | None, has_sliding_dense: bool) -> WeightsMetadata:
+    """Metadata inferred from the name of the model and the kind of its FC layers."""
+    if name in NETS or has_sliding_dense:
         return WeightsMetadata(PREPROCESSINGS["rgb"], name if name in NETS else None)
     return WeightsMetadata()
 
 
-def _name(layer: str, place: int) -> str:
-    return f"{layer}/{PARTS[place] if place < len(PARTS) else place}"
+def _name(layer: str, index: int) -> str:
+    return f"{layer}/{PARTS[index] if index < len(PARTS) else index}"
 
 
 def _text(name: bytes | str) -> str:
@@ -113,10 +113,10 @@ def _text(name: bytes | str) -> str:
 
 
 def _inside(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
-    """What lies in the file itself: links could lead to other files."""
+    """A group or dataset of this file. Links are refused, as they can lead to other files."""
     for part in filter(None, name.split("/")):
         if not isinstance(group.get(part, getlink=True), h5py.HardLink):
-            raise WeightsError(f"{group.file.filename}: {name} is not in the file itself.")
+            raise WeightsError(f"{group.file.filename}: {name} is not stored in the file itself.")
         group = group[part]
     return group
 
@@ -124,10 +124,10 @@ def _inside(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
 def _tensor(group: h5py.Group, name: str) -> StoredTensor:
     dataset = _inside(group, name)
     if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
-        raise WeightsError(f"{group.file.filename}: {name} is no tensor in the file itself.")
+        raise WeightsError(f"{group.file.filename}: {name} is not a tensor in the file itself.")
     size = math.prod(dataset.shape) * dataset.dtype.itemsize
     if math.prod(dataset.chunks or ()) * dataset.dtype.itemsize > size + 2**20:
-        raise WeightsError(f"{group.file.filename}: {name} is in chunks larger than itself.")
+        raise WeightsError(f"{group.file.filename}: {name} has chunks larger than itself.")
     return StoredTensor(dataset.shape, dataset.dtype.name, lambda: dataset[()])
 
 
@@ -139,7 +139,7 @@ def _stored_metadata(group: h5py.Group) -> WeightsMetadata | None:
 def write_keras_weights(
     path: Path, tensors: Mapping[str, np.ndarray], metadata: WeightsMetadata
 ) -> None:
-    """A `.weights.h5` that `vgg(...).load_weights` takes, as Keras 3 writes it."""
+    """Writes a `.weights.h5` file in the format of Keras 3, for `vgg(...).load_weights`."""
     kinds: Counter[str] = Counter()
     with h5py.File(path, "w") as file:
         file.create_group("vars").attrs["name"] = metadata.net or ""
@@ -160,7 +160,7 @@ def _numbered(kind: str, seen: Counter[str]) -> str:
 def write_applications_h5(
     path: Path, tensors: Mapping[str, np.ndarray], metadata: WeightsMetadata
 ) -> None:
-    """A `.h5` that `keras.applications.VGG16(weights=...)` takes."""
+    """Writes a `.h5` file for `keras.applications.VGG16(weights=...)`."""
     layers = _by_layer(tensors)
     with h5py.File(path, "w") as file:
         file.attrs["layer_names"] = np.array([layer.encode() for layer in layers])
@@ -176,7 +176,7 @@ def write_applications_h5(
 
 
 def _by_layer(tensors: Mapping[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
-    """`LAYER/kernel` and `LAYER/bias` as a pair by layer, in order."""
+    """Arrays named `LAYER/kernel` and `LAYER/bias` as a list by layer, in order."""
     layers: dict[str, list[np.ndarray]] = {}
     for name, array in tensors.items():
         layers.setdefault(name.split("/")[0], []).append(array)

@@ -1,7 +1,7 @@
-"""`.mat` files of MatConvNet, as its `import-caffe.py` and `vl_simplenn_tidy` write them.
+"""`.mat` files that `import-caffe.py` and `vl_simplenn_tidy` of MatConvNet write.
 
-Filters are `(H, W, channels, outputs)`, those of FC layers too. The importer has turned the first
-layer to RGB, and says what to subtract as `averageImage`.
+All filters have the shape `(H, W, channels, outputs)`, also those of FC layers. The first layer
+takes RGB, and `averageImage` is the mean to subtract.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _PARTS = ("filters", "biases")
 
 @contextlib.contextmanager
 def open_mat(path: Path) -> Iterator[Stored]:
-    """A `.mat` file of a net; names are `LAYER/filters` and `LAYER/biases`."""
+    """Opens a `.mat` file. The names of the tensors are `LAYER/filters` and `LAYER/biases`."""
     with open_variables(path, ("layers", "normalization", "meta")) as variables:
         layers = variables.get("layers")
         if not isinstance(layers, list):
-            raise WeightsError(f"{path} holds no `layers`, so it is no net of MatConvNet.")
+            raise WeightsError(f"{path} is not a net of MatConvNet: it has no `layers`.")
         tensors = {}
         for layer in layers:
             if not isinstance(layer, dict) or layer.get("type") != "conv":
@@ -40,15 +40,15 @@ def open_mat(path: Path) -> Iterator[Stored]:
 
 
 def _mean(variables: dict[str, Any]) -> tuple[float, float, float]:
-    """Of red, green and blue; older files have it as an image."""
-    described = variables.get("meta", variables)
-    average = described.get("normalization", {}).get("averageImage")
+    """Mean of red, green and blue. Older files store it as an image."""
+    meta = variables.get("meta", variables)
+    average = meta.get("normalization", {}).get("averageImage")
     if average is None:
         return PREPROCESSINGS["rgb"].mean
     if average.shape[-1:] != (3,) or np.prod(average.shape, dtype=object) > 2**22:
-        raise WeightsError(f"its average image has shape {average.shape}")
+        raise WeightsError(f"averageImage must have three channels; its shape is {average.shape}")
     colours = average.read().reshape(-1, 3, order="F").astype(np.float64)
     if np.ptp(colours, axis=0).max() > 1e-3:
-        raise WeightsError("its average image is no single colour, and the nets here take one")
+        raise WeightsError("averageImage must have the same colour in all pixels")
     red, green, blue = colours.mean(0)
     return float(red), float(green), float(blue)

@@ -1,4 +1,4 @@
-"""What others call the layers of these nets, how they lay out a kernel, and which net it is."""
+"""Names and layouts of the weights in files of other projects, and the net inferred from them."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ from vgg_keras.nets import (
 PARTS = ("kernel", "bias")
 Key = tuple[str, str]  # layer, part
 Shape = tuple[int, ...]
-# A kernel as (h, w, channels, outputs). That of `fc1` is a window over the last feature map.
+# Shape of a kernel as (h, w, channels, outputs). That of `fc1` covers the last feature map.
 Kernel = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
 class Convention:
-    """How one family of files names and lays out weights.
+    """Names and layout of the weights in one family of files.
 
     Attributes:
-        name: for messages.
-        names: the family's names of a net's tensors by layer and part.
+        name: name of the family in messages.
+        names: function from a net to the family's names of its tensors, by layer and part.
         channels_first: whether kernels are `(outputs, channels, h, w)` and the input of `fc1` is
-            flattened C, H, W; else `(h, w, channels, outputs)` and H, W, C.
-        preprocessing: what nets of the family take where the file does not say.
-        loose: whether sides of 1 are put into shapes and left out of them.
+            flattened in the order C, H, W. Otherwise the orders are `(h, w, channels, outputs)`
+            and H, W, C.
+        preprocessing: name of the preprocessing of a net whose file does not state it.
+        loose: whether shapes can have more or fewer sides of 1.
     """
 
     name: str
@@ -46,13 +47,13 @@ class Convention:
     loose: bool = False
 
     def fits(self, shape: Shape, allowed: tuple[Shape, ...]) -> bool:
-        """Whether a tensor of a file may stand for one of the allowed shapes."""
+        """Whether a tensor with this shape can be read as one of the allowed shapes."""
         return shape in allowed or (
             self.loose and _squeezed(shape) in tuple(map(_squeezed, allowed))
         )
 
     def shapes(self, kernel: Kernel, is_fc: bool) -> tuple[Shape, ...]:
-        """The shapes in which a kernel may lie in a file."""
+        """The shapes that a kernel can have in a file."""
         h, w, channels, outputs = kernel
         if self.channels_first:
             whole, flat = (outputs, channels, h, w), (outputs, channels * h * w)
@@ -61,23 +62,23 @@ class Convention:
         return (flat, whole) if is_fc else (whole,)
 
     def to_ours(self, array: np.ndarray, kernel: Kernel, is_fc: bool) -> np.ndarray:
-        """A kernel of this family as Keras lays it out: contiguous float32."""
+        """Converts a kernel of this family to the layout of Keras, as contiguous float32."""
         h, w, channels, outputs = kernel
         if self.channels_first:
             array = array.reshape(outputs, channels, h, w).transpose(2, 3, 1, 0)
-        with np.errstate(over="ignore"):  # what is not finite then is refused later
+        with np.errstate(over="ignore"):  # values that are not finite are refused later
             ours = np.ascontiguousarray(array.reshape(kernel), np.float32)
         return ours.reshape(-1, outputs) if is_fc else ours
 
     def to_theirs(self, array: np.ndarray, kernel: Kernel, is_fc: bool) -> np.ndarray:
-        """The inverse of `to_ours`, in the first of `shapes`."""
+        """Converts a kernel of Keras to this family, in the first of `shapes`."""
         if self.channels_first:
             array = array.reshape(kernel).transpose(3, 2, 0, 1)
         return np.ascontiguousarray(array).reshape(self.shapes(kernel, is_fc)[0])
 
 
 def kernels_of(net: Net, num_classes: int, crop_size: int, width: float) -> dict[str, Kernel]:
-    """The kernels of a net by layer, in order."""
+    """Returns the shapes of a net's kernels by layer, in order."""
     return {
         layer.name: (layer.kernel, layer.kernel, layer.inputs, layer.outputs)
         for layer in weight_layers(net, num_classes, crop_size, width)
@@ -85,13 +86,13 @@ def kernels_of(net: Net, num_classes: int, crop_size: int, width: float) -> dict
 
 
 def as_kernels(shapes: Mapping[str, Shape]) -> dict[str, Kernel]:
-    """Shapes of Keras kernels by layer, in order, with those of FC layers as windows."""
+    """Returns the shapes of Keras kernels by layer, in order, with FC layers as windows."""
     kernels: dict[str, Kernel] = {}
     previous = 0
     for layer, shape in shapes.items():
         *_, inputs, outputs = shape
         side = 1
-        if len(shape) == 2 and previous:  # flattened: it slides over what comes before it
+        if len(shape) == 2 and previous:  # a flattened window over the layer before it
             side, inputs = math.isqrt(inputs // previous), previous
         kernels[layer] = (
             (*shape[:2], inputs, outputs) if len(shape) == 4 else (side, side, inputs, outputs)
@@ -122,13 +123,13 @@ def _caffe_layers(net: Net) -> dict[str, str]:
 
 
 def _torch_layers(net: Net, *fc_names: str) -> dict[str, str]:
-    """Conv. layers by their place in the row of conv. layers, ReLUs and poolings."""
-    names, place = [], 0
+    """Conv. layers have their index in the sequence of conv. layers, ReLUs and poolings."""
+    names, index = [], 0
     for block in net.kernels:
         for _ in block:
-            names.append(f"features.{place}")
-            place += 2
-        place += 1
+            names.append(f"features.{index}")
+            index += 2
+        index += 1
     return dict(zip(_keras_layers(net), (*names, *fc_names), strict=True))
 
 
@@ -163,16 +164,16 @@ CONVENTIONS = (
         True,
         "torch",
     ),
-    # vgg16_weights.npz of https://www.cs.toronto.edu/~frossard/post/vgg16, turned to RGB there.
+    # vgg16_weights.npz of https://www.cs.toronto.edu/~frossard/post/vgg16, which takes RGB.
     Convention("TensorFlow", lambda net: _joined(_caffe_layers(net), "_W", "_b"), False, "rgb"),
 )
 
 
 def identify(shapes: Mapping[str, Shape]) -> tuple[Convention, Net] | None:
-    """The family and the net that tensors are most like; None where no name is known.
+    """Returns the family and net that match the tensors best; None if no name is known.
 
     Args:
-        shapes: by the file's names.
+        shapes: shapes of the tensors by their names in the file.
     """
 
     def likeness(family: Convention, net: Net) -> tuple[int, int, int]:
@@ -181,17 +182,17 @@ def identify(shapes: Mapping[str, Shape]) -> tuple[Convention, Net] | None:
         return known, _sides_that_fit(net, sizes_of(names, shapes)), known - len(names)
 
     pairs = [(family, net) for family in CONVENTIONS for net in NETS.values()]
-    family, net = max(pairs, key=lambda pair: likeness(*pair))  # the first of equals
+    family, net = max(pairs, key=lambda pair: likeness(*pair))  # ties keep the order
     return (family, net) if set(family.names(net).values()) & set(shapes) else None
 
 
 def sizes_of(names: Mapping[Key, str], shapes: Mapping[str, Shape]) -> dict[Key, int]:
-    """Numbers in each tensor that is there."""
+    """Returns the number of values in each tensor that the file has."""
     return {key: math.prod(shapes[name]) for key, name in names.items() if name in shapes}
 
 
 def _sides_that_fit(net: Net, sizes: Mapping[Key, int]) -> int:
-    """How many conv. kernels have as many places as the net's: C and D differ in that alone."""
+    """Number of conv. kernels with the net's side. Nets C and D differ only in these sides."""
     fitting, inputs = 0, 3
     sides = [side for block in net.kernels for side in block]
     for layer, side in zip(net.conv_names, sides, strict=True):
@@ -202,9 +203,9 @@ def _sides_that_fit(net: Net, sizes: Mapping[Key, int]) -> int:
 
 
 def geometry(net: Net, sizes: Mapping[Key, int]) -> tuple[int, int, float]:
-    """Number of classes, crop size and width that fit the tensors there are.
+    """Returns the number of classes, crop size and width that are inferred from the tensors.
 
-    Where they do not tell: 1000, 224, 1.
+    Values that the tensors do not determine are 1000, 224 and 1.
     """
     num_classes = sizes.get(("predictions", "bias"), 1000)
     crop_size = 224
@@ -215,7 +216,7 @@ def geometry(net: Net, sizes: Mapping[Key, int]) -> tuple[int, int, float]:
 
 
 def _width(net: Net, sizes: Mapping[Key, int]) -> float:
-    """The plainest width that gives every layer its channels, which are rounded."""
+    """The width with the fewest decimals that gives every layer its number of channels."""
     full = {name: CHANNELS[int(name[len("block")]) - 1] for name in net.conv_names}
     full |= dict.fromkeys(FC_NAMES[:2], HIDDEN_UNITS)
     pairs = sorted(
@@ -227,7 +228,7 @@ def _width(net: Net, sizes: Mapping[Key, int]) -> float:
     least = max((given - 0.5) / units for units, given in pairs)
     most = min((given + 0.5) / units for units, given in pairs)
     middle = (least + most) / 2
-    candidates = (widest, *(round(middle, places) for places in range(1, 9)), middle)
+    candidates = (widest, *(round(middle, decimals) for decimals in range(1, 9)), middle)
     return next(
         (w for w in candidates if all(scaled(units, w) == given for units, given in pairs)), widest
     )

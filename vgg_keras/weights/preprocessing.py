@@ -1,4 +1,4 @@
-"""How a net takes its input, and moving it into the first layer."""
+"""Preprocessing of a net's input, and how the first layer is adapted to another one."""
 
 from __future__ import annotations
 
@@ -8,37 +8,49 @@ from types import MappingProxyType
 
 import numpy as np
 
+from vgg_keras.errors import ArgumentError
+from vgg_keras.pipelines.checks import check_choice
 from vgg_keras.pipelines.statistics import ILSVRC
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to a picture, RGB in 0..255, before a net sees it: (x - mean) / sd.
+    """Preprocessing of an image with RGB in 0..255: (x - mean) / sd.
 
     Attributes:
-        mean, sd: of red, green and blue, on a scale of 0..255.
-        bgr: whether the channels are then given as blue, green, red.
+        mean, sd: mean and standard deviation of red, green and blue, on a scale of 0..255.
+        bgr: whether the net takes the channels in the order blue, green, red.
+
+    Raises:
+        ArgumentError: mean or sd does not have three values in the allowed range.
+
+    Example:
+        >>> Preprocessing(mean=(123.68, 116.779, 103.939), bgr=True) == PREPROCESSINGS["caffe"]
+        True
     """
 
     mean: tuple[float, float, float]
     sd: tuple[float, float, float] = (1.0, 1.0, 1.0)
     bgr: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("mean", "sd"):
             values = tuple(float(value) for value in getattr(self, name))
             if len(values) != 3 or not all(abs(value) < 1e4 for value in values):
-                raise ValueError(f"{name} must be three colours. Received: {values}")
+                raise ArgumentError(
+                    f"{name} must be three numbers, of red, green and blue. Received: {values}",
+                    name,
+                )
             object.__setattr__(self, name, values)
         if min(self.sd) < 1e-4:
-            raise ValueError(f"sd must be above 0. Received: {self.sd}")
+            raise ArgumentError(f"sd must be above 0. Received: {self.sd}", "sd")
 
 
-# "caffe" and "torch" are the modes of `keras.applications.imagenet_utils.preprocess_input`.
-# Torch's constants are torchvision's, which timm shares for these nets.
+# "caffe" and "torch" are modes of `keras.applications.imagenet_utils.preprocess_input`. The
+# constants of "torch" are those of torchvision, which timm also uses for these nets.
 PREPROCESSINGS: Mapping[str, Preprocessing] = MappingProxyType(
     {
-        "rgb": Preprocessing(ILSVRC.mean),  # every net of this package
+        "rgb": Preprocessing(ILSVRC.mean),  # all nets of this package
         "caffe": Preprocessing(ILSVRC.mean, bgr=True),
         "torch": Preprocessing(
             mean=(0.485 * 255, 0.456 * 255, 0.406 * 255), sd=(0.229 * 255, 0.224 * 255, 0.225 * 255)
@@ -48,35 +60,32 @@ PREPROCESSINGS: Mapping[str, Preprocessing] = MappingProxyType(
 
 
 def get_preprocessing(name: str) -> Preprocessing:
-    """The preprocessing of that name.
+    """Returns the preprocessing with the given name.
 
     Raises:
-        ValueError: there is none; the message lists those there are.
+        ArgumentError: no preprocessing has that name. The message lists the names.
     """
-    if name not in PREPROCESSINGS:
-        raise ValueError(
-            f"preprocessing must be one of {', '.join(PREPROCESSINGS)}. Received: {name!r}"
-        )
+    check_choice("preprocessing", name, PREPROCESSINGS)
     return PREPROCESSINGS[name]
 
 
 def refit(
     kernel: np.ndarray, bias: np.ndarray, given: Preprocessing, wanted: Preprocessing
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A first layer made for one preprocessing, so that it takes another.
+    """Adapts the first layer of a net from one preprocessing to another.
 
-    Order and scale move into the kernel and another mean into the bias, exactly where the kernel
-    sees the picture alone. On its border it also sees the padding, whose zeros stand for the mean
-    colour: where the means differ, so does that colour.
+    The kernel takes up the order and scale of the channels, and the bias takes up the mean. The
+    result is exact where the kernel covers only the image. On the border, the kernel also covers
+    the padding. Its zeros stand for the mean colour, so the result differs if the means differ.
 
     Args:
         kernel: float32 `(h, w, 3, outputs)`.
         bias: float32 `(outputs,)`.
-        given: what the layer takes.
-        wanted: what it is to take.
+        given: preprocessing that the layer was trained with.
+        wanted: preprocessing that the returned layer takes.
 
     Returns:
-        The new kernel and bias; the same to the bit where nothing differs.
+        The new kernel and bias. They are bit-identical if both preprocessings are equal.
     """
     mean, sd, new_mean, new_sd = (
         np.array(values, np.float64) for values in (given.mean, given.sd, wanted.mean, wanted.sd)

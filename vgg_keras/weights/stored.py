@@ -1,4 +1,4 @@
-"""Tensors as they lie in a file: looked at first, read one by one."""
+"""The tensors of a file, which are checked first and read one by one."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ import numpy as np
 from vgg_keras.errors import WeightsError
 from vgg_keras.weights.preprocessing import Preprocessing
 
-# Weights hardly compress. What claims to be far larger than its file is damaged, or a trap.
+# Weights hardly compress. A file that declares far more than its size is damaged or malicious.
 _EXPANSION = 16
+
+# Key of the metadata in a file: an attribute, an entry or a line of text. Files on disk have it.
+METADATA = "about"
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor that has not been read.
+    """A tensor in a file that has not been read.
 
     Attributes:
-        shape: as the file declares it.
-        dtype: the file's name for it; a kind of float where it is to be read.
-        read: gives the values, of that shape.
+        shape: shape that the file declares.
+        dtype: name that the file gives to the dtype. Weights need a float.
+        read: function that returns the values, in that shape.
     """
 
     shape: tuple[int, ...]
@@ -35,57 +38,54 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class WeightsMetadata:
-    """What a file says of its net beside the tensors; our own writers put it in.
+    """Metadata of a weights file. The writers of this package store it beside the tensors.
 
     Attributes:
-        preprocessing: what the net takes.
-        net: its name.
+        preprocessing: preprocessing of the images that the net takes.
+        net: name of the net.
     """
 
     preprocessing: Preprocessing | None = None
     net: str | None = None
 
     def to_json(self) -> str:
-        """As an object of its fields."""
+        """Returns the fields as a JSON object."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> WeightsMetadata:
-        """Reads what `to_json` gave.
+        """Returns the metadata that `to_json` wrote.
 
         Raises:
-            ValueError: the text is something else.
+            WeightsError: the text is not such metadata.
         """
         try:
             fields = json.loads(text)
             return cls(Preprocessing(**fields["preprocessing"]), fields["net"])
         except (TypeError, KeyError) as error:
-            raise ValueError(f"what it says of its net cannot be read: {error!r}") from error
-
-
-# Where the text lies in a file: an attribute, an entry, or a line of metadata.
-METADATA = "about"
+            raise WeightsError(f"the metadata of its net cannot be read: {error!r}") from error
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What a file holds.
+    """Contents of a weights file.
 
     Attributes:
-        tensors: by the file's own names. Some readers hold the values here until they are taken
-            out, so take out what has been read.
-        about: what the file says beside them.
-        is_unclear: whether nets that take different input are saved as such files.
+        tensors: tensors by the names in the file. Some readers keep the values in memory until the
+            tensor is removed from this dictionary, so remove a tensor after reading it.
+        metadata: metadata of the file; empty if there is none.
+        is_ambiguous: whether nets with different preprocessing are saved as such files, so that the
+            file does not determine it.
     """
 
     tensors: dict[str, StoredTensor]
     metadata: WeightsMetadata = WeightsMetadata()
-    is_unclear: bool = False
+    is_ambiguous: bool = False
 
 
 @contextlib.contextmanager
-def named(path: Path) -> Iterator[None]:
-    """Whatever a damaged file makes a library raise becomes a `WeightsError` that names it."""
+def errors_with_path(path: Path) -> Iterator[None]:
+    """Turns any exception that a damaged file causes into a `WeightsError` with the file's path."""
     try:
         yield
     except ImportError:
@@ -100,14 +100,15 @@ def named(path: Path) -> Iterator[None]:
 
 
 def refuse_expansion(path: Path, declared_bytes: int) -> None:
-    """Refuses what would be far larger in memory than it is on disk.
+    """Raises WeightsError if tensors would be far larger in memory than the file on disk.
 
-    Raises:
-        WeightsError: it would be.
+    Args:
+        path: the file.
+        declared_bytes: size of the tensors according to the file.
     """
     size = os.path.getsize(path)
     if declared_bytes > _EXPANSION * size + 2**20:
         raise WeightsError(
-            f"{path} declares {declared_bytes:,} bytes of tensors and has {size:,}: it is damaged, "
-            f"or was made to fill memory."
+            f"{path} has {size:,} bytes and declares {declared_bytes:,} bytes of tensors. It is "
+            f"damaged, or was made to fill memory."
         )

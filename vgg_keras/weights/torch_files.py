@@ -1,4 +1,4 @@
-"""`.safetensors`, and PyTorch's own `.pth`, which needs PyTorch."""
+"""`.safetensors` files, and `.pth` files of PyTorch, which need PyTorch."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vgg_keras.errors import WeightsError
+from vgg_keras.errors import MissingPackageError, WeightsError
 from vgg_keras.weights.stored import (
     METADATA,
     Stored,
@@ -20,51 +21,59 @@ from vgg_keras.weights.stored import (
     refuse_expansion,
 )
 
-_LARGEST = 2**30  # bytes; net E has 575 million
+if TYPE_CHECKING:
+    import torch
+
+_LARGEST = 2**30  # bytes read into memory at once; net E has 575 million
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 @contextlib.contextmanager
 def open_safetensors(path: Path) -> Iterator[Stored]:
-    """A `.safetensors` file, torchvision's or timm's."""
-    import ml_dtypes  # noqa: F401 (with it NumPy knows bfloat16)
+    """Opens a `.safetensors` file of torchvision, timm or this package."""
+    import ml_dtypes  # noqa: F401 (this adds bfloat16 to NumPy)
     from safetensors import safe_open
 
-    # Not mapped: pages of a mapping would count as memory beside what they are copied to.
+    # Read instead of mapped: mapped pages would count as memory in addition to the copies.
     with safe_open(path, framework="np", backend="pread") as file:
         stored = (file.metadata() or {}).get(METADATA)
         tensors = {}
-        for name in file.keys():  # noqa: SIM118 (it cannot be iterated over)
-            part = file.get_slice(name)
-            dtype = part.get_dtype()
+        for name in file.keys():  # noqa: SIM118 (the file is not iterable)
+            tensor = file.get_slice(name)
+            dtype = tensor.get_dtype()
             read = functools.partial(file.get_tensor, name)
-            kind = _DTYPES.get(dtype, dtype)
-            tensors[_plain(name)] = StoredTensor(tuple(part.get_shape()), kind, read)
+            shape = tuple(tensor.get_shape())
+            tensors[_plain(name)] = StoredTensor(shape, _DTYPES.get(dtype, dtype), read)
         yield Stored(tensors, WeightsMetadata.from_json(stored) if stored else WeightsMetadata())
 
 
 @contextlib.contextmanager
 def open_torch(path: Path) -> Iterator[Stored]:
-    """A `.pth` file of tensors, or a training checkpoint that has them as `state_dict`."""
+    """Opens a `.pth` file of tensors, or a training checkpoint with them as `state_dict`.
+
+    Raises:
+        MissingPackageError: PyTorch is not installed.
+    """
     try:
         import torch
     except ImportError as error:
-        raise ImportError(
-            f"{path} can only be read with PyTorch: pip install torch. A .safetensors file of the "
-            f"same weights can be read without."
+        raise MissingPackageError(
+            f"{path} needs PyTorch: pip install torch. A .safetensors file of the same weights "
+            f"does not need it."
         ) from error
-    size = 0  # of torchvision's vgg16 and vgg19, which are older than PyTorch's zip files
+    size = 0  # unknown for the older format without zip, which torchvision's vgg16 and vgg19 have
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
         refuse_expansion(path, size)
     try:
-        # Of a file with more than weights, the state of an optimizer say, only these are read.
+        # A large file is mapped, so that other content, such as optimizer state, is not read.
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=size > _LARGEST)
-    except pickle.UnpicklingError as error:  # PyTorch's own words advise to run the code
+    except pickle.UnpicklingError as error:  # PyTorch's message advises to run the code
         raise WeightsError(
-            f"{path} holds pickled objects other than tensors, which are not read: unpickling can "
-            f"run any code. Where you trust the file, load it in PyTorch and save its state_dict()."
+            f"{path} holds pickled objects other than tensors, which are not read because "
+            f"unpickling can run any code. If you trust the file, load it in PyTorch and save its "
+            f"state_dict()."
         ) from error
     for key in ("state_dict", "model"):
         state = state.get(key, state) if isinstance(state, dict) else {}
@@ -78,18 +87,18 @@ def open_torch(path: Path) -> Iterator[Stored]:
 
 
 def _plain(name: str) -> str:
-    """Less what DataParallel, around the net or its features, puts into names."""
+    """The name without the prefix that DataParallel adds to the net or to its features."""
     return name.replace("module.", "")
 
 
-def _as_numpy(tensor) -> np.ndarray:
+def _as_numpy(tensor: torch.Tensor) -> np.ndarray:
     return tensor.float().numpy()
 
 
 def write_safetensors(
     path: Path, tensors: Mapping[str, np.ndarray], metadata: WeightsMetadata
 ) -> None:
-    """Tensors by name, and what is said of them in the file's metadata."""
+    """Writes a `.safetensors` file with the tensors, and the metadata in its header."""
     from safetensors.numpy import save_file
 
     save_file(dict(tensors), path, {"format": "pt", METADATA: metadata.to_json()})

@@ -1,4 +1,4 @@
-"""Weights into a model, out of it, and from file to file."""
+"""Loads weights into a model, saves them, and converts files."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from vgg_keras.errors import WeightsError
 from vgg_keras.nets import FC_NAMES, NETS, Net, get_net
 from vgg_keras.pipelines.files import atomic_path
 from vgg_keras.pipelines.statistics import ILSVRC
+from vgg_keras.run_files import BEST_WEIGHTS
 from vgg_keras.weights.arrays import write_npz
 from vgg_keras.weights.hdf5 import write_applications_h5, write_keras_weights
 from vgg_keras.weights.naming import (
@@ -27,7 +28,7 @@ from vgg_keras.weights.naming import (
     kernels_of,
 )
 from vgg_keras.weights.preprocessing import PREPROCESSINGS, Preprocessing, refit
-from vgg_keras.weights.reading import RUN_WEIGHTS, Contents, read
+from vgg_keras.weights.reading import Contents, read
 from vgg_keras.weights.stored import WeightsMetadata
 from vgg_keras.weights.torch_files import write_safetensors
 
@@ -39,15 +40,22 @@ Layers = dict[str, tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Target:
-    """A kind of file to write: whose naming and layout, for which input, and the writer."""
+    """A kind of file to write.
+
+    Attributes:
+        family: names and layout of the weights.
+        preprocessing: name of the preprocessing that the written weights take.
+        write: function that writes the file.
+        nets: names of the nets that the kind can hold; empty for all nets.
+    """
 
     family: Convention
     preprocessing: str
     write: Callable[[Path, Mapping[str, np.ndarray], WeightsMetadata], None]
-    nets: tuple[str, ...] = ()  # all, where none is named
+    nets: tuple[str, ...] = ()
 
 
-# By how a file's name ends; the first that fits.
+# The ending of a file's name decides its kind. The first ending that fits is taken.
 TARGETS = {
     ".weights.h5": Target(KERAS, "rgb", write_keras_weights),
     ".h5": Target(KERAS, "caffe", write_applications_h5),
@@ -64,20 +72,26 @@ def load(
     preprocessing: str | Preprocessing | None = None,
     mean: Sequence[float] = ILSVRC.mean,
 ) -> Contents:
-    """Loads weights into a model, all or nothing: after an error it is as it was.
+    """Loads weights into a model. After an error, the model is unchanged.
 
     Args:
-        model: from `vgg`, or any whose layers have the names of Keras Applications.
+        model: a model that `vgg` built, or any model with the layer names of Keras Applications.
         source, preprocessing: see `read`.
-        partial: load those layers that both have in one shape; the others stay as they are.
-        mean: RGB, what is subtracted from the model's input. With torchvision's own,
-            (123.675, 116.28, 103.53), its weights are exact on the border of a picture too.
+        partial: whether to load only the layers that have the same shape in both. The other layers
+            of the model keep their weights.
+        mean: RGB mean that is subtracted from the images. With the mean of torchvision,
+            (123.675, 116.28, 103.53), its weights are also exact on the border of an image.
 
     Returns:
-        What was taken, and what was left.
+        The layers that were loaded, and those that were not.
 
     Raises:
-        WeightsError, ImportError, ValueError: see `read`.
+        WeightsError, MissingPackageError, ArgumentError: see `read`.
+
+    Example:
+        >>> contents = load(vgg("vgg16"), "vgg16.safetensors")
+        >>> contents.net
+        'D'
     """
     kernels = as_kernels({layer.name: layer.kernel.shape for layer in _layers_of(model)})
     net = model.name if model.name in NETS else None
@@ -92,17 +106,20 @@ def load(
 def save(
     model: keras.Model, target: str | os.PathLike, *, mean: Sequence[float] = ILSVRC.mean
 ) -> None:
-    """Writes a model's weights for use elsewhere.
+    """Saves the weights of a model as a file for other projects.
 
     Args:
-        model: from `vgg`.
-        target: a name that ends in `.weights.h5` (for `model.load_weights`), `.h5` (for
-            `keras.applications`), `.safetensors` (torchvision's names) or `.npz`.
-        mean: RGB, what is subtracted from the model's input.
+        model: a model that `vgg` built.
+        target: path that ends in `.weights.h5` (for `model.load_weights`), `.h5` (for
+            `keras.applications`), `.safetensors` (with the names of torchvision) or `.npz`.
+        mean: RGB mean that is subtracted from the images that the model takes.
 
     Raises:
-        WeightsError: another ending, or layers that cannot be named so.
-        OSError: the file cannot be written; what was there before stays.
+        WeightsError: the path has another ending, or the kind of file has no names for the layers.
+        WriteError: the file cannot be written. A file that was there before is unchanged.
+
+    Example:
+        >>> save(model, "vgg16.safetensors")
     """
     red, green, blue = mean
     layers = {}
@@ -121,22 +138,29 @@ def convert(
     partial: bool = False,
     preprocessing: str | Preprocessing | None = None,
 ) -> Contents:
-    """Writes the weights of a file or a run as another kind of file; see `read` and `save`.
+    """Converts a weights file, a run or a saved net to another kind of file.
 
-    No model is built. What is written takes the means of its kind: a run's own mean is moved into
-    its first layer.
+    No model is built. The written weights take the preprocessing of their kind of file. The first
+    layer takes up the difference from the preprocessing of the source.
+
+    Args:
+        source, net, partial, preprocessing: see `read`.
+        target: see `save`.
 
     Returns:
-        What was taken, and what was left.
+        The layers that were converted, and those that were not.
 
     Raises:
-        WeightsError, ImportError, ValueError: see `read`.
-        OSError: the file cannot be written; what was there before stays.
+        WeightsError, MissingPackageError, ArgumentError: see `read`.
+        WriteError: the file cannot be written. A file that was there before is unchanged.
+
+    Example:
+        >>> contents = convert("runs/D", "d.safetensors")
     """
     target = Path(target)
     _kind(target)
-    if target.resolve() in (Path(source).resolve(), Path(source).resolve() / RUN_WEIGHTS):
-        raise WeightsError(f"The target is the source. Received: {target}")
+    if target.resolve() in (Path(source).resolve(), Path(source).resolve() / BEST_WEIGHTS):
+        raise WeightsError(f"target must not be the source. Received: {target}")
     layers, contents = read(source, net, partial=partial, preprocessing=preprocessing)
     size = contents.num_classes, contents.crop_size, contents.width
     kernels = kernels_of(get_net(contents.net), *size)
@@ -145,13 +169,14 @@ def convert(
 
 
 def _layers_of(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers with weights, which must be a kernel and a bias."""
+    """The layers of a model that have weights. Each must have a kernel and a bias."""
     layers = [layer for layer in model.layers if layer.weights]
     for layer in layers:
         if [variable.name for variable in layer.weights] != list(PARTS):
             raise WeightsError(
-                f"Layer {layer.name} of {model.name} has other weights than a kernel and a bias, "
-                f"which is all that layers of these nets have."
+                f"Each layer of {model.name} must have a kernel and a bias as its only weights. "
+                f"Received: layer {layer.name} with "
+                f"{', '.join(variable.name for variable in layer.weights)}"
             )
     return layers
 
@@ -161,17 +186,17 @@ def _kind(target: Path) -> Target:
         if target.name.endswith(ending):
             return kind
     raise WeightsError(
-        f"Weights are written to files that end in {', '.join(TARGETS)}. Received: {target.name}"
+        f"The name of a weights file must end in {', '.join(TARGETS)}. Received: {target.name}"
     )
 
 
 def _write(
     target: Path, layers: Layers, kernels: Mapping[str, Kernel], name: str, given: Preprocessing
 ) -> None:
-    """Writes layers, which are taken out of the dictionary on the way."""
+    """Writes a file. To save memory, `layers` is emptied."""
     kind = _kind(target)
     wanted = PREPROCESSINGS[kind.preprocessing]
-    net = _table_of(name, layers, kind)
+    net = _net_of(name, layers, kind)
     names = kind.family.names(net)
     tensors = {}
     for layer in list(layers):
@@ -186,10 +211,10 @@ def _write(
         kind.write(temporary, tensors, WeightsMetadata(wanted, name if name in NETS else None))
 
 
-def _table_of(name: str, layers: Iterable[str], kind: Target) -> Net:
-    """The net of that name, or else one that has all the layers."""
-    tables = [NETS[net] for net in kind.nets or NETS]
-    fitting = [net for net in tables if set(layers) <= {*net.conv_names, *FC_NAMES}]
+def _net_of(name: str, layers: Iterable[str], kind: Target) -> Net:
+    """The net with the given name, else the first one that has all the layers."""
+    candidates = [NETS[net] for net in kind.nets or NETS]
+    fitting = [net for net in candidates if set(layers) <= {*net.conv_names, *FC_NAMES}]
     named = [net for net in fitting if net.name == name]
     if not fitting or (name in NETS and not named):
         raise WeightsError(

@@ -1,4 +1,4 @@
-"""AP and class recall against scikit-learn, the official VOC rules and worked examples."""
+"""AP and class recall against scikit-learn, the official VOC code and worked examples."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from vgg_keras.features.average_precision import RULES, average_precision, class
 
 
 def ranked(scores, targets):
-    """Recall and precision after each picture, as the development kits' VOCevalcls counts them."""
-    places = sorted(range(len(scores)), key=lambda i: -scores[i])  # of equals the first
-    places = [i for i in places if targets[i] != 0]
-    there = sum(targets[i] == 1 for i in places)
+    """Recall and precision after each image, as VOCevalcls of the development kits counts them."""
+    order = sorted(range(len(scores)), key=lambda i: -scores[i])  # ties keep index order
+    order = [i for i in order if targets[i] != 0]
+    positives = sum(targets[i] == 1 for i in order)
     hits, recall, precision = 0, [], []
-    for n, i in enumerate(places, 1):
+    for n, i in enumerate(order, 1):
         hits += targets[i] == 1
-        recall.append(hits / there)
+        recall.append(hits / positives)
         precision.append(hits / n)
     return recall, precision
 
@@ -48,7 +48,7 @@ def official_2012(scores, targets):
 
 
 # Few different scores, so that there are ties.
-pictures = st.lists(
+ranked_images = st.lists(
     st.tuples(st.integers(0, 9), st.sampled_from([1, -1, -1, 0])), min_size=1, max_size=40
 ).filter(lambda rows: any(target == 1 for _, target in rows))
 
@@ -57,7 +57,7 @@ class TestAveragePrecision:
     @pytest.mark.parametrize(
         ("rule", "expected"),
         [
-            # Hits at places 1, 3 and 5: precision 1, 2/3, 3/5 at recall 1/3, 2/3, 1.
+            # Hits at ranks 1, 3 and 5: precision 1, 2/3, 3/5 at recall 1/3, 2/3, 1.
             ("11-point", (4 * 1 + 3 * 2 / 3 + 4 * 3 / 5) / 11),
             ("area", (1 + 2 / 3 + 3 / 5) / 3),
             ("steps", (1 + 2 / 3 + 3 / 5) / 3),
@@ -68,14 +68,14 @@ class TestAveragePrecision:
         assert average_precision(scores, targets, rule) == pytest.approx(expected)
 
     def test_rules_differ_where_precision_rises_again(self):
-        """Hits at places 2 and 3: precision 1/2, then 2/3, which the envelope takes for both."""
+        """Hits at ranks 2 and 3: precision 1/2, then 2/3, which is the envelope at both."""
         scores, targets = np.array([4.0, 3, 2, 1]), np.array([-1, 1, 1, -1])
         found = {rule: average_precision(scores, targets, rule) for rule in RULES}
         assert found == pytest.approx({"11-point": 2 / 3, "area": 2 / 3, "steps": 7 / 12})
 
     @settings(max_examples=200, deadline=None)
-    @given(pictures)
-    def test_equals_the_official_rules_with_ties(self, rows):
+    @given(ranked_images)
+    def test_equals_the_official_code_with_ties(self, rows):
         scores, targets = map(np.array, zip(*rows, strict=True))
         assert average_precision(scores, targets, "11-point") == pytest.approx(
             official_2007(scores, targets)
@@ -85,7 +85,7 @@ class TestAveragePrecision:
         )
 
     @settings(max_examples=200, deadline=None)
-    @given(pictures)
+    @given(ranked_images)
     def test_equals_scikit_learn_with_ties(self, rows):
         scores, targets = map(np.array, zip(*rows, strict=True))
         counted = targets != 0
@@ -93,14 +93,14 @@ class TestAveragePrecision:
         assert average_precision(scores, targets, "steps") == pytest.approx(theirs)
 
     @pytest.mark.parametrize("rule", RULES)
-    def test_difficult_pictures_are_left_out(self, rule):
+    def test_difficult_images_are_ignored(self, rule):
         rng = np.random.default_rng(0)
         scores, targets = rng.normal(size=50), rng.choice([1, -1, 0], 50)
         without = average_precision(scores[targets != 0], targets[targets != 0], rule)
         assert average_precision(scores, targets, rule) == without
 
     @pytest.mark.parametrize("rule", RULES)
-    def test_of_a_class_without_pictures_is_nan(self, rule):
+    def test_of_a_class_without_images_is_nan(self, rule):
         assert np.isnan(average_precision(np.arange(3.0), np.array([-1, 0, -1]), rule))
         assert np.isnan(average_precision(np.zeros(0), np.zeros(0, int), rule))
 
@@ -108,7 +108,7 @@ class TestAveragePrecision:
         for rule in RULES:
             assert average_precision(np.arange(5.0), np.array([-1, -1, 1, 1, 1]), rule) == 1
 
-    def test_refuses_what_is_no_score(self):
+    def test_refuses_nan_and_unknown_rules(self):
         with pytest.raises(ValueError, match="Received: NaN"):
             average_precision(np.array([np.nan, 1]), np.array([1, -1]))
         with pytest.raises(ValueError, match=r"steps. Received: 'mean'"):

@@ -1,4 +1,4 @@
-"""`features`, `transfer`, `similar` and `DeepFeatures`, from pictures to what people see."""
+"""`features`, `transfer`, `similar` and `DeepFeatures`, from image files to printed results."""
 
 from __future__ import annotations
 
@@ -16,14 +16,20 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 from sklearn.svm import LinearSVC
 
+from tests.tiny import MEAN, lively
 from vgg_keras import weights
 from vgg_keras.commands.features import features, similar, transfer
-from vgg_keras.errors import FeaturesError
-from vgg_keras.features import DeepFeatures
-from vgg_keras.features.descriptors import describe, extract
-from vgg_keras.features.nets import FeatureExtractor
-from vgg_keras.features.similar import describe_like, nearest
-from vgg_keras.features.table import Features
+from vgg_keras.errors import ArgumentError, FeaturesError
+from vgg_keras.features import (
+    DeepFeatures,
+    FeatureExtractor,
+    Features,
+    compute_descriptors,
+    extract_features,
+    nearest,
+    query_descriptors,
+)
+from vgg_keras.trained import TrainedNet
 
 
 def invoke(command, *arguments):
@@ -31,17 +37,17 @@ def invoke(command, *arguments):
 
 
 @pytest.fixture(scope="module")
-def file(runs, pictures, tmp_path_factory):
-    """What `features` writes of both runs, stacked."""
+def file(folders, trained, images, tmp_path_factory):
+    """File that `features` writes of both runs, stacked."""
     out = tmp_path_factory.mktemp("out") / "f.parquet"
     done = invoke(
         features,
         "--run",
-        runs[0].path,
+        folders[0],
         "--run",
-        runs[1].path,
+        folders[1],
         "--data",
-        f"folder:{pictures}",
+        f"folder:{images}",
         "--test-scales",
         "32,40",
         "--aggregate",
@@ -58,31 +64,31 @@ def file(runs, pictures, tmp_path_factory):
 
 
 class TestFeatures:
-    def test_are_those_of_the_library(self, file, runs, source):
-        kept = Features.load(file)
-        nets = [FeatureExtractor.of_run(run.path) for run in runs]  # as the command loads them
-        expected = extract(nets, source, test_scales=(32, 40), aggregate="max")
-        np.testing.assert_allclose(kept.values, expected.values, atol=1e-6)
-        assert kept.names == expected.names
-        assert kept.metadata == expected.metadata
+    def test_are_those_of_the_library(self, file, folders, trained, source):
+        saved = Features.load(file)
+        nets = [FeatureExtractor.load(folder) for folder in folders]  # as the command loads them
+        expected = extract_features(nets, source, test_scales=(32, 40), aggregate="max")
+        np.testing.assert_allclose(saved.values, expected.values, atol=1e-6)
+        assert saved.names == expected.names
+        assert saved.metadata == expected.metadata
 
-    def test_go_on_after_a_kill(self, file, runs, pictures, tmp_path):
-        """Tables as a kill leaves them, some rows done: the file is the same."""
-        kept = tmp_path / "kept"
+    def test_continue_after_a_kill(self, folders, trained, images, tmp_path):
+        """Row caches as a kill leaves them, with some rows complete: the file is the same."""
+        cache = tmp_path / "rows"
         arguments = (
             "--run",
-            runs[0].path,
+            folders[0],
             "--data",
-            f"folder:{pictures}",
+            f"folder:{images}",
             "--test-scales",
             "32",
             "--cache-dir",
-            kept,
+            cache,
             "--out",
         )
         assert invoke(features, *arguments, tmp_path / "a.npy").exit_code == 0
-        for table in kept.glob("*.npy"):
-            rows = np.load(table, mmap_mode="r+")
+        for file in cache.glob("*.npy"):
+            rows = np.load(file, mmap_mode="r+")
             rows[5:, 100:] = np.nan
             rows.flush()
         assert invoke(features, *arguments, tmp_path / "b.npy").exit_code == 0
@@ -99,7 +105,7 @@ class TestFeatures:
             (["--out", "f.npy", "--weights", "w", "--net", "D", "--net", "E"], "once for each"),
         ],
     )
-    def test_refuse_what_cannot_be(self, arguments, message):
+    def test_refuse_arguments_that_do_not_go_together(self, arguments, message):
         done = invoke(features, "--data", "shapes", *arguments)
         assert done.exit_code == 1
         assert message in done.output
@@ -113,7 +119,7 @@ class TestTransfer:
         assert done.exit_code == 0, done.output
         result = json.loads(done.stdout)
         assert result == json.loads(out.read_text())
-        assert result["mean_class_recall"] > 80  # three colours, which any net tells apart
+        assert result["mean_class_recall"] > 80  # three colours, which any net distinguishes
         assert len(result["of_splits"]) == 3
         assert result["spread"] == pytest.approx(np.std(result["of_splits"], ddof=1))
         text = invoke(transfer, *arguments).stdout
@@ -142,12 +148,12 @@ class TestTransfer:
         assert done.exit_code == 1
         assert "There is no" in done.output
         done = invoke(transfer, "--features", file, "--protocol", "voc2007")
-        assert "needs pictures of the splits train, val, test. Received: train, val" in done.output
+        assert "needs images of the splits train, val, test. Received: train, val" in done.output
 
 
 class TestSimilar:
-    def test_finds_a_picture_itself_first_and_draws_a_sheet(self, file, pictures, tmp_path):
-        images = [pictures / "train/red/003.jpg", pictures / "val/blue/001.jpg"]
+    def test_finds_an_image_itself_first_and_draws_a_sheet(self, file, images, tmp_path):
+        images = [images / "train/red/003.jpg", images / "val/blue/001.jpg"]
         sheet = tmp_path / "sheet.png"
         done = invoke(similar, *images, "--features", file, "--top", 3, "--sheet", sheet, "--json")
         assert done.exit_code == 0, done.output
@@ -164,32 +170,53 @@ class TestSimilar:
         assert "1.000  train/red/003.jpg  red" in text
 
     def test_is_by_cosine(self, file):
-        kept = Features.load(file)
-        places, cosines = nearest(kept.values[:4], kept, 7)
-        products = kept.values[:4].astype(float) @ kept.values.T.astype(float)
+        saved = Features.load(file)
+        indices, cosines = nearest(saved.values[:4], saved, 7)
+        products = saved.values[:4].astype(float) @ saved.values.T.astype(float)
         np.testing.assert_allclose(cosines, -np.sort(-products, 1)[:, :7], atol=1e-6)
-        assert (places[:, 0] == np.arange(4)).all()
+        assert (indices[:, 0] == np.arange(4)).all()
 
-    def test_another_net_in_its_place_is_refused(self, file, runs, pictures):
-        image = pictures / "train/red/003.jpg"
-        moved = ("--moved-to", runs[1].path, "--moved-to", runs[0].path)
+    def test_another_net_is_refused(self, file, folders, trained, images):
+        image = images / "train/red/003.jpg"
+        moved = ("--moved-to", folders[1], "--moved-to", folders[0])
         done = invoke(similar, image, "--features", file, *moved)
         assert done.exit_code == 1
-        assert "is not the net that made these features" in done.output
+        assert "is not the net that computed these features" in done.output
 
-    def test_features_of_boxes_are_refused(self, file, pictures):
-        kept = Features.load(file)
-        kept.metadata["members"][0]["region"] = "box"
+    def test_a_net_in_memory_is_found_where_it_was_saved(self, source, tmp_path):
+        net = TrainedNet.of_model(lively("A"), mean=MEAN)
+        found = extract_features(net, source, "val", test_scales=32)
+        paths = source["val"].paths[:2].tolist()
+        with pytest.raises(FeaturesError, match="Save its net and give the folder as moved_to"):
+            query_descriptors(found, paths)
+        net.save(tmp_path / "saved")
+        rows = query_descriptors(found, paths, moved_to=[tmp_path / "saved"])
+        np.testing.assert_allclose(rows, found.values[:2], atol=1e-6)
+
+    @pytest.mark.parametrize("key", ["source_mean", "statistics"])
+    def test_the_mean_of_a_weights_file_is_read_from_metadata(self, source, tmp_path, key):
+        """Files of earlier versions have it under `statistics`."""
+        file = tmp_path / "a.npz"
+        weights.save(lively("A"), file)
+        net = FeatureExtractor.load(file, mean=MEAN, preprocessing="caffe")
+        found = extract_features(net, source, "val", test_scales=32)
+        found.metadata[key] = found.metadata.pop("source_mean")
+        rows = query_descriptors(found, source["val"].paths[:2].tolist())
+        np.testing.assert_allclose(rows, found.values[:2], atol=1e-6)
+
+    def test_features_of_boxes_are_refused(self, file, images):
+        saved = Features.load(file)
+        saved.metadata["members"][0]["region"] = "box"
         with pytest.raises(FeaturesError, match="of boxes too"):
-            describe_like(kept, [pictures / "train/red/003.jpg"])
+            query_descriptors(saved, [images / "train/red/003.jpg"])
 
 
 class TestDeepFeatures:
-    def test_fits_in_a_pipeline(self, runs, source):
+    def test_fits_in_a_pipeline(self, folders, trained, source):
         train, val = source["train"], source["val"]
         machine = Pipeline(
             [
-                ("features", DeepFeatures(run=runs[0].path, test_scales=(32,))),
+                ("features", DeepFeatures(folders[0], test_scales=(32,))),
                 ("svm", LinearSVC(C=1e4)),
             ]
         )
@@ -198,29 +225,45 @@ class TestDeepFeatures:
         np.testing.assert_array_equal(copy.predict(val.paths), machine.predict(val.paths))
         assert len(pickle.dumps(machine)) < 50_000  # the net is loaded again
 
-    def test_is_the_descriptor(self, nets, runs, source):
-        transformer = DeepFeatures(run=str(runs[0].path), test_scales=(32, 40), aggregate="stack")
+    def test_gives_descriptors(self, extractors, folders, trained, source):
+        transformer = DeepFeatures(str(folders[0]), test_scales=(32, 40), aggregate="stack")
         paths = list(source["val"].paths)
         with pytest.raises(NotFittedError):
             transformer.transform(paths)
         ours = transformer.fit(paths).transform(paths)
-        expected = describe(nets[0], source["val"], test_scales=(32, 40), aggregate="stack")
+        expected = compute_descriptors(
+            extractors[0], source["val"], test_scales=(32, 40), aggregate="stack"
+        )
         np.testing.assert_allclose(ours, expected, atol=1e-6)
         assert clone(transformer).get_params() == transformer.get_params()
 
-    def test_of_weights(self, runs, source, tmp_path):
-        weights.save(runs[0].model, tmp_path / "a.npz")
-        rows = DeepFeatures(weights=tmp_path / "a.npz", layer="block3_pool", test_scales=(32,))
+    def test_of_weights(self, folders, trained, source, tmp_path):
+        weights.save(trained[0].model, tmp_path / "a.npz")
+        rows = DeepFeatures(tmp_path / "a.npz", layer="block3_pool", test_scales=(32,))
         assert rows.fit_transform(source["val"].paths[:2]).shape == (2, 16)
 
-    def test_takes_either_a_run_or_weights(self):
-        with pytest.raises(ValueError, match="Give either run or weights"):
-            DeepFeatures().fit([])
+    def test_of_a_trained_net(self, trained, folders, source):
+        paths = list(source["val"].paths)
+        transformer = DeepFeatures(trained[0], test_scales=32)
+        expected = DeepFeatures(folders[0], test_scales=32).fit_transform(paths)
+        np.testing.assert_allclose(transformer.fit_transform(paths), expected, atol=1e-6)
+        assert clone(transformer).net is trained[0]
+        with pytest.raises(pickle.PicklingError, match=r"Save the net with net\.save"):
+            pickle.dumps(transformer)
+        with pytest.raises(ArgumentError, match="preprocessing goes with a weights file"):
+            DeepFeatures(trained[0], preprocessing="caffe").fit(paths)
+
+    def test_is_silent_by_default(self, folders, trained, source, capsys):
+        paths = list(source["val"].paths)[:2]
+        DeepFeatures(folders[0], test_scales=32).fit_transform(paths)
+        assert capsys.readouterr().err == ""
+        DeepFeatures(folders[0], test_scales=32, verbose=1).fit_transform(paths)
+        assert "2/2 images" in capsys.readouterr().err
 
 
 def test_help_and_transfer_import_no_tensorflow():
     code = (
-        "import sys, vgg_keras.cli, vgg_keras.features.transfer\n"
+        "import sys, vgg_keras.cli, vgg_keras.features, vgg_keras.features.svm\n"
         "print([m for m in ('tensorflow', 'keras', 'sklearn') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""Files of features: what goes in comes out, and what is no such file is named."""
+"""Files of features: they are read as they were written, and errors name the file."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import json
 
 import numpy as np
 import pytest
+from pyarrow import parquet
 
-from vgg_keras.errors import FeaturesError
+from vgg_keras.errors import FeaturesError, WriteError
 from vgg_keras.features.table import Features, normalised, side_by_side, stacked
 
 
@@ -26,17 +27,17 @@ def made(n=5, d=7, seed=0, metadata=None):
 
 @pytest.mark.parametrize("kind", ["parquet", "npy"])
 class TestFiles:
-    def test_keep_everything_exactly(self, tmp_path, kind):
+    def test_hold_everything_exactly(self, tmp_path, kind):
         features = made()
         features.save(tmp_path / f"f.{kind}")
         back = Features.load(tmp_path / f"f.{kind}")
         np.testing.assert_array_equal(back.values, features.values)
         np.testing.assert_array_equal(back.targets, features.targets)
         assert back.values.dtype == np.float32
-        for name in ("names", "splits", "class_names", "about"):
+        for name in ("names", "splits", "class_names", "metadata"):
             assert getattr(back, name) == getattr(features, name)
 
-    def test_stay_whole_when_writing_fails(self, tmp_path, kind, monkeypatch):
+    def test_are_intact_or_missing_when_writing_fails(self, tmp_path, kind, monkeypatch):
         path = tmp_path / f"f.{kind}"
         made().save(path)
 
@@ -45,17 +46,17 @@ class TestFiles:
 
         monkeypatch.setattr("numpy.save", full)
         monkeypatch.setattr("pyarrow.parquet.write_table", full)
-        with pytest.raises(OSError, match=r"f\.\w+ cannot be written: disk full"):
+        with pytest.raises(WriteError, match=r"f\.\w+ cannot be written: disk full"):
             made(seed=1).save(path)
         if kind == "parquet":
             np.testing.assert_array_equal(Features.load(path).values, made().values)
-        else:  # no companion stands beside values that may be another's
+        else:  # no JSON file is beside values that may be different
             with pytest.raises(FeaturesError, match=r"f\.npy holds no features"):
                 Features.load(path)
 
-    def test_of_something_else_are_named(self, tmp_path, kind):
+    def test_with_other_contents_are_named(self, tmp_path, kind):
         path = tmp_path / f"f.{kind}"
-        with pytest.raises(FeaturesError, match="There is no"):
+        with pytest.raises(FeaturesError, match="There is no file of features"):
             Features.load(path)
         for content in (b"", b"no features", b"PAR1" * 9):
             path.write_bytes(content)
@@ -76,15 +77,15 @@ class TestRefused:
         with pytest.raises(FeaturesError, match="allow_pickle=False"):
             Features.load(path)
 
-    def test_are_values_of_fewer_pictures(self, tmp_path):
+    def test_are_values_of_fewer_images(self, tmp_path):
         path = tmp_path / "f.npy"
         made().save(path)
         np.save(path, made(3).values)
-        with pytest.raises(FeaturesError, match="of the same pictures"):
+        with pytest.raises(FeaturesError, match="of the same images"):
             Features.load(path)
 
     @pytest.mark.parametrize("value", [np.nan, np.inf])
-    def test_are_values_that_are_no_numbers(self, tmp_path, value):
+    def test_are_values_that_are_not_finite(self, tmp_path, value):
         features = made()
         features.values[1, 2] = value
         features.save(tmp_path / "f.parquet")
@@ -93,7 +94,7 @@ class TestRefused:
 
 
 class TestStacking:
-    def test_matches_pictures_by_name(self):
+    def test_matches_images_by_name(self):
         a, b = (
             made(metadata={"net": "D", "data": "x"}),
             made(seed=1, d=4, metadata={"net": "E", "data": "x"}),
@@ -113,8 +114,8 @@ class TestStacking:
         assert [m["net"] for m in stacked([both, a]).members] == ["D", "E", "D"]
         assert stacked([a]) is a
 
-    def test_of_other_pictures_or_labels_is_refused(self):
-        with pytest.raises(FeaturesError, match=r"5 and 3 pictures; (train|test) a/2 é\.jpg"):
+    def test_of_other_images_or_labels_is_refused(self):
+        with pytest.raises(FeaturesError, match=r"5 and 3 images; (train|test) a/2 é\.jpg"):
             stacked([made(), made(3)])
         other = made()
         other.targets[0] *= -1
@@ -125,7 +126,17 @@ class TestStacking:
             stacked([])
 
 
-def test_rows_of_zeros_stay_and_parts_weigh_the_same():
+def test_rows_of_zeros_stay_zero_and_descriptors_have_equal_weights():
     assert (normalised(np.zeros((2, 3))) == 0).all()
     rows = side_by_side([np.full((1, 2), 1e-3), np.full((1, 2), 1e3)])
     np.testing.assert_allclose(rows, np.full((1, 4), 0.5), rtol=1e-6)
+
+
+def test_files_have_the_keys_of_earlier_versions(tmp_path):
+    """The key "about" holds the metadata in both kinds of file."""
+    features = made()
+    features.save(tmp_path / "f.npy")
+    assert json.loads((tmp_path / "f.npy.json").read_text())["about"] == features.metadata
+    features.save(tmp_path / "f.parquet")
+    stored = parquet.read_schema(tmp_path / "f.parquet").metadata[b"vgg_keras"]
+    assert json.loads(stored)["about"] == features.metadata

@@ -1,24 +1,33 @@
-"""Pictures with boxes, and a tiny localisation net trained on them."""
+"""Images with boxes, and a tiny localisation net trained on them."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.conftest import CLASSES, encode, photo
 from tests.tiny import CROP, tiny_run
-from vgg_keras import load_run
+from vgg_keras import TrainedNet
 from vgg_keras.localisation.training import train_localisation
 from vgg_keras.recipes import LOCALISATION_RECIPES
 
 TINY = {"net": "A", "width": 1 / 16, "crop_size": CROP, "train_scale": (36, 44), "batch_size": 8}
 
 
+def journal_of(net: TrainedNet) -> list[dict]:
+    """The lines of the journal of a run."""
+    return [
+        json.loads(line) for line in (Path(net.name) / "journal.jsonl").read_text().splitlines()
+    ]
+
+
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
-    """Pictures of three classes, each a bright rectangle whose colour is the class, and boxes."""
+    """Images with a bright rectangle, whose colour is the class, and the boxes of these."""
     root, rng = tmp_path_factory.mktemp("boxed"), np.random.default_rng(0)
     rows = ["split,class,file,x_min,y_min,x_max,y_max\n"]
     for split, count in (("train", 16), ("val", 5)):
@@ -39,7 +48,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def classifier(tmp_path_factory):
-    """A classification run that was drawn, of the same geometry."""
+    """A classification net with random weights and the same crop size and scale."""
     return tiny_run(tmp_path_factory.mktemp("runs") / "a", CLASSES, "A", (36, 44))
 
 
@@ -56,7 +65,8 @@ def recipe(data):
 
 
 @pytest.fixture(scope="session")
-def run(recipe, tmp_path_factory):
+def net(recipe, tmp_path_factory):
+    """A localisation net, trained for two epochs."""
     out = tmp_path_factory.mktemp("runs") / "boxes"
     train_localisation(recipe, out)
-    return load_run(out)
+    return TrainedNet.load(out)

@@ -1,4 +1,4 @@
-"""Both protocols, what they keep, the commands, the report and an export."""
+"""Localisation in the commands, the report and an export."""
 
 from __future__ import annotations
 
@@ -10,152 +10,44 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from click.testing import CliRunner
 from PIL import Image
-from vgg_keras.pipelines.sources import open_source
-from vgg_keras.saved_models.cpp_loader import CppModel
-from vgg_keras.saved_models.tensors import image_inputs
 
+from benchmarks.cpp_loader import CppModel
 from tests.conftest import CLASSES
 from tests.saved_models.replaying import replay_by
 from vgg_keras import evaluate, export, predict, verification
 from vgg_keras.cli import main
-from vgg_keras.errors import PredictionsError, RunError
-from vgg_keras.localisation.dense import make_finder
+from vgg_keras.errors import RunError
 from vgg_keras.localisation.evaluate import centre_of_true_class, localise
-from vgg_keras.localisation.results import Localised
 from vgg_keras.localisation.training import train_localisation
+from vgg_keras.metadata import ANSWERS_KEY
+from vgg_keras.pipelines.sources import open_source
 from vgg_keras.recipes import Recipe
 from vgg_keras.report.page import write_report
+from vgg_keras.saved_models.tensors import image_inputs
 
 
-class TestScores:
-    def test_any_true_box_of_the_class_will_do(self):
-        from vgg_keras.pipelines.boxes import Boxes
-
-        truth = Boxes.of_pictures([[[0, 0, 0.4, 0.4], [0.5, 0.5, 1, 1]]] * 3)
-        good, bad = [0.5, 0.5, 1, 0.9], [0.2, 0.2, 0.7, 0.7]
-        found = Localised(
-            ("a", "b", "c"),
-            np.array([1, 1, 1]),
-            truth,
-            np.array([[0, 1], [1, 0], [0, 2]]),
-            np.float32([[good, good], [bad, good], [good, good]]),
-            tuple("xyz"),
-            {},
-        )
-        assert found.hits().tolist() == [[False, True], [False, False], [False, False]]
-        result = found.result()
-        assert result["top1_localisation_error"] == 100
-        np.testing.assert_allclose(result["top5_localisation_error"], 200 / 3)
-
-    def test_both_protocols_on_a_run(self, run, classifier, data):
-        source = open_source(data)
-        centre = centre_of_true_class(run, source, test_scale=40)
-        assert centre.result()["images"] == 15
-        assert centre.boxes.shape == (15, 1, 4)
-        full = localise([run], source, classifiers=[classifier], test_scales=(40, 64))
-        assert full.classes.shape == (15, 3)
-        assert all(sorted(row) == [0, 1, 2] for row in full.classes.tolist())
-        assert ((full.boxes >= 0) & (full.boxes <= 1)).all()
-        small = localise(
-            [run], source, classifiers=[classifier], test_scales=(40, 64), batch_size=1
-        )
-        np.testing.assert_allclose(small.boxes, full.boxes, atol=1e-5)
-
-    def test_centre_protocol_says_what_validation_said(self, run, data):
-        entries = [json.loads(l) for l in (run.path / "journal.jsonl").read_text().splitlines()]
-        best = min(entry["val_localisation_error"] for entry in entries)
-        found = centre_of_true_class(run, open_source(data)).result()
-        np.testing.assert_allclose(found["gt_class_localisation_error"], best, atol=1e-3)
-
-    def test_two_nets_with_the_same_boxes_are_as_good_as_one(self, run, classifier, data):
-        source = open_source(data)
-        one = localise([run], source, classifiers=[classifier], test_scales=(64,))
-        two = localise([run, run], source, classifiers=[classifier], test_scales=(64,))
-        np.testing.assert_allclose(one.boxes, two.boxes, atol=1e-5)
-
-    def test_boxes_of_mirror_images_are_turned_back(self, run, classifier):
-        """What is seen of a picture and of its mirror image is the same, mirrored."""
-        image = np.random.default_rng(3).uniform(0, 255, (1, 64, 96, 3)).astype(np.float32)
-        find = make_finder(run, [classifier], flip=True)
-        classes = tf.constant([[2, 0]])
-        found = find(image, classes).numpy()[0]  # (A, P, 5), the picture's places first
-        assert found.shape == (2, 2 * 2 * 3, 5)
-        turned = find(image[:, :, ::-1], classes).numpy()[0]
-        plain, mirrored = np.split(found, 2, 1)
-        of_turned = np.split(turned, 2, 1)[0]
-        expected = of_turned.copy()
-        expected[..., 0], expected[..., 2] = 1 - of_turned[..., 2], 1 - of_turned[..., 0]
-        np.testing.assert_allclose(mirrored, expected, atol=1e-5)
-        assert np.abs(mirrored - plain).max() > 0.01
-
-    def test_what_was_kept_is_not_made_again(self, run, classifier, data, tmp_path):
-        source = open_source(data)
-        options = {"classifiers": [classifier], "test_scales": (40,), "keep": tmp_path}
-        found = localise([run], source, **options)
-        (file,) = tmp_path.glob("answers-*.npy")
-        table = np.load(file, mmap_mode="r+")
-        np.testing.assert_array_equal(table, found.boxes)
-        table[0], table[1] = 0.5, np.nan  # done, though otherwise; and cut off by a kill
-        table.flush()
-        again = localise([run], source, **options)
-        assert (again.boxes[0] == 0.5).all()
-        np.testing.assert_allclose(again.boxes[1:], found.boxes[1:], atol=1e-6)
-        localise([run], source, **options, threshold=0.1)
-        assert len(list(tmp_path.glob("answers-*.npy"))) == 2
-
-    def test_classes_from_predictions(self, run, classifier, data):
-        source = open_source(data)
-        given = evaluate(classifier, source, protocol="centre")
-        given.posteriors[:] = np.roll(np.eye(3, dtype=np.float32), 1, 1)[given.labels]
-        options = {"classifiers": [classifier], "test_scales": (40,)}
-        found = localise([run], source, predictions=given, **options)
-        assert found.classes[:, 0].tolist() == ((found.labels + 1) % 3).tolist()
-        few = type(given)(given.names[1:], given.labels[1:], given.posteriors[1:], CLASSES)
-        with pytest.raises(PredictionsError, match=r"lack .*blue/0\.jpg"):
-            localise([run], source, predictions=few, **options)
-
-    def test_scales_for_each_net(self, run, classifier, data):
-        source, options = open_source(data), {"classifiers": [classifier]}
-        found = localise([run, run], source, test_scales=[(40,), (40, 64)], **options)
-        assert [m["test_scales"] for m in found.metadata["members"]] == [[40], [40, 64]]
-        with pytest.raises(ValueError, match="3 for 2 runs"):
-            localise([run, run], source, test_scales=[(40,)] * 3, **options)
-
-    def test_is_no_classifier(self, run, data, tmp_path):
-        for call in (
-            lambda: evaluate(run, open_source(data)),
-            lambda: predict(run, [tmp_path / "none.jpg"]),
-            lambda: export(run, tmp_path / "net"),
-        ):
-            with pytest.raises(ValueError, match=r"localise evaluate|no such file"):
-                call()
-        assert not (tmp_path / "net").exists()
-
-    def test_nets_that_do_not_go_together(self, run, classifier, data):
-        source = open_source(data)
-        with pytest.raises(ValueError, match="no run of a localisation net"):
-            localise([classifier], source, classifiers=[classifier])
-        with pytest.raises(ValueError, match="is a localisation net"):
-            localise([run], source, classifiers=[run])
-        with pytest.raises(ValueError, match="at least the crop size"):
-            localise([run], source, classifiers=[classifier], test_scales=(16,))
-        other = classifier._replace(class_names=("a", "b", "c"))
-        with pytest.raises(ValueError, match="other classes"):
-            localise([run], source, classifiers=[other])
+def test_is_refused_as_a_classifier(net, data, tmp_path):
+    for call in (
+        lambda: evaluate(net, open_source(data)),
+        lambda: predict(net, [tmp_path / "none.jpg"]),
+        lambda: export(net, tmp_path / "net"),
+    ):
+        with pytest.raises(ValueError, match=r"classification net|no such file"):
+            call()
+    assert not (tmp_path / "net").exists()
 
 
-def test_commands(run, recipe, classifier, data, tmp_path):
+def test_commands(net, recipe, classifier, data, tmp_path):
     out = tmp_path / "answers.json"
-    common = ["localise", "evaluate", "--run", str(run.path), "--data", data]
+    common = ["localise", "evaluate", "--run", net.name, "--data", data]
     done = CliRunner().invoke(
         main,
         [
             *common,
             "--classifier",
-            str(classifier.path),
+            classifier.name,
             "--test-scales",
             "40,64",
             "--out",
@@ -165,10 +57,10 @@ def test_commands(run, recipe, classifier, data, tmp_path):
     )
     assert done.exit_code == 0, done.output
     result = json.loads(done.stdout)
-    kept = json.loads(out.read_text())
-    assert kept["top5_localisation_error"] == result["top5_localisation_error"]
-    assert len(kept["pictures"]) == 15
-    assert {"class", "box", "right"} == set(kept["pictures"][0]["answers"][0])
+    saved = json.loads(out.read_text())
+    assert saved["top5_localisation_error"] == result["top5_localisation_error"]
+    assert len(saved[ANSWERS_KEY]) == 15
+    assert {"class", "box", "right"} == set(saved[ANSWERS_KEY][0]["answers"][0])
     done = CliRunner().invoke(main, [*common, "--protocol", "centre-gt"])
     assert done.exit_code == 0, done.output
     assert "gt class localisation error" in done.stdout
@@ -220,13 +112,13 @@ def test_train_command_and_its_refusals(recipe, data, tmp_path):
     assert keras.config.dtype_policy().name == "float32"
 
 
-def test_the_report_shows_photos_with_boxes(run, classifier, data, tmp_path):
-    """All pictures of a result that is right for some: true boxes green, predicted ones red."""
-    found = localise([run], open_source(data), classifiers=[classifier], test_scales=(40,))
+def test_the_report_shows_photos_with_boxes(net, classifier, data, tmp_path):
+    """All images of a result that is correct for some of them, with true and predicted boxes."""
+    found = localise([net], open_source(data), classifiers=[classifier], test_scales=(40,))
     for i in range(0, len(found.images), 2):
         found.boxes[i] = found.truth[i][0]
     found.save(tmp_path / "results/boxes.json")
-    centre_of_true_class(run, open_source(data)).save(tmp_path / "results/centre.json")
+    centre_of_true_class(net, open_source(data)).save(tmp_path / "results/centre.json")
     text = html.unescape(write_report(tmp_path / "results", tmp_path / "page").read_text())
     assert f"{found.result()['top5_localisation_error']:.2f}" in text
     assert text.count('<figcaption><span class="right">') == 8
@@ -235,17 +127,17 @@ def test_the_report_shows_photos_with_boxes(run, classifier, data, tmp_path):
     assert "Table 9: " in text
 
 
-def test_an_export_localises(run, classifier, data, tmp_path, monkeypatch):
-    """In the C++ loader, as evaluation does; a bad picture harms none and has no box."""
+def test_an_export_localises(net, classifier, data, tmp_path, monkeypatch):
+    """The boxes are those of evaluation; a bad image has no box and does not affect the others."""
     options = ["--test-scales", "40", "--localiser-scales", "40,64", "--json"]
     done = CliRunner().invoke(
         main,
         [
             "export",
             "--run",
-            str(classifier.path),
+            classifier.name,
             "--localiser",
-            str(run.path),
+            net.name,
             "--out",
             str(tmp_path / "net"),
             *options,
@@ -254,11 +146,11 @@ def test_an_export_localises(run, classifier, data, tmp_path, monkeypatch):
     assert done.exit_code == 0, done.output
     path = json.loads(done.stdout)["path"]
     source = open_source(data)
-    found = localise([run], source, classifiers=[classifier], test_scales=(40, 64))
+    found = localise([net], source, classifiers=[classifier], test_scales=(40, 64))
     files = [Path(name) for name in source["val"].names_of(range(4))]
     model = CppModel(path)
     encoded = [file.read_bytes() for file in files]
-    got = model.run("localise", image_inputs([*encoded[:2], b"no picture", *encoded[2:]]))
+    got = model.run("localise", image_inputs([*encoded[:2], b"no image", *encoded[2:]]))
     assert [bool(error) for error in got["error"]] == [False, False, True, False, False]
     assert not got["boxes"][2].any()
     assert got["classes"][2].tolist() == [-1] * 3

@@ -1,4 +1,4 @@
-"""Greedy merging: what must be equal, and what can never happen."""
+"""Greedy merging of boxes: cases by hand, and properties that hold for any input."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vgg_keras.localisation.merging import answer, match
+from vgg_keras.localisation.merging import best_boxes, match_distance
 from vgg_keras.localisation.merging import merge as merge_tensors
 
 numbers = st.floats(-2, 3, width=32) | st.sampled_from(
@@ -28,7 +28,7 @@ def arrays(found):
 
 @settings(deadline=None, max_examples=200)
 @given(predictions, thresholds)
-def test_any_input_gives_boxes_in_the_picture(found, threshold):
+def test_any_input_gives_boxes_inside_the_image(found, threshold):
     boxes, scores = merge(*arrays(found), threshold)
     assert np.isfinite(boxes).all()
     assert np.isfinite(scores).all()
@@ -42,7 +42,7 @@ def test_any_input_gives_boxes_in_the_picture(found, threshold):
 
 @settings(deadline=None, max_examples=100)
 @given(predictions, thresholds, st.randoms())
-def test_order_is_of_no_influence(found, threshold, random):
+def test_the_order_does_not_change_the_result(found, threshold, random):
     mixed = list(found)
     random.shuffle(mixed)
     for one, other in zip(
@@ -75,30 +75,30 @@ def test_a_box_is_the_average_of_all_its_predictions():
     assert scores.tolist() == [3]
 
 
-def test_the_best_match_is_merged_first():
+def test_the_closest_pair_is_merged_first():
     """The middle box is nearer to the right one: with a tight threshold only those two merge."""
     boxes = np.array([[0.0, 0, 0.4, 0.4], [0.12, 0, 0.52, 0.4], [0.2, 0, 0.6, 0.4]])
-    first, second = match(boxes[0], boxes[1]), match(boxes[1], boxes[2])
+    first, second = match_distance(boxes[0], boxes[1]), match_distance(boxes[1], boxes[2])
     assert second < first
     merged, _ = merge(boxes, np.array([1.0, 1, 1]), threshold=(first + second) / 2)
     np.testing.assert_allclose(merged, [boxes[1:].mean(0), boxes[0]])
 
 
-def test_matches_by_hand():
+def test_distances_by_hand():
     one = np.array([0.0, 0, 0.4, 0.2])
-    assert match(one, one) == 0
-    # Centres are a quarter of the width apart; they share 0.3 x 0.2 of 0.5 x 0.2.
-    np.testing.assert_allclose(match(one, one + [0.1, 0, 0.1, 0]), 0.25 + 1 - 0.6)
-    assert match(one, one + 0.5) > 1
+    assert match_distance(one, one) == 0
+    # The centres are a quarter of the width apart; the boxes share 0.3 x 0.2 of 0.5 x 0.2.
+    np.testing.assert_allclose(match_distance(one, one + [0.1, 0, 0.1, 0]), 0.25 + 1 - 0.6)
+    assert match_distance(one, one + 0.5) > 1
 
 
-def test_a_threshold_below_nothing_is_refused():
+def test_a_threshold_that_is_negative_or_not_finite_is_refused():
     for threshold in (-0.1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match=r"0 or more\. Received: "):
             merge(np.zeros((1, 4)), np.zeros(1), threshold)
 
 
-def test_an_answer_is_the_best_box_of_each_class_or_the_whole_picture():
+def test_the_best_box_of_each_class_or_the_whole_image():
     boxes = np.array([[0.1, 0.1, 0.5, 0.5, 0.2], [0.8, 0.8, 0.9, 0.9, 0.3]])
-    found = answer(np.stack([boxes, boxes * np.nan]))
+    found = best_boxes(np.stack([boxes, boxes * np.nan]))
     np.testing.assert_allclose(found, [boxes[1, :4], [0, 0, 1, 1]])

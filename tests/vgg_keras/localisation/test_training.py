@@ -1,29 +1,30 @@
-"""Localisation nets: the loss, what is tuned, and a run that is trained, killed and scored."""
+"""Localisation nets: the loss, the training targets, the tuned layers, and a trained net."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+
+from tests.conftest import CLASSES
+from tests.tiny import CROP
+from tests.vgg_keras.localisation.conftest import journal_of
+from vgg_keras import TrainedNet
+from vgg_keras.localisation.dense import make_box_fn, window_frames
+from vgg_keras.localisation.losses import EuclideanBoxLoss, box_accuracy
+from vgg_keras.localisation.training import LOCALISATION, train_localisation
+from vgg_keras.net_files import build_for_training
 from vgg_keras.pipelines.box_sources import boxed_split
 from vgg_keras.pipelines.boxes import iou
 from vgg_keras.pipelines.evaluation import validation_stream
 from vgg_keras.pipelines.sources import open_source
 from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.pipelines.training import training_stream
-
-from tests.conftest import CLASSES
-from tests.tiny import CROP
-from vgg_keras import load_run
-from vgg_keras.localisation.dense import boxes_of, window_frames
-from vgg_keras.localisation.losses import EuclideanBoxLoss, box_accuracy
-from vgg_keras.localisation.training import LOCALISATION, train_localisation
 from vgg_keras.recipes import LocalisationRecipe, Recipe
 from vgg_keras.report.figures import learning_curves
-from vgg_keras.runs import build_model
 
 
 class TestLoss:
@@ -34,7 +35,7 @@ class TestLoss:
         loss = EuclideanBoxLoss(reduction="none")(self.targets, found)
         np.testing.assert_allclose(loss, [(0.01 + 0.04) / 2, 0], atol=1e-7)
 
-    def test_only_the_true_class_s_box_is_penalised(self):
+    def test_only_the_box_of_the_true_class_is_penalised(self):
         every = np.random.default_rng(0).normal(size=(2, 12)).astype(np.float32)
         every[0, 8:12], every[1, 0:4] = self.targets[0, :4], self.targets[1, :4]
         variable = tf.Variable(every)
@@ -66,7 +67,7 @@ class TestRecipe:
         assert LocalisationRecipe(regression="single-class").outputs(1000) == 4
         assert Recipe().outputs(1000) == 1000
 
-    def test_is_read_back_as_what_it_is(self):
+    def test_is_read_back_as_a_localisation_recipe(self):
         recipe = LocalisationRecipe(tuned="fc")
         assert Recipe.from_json(recipe.to_json()) == recipe
         assert type(Recipe.from_json(Recipe().to_json())) is Recipe
@@ -98,7 +99,7 @@ class TestStream:
         assert 0 < weights.numpy().mean() < 1
 
     def test_targets_frame_the_object(self, data):
-        """Where the crop holds the whole box, the class's colour is inside it and not outside."""
+        """If the crop contains the whole box, the class's colour is inside it and not outside."""
         source = open_source(data)
         split, boxes, _ = boxed_split(source, source["train"])
         stream = training_stream(
@@ -128,7 +129,13 @@ class TestStream:
         source = open_source(data)
         split, boxes, _ = boxed_split(source, source["val"])
         stream = validation_stream(
-            split, crop_size=CROP, test_scale=40, batch_size=8, mean=ILSVRC.mean, boxes=boxes
+            split,
+            crop_size=CROP,
+            test_scale=40,
+            batch_size=8,
+            mean=ILSVRC.mean,
+            boxes=boxes,
+            fill_last=True,
         )
         batches = list(stream)
         targets = np.concatenate([t for _, t, _ in batches])
@@ -139,12 +146,12 @@ class TestStream:
 
 
 class TestTraining:
-    def test_starts_from_the_classifier_but_for_the_last_layer(self, recipe, classifier, tmp_path):
-        still = dataclasses.replace(
-            recipe, epochs=1, learning_rate=0.0, init_from=str(classifier.path)
-        )
+    def test_starts_from_all_layers_of_the_classifier_except_the_last(
+        self, recipe, classifier, tmp_path
+    ):
+        still = dataclasses.replace(recipe, epochs=1, learning_rate=0.0, init_from=classifier.name)
         train_localisation(still, tmp_path / "run")
-        model = load_run(tmp_path / "run").model
+        model = TrainedNet.load(tmp_path / "run").logits
         assert model.output_shape[-1] == 4 * len(CLASSES)
         for layer in classifier.model.layers:
             if layer.weights and layer.name != "predictions":
@@ -154,41 +161,41 @@ class TestTraining:
 
     @pytest.mark.parametrize("tuned", ["fc", "all"])
     @pytest.mark.parametrize("regression", ["single-class", "per-class"])
-    def test_tunes_what_was_asked_for(self, recipe, tuned, regression):
+    def test_tunes_the_layers_of_the_recipe(self, recipe, tuned, regression):
         recipe = dataclasses.replace(recipe, tuned=tuned, regression=regression)
-        model = build_model(recipe, len(CLASSES))
+        model = build_for_training(recipe, len(CLASSES))
         LOCALISATION.compile(model, recipe)
         trained = {layer.name for layer in model.layers if layer.trainable_weights}
         fc = {"fc1", "fc2", "predictions"}
         assert trained == fc if tuned == "fc" else trained > fc
         assert model.output_shape[-1] == (4 if regression == "single-class" else 12)
 
-    def test_journal_has_the_error_and_it_falls(self, run, recipe):
-        entries = [json.loads(l) for l in (run.path / "journal.jsonl").read_text().splitlines()]
+    def test_journal_has_the_error_and_it_falls(self, net, recipe):
+        entries = journal_of(net)
         assert [entry["epoch"] for entry in entries] == [1, 2]
         assert all(0 <= entry["val_localisation_error"] <= 100 for entry in entries)
         assert entries[1]["loss"] < entries[0]["loss"]
 
-    def test_its_curves_are_drawn(self, run):
-        loss, error = learning_curves({"boxes": run.path / "journal.jsonl"}).axes
+    def test_its_curves_are_drawn(self, net):
+        loss, error = learning_curves({"boxes": Path(net.name) / "journal.jsonl"}).axes
         assert error.get_ylabel() == "localisation error (%)"
-        entries = [json.loads(l) for l in (run.path / "journal.jsonl").read_text().splitlines()]
+        entries = journal_of(net)
         drawn = [line.get_ydata().tolist() for line in error.lines]
         assert [e["val_localisation_error"] for e in entries] in drawn
         assert [e["loss"] for e in entries] in [l.get_ydata().tolist() for l in loss.lines]
 
 
 class TestDense:
-    def test_a_planted_box_comes_back_from_every_place(self, run):
-        """A net that says the same of every window: its last kernel is 0, its bias the box."""
-        last = run.model.get_layer("predictions")
-        kept = last.get_weights()
-        planted = np.tile(np.float32([0.3, 0.6, 0.5, 0.25]), len(CLASSES))
-        last.set_weights([np.zeros_like(kept[0]), planted])
+    def test_a_constant_box_is_predicted_from_every_position(self, net):
+        """The last kernel is 0 and the last bias the box, so all windows have the same output."""
+        last = net.model.get_layer("predictions")
+        before = last.get_weights()
+        constant = np.tile(np.float32([0.3, 0.6, 0.5, 0.25]), len(CLASSES))
+        last.set_weights([np.zeros_like(before[0]), constant])
         try:
-            found = boxes_of(run)(np.zeros((1, 100, 140, 3), np.float32)).numpy()
+            found = make_box_fn(net)(np.zeros((1, 100, 140, 3), np.float32)).numpy()
         finally:
-            last.set_weights(kept)
+            last.set_weights(before)
         assert found.shape == (1, 3, 4, 3, 4)
         from vgg_keras.pipelines.boxes import from_window
 

@@ -1,8 +1,8 @@
-"""Files as others write them, made from Keras weights without the code that reads them.
+"""Writes weights files in the formats of other projects, without the code that reads them.
 
-Weights are `{layer: (kernel, bias)}` in Keras's layout and names, for "caffe" input: BGR minus the
-mean, as `keras.applications` has them. Where a format's net takes something else, the first layer
-must be given so.
+Weights are `{layer: (kernel, bias)}` with the layout and names of Keras, for the preprocessing
+"caffe" of `keras.applications` (BGR minus the mean). If the nets of a format take another
+preprocessing, the first layer must be for that one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy as np
 
 from vgg_keras.nets import NETS, weight_layers
 
-TORCH_PLACES = {  # of torchvision's vgg11 (A), 13 (B), 16 (D) and 19 (E), by number of conv. layers
+# Of torchvision's vgg11 (A), 13 (B), 16 (D) and 19 (E), by number of conv. layers.
+TORCH_INDICES = {
     8: (0, 3, 6, 8, 11, 13, 16, 18),
     10: (0, 2, 5, 7, 10, 12, 15, 17, 20, 22),
     13: (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
@@ -26,7 +27,7 @@ TIMM_FC = ("pre_logits.fc1", "pre_logits.fc2", "head.fc")
 
 
 def kernel_shapes(net, *size):
-    """Keras's shapes of a net's kernels by layer."""
+    """Shapes of a net's kernels in Keras, by layer."""
     shapes = {}
     for layer in weight_layers(NETS[net], *size):
         side, inputs, outputs = layer.kernel, layer.inputs, layer.outputs
@@ -38,7 +39,7 @@ def kernel_shapes(net, *size):
 
 
 def random_weights(shapes, seed=0):
-    """He-initialised weights by layer, so that signals pass."""
+    """He-initialised weights by layer, so that activations keep their scale."""
     rng = np.random.default_rng(seed)
     weights = {}
     for name, shape in shapes.items():
@@ -49,13 +50,13 @@ def random_weights(shapes, seed=0):
 
 
 def in_rgb(weights):
-    """The same net for RGB minus the mean."""
+    """The same net for images in RGB minus the mean."""
     kernel, bias = weights["block1_conv1"]
     return weights | {"block1_conv1": (kernel[:, :, ::-1], bias)}
 
 
 def in_torch(weights, mean, sd):
-    """The same net, away from the border, for (RGB / 255 - mean) / sd in 0..1."""
+    """The same net for (RGB / 255 - mean) / sd, except on the border."""
     kernel, bias = in_rgb(weights)["block1_conv1"]
     shift = (np.array(mean) * 255 - (123.68, 116.779, 103.939)).astype(np.float32)
     scaled = kernel * (np.array(sd, np.float32) * 255)[:, None]
@@ -63,13 +64,13 @@ def in_torch(weights, mean, sd):
 
 
 def _window(weights):
-    """Side and channels of what fc1 slides over."""
+    """Side and channels of the window of fc1."""
     channels = [bias.size for name, (_, bias) in weights.items() if "conv" in name][-1]
     return int(np.sqrt(weights["fc1"][0].shape[0] // channels)), channels
 
 
 def channels_first(weights, name):
-    """A kernel as Caffe and PyTorch have it: (O, I, H, W), or (O, C * H * W)."""
+    """A kernel in the layout of Caffe and PyTorch: (O, I, H, W), or (O, C * H * W)."""
     kernel = weights[name][0]
     if kernel.ndim == 4:
         return np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))
@@ -100,7 +101,10 @@ def _field(number, payload):
 
 
 def caffemodel(path, weights, version=1):
-    """Version 1: V1LayerParameter and num, channels, height, width, as VGG's; 2: as from 2015."""
+    """Version 1 has V1LayerParameter and num, channels, height, width: files of the VGG team.
+
+    Version 2 is the format since 2015.
+    """
     with open(path, "wb") as file:
         file.write(_field(1, b"VGG_ILSVRC_layers"))
         for layer, (_, bias) in weights.items():
@@ -125,7 +129,7 @@ def _blob(array, version):
 
 
 def matconvnet(path, weights, *, old=False, compress=False, mean=(123.68, 116.779, 103.939)):
-    """As import-caffe.py and vl_simplenn_tidy write it; `weights` for RGB. Old: before beta 17."""
+    """A file of import-caffe.py and vl_simplenn_tidy. `weights` take RGB. Old: before beta 17."""
     from scipy import io
 
     cells = []
@@ -148,9 +152,9 @@ def matconvnet(path, weights, *, old=False, compress=False, mean=(123.68, 116.77
 
 
 def torch_tensors(weights, fc_names=TORCHVISION_FC):
-    """A state dict of torchvision's or, with its names, of timm's kind; `weights` for torch."""
+    """A state dict with the names of torchvision or timm. `weights` take preprocessing "torch"."""
     convs = [name for name in weights if "conv" in name]
-    names = dict(zip(convs, (f"features.{i}" for i in TORCH_PLACES[len(convs)]), strict=True))
+    names = dict(zip(convs, (f"features.{i}" for i in TORCH_INDICES[len(convs)]), strict=True))
     names |= dict(zip(("fc1", "fc2", "predictions"), fc_names, strict=True))
     tensors = {}
     for layer, (_, bias) in weights.items():
@@ -166,13 +170,13 @@ def torch_tensors(weights, fc_names=TORCHVISION_FC):
 
 def safetensors(path, tensors, metadata=None):
     """https://github.com/huggingface/safetensors#format: length, JSON header, bytes."""
-    header, place = ({"__metadata__": metadata} if metadata else {}), 0
+    header, offset = ({"__metadata__": metadata} if metadata else {}), 0
     for name, array in tensors.items():
-        end = place + array.nbytes
+        end = offset + array.nbytes
         letter = {"f": "F", "V": "BF"}.get(array.dtype.kind, "I")
         kind = f"{letter}{8 * array.itemsize}"
-        header[name] = {"dtype": kind, "shape": array.shape, "data_offsets": [place, end]}
-        place = end
+        header[name] = {"dtype": kind, "shape": array.shape, "data_offsets": [offset, end]}
+        offset = end
     text = json.dumps(header).encode()
     with open(path, "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
@@ -181,7 +185,7 @@ def safetensors(path, tensors, metadata=None):
 
 
 def applications_h5(path, weights):
-    """As fchollet/deep-learning-models released vgg16_weights_tf_dim_ordering_tf_kernels.h5."""
+    """As vgg16_weights_tf_dim_ordering_tf_kernels.h5 of fchollet/deep-learning-models."""
     with h5py.File(path, "w") as file:
         file.attrs["layer_names"] = [name.encode() for name in ("input_1", *weights, "flatten")]
         for name in ("input_1", "flatten"):
@@ -195,7 +199,7 @@ def applications_h5(path, weights):
 
 
 def frossard_npz(path, weights):
-    """As vgg16_weights.npz; `weights` for RGB."""
+    """As vgg16_weights.npz. `weights` take RGB."""
     np.savez(
         path,
         **{

@@ -1,4 +1,4 @@
-"""Every kind of file x every net, in small; what files say of themselves; parts of nets."""
+"""Every kind of file for every net at a small size; metadata of files; parts of nets."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vgg_keras.callbacks.warm_start import BEST_WEIGHTS
-from vgg_keras.pipelines.statistics import Statistics
 
 from tests.vgg_keras.weights import foreign
-from vgg_keras import ilsvrc, load_weights_file, vgg, weights
+from vgg_keras import TrainedNet, ilsvrc, vgg, weights
 from vgg_keras.cli import main
+from vgg_keras.errors import ArgumentError, UserError
 from vgg_keras.nets import FC_NAMES, NETS, WARM_START_LAYERS
-from vgg_keras.runs import STATISTICS
+from vgg_keras.pipelines.statistics import Statistics
+from vgg_keras.run_files import BEST_WEIGHTS, NET, STATISTICS
 from vgg_keras.weights.naming import CONVENTIONS, geometry, identify, kernels_of
 from vgg_keras.weights.preprocessing import PREPROCESSINGS, Preprocessing, refit
 from vgg_keras.weights.transfer import TARGETS
@@ -49,7 +49,7 @@ def images(*shape):
     return np.random.default_rng(1).uniform(0, 255, shape).astype(np.float32)
 
 
-# By ending: a writer of given weights, as others write them.
+# Functions that write weights in the formats of other projects, by ending.
 FOREIGN = {
     "app.h5": foreign.applications_h5,
     "v1.caffemodel": foreign.caffemodel,
@@ -90,8 +90,8 @@ def as_record(w):
 
 @pytest.mark.parametrize("ending", FOREIGN)
 @pytest.mark.parametrize("net", ["A", "B", "D", "E"])
-def test_files_of_others_give_the_same_net(net, ending, tmp_path):
-    """Names, layout, channel order and mean: the weights for RGB minus the ILSVRC mean."""
+def test_files_of_other_projects_give_the_same_net(net, ending, tmp_path):
+    """Names, layout, channel order and mean are converted to RGB minus the ILSVRC mean."""
     FOREIGN[ending](tmp_path / ending, given_weights(net))
     layers, found = weights.read(tmp_path / ending)
     tolerance = {"rtol": 2e-6, "atol": 1e-5} if "safetensors" in ending else {}
@@ -114,7 +114,7 @@ def test_written_and_read_again(net, ending, tmp_path):
         return
     weights.save(model, file)
     other = vgg(net, *SIZE, seed=2)
-    assert weights.load(other, file).net == net  # A-LRN is told from A
+    assert weights.load(other, file).net == net  # A-LRN and A are distinguished
     tolerance = {"rtol": 2e-6, "atol": 1e-6} if "safetensors" in ending else {"rtol": 0}
     for got, wanted in zip(other.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_allclose(got, wanted, **tolerance)
@@ -122,7 +122,7 @@ def test_written_and_read_again(net, ending, tmp_path):
 
 
 @pytest.mark.parametrize("net", NETS)
-def test_keras_loads_what_is_written(net, tmp_path):
+def test_keras_loads_a_written_file(net, tmp_path):
     model, other = vgg(net, *SIZE, seed=1), vgg(net, *SIZE, seed=2)
     weights.save(model, tmp_path / "w.weights.h5")
     other.load_weights(tmp_path / "w.weights.h5")
@@ -131,8 +131,8 @@ def test_keras_loads_what_is_written(net, tmp_path):
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_what_keras_writes_of_our_models(whole, tmp_path):
-    """`.weights.h5` and `.keras`, with an optimizer beside; input RGB as it is ours."""
+def test_reads_a_model_that_keras_saved(whole, tmp_path):
+    """`.weights.h5` and `.keras`, also with an optimizer. The net takes RGB."""
     model = vgg("C", *SIZE, seed=1)
     model.compile("adam", "mse")
     model.optimizer.build(model.trainable_variables)
@@ -146,8 +146,8 @@ def test_what_keras_writes_of_our_models(whole, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["whole.h5", "m.keras", "m.weights.h5"])
-def test_what_keras_writes_of_keras_applications(kind, tmp_path):
-    """Told from ours, which have the same layer names, by the kind of FC layer: input is BGR."""
+def test_reads_a_model_of_keras_applications(kind, tmp_path):
+    """Its layer names are ours. The kind of its FC layers shows that it takes BGR."""
     theirs = keras.applications.VGG16(weights=None, input_shape=(32, 32, 3), classes=7)
     theirs.save_weights(tmp_path / kind) if "weights" in kind else theirs.save(tmp_path / kind)
     kernel, bias = theirs.get_layer("block1_conv1").get_weights()
@@ -157,8 +157,8 @@ def test_what_keras_writes_of_keras_applications(kind, tmp_path):
     np.testing.assert_array_equal(layers["block1_conv1"][1], bias)
 
 
-def test_what_keras_writes_of_our_models_in_its_older_format(tmp_path):
-    """Told by the configuration, which is looked at as text."""
+def test_reads_a_model_that_keras_saved_in_its_older_format(tmp_path):
+    """The configuration, which is read as text, shows that it takes RGB."""
     model = vgg("D", *SIZE, seed=1)
     model.save(tmp_path / "m.h5")
     layers, found = weights.read(tmp_path / "m.h5")
@@ -168,32 +168,32 @@ def test_what_keras_writes_of_our_models_in_its_older_format(tmp_path):
     )
 
 
-def test_a_feature_extractor_does_not_say_what_it_takes(tmp_path):
+def test_a_feature_extractor_needs_the_preprocessing(tmp_path):
     model = vgg("D", *SIZE, seed=1)
     part = keras.Model(model.input, model.get_layer("block5_pool").output)
     part.save_weights(tmp_path / "f.weights.h5")
-    with pytest.raises(weights.WeightsError, match=r"Give the preprocessing: rgb, caffe, torch\."):
+    with pytest.raises(weights.WeightsError, match=r"preprocessing: rgb, caffe, torch\."):
         weights.read(tmp_path / "f.weights.h5")
     layers, _ = weights.read(tmp_path / "f.weights.h5", preprocessing="rgb")
     kernel = model.get_layer("block1_conv1").get_weights()[0]
     np.testing.assert_array_equal(layers["block1_conv1"][0], kernel)
-    weights.save(part, tmp_path / "f.safetensors")  # ours say it
+    weights.save(part, tmp_path / "f.safetensors")  # our own files store it
     layers, _ = weights.read(tmp_path / "f.safetensors")
     np.testing.assert_allclose(layers["block1_conv1"][0], kernel, rtol=1e-5, atol=1e-7)
 
 
 class TestPreprocessing:
-    def test_given_statistics_replace_the_mean_alone(self, tmp_path):
-        """Not the order of channels, nor torchvision's scale; and so its border is exact too."""
+    def test_a_given_mean_replaces_only_the_mean(self, tmp_path):
+        """The order of the channels stays. So the result is also exact on the border."""
         foreign.applications_h5(tmp_path / "w.h5", given_weights("A"))
         statistics = Statistics((90.0, 100.0, 110.0), (1, 1, 1), ((1, 0, 0),) * 3, 1)
-        run = load_weights_file(tmp_path / "w.h5", statistics=statistics)
-        assert run.statistics.mean == (90.0, 100.0, 110.0)
-        kernel, bias = run.model.get_layer("block1_conv1").get_weights()
+        net = TrainedNet.load(tmp_path / "w.h5", mean=statistics.mean)
+        assert net.mean == (90.0, 100.0, 110.0)
+        kernel, bias = net.model.get_layer("block1_conv1").get_weights()
         np.testing.assert_array_equal(kernel, given_weights("A")["block1_conv1"][0][:, :, ::-1])
         np.testing.assert_array_equal(bias, given_weights("A")["block1_conv1"][1])
 
-    def test_that_of_the_file_its_kind_or_the_caller(self, tmp_path):
+    def test_of_the_argument_or_the_kind_of_file(self, tmp_path):
         w = given_weights("A")
         foreign.applications_h5(tmp_path / "w.h5", w)
         first = {}
@@ -208,7 +208,7 @@ class TestPreprocessing:
         with pytest.raises(ValueError, match=r"one of rgb, caffe, torch\. Received: 'tf'"):
             weights.read(tmp_path / "w.h5", preprocessing="tf")
 
-    def test_the_mean_of_matconvnet_is_the_files(self, tmp_path):
+    def test_the_mean_of_a_matconvnet_file(self, tmp_path):
         w = foreign.in_rgb(given_weights("A"))
         foreign.matconvnet(tmp_path / "w.mat", w, mean=(100.0, 110.0, 120.0))
         layers, _ = weights.read(tmp_path / "w.mat", mean=(100, 110, 120))
@@ -216,17 +216,17 @@ class TestPreprocessing:
 
     @settings(max_examples=20, deadline=None)
     @given(seed=st.integers(0, 99), bgr=st.booleans(), bgr_wanted=st.booleans())
-    def test_refitted_layer_sees_the_same_inside_the_picture(self, seed, bgr, bgr_wanted):
+    def test_a_refitted_layer_has_the_same_outputs_inside_the_image(self, seed, bgr, bgr_wanted):
         rng = np.random.default_rng(seed)
         given, wanted = (
             Preprocessing(tuple(rng.uniform(90, 130, 3)), tuple(rng.uniform(1, 60, 3)), flipped)
             for flipped in (bgr, bgr_wanted)
         )
         kernel, bias = rng.normal(0, 1, (3, 3, 3, 4)), rng.normal(0, 1, 4)
-        picture = rng.uniform(0, 255, (1, 5, 6, 3))
+        image = rng.uniform(0, 255, (1, 5, 6, 3))
 
         def output(pre, kernel, bias):
-            x = (picture - pre.mean) / pre.sd
+            x = (image - pre.mean) / pre.sd
             x = x[..., ::-1] if pre.bgr else x
             return (
                 keras.ops.convert_to_numpy(
@@ -239,17 +239,17 @@ class TestPreprocessing:
         after = output(wanted, *refit(kernel.astype("f4"), bias.astype("f4"), given, wanted))
         np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-4 * np.abs(before).max())
 
-    def test_a_layer_that_fits_stays_the_same_to_the_bit(self):
+    def test_the_same_preprocessing_gives_a_bit_identical_layer(self):
         kernel, bias = given_weights("A")["block1_conv1"]
         for pre in PREPROCESSINGS.values():
             again = refit(kernel, bias, pre, pre)
             np.testing.assert_array_equal(again[0], kernel)
             np.testing.assert_array_equal(again[1], bias)
 
-    def test_a_run_folder_brings_its_own_mean(self, tmp_path):
+    def test_a_run_folder_has_its_own_mean(self, tmp_path):
         model, other = vgg("A", *SIZE, seed=1), vgg("A", *SIZE, seed=2)
         model.save_weights(tmp_path / BEST_WEIGHTS)
-        with pytest.raises(weights.WeightsError, match=r"it holds no statistics\.json"):
+        with pytest.raises(weights.WeightsError, match=r"neither statistics\.json nor net\.json"):
             weights.read(tmp_path)
         Statistics((90.0, 100.0, 110.0), (1, 1, 1), ((1, 0, 0),) * 3, 1).save(tmp_path / STATISTICS)
         weights.load(other, tmp_path, mean=(90, 100, 110))
@@ -267,8 +267,24 @@ class TestPreprocessing:
             atol=1e-3,
         )
 
-    def test_another_mean_goes_out_and_comes_back(self, tmp_path):
-        """A model for another mean, written out and loaded for that mean again."""
+    def test_a_saved_net_has_its_own_mean(self, tmp_path):
+        model, other = vgg("A", *SIZE, seed=1), vgg("A", *SIZE, seed=2)
+        TrainedNet.of_model(model, mean=(90, 100, 110)).save(tmp_path / "net")
+        assert weights.load(other, tmp_path / "net", mean=(90, 100, 110)).net == "A"
+        for got, wanted in zip(other.get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_array_equal(got, wanted)
+        layers, _ = weights.read(tmp_path / "net")  # for ILSVRC's mean
+        assert np.abs(layers["block1_conv1"][1]).max() > 0.1  # the biases of the model are 0
+
+    @pytest.mark.parametrize("content", ["", "{}", '{"mean": [1, 2]}', '{"mean": ["a", 2, 3]}'])
+    def test_a_saved_net_without_a_mean_is_refused(self, tmp_path, content):
+        vgg("A", *SIZE).save_weights(tmp_path / BEST_WEIGHTS)
+        (tmp_path / NET).write_text(content)
+        with pytest.raises(UserError, match=r"net\.json"):
+            weights.read(tmp_path)
+
+    def test_another_mean_is_restored(self, tmp_path):
+        """A model for another mean is saved and loaded again for that mean."""
         model, other = vgg("A", *SIZE, seed=1), vgg("A", *SIZE, seed=2)
         weights.save(model, tmp_path / "w.npz", mean=(90, 100, 110))
         weights.load(other, tmp_path / "w.npz", mean=(90, 100, 110))
@@ -276,22 +292,23 @@ class TestPreprocessing:
             np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
 
 
-class TestRunOfAFile:
-    """What `evaluate --weights` and `predict --weights` load."""
+class TestTrainedNet:
+    """The net that `evaluate --weights` and `predict --weights` load."""
 
-    def test_ilsvrc_is_told_by_its_thousand_outputs(self, tmp_path):
+    def test_a_thousand_outputs_are_the_classes_of_ilsvrc(self, tmp_path):
         w = given_weights("A", (1000, 32, 1 / 16))
         foreign.caffemodel(tmp_path / "w.caffemodel", w)
         for names in (None, ("n03126707", "n02012849"), tuple(reversed(ilsvrc.wnids()))):
-            run = load_weights_file(tmp_path / "w.caffemodel", class_names=names)
-            assert run.class_names == ilsvrc.wnids()
-        assert (run.recipe.net, run.recipe.crop_size, run.recipe.train_scale) == ("A", 32, (37, 37))
-        with pytest.raises(ValueError, match=r"1000 outputs, which cannot be the 2 classes a, b$"):
-            load_weights_file(tmp_path / "w.caffemodel", class_names=("a", "b"))
+            net = TrainedNet.load(tmp_path / "w.caffemodel", class_names=names)
+            assert net.class_names == ilsvrc.wnids()
+        assert (net.architecture.net, net.architecture.crop_size) == ("A", 32)
+        assert net.train_scale == (37, 37)
+        with pytest.raises(ArgumentError, match=r"1000 outputs .*Received: 2 names, a, b$"):
+            TrainedNet.load(tmp_path / "w.caffemodel", class_names=("a", "b"))
 
     def test_predicts_with_names(self, tmp_path, folder):
         foreign.caffemodel(tmp_path / "w.caffemodel", given_weights("A", (1000, 32, 1 / 16)))
-        picture = folder.removeprefix("folder:") + "/val/red/000.jpg"
+        photo = folder.removeprefix("folder:") + "/val/red/000.jpg"
         done = CliRunner().invoke(
             main,
             [
@@ -302,32 +319,32 @@ class TestRunOfAFile:
                 "--json",
                 "--score-maps",
                 str(tmp_path / "maps"),
-                picture,
+                photo,
             ],
         )
         assert done.exit_code == 0, done.output
-        said = json.loads(done.stdout)
-        assert said["test_scales"] == [32, 37, 42]
-        best = said["images"][0]["top"][0]
+        found = json.loads(done.stdout)
+        assert found["test_scales"] == [32, 37, 42]
+        best = found["images"][0]["top"][0]
         assert best["name"] == ilsvrc.readable(best["class"]) != best["class"]
         assert (tmp_path / "maps/000.jpg.png").stat().st_size > 1000
 
-    def test_without_fc_layers_there_are_no_scores(self, tmp_path):
+    def test_a_file_without_fc_layers_is_refused(self, tmp_path):
         w = {k: v for k, v in given_weights("D").items() if k not in FC_NAMES}
         foreign.applications_h5(tmp_path / "notop.h5", w)
-        with pytest.raises(weights.WeightsError, match="has no FC layers, so it gives no scores"):
-            load_weights_file(tmp_path / "notop.h5")
+        with pytest.raises(weights.WeightsError, match="has no FC layers"):
+            TrainedNet.load(tmp_path / "notop.h5")
 
 
 class TestParts:
     @pytest.mark.parametrize("names", [("block1_conv1",), ("block1_conv1", "block2_conv1")])
-    def test_few_layers_of_a_are_not_taken_for_larger_kernels(self, names, tmp_path):
+    def test_few_layers_of_a_are_not_mistaken_for_larger_kernels(self, names, tmp_path):
         w = {name: given_weights("A")[name] for name in names}
         FOREIGN["keras.npz"](tmp_path / "b.npz", w)
         layers, _ = weights.read(tmp_path / "b.npz", partial=True)
         assert_equal_layers(layers, foreign.in_rgb(w))
 
-    def test_incomplete_and_broken_layers_are_left(self, tmp_path):
+    def test_incomplete_and_broken_layers_are_skipped(self, tmp_path):
         w = given_weights("A")
         arrays = {
             f"{layer}/{part}": pair[i]
@@ -342,12 +359,12 @@ class TestParts:
         assert set(w) - set(found.taken) == {"fc2", "block5_conv1", "predictions"}
         assert found.left == {
             "fc2": "fc2/bias is missing",
-            "block5_conv1": "block5_conv1/bias is of dtype int64, no float",
+            "block5_conv1": "block5_conv1/bias must be float, and has dtype int64",
             "predictions": "predictions/bias holds NaN or Inf",
         }
 
     def test_fc_layers_alone_keep_their_order(self, tmp_path):
-        """Written channels first without the conv. layers to tell how many channels there are."""
+        """A channels-first file without the conv. layers that determine the number of channels."""
         w = {k: v for k, v in given_weights("A", (7, 224, 1 / 16)).items() if k in FC_NAMES}
         FOREIGN["keras.npz"](tmp_path / "fc.npz", w)
         weights.convert(tmp_path / "fc.npz", tmp_path / "fc.safetensors", "A", partial=True)
@@ -360,9 +377,9 @@ class TestParts:
             load_file(tmp_path / "fc.safetensors")["classifier.0.weight"], kernel
         )
 
-    def test_another_net_than_the_file_says(self, tmp_path):
+    def test_another_net_than_that_of_the_metadata(self, tmp_path):
         weights.save(vgg("A", *SIZE), tmp_path / "a.npz")
-        with pytest.raises(weights.WeightsError, match=r"holds net A\. Received: A-LRN"):
+        with pytest.raises(weights.WeightsError, match=r"holds net A\. Received: net='A-LRN'"):
             weights.load(vgg("A-LRN", *SIZE), tmp_path / "a.npz")
         assert weights.load(vgg("A-LRN", *SIZE), tmp_path / "a.npz", partial=True).left == {}
 
@@ -374,7 +391,7 @@ class TestParts:
         model = vgg("D", *SIZE)
         before = model.get_weights()
         with pytest.raises(
-            weights.WeightsError, match=r"fc1/kernel is missing;.*\(`partial` takes"
+            weights.WeightsError, match=r"fc1/kernel is missing;.*With `partial`, only"
         ):
             weights.load(model, tmp_path / "notop.npz")
         assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), before, strict=True))
@@ -385,18 +402,20 @@ class TestParts:
         )
         np.testing.assert_array_equal(model.get_layer("fc1").get_weights()[0], before[-6])
 
-    def test_other_classes_are_left_and_named(self, tmp_path):
+    def test_a_layer_of_another_shape_is_skipped_with_the_reason(self, tmp_path):
         foreign.applications_h5(tmp_path / "w.h5", given_weights("D"))
         model = vgg("D", 3, *SIZE[1:])
-        with pytest.raises(weights.WeightsError, match=r"\(256, 7\) where \(256, 3\) is wanted"):
+        with pytest.raises(
+            weights.WeightsError, match=r"shape \(256, 3\), and has shape \(256, 7\)"
+        ):
             weights.load(model, tmp_path / "w.h5")
         found = weights.load(model, tmp_path / "w.h5", partial=True)
         assert set(found.left) == {"predictions"}
-        assert "(256, 7) where (256, 3)" in found.left["predictions"]
+        assert "shape (256, 3), and has shape (256, 7)" in found.left["predictions"]
         assert "fc2" in found.taken
 
     def test_first_blocks_of_e(self, tmp_path):
-        """Such a file as vgg19-blocks1-3.npz."""
+        """A file like vgg19-blocks1-3.npz."""
         w = {k: v for k, v in given_weights("E").items() if k < "block4"}
         FOREIGN["keras.npz"](tmp_path / "b.npz", w)
         files = [str(tmp_path / name) for name in ("b.npz", "o.safetensors")]
@@ -404,17 +423,17 @@ class TestParts:
         assert done.exit_code == 0, done.output
         assert "net E" in done.output
         assert "took block1_conv1, block1_conv2, block2_conv1" in done.output
-        assert "classes" not in done.output  # which such a file does not tell
+        assert "classes" not in done.output  # the file does not determine their number
         layers, _ = weights.read(tmp_path / "o.safetensors", partial=True)
         assert_equal_layers(layers, foreign.in_rgb(w), rtol=2e-6, atol=1e-6)
 
     def test_nothing_in_common(self, tmp_path):
         FOREIGN["keras.npz"](tmp_path / "w.npz", given_weights("A", (7, 64, 1 / 8)))
-        with pytest.raises(weights.WeightsError, match="has none of the layers"):
+        with pytest.raises(weights.WeightsError, match="has none of the wanted layers"):
             weights.load(vgg("A", *SIZE), tmp_path / "w.npz", partial=True)
 
     def test_train_starts_from_any_file(self, tmp_path, folder):
-        """Fine-tuning on other classes: all that match, by the command that trains."""
+        """Fine-tuning on other classes takes all layers of the same shape."""
         foreign.caffemodel(tmp_path / "w.caffemodel", given_weights("A", (9, 32, 1 / 16)))
         arguments = [
             "train",
@@ -466,7 +485,7 @@ class TestParts:
 class TestNaming:
     @pytest.mark.parametrize("net", NETS)
     @pytest.mark.parametrize("family", CONVENTIONS, ids=lambda family: family.name)
-    def test_every_net_is_told_by_every_naming(self, net, family):
+    def test_every_net_is_identified_in_every_family(self, net, family):
         kernels = kernels_of(NETS[net], *SIZE)
         shapes = {
             name: family.shapes(kernels[layer], layer in FC_NAMES)[0]
@@ -480,7 +499,7 @@ class TestNaming:
         assert found[1].name == net.replace("A-LRN", "A")  # LRN has no weights
 
     @pytest.mark.parametrize("family", CONVENTIONS, ids=lambda family: family.name)
-    def test_layouts_are_undone(self, family):
+    def test_layouts_are_inverses(self, family):
         rng = np.random.default_rng(0)
         for kernel, is_fc in (((3, 3, 5, 7), False), ((2, 2, 5, 7), True), ((1, 1, 4, 6), True)):
             shape = (int(np.prod(kernel[:3])), kernel[3]) if is_fc else kernel
@@ -497,8 +516,8 @@ class TestNaming:
         crop=st.sampled_from([32, 64, 224]),
         top=st.booleans(),
     )
-    def test_size_is_told_at_any_width(self, net, width, classes, crop, top):
-        """Channels are rounded: the width found must give each layer the same ones again."""
+    def test_the_size_is_inferred_at_any_width(self, net, width, classes, crop, top):
+        """Channels are rounded, so the inferred width must give each layer the same number."""
         kernels = kernels_of(NETS[net], classes, crop, width)
         kernels = {k: v for k, v in kernels.items() if top or k not in FC_NAMES}
         sizes = {(k, "kernel"): int(np.prod(v)) for k, v in kernels.items()}
@@ -508,7 +527,7 @@ class TestNaming:
 
     @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
     def test_dataparallel_names_and_half_precision(self, dtype, tmp_path):
-        """Names with `module.`; and bfloat16 where no TensorFlow is there to know it."""
+        """Names with `module.`, and bfloat16 in a process without TensorFlow."""
         dtype = np.dtype(getattr(ml_dtypes, dtype, dtype))
         tensors = foreign.torch_tensors(foreign.in_torch(given_weights("A"), *TORCH))
         halves = {f"module.{name}": array.astype(dtype) for name, array in tensors.items()}
@@ -525,16 +544,16 @@ class TestNaming:
 
 class TestCommand:
     def test_a_run_is_not_overwritten_with_its_own_weights(self, tmp_path):
-        with pytest.raises(weights.WeightsError, match=r"is the source\. Received"):
+        with pytest.raises(weights.WeightsError, match=r"must not be the source\. Received"):
             weights.convert(tmp_path, tmp_path / "best.weights.h5")
 
     def test_json(self, tmp_path):
         foreign.caffemodel(tmp_path / "w.caffemodel", given_weights("D"))
         files = [str(tmp_path / name) for name in ("w.caffemodel", "w.h5")]
         done = CliRunner().invoke(main, ["convert", *files, "--json"])
-        said = json.loads(done.stdout)
-        assert (said["net"], said["family"], said["num_classes"]) == ("D", "Caffe", 7)
-        assert (said["crop_size"], said["width"]) == SIZE[1:]
+        found = json.loads(done.stdout)
+        assert (found["net"], found["family"], found["num_classes"]) == ("D", "Caffe", 7)
+        assert (found["crop_size"], found["width"]) == SIZE[1:]
         with h5py.File(tmp_path / "w.h5") as file:
             kernel = file["block1_conv1/block1_conv1/kernel:0"][()]
         np.testing.assert_array_equal(kernel, given_weights("D")["block1_conv1"][0])  # BGR again
@@ -544,17 +563,17 @@ class TestCommand:
         [
             (("w.npz", "w.onnx"), "end in .weights.h5, .h5, .safetensors, .npz. Received: w.onnx"),
             (("none.npz", "o.npz"), "There is no weights file"),
-            (("w.npz", "w.npz"), "The target is the source"),
+            (("w.npz", "w.npz"), "target must not be the source"),
             (
                 ("w.npz", "o.npz", "--preprocessing", "tf"),
                 "one of rgb, caffe, torch. Received: 'tf'",
             ),
-            (("w.npz", "o.npz", "--net", "E"), "just net E: block3_conv3/kernel is missing"),
+            (("w.npz", "o.npz", "--net", "E"), "exactly net E: block3_conv3/kernel is missing"),
             (("w.txt", "o.npz"), "weights are read from .h5,"),
-            ((".", "o.npz"), "is no run folder"),
+            ((".", "o.npz"), "is not a run or saved net"),
         ],
     )
-    def test_refuses_in_a_line(self, tmp_path, names, message):
+    def test_an_error_is_one_line(self, tmp_path, names, message):
         FOREIGN["keras.npz"](tmp_path / "w.npz", given_weights("B"))
         (tmp_path / "w.txt").touch()
         files = [str(tmp_path / name) for name in names[:2]]
@@ -564,7 +583,7 @@ class TestCommand:
         assert done.output.count("\n") == 1
         assert sorted(p.name for p in tmp_path.iterdir()) == ["w.npz", "w.txt"]
 
-    def test_a_full_disk_leaves_what_was_there(self, tmp_path, monkeypatch):
+    def test_a_full_disk_leaves_the_old_file(self, tmp_path, monkeypatch):
         import errno
 
         def full(*_):
@@ -590,8 +609,8 @@ class TestCommand:
 
 
 @pytest.mark.slow
-def test_of_one_backend_in_another(tmp_path):
-    """Trained under TensorFlow, loaded and run under JAX, and back."""
+def test_from_one_backend_to_another(tmp_path):
+    """Weights of TensorFlow are loaded and used on JAX, and back."""
     pytest.importorskip("jax")
     model = vgg("A-LRN", 5, 32, 1 / 16, seed=3)
     for ending in (".weights.h5", ".npz"):
@@ -624,11 +643,11 @@ model.save_weights(folder + "back.weights.h5")
 
 
 def test_a_keras_file_is_not_run(tmp_path):
-    """The configuration in a `.keras` file, which can name code, is not looked at."""
+    """The configuration in a `.keras` file, which can name code, is not read."""
     vgg("A", *SIZE, seed=1).save(tmp_path / "m.keras")
     with zipfile.ZipFile(tmp_path / "m.keras") as archive:
-        inside = archive.read("model.weights.h5")
+        stored = archive.read("model.weights.h5")
     with zipfile.ZipFile(tmp_path / "evil.keras", "w") as archive:
         archive.writestr("config.json", '{"class_name": "Lambda", "module": "os"}')
-        archive.writestr("model.weights.h5", inside)
+        archive.writestr("model.weights.h5", stored)
     assert weights.read(tmp_path / "evil.keras").contents.net == "A"

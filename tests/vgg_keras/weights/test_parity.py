@@ -1,4 +1,4 @@
-"""At full width: the same logits as nets that are not ours, through their files, both ways."""
+"""At full width, files from and for other projects give the logits of their nets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ APPLICATIONS = {"D": keras.applications.VGG16, "E": keras.applications.VGG19}
 
 
 def photos():
-    """RGB in 0..255, uneven and coloured."""
+    """Images in RGB, 0..255, with coloured areas and noise."""
     rng = np.random.default_rng(5)
     coarse = rng.integers(0, 256, (1, 8, 8, 3)).astype(np.float32)
     fine = np.kron(coarse, np.ones((1, 28, 28, 1), np.float32)) + rng.normal(
@@ -36,7 +36,7 @@ def assert_same_logits(got, expected):
 
 
 def assert_same_net(model, logits, rtol=1e-4):
-    """Logits, and soft-max to `rtol`, of one of our models for the photos."""
+    """Asserts the logits of a model for `photos`, and its soft-max to `rtol`."""
     x = photos() - MEAN
     assert_same_logits(fully_convolutional(model)(x)["scores"], logits)
     expected = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
@@ -44,7 +44,7 @@ def assert_same_net(model, logits, rtol=1e-4):
     np.testing.assert_allclose(model(x), expected, rtol=rtol, atol=1e-7)
 
 
-# Prints the greatest resident memory of the process, which imports no TensorFlow.
+# Prints the net and the peak resident memory of the process, which does not import TensorFlow.
 CONVERT = """
 import sys
 from vgg_keras import weights
@@ -54,7 +54,7 @@ print(1024 * int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 
 
 def convert(source, target):
-    """In a process of its own, which may take 2.5 times the weights."""
+    """Converts in a new process, which may take 2.5 times the memory of the weights."""
     arguments = [sys.executable, "-c", CONVERT, source, target]
     done = subprocess.run(arguments, check=True, capture_output=True, text=True)
     net, peak = done.stdout.split()
@@ -65,7 +65,7 @@ def convert(source, target):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Half a gigabyte a file: not for keeping."""
+    """A folder that is removed at once, as each file has half a gigabyte."""
     yield tmp_path
     shutil.rmtree(tmp_path)
 
@@ -99,7 +99,7 @@ def test_keras_applications_both_ways(theirs, folder):
 
 
 def test_caffe_and_matconvnet(theirs, folder):
-    """D as the VGG team's .caffemodel, E as MatConvNet's .mat."""
+    """Net D as a .caffemodel of the VGG team, and net E as a .mat of MatConvNet."""
     net, _, given, logits = theirs
     if net == "D":
         file = folder / "VGG_ILSVRC_16_layers.caffemodel"
@@ -121,7 +121,7 @@ class TestTorch:
 
     @staticmethod
     def module(torch):
-        """torchvision's vgg16, whose wheels need CUDA."""
+        """The vgg16 of torchvision, whose wheels need CUDA, written with PyTorch alone."""
         from torch import nn
 
         layers, channels = [], 3
@@ -155,16 +155,16 @@ class TestTorch:
     def test_both_ways(self, torch, folder):
         torch.manual_seed(0)
         net = self.module(torch)
-        for part in net.modules():
-            if hasattr(part, "weight"):
-                torch.nn.init.kaiming_normal_(part.weight)
-                torch.nn.init.normal_(part.bias, 0, 0.1)
+        for module in net.modules():
+            if hasattr(module, "weight"):
+                torch.nn.init.kaiming_normal_(module.weight)
+                torch.nn.init.normal_(module.bias, 0, 0.1)
         logits = self.logits(torch, net)
         torch.save(net.state_dict(), folder / "vgg16.pth")
         mine = vgg("D")
         assert weights.load(mine, folder / "vgg16.pth").family == "torchvision"
-        assert_same_net(mine, logits, rtol=2e-3)  # the border: docs/weights.md
-        # With its own mean there is no border where padding is another colour.
+        assert_same_net(mine, logits, rtol=2e-3)  # the border differs, see docs/weights.md
+        # With the mean of torchvision, the padding has the same colour.
         mean = np.array(TORCH_MEAN) * 255
         exact = vgg("D")
         weights.load(exact, folder / "vgg16.pth", mean=mean)

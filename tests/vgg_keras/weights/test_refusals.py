@@ -1,4 +1,4 @@
-"""Damaged, wrong and hostile files: refused by name, without running or filling anything."""
+"""Damaged, wrong and malicious files are refused by name. No code runs and no memory is filled."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.vgg_keras.weights.test_formats import FOREIGN
 from vgg_keras import vgg, weights
 
 SIZE = (7, 64, 1 / 4)  # 9 MB of net A
-BOMB = 160 * 2**20  # what a small file would grow to
+BOMB = 160 * 2**20  # size in memory of a small file
 
 
 def good():
@@ -43,7 +43,7 @@ def npz(path, changes=(), remove=()):
 
 
 class Code:
-    """Unpickled, it leaves a file behind."""
+    """Writes a file when it is unpickled."""
 
     def __init__(self, path):
         self.mark = str(path.parent / "it ran")
@@ -61,7 +61,7 @@ def cut(ending, share):
 
 
 def npz_header(path, shape, dtype="<f4", data=b""):
-    """A good .npz but for `fc1/kernel`, whose entry declares a shape and has other data."""
+    """A good .npz, except that the entry of `fc1/kernel` declares a shape and has other data."""
     npz(path, remove=["fc1/kernel"])
     header = str({"descr": dtype, "fortran_order": False, "shape": shape}).ljust(117) + "\n"
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
@@ -84,7 +84,7 @@ def mat_bomb(path):
 
 
 def h5_dataset(**options):
-    """A good .h5 but for `fc1/kernel`."""
+    """A good .h5 except for `fc1/kernel`."""
 
     def make(path):
         foreign.applications_h5(path, good())
@@ -127,7 +127,7 @@ def npz_bzip2(path):
 
 
 def mat_bombs(path):
-    """Each variable below the limit, all together not."""
+    """Each variable is below the limit, and all together are above it."""
     import zlib
 
     size = 20 * 2**20
@@ -149,7 +149,7 @@ def caffe_layer(*blobs):
 
 
 def h5_external(path):
-    """Numbers of a tensor from another file of this machine, /etc/passwd say."""
+    """The values of a tensor are in another file of this machine, such as /etc/passwd."""
     other = path.with_name("secret")
     other.write_bytes(bytes(4 * 7))
     h5_dataset(shape=(7,), dtype="f4", external=[(str(other), 0, 28)])(path)
@@ -167,7 +167,7 @@ def caffe_claims(path):
 
 
 def caffe_hole(path):
-    """A layer of 3 GB, none of it on disk."""
+    """A layer of 3 GB that takes no space on disk."""
     path.write_bytes(b"\x12" + foreign._varint(3 * 2**30))
     os.truncate(path, 3 * 2**30 + 10)
 
@@ -216,7 +216,7 @@ def pickled_npy(path):
 
 KERNEL = np.ones((3, 3, 3, 16), np.float32)
 REFUSED = {
-    # name of the file: how it is made, and what the message says
+    # name of the file: function that makes it, and text of the message
     "cut.npz": (cut("keras.npz", 0.5), "not a zip file"),
     "cut.h5": (cut("app.h5", 0.5), "truncated"),
     "cut in a layer.caffemodel": (cut("v1.caffemodel", 0.5), "cut off or damaged"),
@@ -227,13 +227,13 @@ REFUSED = {
     "cut.npy": (cut("keras.npy", 0.9), "mmap length"),
     "empty.npz": (Path.touch, "not a zip file"),
     "empty.h5": (Path.touch, "file signature"),
-    "empty.mat": (Path.touch, "no MAT-file of version 5"),
+    "empty.mat": (Path.touch, "not a MAT-file of version 5"),
     "empty.caffemodel": (Path.touch, "Its first names: none"),
     "empty.safetensors": (Path.touch, "header"),
     "huge length.safetensors": (safetensors_header, "header"),
     "overlap.safetensors": (safetensors_overlap, "invalid offset"),
     "claims a terabyte.caffemodel": (caffe_claims, "claims 1099511627776 bytes"),
-    "layer of 3 GB.caffemodel": (caffe_hole, "more than any of these nets"),
+    "layer of 3 GB.caffemodel": (caffe_hole, "more than any layer of these nets"),
     "shape without data.caffemodel": (caffe_shape, "conv1_1/0 declares shape (268435455"),
     "huge shape.npz": (lambda p: npz_header(p, (10**6, 10**6)), "bytes of tensors"),
     "bomb.npz": (
@@ -242,7 +242,7 @@ REFUSED = {
     ),
     "small bomb.npz": (
         lambda p: npz_header(p, (8191, 1024), data=bytes(2**25)),
-        "fc1/kernel has shape (8191, 1024) where (512, 1024) is wanted",
+        "fc1/kernel must have shape (512, 1024), and has shape (8191, 1024)",
     ),
     "bomb.keras": (keras_bomb, "made to fill memory"),
     "bomb.mat": (mat_bomb, "made to fill memory"),
@@ -254,8 +254,8 @@ REFUSED = {
         h5_dataset(data=np.zeros((512, BOMB // 2048), "f4"), compression="gzip"),
         "made to fill memory",
     ),
-    "link to another file.h5": (h5_link, "is not in the file itself"),
-    "group of another file.h5": (h5_group_link, "fc1 is not in the file itself"),
+    "link to another file.h5": (h5_link, "is not stored in the file itself"),
+    "group of another file.h5": (h5_group_link, "fc1 is not stored in the file itself"),
     "chunk bomb.h5": (
         h5_dataset(
             shape=(512, 1024),
@@ -264,32 +264,32 @@ REFUSED = {
             maxshape=(None, None),
             compression="gzip",
         ),
-        "in chunks larger than itself",
+        "has chunks larger than itself",
     ),
-    "long header.npz": (npz_long_header, "senseless header"),
-    "bzip2.npz": (npz_bzip2, "compressed as NumPy does not"),
+    "long header.npz": (npz_long_header, "its header is not valid"),
+    "bzip2.npz": (npz_bzip2, "has a compression that NumPy does not use"),
     "bombs.mat": (mat_bombs, "made to fill memory"),
     "empty blobs.caffemodel": (caffe_layer(*[b""] * 10_000), "more than 1,000 fields"),
-    "many blobs.caffemodel": (caffe_layer(*[b""] * 3), "none of weights and biases"),
+    "many blobs.caffemodel": (caffe_layer(*[b""] * 3), "does not consist of weights and biases"),
     "many sides.caffemodel": (
         caffe_layer(foreign._field(7, foreign._field(1, b"\x7f" * 10**5))),
-        "none of weights and biases",
+        "does not consist of weights and biases",
     ),
     "mean of 1e300.npz": (
         lambda p: npz(
             p, {"about": np.array(json.dumps({"net": "A", "preprocessing": {"mean": [1e300] * 3}}))}
         ),
-        "must be three colours",
+        "mean must be three numbers",
     ),
-    "numbers of another file.h5": (h5_external, "no tensor in the file itself"),
+    "numbers of another file.h5": (h5_external, "is not a tensor in the file itself"),
     "without names.h5": (h5_no_names, "layer_names"),
-    "text for layers.mat": (mat_text, "no net of MatConvNet"),
+    "text for layers.mat": (mat_text, "is not a net of MatConvNet"),
     "pickle.npz": (
         lambda p: npz(p, {"fc1/kernel": np.array([Code(p)], object)}),
         "fc1/kernel.npy holds pickled Python objects",
     ),
     "pickle.npy": (pickled_npy, "holds pickled Python objects"),
-    "bare pickle.npy": (pickled, "no array of NumPy"),
+    "bare pickle.npy": (pickled, "not an array of NumPy"),
     "swapped layers.npz": (
         lambda p: npz(
             p,
@@ -298,23 +298,23 @@ REFUSED = {
                 "fc2/kernel": named_arrays()["fc1/kernel"],
             },
         ),
-        "fc1/kernel has shape (1024, 1024) where (512, 1024) is wanted; fc2/kernel has shape (512",
+        "fc1/kernel must have shape (512, 1024), and has shape (1024, 1024); fc2/kernel must have",
     ),
     "channels first.npz": (
         lambda p: npz(p, {"block1_conv1/kernel": KERNEL.transpose(3, 2, 0, 1)}),
-        "block1_conv1/kernel has shape (16, 3, 3, 3) where (3, 3, 3, 16) is wanted",
+        "block1_conv1/kernel must have shape (3, 3, 3, 16), and has shape (16, 3, 3, 3)",
     ),
     "whole numbers.npz": (
         lambda p: npz(p, {"block1_conv1/kernel": KERNEL.astype(int)}),
-        "block1_conv1/kernel is of dtype int64, no float",
+        "block1_conv1/kernel must be float, and has dtype int64",
     ),
     "complex numbers.npz": (
         lambda p: npz(p, {"block1_conv1/kernel": KERNEL.astype(complex)}),
-        "block1_conv1/kernel is of dtype complex128, no float",
+        "block1_conv1/kernel must be float, and has dtype complex128",
     ),
     "whole numbers.safetensors": (
         torch_like({"features.0.bias": np.zeros(16, np.int64)}),
-        "block1_conv1/bias (features.0.bias) is of dtype I64, no float",
+        "block1_conv1/bias (features.0.bias) must be float, and has dtype I64",
     ),
     "nan.npz": (
         lambda p: npz(p, {"fc2/bias": np.full(1024, np.nan, "f4")}),
@@ -334,12 +334,12 @@ REFUSED = {
         "features.1.running_mean is surplus. It has batch normalisation",
     ),
     "unknown.npz": (lambda p: np.savez(p, x=KERNEL), "Its first names: x"),
-    "said wrong.npz": (lambda p: npz(p, {"about": np.array('{"net": 3}')}), "'preprocessing'"),
+    "wrong metadata.npz": (lambda p: npz(p, {"about": np.array('{"net": 3}')}), "'preprocessing'"),
 }
 
 
 def peak():
-    """Most memory of this process since the last call, in bytes."""
+    """Largest resident memory of this process since the last call, in bytes."""
     status = Path("/proc/self/status").read_text()
     most = int(status.split("VmHWM:")[1].split()[0]) * 1024
     Path("/proc/self/clear_refs").write_text("5")
@@ -348,7 +348,7 @@ def peak():
 
 @pytest.fixture(scope="module")
 def model():
-    """A net that everything fits in form, and its weights."""
+    """A net that all files fit, and its weights."""
     built = vgg("A", *SIZE, seed=1)
     return built, built.get_weights()
 
@@ -404,7 +404,7 @@ def test_torch_files(tmp_path):
     assert not (tmp_path / "it ran").exists()
 
 
-def test_without_torch_the_way_out_is_named(tmp_path, monkeypatch):
+def test_without_torch_the_message_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     (tmp_path / "w.pth").touch()
     with pytest.raises(ImportError, match=r"pip install torch.*safetensors"):
@@ -413,7 +413,7 @@ def test_without_torch_the_way_out_is_named(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Good files of a tiny net by ending, and a place to damage them."""
+    """Content and path of a good file of a tiny net, by ending."""
     folder = tmp_path_factory.mktemp("fuzz")
     tiny = foreign.random_weights(foreign.kernel_shapes("A", 3, 32, 1 / 32))
     for ending, write in FOREIGN.items():
@@ -425,11 +425,11 @@ def files(tmp_path_factory):
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(place=st.floats(0, 1), near_head=st.booleans(), damage=st.binary(min_size=0, max_size=16))
-def test_any_damage_is_refused_or_harmless(files, ending, place, near_head, damage):
-    """Bytes overwritten anywhere, or the file cut there: an error of ours, or finite weights."""
+@given(position=st.floats(0, 1), near_head=st.booleans(), damage=st.binary(min_size=0, max_size=16))
+def test_any_damage_is_refused_or_harmless(files, ending, position, near_head, damage):
+    """If bytes are overwritten or cut off, `read` raises WeightsError or gives finite weights."""
     data, path = files[ending]
-    at = int(place * (min(len(data), 4096) if near_head else len(data) - 1))
+    at = int(position * (min(len(data), 4096) if near_head else len(data) - 1))
     path.write_bytes(data[:at] + damage + data[at + len(damage) :] if damage else data[:at])
     refusal, layers = "", {}
     try:

@@ -1,0 +1,73 @@
+"""Kinds of data, one module each. `open_source` opens a data set by its spec."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import NamedTuple
+
+from vgg_keras.pipelines.errors import SourceError
+from vgg_keras.pipelines.splits import Source
+
+
+class _Opener(NamedTuple):
+    """How the data of one kind are named, and the function that opens them.
+
+    The function is given as `module:name` below this package and is imported on first use: TFDS
+    takes seconds to import.
+    """
+
+    form: str
+    function: str
+
+
+_OPENERS = {
+    "shapes": _Opener("shapes", "tfds:open_shapes"),
+    "folder": _Opener("folder:DIR", "folders:open_folder"),
+    "tfds": _Opener("tfds:NAME[/CONFIG]", "tfds:open_tfds"),
+    "cls-loc": _Opener("cls-loc:DIR", "cls_loc:open_cls_loc"),
+    "caltech256": _Opener("caltech256:PATH", "caltech256:open_caltech256"),
+    "voc-action": _Opener("voc-action:PATH", "voc_action:open_voc_action"),
+}
+
+
+def open_source(
+    spec: str,
+    data_dir: str | os.PathLike | None = None,
+    *,
+    prepare: bool = True,
+    several_labels: bool = False,
+) -> Source:
+    """Opens a data set.
+
+    ```python
+    data = open_source("folder:ilsvrc")
+    len(data["train"]), data.class_names
+    ```
+
+    Args:
+        spec: one of
+            `shapes`, drawn shapes, which are made on first use;
+            `folder:DIR`, with DIR/train/CLASS/* and DIR/val/CLASS/*, or with DIR/CLASS/* as a
+            single split named `all`;
+            `tfds:NAME[/CONFIG]`, a TensorFlow data set;
+            `cls-loc:DIR`, ILSVRC's images with object boxes;
+            `caltech256:PATH` and `voc-action:PATH`, the archive of the data set or its folder.
+        data_dir: folder in which TFDS stores its data; by default ~/tensorflow_datasets.
+        prepare: whether TFDS may download or generate data that are missing.
+        several_labels: whether to accept images with several labels, such as VOC's. The split's
+            `all_labels` are then -1, and its `all_targets` hold the classes.
+
+    Raises:
+        SourceError: the data are missing or cannot be used.
+    """
+    kind, _, location = spec.partition(":")
+    opener = _OPENERS.get(kind)
+    if opener is None or bool(location) != (":" in opener.form):
+        *forms, last = [each.form for each in _OPENERS.values()]
+        raise SourceError(f"Data must be given as {', '.join(forms)} or {last}. Received: {spec!r}")
+    module, name = opener.function.split(":")
+    open_kind = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    return open_kind(
+        spec, location, data_dir=data_dir, prepare=prepare, several_labels=several_labels
+    )

@@ -1,0 +1,100 @@
+"""Files of a folder, or of a tar archive that is not unpacked."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from vgg_keras.pipelines.errors import SourceError
+from vgg_keras.pipelines.sources.folders import FolderSplit
+
+
+class Extent(NamedTuple):
+    """Where the bytes of a file are in its archive."""
+
+    offset: int
+    size: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Archive:
+    """Regular files below a folder or in an uncompressed tar archive.
+
+    Attributes:
+        root: path of the folder or the archive.
+        files: the extent of each file by its name below the root, sorted; None in a folder.
+    """
+
+    root: Path
+    files: Mapping[str, Extent | None]
+
+    @classmethod
+    def open(cls, root: str | os.PathLike, expected: str) -> Archive:
+        """Lists the files.
+
+        Args:
+            root: folder or archive.
+            expected: name and origin of the archive, for error messages.
+
+        Raises:
+            SourceError: there is neither a folder nor an archive, or the archive is compressed or
+                damaged.
+        """
+        root = Path(root).expanduser().absolute()
+        if root.is_dir():
+            files = (Path(folder, f) for folder, _, names in os.walk(root) for f in names)
+            return cls(root, dict.fromkeys(sorted(f.relative_to(root).as_posix() for f in files)))
+        if not root.is_file():
+            raise SourceError(f"There is no folder or archive {root}. Expected: {expected}.")
+        try:
+            # Not compressed, so that any file can be read by its extent.
+            with tarfile.open(root, "r:") as opened:
+                members = [m for m in opened if m.isreg()]
+        except (tarfile.TarError, EOFError) as error:
+            raise SourceError(
+                f"{root} is not an uncompressed tar archive ({error}). Unpack it and give the "
+                f"folder. Expected: {expected}."
+            ) from error
+        extents = {os.path.normpath(m.name): Extent(m.offset_data, m.size) for m in members}
+        return cls(root, dict(sorted(extents.items())))
+
+    def read(self, name: str) -> bytes:
+        """All bytes of a file.
+
+        Raises:
+            SourceError: there is no file of that name.
+            OSError: the file cannot be read.
+        """
+        if name not in self.files:
+            raise SourceError(f"{self.root} holds no {name}.")
+        extent = self.files[name]
+        if extent is None:
+            return (self.root / name).read_bytes()
+        with open(self.root, "rb") as archive:
+            archive.seek(extent.offset)
+            return archive.read(extent.size)
+
+    def path_of(self, name: str) -> str:
+        """The path by which splits and messages name a file."""
+        return os.fspath(self.root / name)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ArchiveSplit(FolderSplit):
+    """Images of an `Archive`; `root` is the archive's."""
+
+    archive: Archive = dataclasses.field(kw_only=True)
+
+    def read(self, example: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        def bytes_of(path: np.ndarray | bytes) -> bytes:  # bytes in a graph, an array eagerly
+            name = os.fsdecode(np.asarray(path, object).item())
+            return self.archive.read(os.path.relpath(name, self.root))
+
+        return tf.ensure_shape(tf.numpy_function(bytes_of, [example["path"]], tf.string), ())

@@ -1,0 +1,129 @@
+"""The two ways to order images: by index, or through a shuffle buffer."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from vgg_keras.pipelines.checks import indices_of
+from vgg_keras.pipelines.errors import SourceError
+from vgg_keras.pipelines.splits import Split
+
+# Encoded images in the shuffle buffer. TFDS shuffles once when it writes; data sets that are not
+# larger than this are shuffled in full at every epoch.
+_SHUFFLE_BUFFER = 16_384
+
+
+class IndexedSplit(Split):
+    """Images that can be read by index. Every shuffle is a full one.
+
+    Attributes:
+        labels: int64 `(N,)`, -1 if unknown.
+    """
+
+    labels: np.ndarray
+
+    @abc.abstractmethod
+    def _examples(self, indices: tf.data.Dataset) -> tf.data.Dataset:
+        """The examples at these indices."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def in_order(self) -> tf.data.Dataset:
+        return self._examples(tf.data.Dataset.range(len(self)))
+
+    def shuffled(self, seed: tf.Tensor) -> tf.data.Dataset:
+        # index_shuffle would need no memory, but its orders of a few images are far from even.
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(len(self), dtype=tf.int64), _key(seed)
+        )
+        return self._examples(tf.data.Dataset.from_tensor_slices(order))
+
+    def all_labels(self) -> np.ndarray:
+        return self.labels
+
+
+class StreamedSplit(Split):
+    """Images that can be read in one order only. They are shuffled through a buffer.
+
+    Subclasses are data classes.
+
+    Attributes:
+        ignored: indices, in the data set's own order, of the images that are not in this split.
+    """
+
+    ignored: tuple[int, ...]
+
+    @abc.abstractmethod
+    def _size(self) -> int:
+        """Number of images of the whole data set."""
+
+    @abc.abstractmethod
+    def _elements(self) -> tf.data.Dataset:
+        """All elements of the data set, in its own order."""
+
+    @abc.abstractmethod
+    def _example(self, index: tf.Tensor, element: Any) -> dict[str, tf.Tensor]:
+        """The example of an element. Its `image` is the encoded image."""
+
+    @abc.abstractmethod
+    def _names(self) -> Sequence[str]:
+        """Names of all images of this split, in order."""
+
+    def __len__(self) -> int:
+        return self._size() - len(self.ignored)
+
+    def in_order(self) -> tf.data.Dataset:
+        dataset = self._elements().enumerate()
+        if self.ignored:
+            ignored = tf.constant(self.ignored, tf.int64)
+            dataset = dataset.filter(lambda i, _: tf.reduce_all(ignored != i))
+        return dataset.map(lambda _, element: element).enumerate().map(self._example)
+
+    def shuffled(self, seed: tf.Tensor) -> tf.data.Dataset:
+        examples, buffer = self.in_order(), min(len(self), _SHUFFLE_BUFFER)
+
+        def shuffle(mixed: tf.Tensor) -> tf.data.Dataset:
+            # Dataset.shuffle takes TensorFlow's global seed into its own: here it is a constant.
+            tf.compat.v1.get_default_graph().seed = 1
+            return examples.shuffle(buffer, seed=mixed, reshuffle_each_iteration=False)
+
+        # Mixed, because it is cut to 31 bits.
+        mixed = tf.random.stateless_uniform((), _key(seed), 0, 2**31 - 1, tf.int64)
+        return tf.data.Dataset.from_tensors(mixed).flat_map(shuffle)
+
+    def read(self, example: Any) -> tf.Tensor:
+        return example["image"]
+
+    def names_of(self, indices: Iterable[int]) -> list[str]:
+        indices = list(indices)
+        names = self._names() if indices else ()  # names can cost a pass over the data
+        return [names[i] for i in indices]
+
+    def without(self, names: Sequence[str]) -> Split:
+        if not names:
+            return self
+        this: Any = self
+        whole = dataclasses.replace(this, ignored=())
+        ignored = indices_of(names, whole._names(), _missing_image)
+        return dataclasses.replace(this, ignored=tuple(sorted({*self.ignored, *map(int, ignored)})))
+
+    def _kept(self, values: Iterable[Any]) -> list[Any]:
+        """Of values of all images of the data set, those of the images of this split."""
+        ignored = set(self.ignored)
+        return [value for i, value in enumerate(values) if i not in ignored]
+
+
+def _key(seed: tf.Tensor) -> tf.Tensor:
+    """The two numbers from which TensorFlow's stateless functions draw."""
+    return tf.stack([seed // 2**32, seed % 2**32])
+
+
+def _missing_image(name: str) -> SourceError:
+    return SourceError(f"The split has no image {name}.")

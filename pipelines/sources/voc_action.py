@@ -1,0 +1,140 @@
+"""The action classification task of PASCAL VOC 2012, from its archives, packed or unpacked.
+
+    VOCdevkit/VOC2012/ImageSets/Action/{train,val,test}.txt   each line: image name, object number
+    VOCdevkit/VOC2012/Annotations/NAME.xml                    objects with boxes and actions
+    VOCdevkit/VOC2012/JPEGImages/NAME.jpg
+
+An item of a split is a person: an image with several people appears several times, each time with
+another box. The format is that of the development kit's documentation (Everingham & Winn, 2012,
+§2.3 and §2.8).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import posixpath
+from collections.abc import Iterable, Sequence
+from xml.etree import ElementTree
+
+import numpy as np
+
+from vgg_keras.pipelines.box_sources import float_or_nan
+from vgg_keras.pipelines.errors import SourceError
+from vgg_keras.pipelines.sources.archives import Archive, ArchiveSplit
+from vgg_keras.pipelines.splits import TRAIN, VALIDATION, Source, Split, StatedBoxes
+
+# The ten actions of the task, and `other`, whose people are distractors.
+ACTIONS = (
+    "jumping",
+    "phoning",
+    "playinginstrument",
+    "reading",
+    "ridingbike",
+    "ridinghorse",
+    "running",
+    "takingphoto",
+    "usingcomputer",
+    "walking",
+    "other",
+)
+_EXPECTED = "VOCtrainval_11-May-2012.tar of PASCAL VOC 2012, or its folder"
+_SETS = (TRAIN, VALIDATION, "test")
+_EDGES = ("xmin", "ymin", "xmax", "ymax")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PeopleSplit(ArchiveSplit):
+    """People in images.
+
+    Attributes:
+        objects: int64 `(N,)`, number of the person among the image's objects, from 1.
+        boxes: float64 `(N, 4)`, x_min, y_min, x_max, y_max in pixels from 0, all inside the box.
+        targets: int8 `(N, 11)`, see `Split.all_targets`.
+    """
+
+    objects: np.ndarray = dataclasses.field(kw_only=True)
+    boxes: np.ndarray = dataclasses.field(kw_only=True)
+    targets: np.ndarray = dataclasses.field(kw_only=True)
+
+    def all_targets(self, num_classes: int) -> np.ndarray:
+        return self.targets
+
+    def names_of(self, indices: Iterable[int]) -> list[str]:
+        return [f"{self.paths[i]}#{self.objects[i]}" for i in indices]
+
+    def without(self, names: Sequence[str]) -> Split:
+        kept = ~np.isin(self.names_of(range(len(self))), list(names))
+        per_person = ("paths", "labels", "objects", "boxes", "targets")
+        return dataclasses.replace(self, **{key: getattr(self, key)[kept] for key in per_person})
+
+    def stated_boxes(self) -> StatedBoxes:
+        return StatedBoxes(self.boxes[:, None].tolist(), True)
+
+
+def open_voc_action(spec: str, location: str, *, several_labels: bool, **unused: object) -> Source:
+    """Opens those of the sets train, val and test that exist. Labels are -1; targets hold actions.
+
+    Raises:
+        SourceError: images with several labels are not accepted; there is no folder or archive; or
+            a file of it is missing or damaged.
+    """
+    if not several_labels:
+        raise SourceError(f"{spec} has no single label an image, which classification needs.")
+    archive = Archive.open(location, _EXPECTED)
+    suffix = "ImageSets/Action/train.txt"
+    tops = [name.removesuffix(suffix) for name in archive.files if name.endswith(suffix)]
+    if not tops:
+        raise SourceError(f"{archive.root} holds no {suffix}. Expected: {_EXPECTED}.")
+    lists = {name: posixpath.join(tops[0], f"ImageSets/Action/{name}.txt") for name in _SETS}
+    splits = {
+        name: _open_split(name, archive, tops[0], file)
+        for name, file in lists.items()
+        if file in archive.files
+    }
+    return Source(spec, ACTIONS, splits)
+
+
+def _open_split(name: str, archive: Archive, top: str, file: str) -> PeopleSplit:
+    lines = [line.split() for line in archive.read(file).decode().splitlines() if line.strip()]
+    if not lines or any(len(line) < 2 or not line[1].isdigit() for line in lines):
+        raise SourceError(
+            f"Each line of {archive.path_of(file)} must have an image name and an object number."
+        )
+    listed = [(image, int(number)) for image, number, *_ in lines]
+    annotations = {image: _objects(archive, top, image) for image, _ in listed}
+    for image, number in listed:
+        if not 1 <= number <= len(annotations[image]):
+            raise SourceError(
+                f"{archive.path_of(file)} names object {number} of {image}, whose annotation has "
+                f"{len(annotations[image])}."
+            )
+    people = [annotations[image][number - 1] for image, number in listed]
+    images = [posixpath.join(top, f"JPEGImages/{image}.jpg") for image, _ in listed]
+    return PeopleSplit(
+        name,
+        np.array([archive.path_of(image) for image in images]),
+        np.full(len(listed), -1, np.int64),
+        str(archive.root),
+        ACTIONS,
+        archive=archive,
+        objects=np.array([number for _, number in listed], np.int64),
+        boxes=np.array([box for box, _ in people]),
+        targets=np.array([targets for _, targets in people], np.int8),
+    )
+
+
+def _objects(archive: Archive, top: str, image: str) -> list[tuple[list[float], list[int]]]:
+    """Box and targets of each object of an image."""
+    file = posixpath.join(top, f"Annotations/{image}.xml")
+    try:
+        found = ElementTree.fromstring(archive.read(file)).findall("object")
+    except (ElementTree.ParseError, OSError) as error:
+        raise SourceError(f"{archive.path_of(file)} cannot be read: {error}") from error
+    return [
+        (
+            # VOC counts pixels from 1.
+            [float_or_nan(one.findtext(f"bndbox/{edge}")) - 1 for edge in _EDGES],
+            [1 if float_or_nan(one.findtext(f"actions/{a}")) == 1 else -1 for a in ACTIONS],
+        )
+        for one in found
+    ]

@@ -1,0 +1,139 @@
+"""Decay of the learning rate, and a monitor that logs lack."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from rich.console import Console
+
+from tests.callbacks.small import data, small_model
+from vgg_keras.callbacks import (
+    Checkpoint,
+    Journal,
+    PlateauDecay,
+    Progress,
+    read_journal,
+)
+from vgg_keras.callbacks.checkpoint import read_progress
+from vgg_keras.pipelines.errors import ArgumentError
+
+
+class TestPlateauDecay:
+    def follow(self, values, callback=None, **options):
+        """Feeds accuracies; returns the rate after each epoch and when training ended."""
+        callback = callback or PlateauDecay(**options)
+        model = small_model()
+        callback.set_model(model)
+        model.stop_training = False
+        rates = []
+        for epoch, value in enumerate(values):
+            callback.on_epoch_end(epoch, {"val_accuracy": value})
+            rates.append(float(model.optimizer.learning_rate.numpy()))
+            if model.stop_training:
+                break
+        return rates, callback
+
+    def test_drops_thrice_then_stops(self):
+        rates, callback = self.follow([0.5] * 50, patience=2, drops=3)
+        np.testing.assert_allclose(
+            rates, [0.1, 0.1, 0.01, 0.01, 1e-3, 1e-3, 1e-4, 1e-4, 1e-4], rtol=1e-5
+        )
+        assert callback.drops_done == 3
+        assert callback.model.stop_training
+
+    def test_improvement_resets_the_wait(self):
+        rates, _ = self.follow([0.1, 0.1, 0.2, 0.2, 0.3, 0.3], patience=2)
+        np.testing.assert_allclose(rates, [0.1] * 6)
+
+    def test_min_delta_and_mode(self):
+        rates, _ = self.follow([0.1, 0.105, 0.109], patience=2, min_delta=0.02)
+        assert rates[-1] == pytest.approx(0.01)
+        rates, _ = self.follow([3.0, 2.0, 1.0], patience=1, mode="min")
+        assert rates[-1] == pytest.approx(0.1)
+
+    def test_no_drops_means_stop_on_the_first_plateau(self):
+        rates, callback = self.follow([0.5] * 9, patience=3, drops=0)
+        assert len(rates) == 4
+        assert callback.model.stop_training
+
+    def test_state_is_carried_over(self):
+        values = [0.5, 0.4, 0.4, 0.6, 0.5, 0.5]
+        _, whole = self.follow(values, patience=2)
+        _, first = self.follow(values[:2], patience=2)
+        second = PlateauDecay(patience=2)
+        second.set_state(json.loads(json.dumps(first.get_state())))
+        self.follow(values[2:], second)
+        assert second.get_state() == whole.get_state()
+
+    def test_config_builds_it_again(self):
+        config = PlateauDecay(patience=7, mode="min").get_config()
+        assert PlateauDecay(**config).get_config() == config
+
+    @pytest.mark.parametrize("bad", [{"factor": 1}, {"patience": 0}, {"drops": -1}, {"mode": "up"}])
+    def test_bad_arguments(self, bad):
+        with pytest.raises(ArgumentError, match="Received: ") as error:
+            PlateauDecay(**bad)
+        assert error.value.argument == next(iter(bad))
+
+
+class TestMonitorThatIsMissing:
+    def fit(self, *callbacks, validation_freq=2, epochs=5):
+        x, y = data()
+        model = small_model()
+        model.optimizer.learning_rate = 0.0  # no validated epoch is better than the first
+        model.fit(
+            x,
+            y,
+            validation_data=(x, y),
+            validation_freq=validation_freq,
+            epochs=epochs,
+            verbose=0,
+            callbacks=list(callbacks),
+        )
+        return model
+
+    def test_in_some_epochs(self, tmp_path):
+        """Two of five epochs are validated; the others are neither a plateau nor compared."""
+        epochs_of_best, progress = [], io.StringIO()
+
+        class Watch(keras.callbacks.Callback):
+            def on_epoch_end(self, epoch, logs=None):
+                assert read_progress(tmp_path).epochs == epoch + 1
+                if (tmp_path / "best.weights.h5").exists():
+                    epochs_of_best.append((tmp_path / "best.weights.h5").stat().st_mtime_ns)
+
+        plateau = PlateauDecay(patience=3)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            self.fit(
+                plateau,
+                Journal(tmp_path / "j.jsonl", 32),
+                Progress(1, 32, Console(file=progress, width=200)),
+                Checkpoint(tmp_path),
+                Watch(),
+            )
+        assert (plateau.wait, plateau.drops_done) == (1, 0)
+        assert plateau.best is not None
+        assert len(epochs_of_best) == 4  # written in epoch 2, and not again
+        assert len(set(epochs_of_best)) == 1
+        validated = ["val_top1_error" in entry for entry in read_journal(tmp_path / "j.jsonl")]
+        assert validated == [False, True, False, True, False]
+        lines = progress.getvalue().splitlines()
+        assert ["val top-1 error" in line for line in lines] == validated
+
+    def test_in_all_epochs(self, tmp_path):
+        plateau = PlateauDecay("val_acuracy")
+        with pytest.warns(UserWarning, match="val_acuracy") as found:
+            self.fit(plateau, Checkpoint(tmp_path, monitor="val_acuracy"), epochs=2)
+        texts = [str(w.message) for w in found if "val_acuracy" in str(w.message)]
+        assert [text.split()[0] for text in texts] == ["PlateauDecay", "Checkpoint"]
+        for text in texts:
+            assert "Available metrics are: accuracy, loss, val_accuracy, val_loss" in text
+        assert (plateau.wait, plateau.drops_done) == (0, 0)
+        assert [p.name for p in tmp_path.iterdir()] == ["last.weights.h5"]
+        assert read_progress(tmp_path) == (2, False)

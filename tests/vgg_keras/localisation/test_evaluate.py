@@ -1,0 +1,162 @@
+"""Both protocols on nets, and their cache."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.conftest import CLASSES
+from tests.vgg_keras.localisation.conftest import journal_of
+from vgg_keras import TrainedNet, evaluate
+from vgg_keras.errors import ArgumentError, PredictionsError
+from vgg_keras.localisation.dense import make_finder
+from vgg_keras.localisation.evaluate import centre_of_true_class, localise
+from vgg_keras.localisation.results import Localised
+from vgg_keras.pipelines.boxes import Boxes
+from vgg_keras.pipelines.sources import open_source
+
+
+class TestScores:
+    def test_any_true_box_of_the_class_counts(self):
+        truth = Boxes.of_images([[[0, 0, 0.4, 0.4], [0.5, 0.5, 1, 1]]] * 3)
+        good, bad = [0.5, 0.5, 1, 0.9], [0.2, 0.2, 0.7, 0.7]
+        found = Localised(
+            ("a", "b", "c"),
+            np.array([1, 1, 1]),
+            truth,
+            np.array([[0, 1], [1, 0], [0, 2]]),
+            np.float32([[good, good], [bad, good], [good, good]]),
+            tuple("xyz"),
+            {},
+        )
+        assert found.hits().tolist() == [[False, True], [False, False], [False, False]]
+        result = found.result()
+        assert result["top1_localisation_error"] == 100
+        np.testing.assert_allclose(result["top5_localisation_error"], 200 / 3)
+
+    def test_both_protocols(self, net, classifier, data):
+        source = open_source(data)
+        centre = centre_of_true_class(net, source, test_scale=40)
+        assert centre.result()["images"] == 15
+        assert centre.boxes.shape == (15, 1, 4)
+        full = localise([net], source, classifiers=[classifier], test_scales=(40, 64))
+        assert full.classes.shape == (15, 3)
+        assert all(sorted(row) == [0, 1, 2] for row in full.classes.tolist())
+        assert ((full.boxes >= 0) & (full.boxes <= 1)).all()
+        small = localise(
+            [net], source, classifiers=[classifier], test_scales=(40, 64), batch_size=1
+        )
+        np.testing.assert_allclose(small.boxes, full.boxes, atol=1e-5)
+
+    def test_centre_protocol_equals_validation_in_training(self, net, data):
+        best = min(entry["val_localisation_error"] for entry in journal_of(net))
+        found = centre_of_true_class(net, open_source(data)).result()
+        np.testing.assert_allclose(found["gt_class_localisation_error"], best, atol=1e-3)
+
+    def test_the_same_net_twice_gives_the_same_boxes(self, net, classifier, data):
+        source = open_source(data)
+        one = localise([net], source, classifiers=[classifier], test_scales=(64,))
+        two = localise([net, net], source, classifiers=[classifier], test_scales=(64,))
+        np.testing.assert_allclose(one.boxes, two.boxes, atol=1e-5)
+
+    def test_models_without_a_recipe_give_what_run_folders_give(self, net, classifier, data):
+        """Nets from `of_model`, given one by one instead of in lists."""
+        facts = {"class_names": CLASSES, "train_scale": (36, 44)}
+        boxes = TrainedNet.of_model(net.logits, mean=net.mean, regression="per-class", **facts)
+        rater = TrainedNet.of_model(classifier.model, mean=classifier.mean, **facts)
+        assert boxes.recipe is rater.recipe is None
+        source = open_source(data)
+        expected = localise([net], source, classifiers=[classifier])
+        found = localise(boxes, source, classifiers=rater)
+        np.testing.assert_array_equal(found.classes, expected.classes)
+        np.testing.assert_array_equal(found.boxes, expected.boxes)
+        assert found.metadata["model"] == "A"
+        assert found.metadata["test_scales"] == expected.metadata["test_scales"] == [40]
+        assert expected.metadata["tuned"] == "all"
+        assert "tuned" not in found.metadata
+        centre = centre_of_true_class(boxes, source)
+        np.testing.assert_array_equal(centre.boxes, centre_of_true_class(net, source).boxes)
+
+    def test_is_silent_if_verbose_is_0(self, net, classifier, data, capfd):
+        source = open_source(data)
+        localise(net, source, classifiers=classifier, verbose=0)
+        centre_of_true_class(net, source, verbose=0)
+        assert capfd.readouterr() == ("", "")
+        centre_of_true_class(net, source)
+        assert "centre Q=40  15/15 images" in capfd.readouterr().err
+
+    def test_boxes_of_mirror_images_are_mirrored_back(self, net, classifier):
+        """The boxes of an image and of its mirror image are the same, mirrored."""
+        image = np.random.default_rng(3).uniform(0, 255, (1, 64, 96, 3)).astype(np.float32)
+        find = make_finder(net, [classifier], flip=True)
+        classes = tf.constant([[2, 0]])
+        found = find(image, classes).numpy()[0]  # (A, P, 5), the mirror image last
+        assert found.shape == (2, 2 * 2 * 3, 5)
+        turned = find(image[:, :, ::-1], classes).numpy()[0]
+        plain, mirrored = np.split(found, 2, 1)
+        of_turned = np.split(turned, 2, 1)[0]
+        expected = of_turned.copy()
+        expected[..., 0], expected[..., 2] = 1 - of_turned[..., 2], 1 - of_turned[..., 0]
+        np.testing.assert_allclose(mirrored, expected, atol=1e-5)
+        assert np.abs(mirrored - plain).max() > 0.01
+
+    def test_cached_boxes_are_not_computed_again(self, net, classifier, data, tmp_path):
+        source = open_source(data)
+        options = {"classifiers": [classifier], "test_scales": (40,), "cache_dir": tmp_path}
+        found = localise([net], source, **options)
+        (file,) = tmp_path.glob("answers-*.npy")
+        table = np.load(file, mmap_mode="r+")
+        np.testing.assert_array_equal(table, found.boxes)
+        table[0] = 0.5  # complete, with other values
+        table[1] = np.nan  # cut off by a kill
+        table.flush()
+        again = localise([net], source, **options)
+        assert (again.boxes[0] == 0.5).all()
+        np.testing.assert_allclose(again.boxes[1:], found.boxes[1:], atol=1e-6)
+        localise([net], source, **options, threshold=0.1)
+        assert len(list(tmp_path.glob("answers-*.npy"))) == 2
+
+    def test_classes_from_predictions(self, net, classifier, data):
+        source = open_source(data)
+        given = evaluate(classifier, source, protocol="centre")
+        given.posteriors[:] = np.roll(np.eye(3, dtype=np.float32), 1, 1)[given.labels]
+        options = {"classifiers": [classifier], "test_scales": (40,)}
+        found = localise([net], source, predictions=given, **options)
+        assert found.classes[:, 0].tolist() == ((found.labels + 1) % 3).tolist()
+        few = type(given)(given.names[1:], given.labels[1:], given.posteriors[1:], CLASSES)
+        with pytest.raises(PredictionsError, match=r"lack .*blue/0\.jpg"):
+            localise([net], source, predictions=few, **options)
+
+    def test_scales_for_each_net(self, net, classifier, data):
+        source, options = open_source(data), {"classifiers": [classifier]}
+        found = localise([net, net], source, test_scales=[(40,), (40, 64)], **options)
+        assert [m["test_scales"] for m in found.metadata["members"]] == [[40], [40, 64]]
+        with pytest.raises(ValueError, match="3 for 2 nets"):
+            localise([net, net], source, test_scales=[(40,)] * 3, **options)
+
+    def test_nets_that_do_not_fit_together(self, net, classifier, data):
+        source = open_source(data)
+        with pytest.raises(ValueError, match="A localisation net is needed"):
+            localise([classifier], source, classifiers=[classifier])
+        with pytest.raises(ValueError, match="which is a localisation net"):
+            localise([net], source, classifiers=[net])
+        with pytest.raises(ValueError, match="at least the crop size"):
+            localise([net], source, classifiers=[classifier], test_scales=(16,))
+        other = dataclasses.replace(classifier, class_names=("a", "b", "c"))
+        with pytest.raises(ValueError, match="other classes"):
+            localise([net], source, classifiers=[other])
+        other = dataclasses.replace(
+            classifier,
+            architecture=dataclasses.replace(classifier.architecture, pool_rounding="up"),
+        )
+        with pytest.raises(ArgumentError, match="same pool_rounding") as caught:
+            localise([net], source, classifiers=[other])
+        assert caught.value.argument == "nets"
+        with pytest.raises(ArgumentError, match="at least one net") as caught:
+            localise([net], source, classifiers=[])
+        assert caught.value.argument == "classifiers"
+        with pytest.raises(ArgumentError, match="on_bad_image must be one of stop, skip"):
+            localise([net], source, classifiers=[classifier], on_bad_image="ignore")

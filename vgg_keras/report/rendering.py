@@ -1,0 +1,114 @@
+"""Tables as text, Markdown, CSV or JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+
+from vgg_keras.pipelines.checks import check_choice
+from vgg_keras.report.tables import Cell, Table
+
+
+def render(table: Table, kind: str, width: int = 132) -> str:
+    """Renders a table as a string that ends in a line break.
+
+    Text and Markdown are for reading: numbers have one decimal as in the paper, and the paper's
+    cells are shown once if several results stand beside them. CSV and JSON have all cells, and
+    numbers in full precision.
+
+    Args:
+        table: from `build_table`.
+        kind: "text", "markdown", "csv" or "json". JSON is an object with `number`, `title` and
+            `rows`, which are objects with the header as keys.
+        width: width of text in characters.
+
+    Raises:
+        ArgumentError: `kind` is none of these.
+
+    Example:
+        print(render(build_table(3), "text"))
+    """
+    check_choice("kind", kind, KINDS)
+    return _text(table, width) if kind == "text" else _WRITERS[kind](table)
+
+
+def _text(table: Table, width: int) -> str:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    # Text instead of str: brackets in the names of data are not rich's markup.
+    drawn = RichTable(title=Text(f"Table {table.number}: {table.title}"))
+    for name, right in zip(table.header, numeric_columns(table), strict=True):
+        # Long words are folded, because an ellipsis would hide scales.
+        drawn.add_column(Text(name), justify="right" if right else "left", overflow="fold")
+    firsts = [row[0] for row in table.rows]
+    is_grouped = len(set(firsts)) < len(firsts)  # groups of rows are separated by lines
+    for row, first, below in zip(cells_as_text(table), firsts, [*firsts[1:], None], strict=True):
+        drawn.add_row(*map(Text, row), end_section=is_grouped and first != below)
+    out = io.StringIO()
+    Console(file=out, width=width, force_terminal=False).print(drawn)
+    return out.getvalue()
+
+
+_ESCAPES = str.maketrans({"|": r"\|", "\n": "<br>"})
+
+
+def _markdown(table: Table) -> str:
+    rule = ["---:" if right else "---" for right in numeric_columns(table)]
+    rows = [[cell.translate(_ESCAPES) for cell in row] for row in cells_as_text(table)]
+    lines = [f"| {' | '.join(row)} |" for row in (table.header, rule, *rows)]
+    return "\n".join([f"**Table {table.number}: {table.title}**", "", *lines]) + "\n"
+
+
+def _csv(table: Table) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([table.header, *_on_one_line(table)])
+    return out.getvalue()
+
+
+def _json(table: Table) -> str:
+    rows = [dict(zip(table.header, row, strict=True)) for row in _on_one_line(table)]
+    content = {"number": table.number, "title": table.title, "rows": rows}
+    return json.dumps(content, indent=2) + "\n"
+
+
+_WRITERS: dict[str, Callable[[Table], str]] = {"markdown": _markdown, "csv": _csv, "json": _json}
+KINDS = ("text", *_WRITERS)
+
+
+def _on_one_line(table: Table) -> list[list[Cell]]:
+    """The rows, with the lines of each cell joined by blanks."""
+    return [[c.replace("\n", " ") if isinstance(c, str) else c for c in row] for row in table.rows]
+
+
+def numeric_columns(table: Table) -> list[bool]:
+    """Whether each column holds only numbers and empty cells."""
+    columns = zip(*table.rows, strict=True)
+    return [all(not isinstance(cell, str) for cell in column) for column in columns]
+
+
+def cells_as_text(table: Table) -> list[list[str]]:
+    """The cells as strings, arranged as in print.
+
+    A text that all columns share stands in the middle column only, and the paper's cells are blank
+    if they equal those of the row above.
+    """
+    shown, above = [], None
+    for row in table.rows:
+        paper, cells = row[: table.paper_columns], [_cell(cell) for cell in row]
+        if len(set(cells)) == 1:
+            cells = [cell if i == len(row) // 2 else "" for i, cell in enumerate(cells)]
+        if paper == above:
+            cells[: len(paper)] = [""] * len(paper)
+        shown.append(cells)
+        above = paper
+    return shown
+
+
+def _cell(cell: Cell) -> str:
+    if cell is None:
+        return ""
+    return f"{cell:.1f}" if isinstance(cell, float) else str(cell)

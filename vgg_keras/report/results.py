@@ -1,0 +1,125 @@
+"""Results read from files, and how they were measured in words.
+
+A result is a dictionary like that of `Predictions.result()`: one net by one protocol, or a fusion,
+which has `members`, one dictionary for each net, instead of the keys of a net. This module does not
+import TensorFlow.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path, PurePath
+from typing import Any
+
+from vgg_keras.errors import ArgumentError, PredictionsError
+from vgg_keras.evaluation.procedure import CROP_OF_PAPER
+from vgg_keras.metadata import ANSWERS_KEY, members
+from vgg_keras.report.appendices import PAPER_TABLES
+from vgg_keras.report.generalisation import TRANSFER_MEASURES
+from vgg_keras.report.paper import Tested
+
+Result = dict[str, Any]
+
+PREDICTIONS_KEY = "predictions"  # name of the prediction file beside the result
+_REQUIRED_KEYS = {"protocol", "images"}
+_MEASURES = TRANSFER_MEASURES | {key for t in PAPER_TABLES.values() for _, key in t.measures}
+# Keys that say how a result is stored. Results that differ only in these are the same.
+_STORAGE_KEYS = {"file", "class_names", PREDICTIONS_KEY, ANSWERS_KEY}
+# Settings of a result: key, default, and the words for any other value.
+_OTHER_SETTINGS = (
+    ("flip", True, "no flip"),
+    ("precision", "float32", "mixed precision"),
+    ("map_average", "scores", "posteriors averaged over the map"),
+    ("pool_rounding", "down", "pooling rounded up"),
+)
+
+
+def read_results(results: str | os.PathLike) -> list[Result]:
+    """Reads all results in the JSON files of a folder and its subfolders.
+
+    JSON files with other content are ignored.
+
+    Args:
+        results: folder with files that `Predictions.save`, `Localised.save` or the command line's
+            JSON output wrote.
+
+    Returns:
+        Results in the order of their paths; the path of each is in `file`. If a result is found
+        several times, the copy with stored predictions or answers is used, else the first.
+
+    Raises:
+        ArgumentError: the folder does not exist.
+        PredictionsError: a file does not hold JSON.
+
+    Example:
+        table = build_table(4, read_results("results"))
+    """
+    folder = Path(results)
+    if not folder.is_dir():
+        raise ArgumentError(f"results must be a folder that exists. Received: {folder}", "results")
+    paths = sorted(path for path in folder.rglob("[!.]*.json") if path.is_file())
+    return _distinct(result for path in paths for result in _results_in(path))
+
+
+def _results_in(path: Path) -> Iterator[Result]:
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise PredictionsError(
+            f"A .json file must hold JSON ({error}). Received: {path}"
+        ) from error
+    for item in content if isinstance(content, list) else [content]:
+        if isinstance(item, dict) and item.keys() >= _REQUIRED_KEYS and item.keys() & _MEASURES:
+            yield item | {"file": str(path)}
+
+
+def _distinct(found: Iterable[Result]) -> list[Result]:
+    """Each result once; of several copies one with stored predictions or answers, or the first."""
+    distinct: dict[str, Result] = {}
+    for result in found:
+        measured = {key: result[key] for key in result.keys() - _STORAGE_KEYS}
+        key = json.dumps(measured, sort_keys=True)
+        stored = result.keys() & {PREDICTIONS_KEY, ANSWERS_KEY}
+        if key not in distinct or (stored and not stored & distinct[key].keys()):
+            distinct[key] = result
+    return list(distinct.values())
+
+
+def nets_of(result: Result) -> list[tuple[str, str, str]]:
+    """Net, S and Q of each member, printed as in the paper; "?" if unknown."""
+    return [
+        Tested(
+            member.get("net", "?"),
+            tuple(member.get("train_scale") or "??"),
+            tuple(member.get("test_scales", ())),
+        ).cells
+        for member in members(result)
+    ]
+
+
+def circumstances(result: Result) -> str:
+    """The data, and what differs from the paper: imagenette160, 1982 images, crop 64, width 1/4."""
+    nets = members(result)
+    crops = dict.fromkeys(str(net.get("crop_size", CROP_OF_PAPER)) for net in nets)
+    widths = dict.fromkeys(str(Fraction(m.get("width", 1)).limit_denominator(1000)) for m in nets)
+    parts = [_data_name(result), f"{result['images']} images"]
+    if "skipped" in result:
+        parts.append(f"{len(result['skipped'])} unreadable")
+    if list(crops) != [str(CROP_OF_PAPER)]:
+        parts.append(f"crop {' and '.join(crops)}")
+    if list(widths) != ["1"]:
+        parts.append(f"width {' and '.join(widths)}")
+    for key, default, text in _OTHER_SETTINGS:
+        if any(one.get(key, default) != default for one in (result, *nets)):
+            parts.append(text)
+    return ", ".join(filter(None, parts))
+
+
+def _data_name(result: Result) -> str:
+    """Name of the data set without its kind and folder, and the split unless it is "val"."""
+    kind, _, name = result.get("data", "").partition(":")
+    name = PurePath(name).name if kind == "folder" else name or kind
+    return f"{name} {result.get('split', 'val')}".removesuffix(" val").strip()

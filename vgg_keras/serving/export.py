@@ -1,0 +1,114 @@
+"""Writes a net as a SavedModel, from encoded images to class names in one graph (§3.2)."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from vgg_keras.errors import ArgumentError
+from vgg_keras.evaluation.evaluate import as_scales
+from vgg_keras.evaluation.predictions import TOP
+from vgg_keras.evaluation.procedure import Procedure
+from vgg_keras.ilsvrc import label
+from vgg_keras.pipelines.checks import check_at_least, check_choice
+from vgg_keras.recipes import SERVING_PRECISIONS
+from vgg_keras.saved_models.export import check_version, class_name_table, write_version
+from vgg_keras.saved_models.images import Limits
+from vgg_keras.serving.localise import Localisers, localise_endpoint
+from vgg_keras.serving.signatures import Signatures
+from vgg_keras.serving.source import describe_localisers, describe_source
+from vgg_keras.trained import TrainedNet
+from vgg_keras.version import __version__
+
+
+def export(
+    net: TrainedNet,
+    out: str | os.PathLike,
+    *,
+    version: int | None = None,
+    top: int = TOP,
+    precision: str = "float32",
+    test_scales: int | Sequence[int] | None = None,
+    multi_scale: bool = False,
+    flip: bool | None = None,
+    map_average: str = "scores",
+    limits: Limits | None = None,
+    localisers: Localisers | None = None,
+) -> Path:
+    """Writes a net as `out/VERSION/`, a folder that TensorFlow Serving loads.
+
+    The signatures `serving_default`, `images`, `crops`, `features` and `classify`, and with
+    localisation nets `localise`, share one set of variables. docs/serving.md lists their inputs
+    and outputs.
+
+    Args:
+        net: classification net, from `TrainedNet.load` or `TrainedNet.of_model`.
+        out: folder that a server watches. Its last part is the name of the model.
+        version: number of the version; by default one more than the greatest in `out`.
+        top: number of classes that `serving_default` and `classify` name for an image.
+        precision: "float32", or "bfloat16" for half the size. It is the dtype of the variables
+            and of the computation. The class scores are float32 in both cases.
+        test_scales, multi_scale, flip, map_average: dense protocol, see `Procedure`.
+        limits: which images are refused; by default those beyond `Limits()`.
+        localisers: localisation nets for the signature `localise`.
+
+    Returns:
+        The folder of the version.
+
+    Raises:
+        ExportError: the version exists already, or a class name is not one line.
+        ArgumentError: an argument has a value that is not allowed.
+        OSError: the folder cannot be written.
+
+    Example:
+        path = export(TrainedNet.load("runs/d"), "exports/vgg16", test_scales=256)
+    """
+    _check_backend()
+    check_choice("precision", precision, SERVING_PRECISIONS)
+    check_at_least("top", top, 1)
+    check_version(Path(out), version)
+    procedure = Procedure("dense", as_scales(test_scales), multi_scale, flip, map_average)
+    passes = procedure.passes(net)
+    dense: dict[str, Any] = {
+        "test_scales": [one.test_scale for one in passes],
+        "flip": passes[0].flip,
+        "map_average": map_average,
+    }
+    limits, top = limits or Limits(), min(top, len(net.class_names))
+    if localisers:
+        localisers.check(net)
+        localisers = localisers.in_precision(precision)
+    net = net.in_precision(precision)
+    metadata = {
+        "vgg_keras": __version__,
+        "tensorflow": tf.__version__,
+        **describe_source(net),
+        **dense,
+        "mean": list(net.mean),
+        "top": top,
+        "limits": asdict(limits),
+        **(describe_localisers(localisers) if localisers else {}),
+        "class_names": list(net.class_names),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        table = class_name_table(Path(folder), [label(name) for name in net.class_names])
+        signatures = Signatures(net, **dense, class_names=table, top=top, limits=limits)
+        endpoints = signatures.endpoints()
+        if localisers:
+            endpoints["localise"] = localise_endpoint(localisers, signatures)
+        return write_version(out, endpoints, version=version, resources=[table], metadata=metadata)
+
+
+def _check_backend() -> None:
+    if keras.backend.backend() != "tensorflow":
+        raise ArgumentError(
+            f"SavedModels are written with KERAS_BACKEND=tensorflow, which reads the runs of all "
+            f"backends. Received: {keras.backend.backend()}"
+        )

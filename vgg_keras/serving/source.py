@@ -1,0 +1,109 @@
+"""The nets that an export was made of: written into its metadata, and loaded from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vgg_keras.facts import NetFacts
+from vgg_keras.pipelines.statistics import Statistics
+from vgg_keras.saved_models.errors import ExportError
+from vgg_keras.serving.localise import Localisers
+from vgg_keras.trained import TrainedNet
+
+_PATHS = ("run", "weights")  # keys of an origin that hold a path
+_READ_WITH = ("net", "preprocessing")  # keys that hold an argument of `TrainedNet.load`
+
+
+def describe_source(net: NetFacts) -> dict[str, Any]:
+    """The metadata of a net, with its origin under `source` and absolute paths."""
+    # Both have a net: that of the origin is the argument that the weights were read with.
+    of_origin = set(net.origin) - {"net"}
+    facts = {key: value for key, value in net.metadata().items() if key not in of_origin}
+    return {"source": _absolute(net.origin), **facts}
+
+
+def describe_localisers(localisers: Localisers) -> dict[str, Any]:
+    """The metadata of the localisation nets of an export.
+
+    A run is described by its path alone, another net by its origin.
+    """
+    origins = [_absolute(net.origin) for net in localisers.nets]
+    return {
+        "localisers": [origin.get("run", origin) for origin in origins],
+        "localiser_scales": [list(scales) for scales in localisers.scales()],
+        "merge_threshold": localisers.threshold,
+    }
+
+
+def _absolute(origin: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: str(Path(value).absolute()) if key in _PATHS else value
+        for key, value in origin.items()
+    }
+
+
+def load_source(metadata: Mapping[str, Any]) -> TrainedNet:
+    """Loads the net that an export was made of, in float32.
+
+    Args:
+        metadata: of the export, from `read_metadata`.
+
+    Raises:
+        ExportError: the export was made of a model in memory.
+        RunError, WeightsError: the run or the weights file cannot be read.
+
+    Example:
+        net = load_source(read_metadata("exports/vgg16/1"))
+    """
+    source = metadata["source"]
+    if "run" in source:
+        return _load_run(source["run"], metadata)
+    if "weights" not in source:
+        raise ExportError(
+            f"net must be given (`net=`), because the export was made of a model in memory, "
+            f"{source.get('model')!r}, which cannot be loaded. Received: net=None"
+        )
+    mean = source.get("source_mean")
+    if "statistics" in source:  # exports of version 0.1 name a file
+        mean = Statistics.load(source["statistics"]).mean
+    return TrainedNet.load(
+        source["weights"],
+        **{key: source[key] for key in _READ_WITH if key in source},
+        mean=mean,
+        class_names=metadata["class_names"],
+        train_scale=metadata.get("train_scale") or source.get("train_scale"),
+        precision="float32",
+        pool_rounding=metadata["pool_rounding"],
+    )
+
+
+def load_localisers(metadata: Mapping[str, Any]) -> Localisers | None:
+    """Loads the localisation nets of an export, in float32; None if it has none.
+
+    Args:
+        metadata: of the export, from `read_metadata`.
+
+    Raises:
+        ExportError: the export was made of a model in memory.
+        RunError: a run cannot be read.
+    """
+    if "localisers" not in metadata:
+        return None
+    for origin in metadata["localisers"]:
+        if not isinstance(origin, str):
+            raise ExportError(
+                f"localisers must be given (`localisers=`), because the export was made of a model "
+                f"in memory, {origin.get('model')!r}, which cannot be loaded. "
+                f"Received: localisers=None"
+            )
+    return Localisers(
+        [_load_run(folder, metadata) for folder in metadata["localisers"]],
+        metadata["localiser_scales"],
+        metadata["merge_threshold"],
+    )
+
+
+def _load_run(folder: str, metadata: Mapping[str, Any]) -> TrainedNet:
+    return TrainedNet.load(folder, precision="float32", pool_rounding=metadata["pool_rounding"])
