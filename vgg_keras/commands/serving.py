@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from vgg_keras.commands.errors import one_line_errors
-from vgg_keras.commands.nets import ChosenNet, chosen_nets, net_options
+from vgg_keras.commands.nets import ChosenNet, chosen_nets, net_options, nets_in_folders
 from vgg_keras.commands.options import FOLDER, PROCEDURE, SCALES, add_options, json_option
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.quiet import quiet_tensorflow
@@ -114,7 +114,7 @@ def _localisers(folders, scales, pool_rounding: str):
     from vgg_keras.serving import Localisers
 
     arguments = {"precision": "float32", "pool_rounding": pool_rounding}
-    nets = [ChosenNet(folder, True, arguments).load() for folder in folders]
+    nets = [one.load() for one in nets_in_folders(folders, "localiser", arguments)]
     return Localisers(nets, scales[0] if len(scales) == 1 else scales or None)
 
 
