@@ -67,8 +67,11 @@ def test_commands(net, recipe, classifier, data, tmp_path):
     assert "centre-gt: gt class localisation error" in done.stdout
     for arguments, message in (
         ([], "needs --classifier"),
-        (["--protocol", "centre-gt", "--classifier", "x"], "no --classifier"),
-        (["--protocol", "centre-gt", "--test-scales", "40,64"], "takes one test scale"),
+        (["--protocol", "centre-gt", "--classifier", "x"], "and no --classifier"),
+        (
+            ["--protocol", "centre-gt", "--test-scales", "40,64"],
+            "--test-scales: centre-gt takes one test scale",
+        ),
     ):
         done = CliRunner().invoke(main, [*common, *arguments])
         assert done.exit_code == 1
