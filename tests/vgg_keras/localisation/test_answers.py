@@ -168,9 +168,8 @@ def test_an_export_localises(net, classifier, data, tmp_path, monkeypatch):
         }
         for name, box in zip(row, got["boxes"][good][i], strict=True):
             np.testing.assert_allclose(box, expected[name], atol=1e-3)
-    monkeypatch.setattr(
-        importlib.import_module("vgg_keras.serving.verify"), "replay", replay_by(model)
-    )
+    module = importlib.import_module("vgg_keras.serving.verify")  # not the function
+    monkeypatch.setattr(module, "replay", replay_by(model))
     done = CliRunner().invoke(main, ["verify", path, str(files[0]), "--repeats", "1", "--json"])
     assert done.exit_code == 0, done.output
     checks = json.loads(done.stdout)["checks"]
