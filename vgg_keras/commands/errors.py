@@ -15,7 +15,9 @@ from vgg_keras.pipelines.errors import ArgumentError, UserError
 # Flags of arguments that have another name in the library; the first that the command has counts.
 _FLAGS = {
     "boxes_file": ("--boxes",),
+    "classifiers": ("--classifier",),
     "folder": ("--out",),
+    "localisers": ("--localiser",),
     "mean": ("--statistics",),
     "net": ("--run",),
     "nets": ("--run",),
@@ -68,6 +70,8 @@ def _message(error: UserError) -> str:
     """The message of an error with the flags of the command that runs."""
     flags = _flags_of_command()
     text = str(error)
+    if "--out" in flags.values():
+        text = text.replace("another folder", "another folder (--out)")
     argument = error.argument if isinstance(error, ArgumentError) else None
     flag = _flag_of(argument, flags) if argument else None
     if flag is None:

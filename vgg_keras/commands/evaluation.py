@@ -72,8 +72,8 @@ def evaluate(
     """
     with one_line_errors(verbose):
         procedure = _procedure(options)
-        chosen = chosen_nets(options)
         _check_out(out)
+        chosen = chosen_nets(options)
         with quiet_tensorflow(verbose):
             from vgg_keras.distribution import make_strategy
             from vgg_keras.pipelines.sources import open_source

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from vgg_keras.commands.errors import one_line_errors
-from vgg_keras.commands.nets import ChosenNet
+from vgg_keras.commands.nets import nets_in_folders
 from vgg_keras.commands.options import (
     FILE,
     FOLDER,
@@ -125,16 +125,16 @@ def evaluate(
     """Measure the localisation errors of nets, in percent, by the rule of ILSVRC."""
     with one_line_errors(verbose):
         _check(runs, classifiers, options)
+        arguments = {"precision": precision}
+        nets = nets_in_folders(runs, "run", arguments)
+        classifiers = nets_in_folders(classifiers, "classifier", arguments)
         with quiet_tensorflow(verbose):
             from vgg_keras.distribution import make_strategy
             from vgg_keras.pipelines.sources import open_source
         strategy = make_strategy(devices)  # first: TFDS may start TensorFlow, which fixes them
         source = open_source(data, data_dir)
         with strategy.scope():
-            nets, classifiers = (
-                [ChosenNet(path, True, {"precision": precision}).load() for path in paths]
-                for paths in (runs, classifiers)
-            )
+            nets, classifiers = ([one.load() for one in chosen] for chosen in (nets, classifiers))
         if options.pop("protocol") == "dense":
             found = _dense(nets, source, classifiers, runs[0] / LOCALISATION_CACHE, **options)
         else:
@@ -209,8 +209,13 @@ def _line(result: dict) -> str:
         for m in nets
     )
     errors = {k: v for k, v in result.items() if k.endswith("_error")}
-    figures = ", ".join(f"{k.replace('_', ' ')} {v:.2f} %" for k, v in errors.items())
+    figures = ", ".join(f"{_words(k)} {v:.2f} %" for k, v in errors.items())
     return f"{who}, {result['protocol']}: {figures} of {result['images']} images"
+
+
+def _words(key: str) -> str:
+    """The key of an error as words, as in "top-1 localisation error"."""
+    return key.replace("_", " ").replace("top", "top-")
 
 
 @localise.command()

@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from vgg_keras.commands.options import FILE, FOLDER, NetName, TrainScale, add_options
+from vgg_keras.nets import POOL_ROUNDINGS
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.run_files import EVALUATION_CACHE
 
-POOL_ROUNDINGS = ("down", "up")  # TODO nets.POOL_ROUNDINGS
 preprocessing_option = click.option(
     "--preprocessing",
     metavar="rgb|caffe|torch",
@@ -106,8 +106,7 @@ class ChosenNet:
 
         arguments = self.arguments | changes
         if not self.is_folder:
-            return TrainedNet.load(self.where, class_names=class_names, **arguments)
-        self.facts()  # refuses a missing folder as a run, which `load` takes for a weights file
+            arguments["class_names"] = class_names
         return TrainedNet.load(self.where, **arguments)
 
     @property
@@ -149,11 +148,29 @@ def chosen_nets(options: dict[str, Any], *, required: bool = True) -> list[Chose
         from vgg_keras.pipelines.statistics import Statistics
 
         of_file["mean"] = Statistics.load(of_file.pop("statistics")).mean
-    folders = [ChosenNet(path, True, of_model) for path in runs]
-    return folders + [
+    return nets_in_folders(runs, "run", of_model) + [
         ChosenNet(path, False, of_model | of_file | ({"net": names[i]} if names else {}))
         for i, path in enumerate(weights)
     ]
+
+
+def nets_in_folders(
+    folders: Sequence[Path], argument: str, arguments: dict[str, Any]
+) -> list[ChosenNet]:
+    """The nets of runs and saved nets.
+
+    Args:
+        folders: those that an option names.
+        argument: name of the option, for the message.
+        arguments: of `TrainedNet.load`.
+
+    Raises:
+        ArgumentError: a folder is missing.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise ArgumentError(f"There is no folder {folder}.", argument)
+    return [ChosenNet(folder, True, arguments) for folder in folders]
 
 
 def _several(value: Any) -> tuple:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from vgg_keras.commands.errors import one_line_errors
-from vgg_keras.commands.nets import ChosenNet, chosen_nets, net_options
+from vgg_keras.commands.nets import ChosenNet, chosen_nets, net_options, nets_in_folders
 from vgg_keras.commands.options import FOLDER, PROCEDURE, SCALES, add_options, json_option
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.quiet import quiet_tensorflow
@@ -114,7 +114,7 @@ def _localisers(folders, scales, pool_rounding: str):
     from vgg_keras.serving import Localisers
 
     arguments = {"precision": "float32", "pool_rounding": pool_rounding}
-    nets = [ChosenNet(folder, True, arguments).load() for folder in folders]
+    nets = [one.load() for one in nets_in_folders(folders, "localiser", arguments)]
     return Localisers(nets, scales[0] if len(scales) == 1 else scales or None)
 
 
@@ -144,14 +144,7 @@ def verify(verbose, path, photos, url, repeats, as_json, **options) -> None:
         with quiet_tensorflow(verbose):
             from vgg_keras.saved_models.export import read_metadata
             from vgg_keras.serving import verify as run_verification
-        net = None
-        for one in chosen:
-            metadata = read_metadata(path)
-            net = one.load(
-                metadata["class_names"],
-                precision="float32",
-                pool_rounding=metadata["pool_rounding"],
-            )
+        net = _net_of_export(chosen[0], read_metadata(path)) if chosen else None
         checks, load_seconds = run_verification(path, net, photos, url=url, repeats=repeats)
         if as_json:
             found = [asdict(check) | {"passed": check.passed} for check in checks]
@@ -160,6 +153,12 @@ def verify(verbose, path, photos, url, repeats, as_json, **options) -> None:
             _show(checks, load_seconds)
         if not all(check.passed for check in checks):
             raise click.exceptions.Exit(1)
+
+
+def _net_of_export(chosen: ChosenNet, metadata):
+    """The net that an export is compared with."""
+    changes = {"precision": "float32", "pool_rounding": metadata["pool_rounding"]}
+    return chosen.load(metadata["class_names"], **changes)
 
 
 @click.command()

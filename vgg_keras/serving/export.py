@@ -44,9 +44,8 @@ def export(
 ) -> Path:
     """Writes a net as `out/VERSION/`, a folder that TensorFlow Serving loads.
 
-    The signatures `serving_default`, `images`, `crops`, `features` and `classify`, and with
-    localisation nets `localise`, share one set of variables. docs/serving.md lists their inputs
-    and outputs.
+    Its signatures share one set of variables: `serving_default`, `images`, `crops`, `features`,
+    `classify`, and with localisation nets `localise`; see docs/serving.md.
 
     Args:
         net: classification net, from `TrainedNet.load` or `TrainedNet.of_model`.

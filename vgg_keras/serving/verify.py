@@ -89,14 +89,11 @@ def verify(
         Checks of every signature, and the number of seconds that loading took; None for a server.
 
     Raises:
-        ExportError: the folder is no export, or the export was made of a model in memory, which
-            must be given.
-        RunError: the net has other classes or another architecture, or cannot be loaded.
-        WeightsError: the net cannot be loaded.
+        ExportError: the folder is no export, or was made of a model in memory: give `net`.
+        RunError, WeightsError: the net is another one, or cannot be loaded.
         ReplayError: the export cannot be loaded or fails.
         RequestError: the server cannot be reached or refuses a request.
-        ArgumentError: the export refuses one of the photos, or a photo is broken.
-        OSError: a photo cannot be read.
+        ArgumentError: the export refuses one of the photos, or a photo cannot be read.
 
     Example:
         checks, load_seconds = verify("exports/vgg16/1", photos=["cat.jpg"])
@@ -113,8 +110,7 @@ def verify(
         localisers = localisers.in_precision(metadata["precision"])
     net = net.in_precision(metadata["precision"])
     expectations = Expectations(net, metadata, names, verbose).all(localisers)
-    if verbose:
-        log.info("%d requests, %d times each", len(expectations), repeats + 1)
+    log.log(logging.INFO if verbose else logging.DEBUG, "%d requests", len(expectations))
     requests = [expectation.request for expectation in expectations]
     replies, load_seconds = _send(path, requests, url, repeats)
     tolerance = TOLERANCES[metadata["precision"]]
