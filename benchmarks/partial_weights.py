@@ -3,10 +3,10 @@
     python benchmarks/partial_weights.py --weights vgg19-blocks1-3.npz --data folder:caltech20
 
 The smaller side of every image is rescaled to 128 pixels. The features are the L2-normalised
-average of `block3_pool` over its central square. A linear SVM (C = 10) is trained on 20 images a
-class, and the mean class recall is measured on the others, for three random splits. For comparison,
-the same is done with wrong inputs: the channels in the wrong order, no mean subtracted, or pixels
-divided by 255 instead.
+average of `block3_pool` over its central square. A linear SVM (C = 10) is trained on 20 images per
+class, and the mean class recall is measured on the other images, for three random splits. For
+comparison, the same is done with wrong inputs: the channels in the wrong order, no mean subtracted,
+or pixels divided by 255 instead.
 """
 
 from __future__ import annotations

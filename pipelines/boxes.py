@@ -18,7 +18,6 @@ import tensorflow as tf
 
 from vgg_keras.pipelines.images import rescaled_size, window_origin
 
-# NumPy arrays are taken too, wherever a function says so.
 _Values = Any  # a tensor, or a NumPy array of the same shape
 
 

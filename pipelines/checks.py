@@ -52,7 +52,7 @@ def first_few(names: Sequence[str], count: int = 3) -> str:
 
 
 def check_test_scale(test_scale: int, crop_size: int) -> None:
-    """Raises ArgumentError for a scale at which images are smaller than the crop."""
+    """Raises ArgumentError if images of a test scale are smaller than the crop."""
     if test_scale < crop_size:
         raise ArgumentError(
             f"A test scale must be at least the crop size, {crop_size}. Received: {test_scale}",

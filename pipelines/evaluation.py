@@ -136,7 +136,15 @@ def grid_origins(size: tf.Tensor, crop_size: int, grid: int) -> tf.Tensor:
 
 
 def read_images(split: Split, indices: Sequence[int] | None = None) -> dict[int, np.ndarray]:
-    """The images of a split, or those at some indices, decoded and upright: uint8 `(H, W, 3)`."""
+    """Decodes the images of a split, upright.
+
+    Args:
+        split: the images.
+        indices: which images to decode; by default all.
+
+    Returns:
+        uint8 `(H, W, 3)` by index.
+    """
     wanted = np.full(len(split), indices is None)
     wanted[list(indices or ())] = True
     encoded = _encoded(split, wanted).as_numpy_iterator()
@@ -160,10 +168,7 @@ def validation_stream(
     `metrics=["accuracy"]` is the accuracy over all images.
 
     ```python
-    val = validation_stream(
-        data["val"], crop_size=224, test_scale=384, batch_size=64, mean=ILSVRC.mean
-    )
-    model.fit(..., validation_data=val)
+    val = validation_stream(split, crop_size=224, test_scale=384, batch_size=64, mean=colours.mean)
     ```
 
     Args:
@@ -189,12 +194,7 @@ def validation_stream(
     """
     check_test_scale(test_scale, crop_size)
     check_at_least("batch_size", batch_size, 1)
-    if shard.count > 1 and not fill_last:
-        raise ArgumentError(
-            f"fill_last must be True if several processes share the batches. Received: "
-            f"fill_last=False, shard={shard}",
-            "fill_last",
-        )
+    _check_shard(shard, fill_last)
     rows, batches = shard.rows(batch_size), -(-len(split) // batch_size)
     batched = (
         shard.of(split.in_order(), batch_size)
@@ -208,6 +208,15 @@ def validation_stream(
     if fill_last:
         batched = _filled(batched, rows, batches)
     return _buffered(batched.apply(tf.data.experimental.assert_cardinality(batches)))
+
+
+def _check_shard(shard: Shard, fill_last: bool) -> None:
+    if shard.count > 1 and not fill_last:
+        raise ArgumentError(
+            f"fill_last must be True if several processes share the batches. Received: "
+            f"fill_last=False, shard={shard}",
+            "fill_last",
+        )
 
 
 def _central_crop(

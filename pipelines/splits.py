@@ -208,7 +208,10 @@ class Split(abc.ABC):
         return self.names_of(indices)
 
     def identities(self) -> list[str]:
-        """A text for each image, in order, that no other image has: what a cache goes by."""
+        """Texts by which caches recognise the images, one for each image in order.
+
+        Two images have the same text only if they are the same image, also across splits.
+        """
         return self.names_of(range(len(self)))
 
     @abc.abstractmethod

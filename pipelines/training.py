@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -30,16 +31,15 @@ def training_stream(
 ) -> tf.data.Dataset:
     """Gives batches of random crops without end. Each epoch has an order of its own.
 
-    An epoch is `steps_per_epoch(split, batch_size)` batches. Images that do not fill a last batch
-    are not used in that epoch; they are others each time. Every draw is a function of (seed, epoch,
-    index of the image). The stream is therefore bit-identical at any number of threads, and a
-    stream that starts at `first_epoch` continues one that ended there.
+    An epoch is `steps_per_epoch(split, batch_size)` batches; images that do not fill a last batch
+    are not used in it. Every draw is a function of (seed, epoch, index of the image), so the stream
+    is bit-identical at any number of threads, and one that starts at `first_epoch` continues one
+    that ended there.
 
     ```python
-    train = training_stream(
-        data["train"], crop_size=224, train_scale=(256, 512), batch_size=256, statistics=ILSVRC
-    )
-    model.fit(train, steps_per_epoch=steps_per_epoch(data["train"], 256), shuffle=False)
+    crops = {"crop_size": 224, "train_scale": (256, 512), "batch_size": 256}
+    train = training_stream(split, statistics=ILSVRC, **crops)
+    model.fit(train, steps_per_epoch=steps_per_epoch(split, 256), shuffle=False)
     ```
 
     Args:
@@ -54,36 +54,63 @@ def training_stream(
         flip: whether half of the crops are mirrored.
         colour_shift: standard deviation of the colour draws; 0 for none (Krizhevsky et al.
             2012, §4.1: 0.1).
-        boxes: boxes of the images, to train a net that predicts boxes. If an image has several,
-            one is drawn.
-        shard: the rows of every batch to give, if several processes share the batches. Other rows
-            are not decoded, and other image files are not read.
+        boxes: boxes of the images, to train a net that predicts boxes. Of several one is drawn.
+        shard: the rows of every batch to give; other rows are not read where that is possible.
 
     Returns:
         An infinite dataset of (float32 `(batch_size, crop_size, crop_size, 3)`, RGB minus the
-        mean; int64 labels `(batch_size,)`). With `boxes`, a dataset of (the same images;
-        `box_target`s `(batch_size, 5)`; float32 weights `(batch_size,)`, 0 for a crop that does not
-        hold the centre of the box).
+        mean; int64 labels `(batch_size,)`). With `boxes`, of (the same images; `box_target`s
+        `(batch_size, 5)`; float32 weights `(batch_size,)`, 0 for a crop without the box's centre).
 
     Raises:
         ArgumentError: a scale is below the crop size, or the batch is larger than the split.
     """
-    smallest, largest = scale_range(train_scale, crop_size)
-    steps = steps_per_epoch(split, batch_size)
-    mean = tf.constant(statistics.mean, tf.float32)
-    shift_matrix = tf.constant(statistics.shift_matrix() * colour_shift, tf.float32)
+    draw = _Draw(crop_size, scale_range(train_scale, crop_size), statistics, flip, colour_shift)
+    return (
+        tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
+        .flat_map(_epochs(split, seed, batch_size, shard))
+        .map(_random_crop(split, draw, boxes), tf.data.AUTOTUNE, deterministic=True)
+        .batch(shard.rows(batch_size), drop_remainder=True)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+class _Draw(NamedTuple):
+    """How a crop is drawn; see `training_stream`."""
+
+    crop_size: int
+    scales: tuple[int, int]
+    statistics: Statistics
+    flip: bool
+    colour_shift: float
+
+
+def _epochs(
+    split: Split, seed: int, batch_size: int, shard: Shard
+) -> Callable[[tf.Tensor], tf.data.Dataset]:
+    """A function from an epoch to its (example, key of its draws)."""
+    images = steps_per_epoch(split, batch_size) * batch_size
 
     def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
         key = tf.cast(seed, tf.int64) * 2**32 + epoch
-        examples = split.shuffled(key).take(steps * batch_size)
+        examples = split.shuffled(key).take(images)
         keys = tf.data.Dataset.from_tensors(key).repeat()
         return tf.data.Dataset.zip(shard.of(examples, batch_size), keys)
+
+    return epoch_of
+
+
+def _random_crop(split: Split, draw: _Draw, boxes: Boxes | None) -> Callable:
+    """A function from an example and a key to its random crop and its target."""
+    crop_size, (smallest, largest) = draw.crop_size, draw.scales
+    mean = tf.constant(draw.statistics.mean, tf.float32)
+    shift_matrix = tf.constant(draw.statistics.shift_matrix() * draw.colour_shift, tf.float32)
 
     @no_autograph
     def crop(example: Mapping[str, tf.Tensor], key: tf.Tensor) -> tuple[tf.Tensor, ...]:
         draws = tf.random.stateless_uniform((7,), tf.stack([key, example["index"]]))
         scale = smallest + tf.cast(draws[0] * (largest - smallest + 1.0), tf.int32)
-        mirrored = draws[3] < 0.5 if flip else tf.constant(False)
+        mirrored = draws[3] < 0.5 if draw.flip else tf.constant(False)
         normal = tf.math.ndtri(tf.maximum(draws[4:7], 1e-7))  # ndtri(0) is -inf
         shift = tf.linalg.matvec(shift_matrix, normal) - mean
         image_bytes = split.read(example)
@@ -91,19 +118,13 @@ def training_stream(
         if boxes is None:
             return pixels, example["label"]
         # A separate draw, so that the crops are the same as in classification.
-        draw = tf.random.stateless_uniform((), tf.stack([key, -1 - example["index"]]))
-        box = boxes.drawn(example["index"], draw)
+        which = tf.random.stateless_uniform((), tf.stack([key, -1 - example["index"]]))
+        box = boxes.drawn(example["index"], which)
         frame = window_frame(upright_size(image_bytes), scale, crop_size, draws[1:3])
         target = box_target(box, frame, mirrored, example["label"])
         return pixels, target, tf.cast(inside(target), tf.float32)
 
-    return (
-        tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
-        .flat_map(epoch_of)
-        .map(crop, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .batch(shard.rows(batch_size), drop_remainder=True)
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    return crop
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:

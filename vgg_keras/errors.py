@@ -13,7 +13,8 @@
     ├── FeaturesError (ValueError)         feature files cannot be used, or not together
     └── SweepError (ValueError)            the folder of a sweep cannot be used
 
-`vgg_keras.saved_models.errors` adds those of exports and servers.
+`vgg_keras.saved_models.errors` adds those of exports and servers, `vgg_keras.callbacks.errors`
+those of checkpoints and warm starts.
 """
 
 from __future__ import annotations

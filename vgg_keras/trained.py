@@ -94,9 +94,9 @@ class TrainedNet(NetFacts):
 
         Args:
             where: folder of a run (its best weights are taken) or of a saved net, or a weights
-                file of any kind that `vgg_keras.weights.read` reads. The arguments from `net` to
-                `train_scale` go with a weights file; a folder has its own values.
-            net: net that the file holds; by default inferred from its layers.
+                file that `vgg_keras.weights.read` reads, with the arguments from `net` to
+                `train_scale`; a folder has its own values.
+            net: its net; by default inferred from its layers.
             class_names: names of the outputs, in order. A file with 1,000 outputs has ILSVRC's
                 classes by default (some of these are enough), another file "0", "1", ...
             preprocessing: what the weights take as input, see `vgg_keras.weights.read`.
@@ -104,8 +104,7 @@ class TrainedNet(NetFacts):
                 default inferred from the file, and then ILSVRC's is subtracted from images.
             train_scale: S, or the pair (S_min, S_max), of training; by default 256 in proportion
                 to the crop size.
-            precision: Keras dtype policy; by default that of the run or saved net, float32 for a
-                file.
+            precision: Keras dtype policy; by default that of the folder, or float32.
             pool_rounding: how pooling rounds an odd side; by default that of the saved net, else
                 "down".
             classifier_activation: last layer of the model, "softmax" as in `vgg`, or None for
@@ -113,7 +112,7 @@ class TrainedNet(NetFacts):
 
         Raises:
             RunError: the folder is no run and no saved net, or has no weights yet.
-            WeightsError: see `vgg_keras.weights.read`; or the FC layers are missing.
+            WeightsError: the file cannot be read, or its FC layers are missing.
             ArgumentError: an argument does not fit.
         """
         of_file = {

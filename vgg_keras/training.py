@@ -55,11 +55,9 @@ def train(
         recipe: what to train.
         out: run folder.
         data_dir: where TFDS stores its data.
-        devices, cluster: see `find_devices`. Processes of a cluster share the folder; one of them
-            writes to it.
+        devices, cluster: see `find_devices`. Processes of a cluster share the folder; one writes.
         tensorboard: whether to write event files under `out`/tensorboard.
-        callbacks: further Keras callbacks, such as those of experiment trackers. They are called
-            before the checkpoint is written. Their own state is not part of it.
+        callbacks: further Keras callbacks. Their own state is not part of the checkpoint.
         verbose: 0 for no progress; 1 or "auto" for a bar and one line an epoch.
         task: what the net learns; by default the class of an image.
 
@@ -77,8 +75,7 @@ def train(
         net = TrainedNet.load(run)
     """
     out, task = Path(out), task or CLASSIFICATION
-    if tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise MissingPackageError("Event files need TensorBoard: pip install tensorboard")
+    boards = _tensorboard(out) if tensorboard else []
     used = find_devices(devices, cluster)  # first: TFDS may start TensorFlow, which fixes them
     check_divisible(recipe.batch_size, used.count)
     with used.writer_first("prepare the data"):
@@ -87,8 +84,6 @@ def train(
     steps_per_epoch(splits[0], recipe.batch_size)  # refuses a batch that is too large
     model = _compiled_model(recipe, len(source.class_names), task, used)
     warm_start = _warm_start(recipe, model, out, task)
-    if not recipe.init_from:
-        _warn_of_scratch(recipe)
     with contextlib.ExitStack() as locks:
         with used.writer_first("claim the run folder"):
             given = given_statistics(recipe, out)
@@ -96,10 +91,15 @@ def train(
             if used.is_writer:
                 locks.enter_context(runs.lock_run(out))
             data = prepare_data(source, splits, recipe, out, task, given, used.is_writer)
-        session = _Session(recipe, out, task, used, data)
-        boards = [keras.callbacks.TensorBoard(out / "tensorboard")] if tensorboard else []
-        session.fit(model, warm_start, [*boards, *callbacks], verbose)
+        further = [*boards, *callbacks]
+        _Session(recipe, out, task, used, data).fit(model, warm_start, further, verbose)
     return out
+
+
+def _tensorboard(out: Path) -> list[keras.callbacks.Callback]:
+    if importlib.util.find_spec("tensorboard") is None:
+        raise MissingPackageError("Event files need TensorBoard: pip install tensorboard")
+    return [keras.callbacks.TensorBoard(out / "tensorboard")]
 
 
 def _compiled_model(recipe: Recipe, num_classes: int, task: Task, devices: Devices) -> keras.Model:
@@ -204,6 +204,8 @@ class _Session:
 
 def _warm_start(recipe: Recipe, model: keras.Model, out: Path, task: Task) -> list[WarmStart]:
     """The warm-start callback, if there is to be one; raises if its layers do not fit."""
+    if not recipe.init_from:
+        _warn_of_scratch(recipe)
     if not recipe.init_from or (out / LAST_WEIGHTS).exists():
         return []
     source = recipe.init_from

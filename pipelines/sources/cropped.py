@@ -60,8 +60,14 @@ class CroppedSplit(Split):
 
     def names_of(self, indices: Iterable[int]) -> list[str]:
         indices = list(indices)
-        names = zip(indices, self.whole.names_of(indices), strict=True)
-        return [f"{name} {np.round(self.boxes[i][0], 6).tolist()}" for i, name in names]
+        return self._with_boxes(indices, self.whole.names_of(indices))
+
+    def identities(self) -> list[str]:
+        return self._with_boxes(range(len(self)), self.whole.identities())
+
+    def _with_boxes(self, indices: Iterable[int], names: Iterable[str]) -> list[str]:
+        pairs = zip(indices, names, strict=True)
+        return [f"{name} {np.round(self.boxes[i][0], 6).tolist()}" for i, name in pairs]
 
     def ids_of(self, indices: Iterable[int]) -> list[str]:
         return self.whole.ids_of(indices)

@@ -66,7 +66,7 @@ class ArraySplit(IndexedSplit):
         return [f"image {self.numbers[i]}" for i in indices]
 
     def identities(self) -> list[str]:
-        # Images in memory have no name of their own, so their contents stand for them.
+        # "image 0" names another image in another split, so contents identify images in memory.
         return [_digest(self.images[i]) for i in self.numbers]
 
     def without(self, names: Sequence[str]) -> Split:
@@ -114,6 +114,7 @@ class DatasetSplit(StreamedSplit):
 
 
 def _digest(image: bytes | np.ndarray) -> str:
+    """A hash of an image's shape and contents."""
     header = "" if isinstance(image, bytes) else f"{image.shape}"
     content = image if isinstance(image, bytes) else np.ascontiguousarray(image).tobytes()
     return hashlib.blake2b(header.encode() + content, digest_size=16).hexdigest()
@@ -223,8 +224,9 @@ def _form_of(image: Any) -> str:
 
 def _checked_arrays(images: Any) -> np.ndarray | list[np.ndarray]:
     """The images, not copied, if all are uint8 `(H, W, 3)`."""
+    arrays: np.ndarray | list[np.ndarray]
     if getattr(images, "ndim", 1) == 1:
-        arrays: np.ndarray | list[np.ndarray] = [np.asarray(image) for image in images]
+        arrays = [np.asarray(image) for image in images]
         for i, array in enumerate(arrays):
             _check_array(array, f"for image {i}", rank=3)
     else:
@@ -240,7 +242,7 @@ def _check_array(array: Any, which: str, rank: int) -> None:
         array.dtype == np.uint8
         and array.ndim == rank
         and array.shape[-1] == 3
-        and (0 not in array.shape[-3:])
+        and 0 not in array.shape[-3:]
     ):
         return
     advice = ""

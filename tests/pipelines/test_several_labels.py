@@ -79,7 +79,7 @@ class TestCaltech256:
             tar.add(__file__)
         for content in ((tmp_path / "c.tar.gz").read_bytes(), b"nonsense"):
             (tmp_path / "c.tar").write_bytes(content)
-            with pytest.raises(SourceError, match=r"not an uncompressed tar archive.*unpack it"):
+            with pytest.raises(SourceError, match=r"not an uncompressed tar archive.*Unpack it"):
                 open_source(f"caltech256:{tmp_path / 'c.tar'}")
 
 

@@ -185,7 +185,7 @@ class TestRefused:
         ("given", "message"),
         [
             (("--processes", 2), "need --coordinator HOST:PORT"),
-            (("--processes", 2, "--coordinator", "localhost:1"), "process_id must be given"),
+            (("--processes", 2, "--coordinator", "localhost:1"), "--process-id must be given"),
             (("--processes", 2, "--process-id", 2, "--coordinator", "h:1"), "from 0 to processes"),
             (("--coordinator", "localhost"), "HOST:PORT of process 0, or auto"),
         ],

@@ -75,23 +75,13 @@ def extract_features(
         features = extract_features(TrainedNet.load("runs/d"), open_source("folder:caltech"))
         features.values, features.labels
     """
-    procedure: dict[str, Any] = {"aggregate": aggregate, "flip": flip}
-    views, members = [], []
-    for extractor in _extractors(nets, layer):
-        scales = as_scales(test_scales) or default_scales(extractor)
-        check_procedure(aggregate, scales, region)
-        check_test_scale(min(scales), extractor.min_side)
-        for one in region.split("+"):
-            views.append((extractor, one))
-            members.append(_member_metadata(extractor, one, test_scales=scales, **procedure))
-    options = procedure | {
-        "test_scales": test_scales,
-        "batch_size": batch_size,
-        "on_bad_image": on_bad_image,
-        "cache_dir": cache_dir,
-        "verbose": verbose,
-    }
+    extractors = _extractors(nets, layer)
+    procedure: dict[str, Any] = {"test_scales": test_scales, "aggregate": aggregate, "flip": flip}
+    members = [_member_metadata(one, region, **procedure) for one in extractors]
+    running = {"batch_size": batch_size, "on_bad_image": on_bad_image, "verbose": verbose}
+    options = {**procedure, **running, "cache_dir": cache_dir}
     source, names = _source_and_splits(data, splits)
+    views = [(extractor, one) for extractor in extractors for one in region.split("+")]
     found = [_of_split(views, source, name, boxes_file, **options) for name in names]
     skipped = [name for one in found for name in one.skipped]
     metadata = {"data": source.spec, "splits": list(names)}
@@ -103,7 +93,7 @@ def extract_features(
         np.concatenate([one.targets for one in found]),
         np.concatenate([one.values for one in found]),
         source.class_names,
-        metadata | join(members),
+        metadata | join([one for of_net in members for one in of_net]),
     )
 
 
@@ -262,15 +252,22 @@ def _member_metadata(
     extractor: FeatureExtractor,
     region: str,
     *,
-    test_scales: Sequence[int],
+    test_scales: int | Sequence[int] | None,
     aggregate: str,
     flip: bool,
-) -> dict[str, Any]:
-    """Everything that decides a descriptor, except the image; can be written as JSON."""
-    return extractor.metadata | {
+) -> list[dict[str, Any]]:
+    """Everything that decides a descriptor, except the image, for each region.
+
+    Raises:
+        ArgumentError: an argument has a value that is not allowed.
+    """
+    scales = as_scales(test_scales) or default_scales(extractor)
+    check_procedure(aggregate, scales, region)
+    check_test_scale(min(scales), extractor.min_side)
+    metadata = extractor.metadata | {
         "digest": extractor.digest,
-        "test_scales": list(test_scales),
+        "test_scales": list(scales),
         "aggregate": aggregate,
         "flip": flip,
-        "region": region,
     }
+    return [metadata | {"region": one} for one in region.split("+")]

@@ -52,9 +52,8 @@ def transfer(
 ) -> dict[str, Any]:
     """Scores features by how well linear SVMs recognise classes from them (§B).
 
-    C is the value of `grid` whose classifiers, trained on the training images alone, score best on
-    the validation images; the smallest of several best ones. The final classifiers are trained on
-    the training and the validation images.
+    The validation images select C from `grid`; ties select the smallest. The final classifiers are
+    trained on the training and the validation images.
 
     Args:
         features: from `extract_features` or `Features.load`.
@@ -65,10 +64,9 @@ def transfer(
         seed: seed of the random splits and of liblinear.
 
     Returns:
-        A dictionary that can be written as JSON: `mean_ap` or `mean_class_recall` in percent, the
-        mean over splits; `spread`, the standard deviation over splits, None for a single split;
-        `of_splits`; `per_class`, means over splits; `C` for each split; `train_images`, `images`;
-        and the metadata of the features.
+        Can be written as JSON: `mean_ap` or `mean_class_recall` in percent, the mean over splits;
+        `spread`, the standard deviation over splits, None for a single one; `of_splits`;
+        `per_class`; `C` of each split; `train_images`, `images`; the metadata of the features.
 
     Raises:
         FeaturesError: splits or images that the protocol needs are missing, or images have several
@@ -83,13 +81,8 @@ def transfer(
     if not grid or grid[0] <= 0:
         raise ArgumentError(f"grid must be one or more positive numbers. Received: {grid}", "grid")
     drawn = list(split_images(features, plan, seed, selecting=len(grid) > 1))
-    selected, of_classes = [], []
-    for subsets in drawn:
-        c = grid[0] if len(grid) == 1 else _select(features, plan, subsets, grid, seed)
-        both = np.concatenate([subsets.train, subsets.validation])
-        selected.append(c)
-        of_classes.append(_measured(features, plan, both, subsets.test, c, seed))
-    table = 100 * np.array(of_classes)  # (splits, classes)
+    selected = [_select(features, plan, subsets, grid, seed) for subsets in drawn]
+    table = _percent(features, plan, drawn, selected, seed)
     means = np.nanmean(table, 1)
     return {
         "protocol": protocol,
@@ -107,6 +100,17 @@ def transfer(
         "dimensions": features.values.shape[1],
         "features": features.metadata,
     }
+
+
+def _percent(
+    features: Features, plan: Protocol, drawn: list[Subsets], selected: list[float], seed: int
+) -> np.ndarray:
+    """The measure of each split and class, 0 to 100, float64 `(splits, classes)`."""
+    measured = []
+    for subsets, c in zip(drawn, selected, strict=True):
+        both = np.concatenate([subsets.train, subsets.validation])
+        measured.append(_measured(features, plan, both, subsets.test, c, seed))
+    return 100 * np.array(measured)
 
 
 def _per_class(features: Features, plan: Protocol, table: np.ndarray) -> dict[str, float]:
@@ -228,7 +232,9 @@ def _by_named_splits(
 def _select(
     features: Features, plan: Protocol, subsets: Subsets, grid: Sequence[float], seed: int
 ) -> float:
-    """The C whose classifiers score best on the validation images."""
+    """The C whose classifiers score best on the validation images; a single C as it is."""
+    if len(grid) == 1:
+        return grid[0]
     best, selected = -1.0, grid[0]
     for c in grid:
         of_classes = _measured(features, plan, subsets.train, subsets.validation, c, seed)

@@ -44,9 +44,8 @@ def export(
 ) -> Path:
     """Writes a net as `out/VERSION/`, a folder that TensorFlow Serving loads.
 
-    The signatures `serving_default`, `images`, `crops`, `features` and `classify`, and with
-    localisation nets `localise`, share one set of variables. docs/serving.md lists their inputs
-    and outputs.
+    Its signatures share one set of variables: `serving_default`, `images`, `crops`, `features`,
+    `classify`, and with localisation nets `localise`; see docs/serving.md.
 
     Args:
         net: classification net, from `TrainedNet.load` or `TrainedNet.of_model`.
@@ -76,34 +75,37 @@ def export(
     check_version(Path(out), version)
     procedure = Procedure("dense", as_scales(test_scales), multi_scale, flip, map_average)
     passes = procedure.passes(net)
-    dense: dict[str, Any] = {
-        "test_scales": [one.test_scale for one in passes],
-        "flip": passes[0].flip,
-        "map_average": map_average,
-    }
-    limits, top = limits or Limits(), min(top, len(net.class_names))
     if localisers:
         localisers.check(net)
         localisers = localisers.in_precision(precision)
     net = net.in_precision(precision)
-    metadata = {
-        "vgg_keras": __version__,
-        "tensorflow": tf.__version__,
-        **describe_source(net),
-        **dense,
-        "mean": list(net.mean),
-        "top": top,
-        "limits": asdict(limits),
-        **(describe_localisers(localisers) if localisers else {}),
-        "class_names": list(net.class_names),
-    }
     with tempfile.TemporaryDirectory() as folder:
         table = class_name_table(Path(folder), [label(name) for name in net.class_names])
-        signatures = Signatures(net, **dense, class_names=table, top=top, limits=limits)
+        top = min(top, len(net.class_names))
+        signatures = Signatures(net, passes, table, top, limits or Limits())
         endpoints = signatures.endpoints()
         if localisers:
             endpoints["localise"] = localise_endpoint(localisers, signatures)
+        metadata = _metadata(signatures, localisers)
         return write_version(out, endpoints, version=version, resources=[table], metadata=metadata)
+
+
+def _metadata(signatures: Signatures, localisers: Localisers | None) -> dict[str, Any]:
+    """The contents of `export.json`."""
+    net = signatures.net
+    return {
+        "vgg_keras": __version__,
+        "tensorflow": tf.__version__,
+        **describe_source(net),
+        "test_scales": signatures.test_scales,
+        "flip": signatures.flip,
+        "map_average": signatures.map_average,
+        "mean": list(net.mean),
+        "top": signatures.top,
+        "limits": asdict(signatures.limits),
+        **(describe_localisers(localisers) if localisers else {}),
+        "class_names": list(net.class_names),
+    }
 
 
 def _check_backend() -> None:

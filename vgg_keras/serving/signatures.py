@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from vgg_keras.evaluation.posteriors import make_descriptor_fn, make_predict_fn
+from vgg_keras.evaluation.procedure import Pass
 from vgg_keras.pipelines.images import rescale
 from vgg_keras.saved_models.export import Endpoint
 from vgg_keras.saved_models.images import Limits, apply_by_size, images_of_examples, read_sizes
@@ -30,18 +31,14 @@ class Signatures:
 
     Attributes:
         net: classification net.
-        test_scales: Q, one or more; results are averaged over them.
-        flip: whether results are averaged with those of the mirror images.
-        map_average: "scores" or "posteriors", see `Pass`.
+        passes: of the dense protocol, see `Procedure.passes`; results are averaged over them.
         class_names: table from class indices, int64, to class names.
         top: number of classes that `serving_default` and `classify` name for an image.
         limits: which images are refused.
     """
 
     net: TrainedNet
-    test_scales: Sequence[int]
-    flip: bool
-    map_average: str
+    passes: Sequence[Pass]
     class_names: tf.lookup.StaticHashTable
     top: int
     limits: Limits
@@ -136,6 +133,21 @@ class Signatures:
     def example_file(self) -> bytes:
         """A JPEG file to warm a server up with."""
         return tf.io.encode_jpeg(tf.cast(self._example_image, tf.uint8)).numpy()
+
+    @property
+    def test_scales(self) -> list[int]:
+        """Q, one or more."""
+        return [one.test_scale for one in self.passes]
+
+    @property
+    def flip(self) -> bool:
+        """Whether results are averaged with those of the mirror images."""
+        return self.passes[0].flip
+
+    @property
+    def map_average(self) -> str:
+        """Either "scores" or "posteriors", see `Pass`."""
+        return self.passes[0].map_average
 
     @property
     def group_pixels(self) -> int:

@@ -17,6 +17,7 @@ from vgg_keras.pipelines.images import decode
 from vgg_keras.saved_models.client import connect
 from vgg_keras.saved_models.export import read_metadata
 from vgg_keras.saved_models.images import BROKEN, Limits, read_sizes
+from vgg_keras.saved_models.records import Request
 from vgg_keras.saved_models.replay import Reply, replay, replay_on_server
 from vgg_keras.serving.expectations import Expectation, Expectations
 from vgg_keras.serving.localise import Localisers
@@ -88,14 +89,11 @@ def verify(
         Checks of every signature, and the number of seconds that loading took; None for a server.
 
     Raises:
-        ExportError: the folder is no export, or the export was made of a model in memory, which
-            must be given.
-        RunError: the net has other classes or another architecture, or cannot be loaded.
-        WeightsError: the net cannot be loaded.
+        ExportError: the folder is no export, or was made of a model in memory: give `net`.
+        RunError, WeightsError: the net is another one, or cannot be loaded.
         ReplayError: the export cannot be loaded or fails.
         RequestError: the server cannot be reached or refuses a request.
-        ArgumentError: the export refuses one of the photos, or a photo is broken.
-        OSError: a photo cannot be read.
+        ArgumentError: the export refuses one of the photos, or a photo cannot be read.
 
     Example:
         checks, load_seconds = verify("exports/vgg16/1", photos=["cat.jpg"])
@@ -112,17 +110,21 @@ def verify(
         localisers = localisers.in_precision(metadata["precision"])
     net = net.in_precision(metadata["precision"])
     expectations = Expectations(net, metadata, names, verbose).all(localisers)
-    if verbose:
-        log.info("%d requests, %d times each", len(expectations), repeats + 1)
+    log.log(logging.INFO if verbose else logging.DEBUG, "%d requests", len(expectations))
     requests = [expectation.request for expectation in expectations]
-    load_seconds = None
-    if url is None:
-        replies, load_seconds = replay(path, requests, repeats)
-    else:
-        replies = replay_on_server(connect(url), requests, repeats)
+    replies, load_seconds = _send(path, requests, url, repeats)
     tolerance = TOLERANCES[metadata["precision"]]
     checks = [_check(e, r, tolerance) for e, r in zip(expectations, replies, strict=True)]
     return checks, load_seconds
+
+
+def _send(
+    path: str | os.PathLike, requests: Sequence[Request], url: str | None, repeats: int
+) -> tuple[list[Reply], float | None]:
+    """Replies of a fresh process or of a server, and the seconds that loading took."""
+    if url is None:
+        return replay(path, requests, repeats)
+    return replay_on_server(connect(url), requests, repeats), None
 
 
 def _check(expectation: Expectation, reply: Reply, tolerance: float) -> Check:
