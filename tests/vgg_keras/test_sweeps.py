@@ -268,7 +268,7 @@ class TestSpace:
     @pytest.mark.parametrize(
         ("fields", "message"),
         [
-            ({"nets": ("F",)}, "no net of that name"),
+            ({"nets": ("F",)}, "net must be one of A, A-LRN"),
             ({"nets": ("A", "A")}, "nets must be one value or more, all different"),
             ({"tuner": "annealing"}, "tuner must be one of grid, random, bayesian, hyperband"),
             ({"train_scales": ((16, 16),)}, "at least the crop size"),
