@@ -1,10 +1,11 @@
-"""What an accelerator does with net D under Keras's JAX backend: one call of under eight minutes.
+"""Speed of net D on an accelerator, under Keras's JAX backend. It takes less than eight minutes.
 
     python benchmarks/accelerator.py [--photos DIR] [--out FILE]
 
-Images/s of training steps and of dense evaluation in bfloat16 and their share of the bf16 peak
-measured here by a matrix product, the largest batch that fits, and beside it what one core reads
-and augments. Without an accelerator the same runs on a small net, to show that it does.
+It measures images/s of training steps and of dense evaluation in bfloat16, as a share of the bf16
+peak, which a matrix product gives; the largest batch that fits; and images/s that one CPU core
+reads and augments. Without an accelerator the same code runs with a small net, which shows that it
+works.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ from vgg_keras.pipelines.training import training_stream
 from vgg_keras.tasks import compile_model
 
 NET, CROP, CLASSES = "D", 224, 1000
-SECONDS = 420  # after which nothing new is begun
+SECONDS = 420  # no measurement starts later than this
 # width, batch sizes to try, Q and batch of dense evaluation, side of the matrices, repetitions
 FULL = (1.0, (32, 64, 128, 256, 512, 1024), ((256, 64), (384, 32)), 8192, 20)
 SMALL = (1 / 16, (8,), ((256, 2),), 512, 3)
 
 
 def seconds_of(task: Callable[[], object], repetitions: int) -> float:
-    """Median over repetitions, after one that compiles."""
+    """Median seconds of a task; a first call, which compiles, is not timed."""
     jax.block_until_ready(task())
     times = []
     for _ in range(repetitions):
@@ -54,23 +55,23 @@ def seconds_of(task: Callable[[], object], repetitions: int) -> float:
 
 
 def peak_flops(side: int, repetitions: int) -> float:
-    """FLOP/s of a product of two bf16 matrices."""
+    """FLOP/s of the product of two bf16 matrices."""
     a = jax.numpy.ones((side, side), jax.numpy.bfloat16)
     product = jax.jit(lambda a: a @ a)
     return 2 * side**3 / seconds_of(lambda: product(a), repetitions)
 
 
 def multiply_adds(width: float, side: int = CROP) -> float:
-    """Of one picture; on a side above the crop's, of the whole picture."""
-    places = (side // STRIDE - CROP // STRIDE + 1) ** 2
+    """Multiply-adds of one crop, or of a whole square image if its side is above the crop's."""
+    positions = (side // STRIDE - CROP // STRIDE + 1) ** 2
     return sum(
-        layer.multiply_adds * (places if layer.name in FC_NAMES else (side / CROP) ** 2)
+        layer.multiply_adds * (positions if layer.name in FC_NAMES else (side / CROP) ** 2)
         for layer in weight_layers(get_net(NET), CLASSES, CROP, width)
     )
 
 
 def training(width: float, batch_size: int, repetitions: int) -> dict:
-    """Steps of the recipe's compilation on a batch that is on the device already."""
+    """Speed of training steps, compiled as for a recipe, on a batch that is on the device."""
     model = vgg(NET, CLASSES, CROP, width, classifier_activation=None)
     compile_model(model, Recipe(learning_rate=1e-4))
     rng = np.random.default_rng(0)
@@ -86,26 +87,28 @@ def training(width: float, batch_size: int, repetitions: int) -> dict:
     }
 
 
-def growing(width: float, sizes: tuple[int, ...], repetitions: int, ends: float) -> list[dict]:
-    """Training at one batch size after another, until one does not fit or time is up."""
-    done: list[dict] = []
+def train_growing_batches(
+    width: float, sizes: tuple[int, ...], repetitions: int, ends: float
+) -> list[dict]:
+    """Speed of training by batch size, until one does not fit or the time is up."""
+    results: list[dict] = []
     for size in sizes:
         if time.monotonic() > ends:
             break
         try:
-            done.append(training(width, size, repetitions))
+            results.append(training(width, size, repetitions))
         except Exception as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            done.append({"batch_size": size, "images_per_second": None})
+            results.append({"batch_size": size, "images_per_second": None})
             break
         finally:
             keras.utils.clear_session()
-    return done
+    return results
 
 
 def dense(width: float, side: int, batch_size: int, repetitions: int) -> dict:
-    """Whole pictures through the fully-convolutional net."""
+    """Speed of the fully-convolutional net on whole images."""
     maps = fully_convolutional(vgg(NET, CLASSES, CROP, width, classifier_activation=None))
     x = jax.numpy.zeros((batch_size, side, side, 3))
     weights = (
@@ -124,9 +127,9 @@ def dense(width: float, side: int, batch_size: int, repetitions: int) -> dict:
 
 
 def input_per_core(photos: Path | None, images: int = 256) -> float:
-    """Images a CPU second of the training stream at S in [256;512], on one thread."""
+    """Images per CPU second of the training stream at S in [256;512], on one thread."""
     with tempfile.TemporaryDirectory() as drawn:
-        files = sorted((photos or _draw(Path(drawn))).rglob("*.[jJ][pP]*"))
+        files = sorted((photos or _draw_photos(Path(drawn))).rglob("*.[jJ][pP]*"))
         files = (files * -(-images // len(files)))[:images]
         split = FolderSplit("train", np.array([str(f) for f in files]), np.zeros(images, int))
         options = tf.data.Options()
@@ -143,8 +146,8 @@ def input_per_core(photos: Path | None, images: int = 256) -> float:
         return 32 * count / (time.process_time() - started)
 
 
-def _draw(folder: Path) -> Path:
-    """Pictures of a photo's size where no photos are given."""
+def _draw_photos(folder: Path) -> Path:
+    """Draws JPEG files of a photo's size into a folder."""
     rng = np.random.default_rng(0)
     for i in range(8):
         coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3)).astype(np.uint8))
@@ -158,8 +161,8 @@ def _draw(folder: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--photos", type=Path, help="a folder of JPEG files [drawn ones]")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--photos", type=Path, help="Folder of JPEG files [drawn ones].")
+    parser.add_argument("--out", type=Path, help="JSON file for the results.")
     arguments = parser.parse_args()
     ends = time.monotonic() + SECONDS
     tf.config.set_visible_devices([], "GPU")
@@ -175,20 +178,20 @@ def main() -> None:
         "width": width,
         "peak_bf16_flops": peak,
         "input_images_per_core_second": input_per_core(arguments.photos),
-        "training": growing(width, sizes, repetitions, ends),
+        "training": train_growing_batches(width, sizes, repetitions, ends),
         "dense": [dense(width, q, b, repetitions) for q, b in scales if time.monotonic() < ends],
     }
     rows = [
         (
-            what,
+            measurement,
             entry["batch_size"],
             entry["images_per_second"] or "does not fit",
             entry["flops"] / peak if "flops" in entry else "",
         )
-        for what, entries in (("training", result["training"]), ("dense", result["dense"]))
+        for measurement, entries in (("training", result["training"]), ("dense", result["dense"]))
         for entry in entries
     ]
-    rows.append(("input, a core", "", result["input_images_per_core_second"], ""))
+    rows.append(("input, one core", "", result["input_images_per_core_second"], ""))
     report(result, rows, ("", "batch", "images/s", "of the bf16 peak"), arguments.out)
 
 

@@ -87,7 +87,7 @@ class CppModel:
                 f"Received: {', '.join(inputs)}"
             )
         dtypes = {k: tf.as_dtype(v.dtype).as_numpy_dtype for k, v in definition.inputs.items()}
-        given = [_Given(self._tf, np.asarray(v, dtypes[k])) for k, v in inputs.items()]
+        given = [_InputTensor(self._tf, np.asarray(v, dtypes[k])) for k, v in inputs.items()]
         fed = self._outputs(definition.inputs[name].name for name in inputs)
         wanted = self._outputs(tensor.name for tensor in definition.outputs.values())
         found = (ctypes.c_void_p * len(wanted))()
@@ -109,7 +109,7 @@ class CppModel:
                     status,
                 )
             return {
-                name: _take(self._tf, handle)
+                name: _to_array(self._tf, handle)
                 for name, handle in zip(definition.outputs, found, strict=True)
             }
         finally:
@@ -117,7 +117,7 @@ class CppModel:
                 tensor.free()
 
     def close(self) -> None:
-        """Frees the session and the variables."""
+        """Frees the session with its variables, and the graph."""
         with self._status() as status:
             self._tf.TF_DeleteSession(self._session, status)
         self._tf.TF_DeleteGraph(self._graph)
@@ -134,6 +134,7 @@ class CppModel:
 
     @contextmanager
     def _status(self) -> Iterator[int]:
+        """Yields a status for one call and raises LoaderError if the call failed."""
         status = self._tf.TF_NewStatus()
         try:
             yield status
@@ -143,7 +144,7 @@ class CppModel:
             self._tf.TF_DeleteStatus(status)
 
 
-class _Given:
+class _InputTensor:
     """A NumPy array as a tensor of the C API."""
 
     def __init__(self, library: ctypes.CDLL, array: np.ndarray):
@@ -164,12 +165,13 @@ class _Given:
             library.TF_StringCopy(address, text, len(text))
 
     def free(self) -> None:
+        """Frees the tensor and its strings."""
         for i in range(self._strings):
             self._tf.TF_StringDealloc(self._data + i * _STRING_BYTES)
         self._tf.TF_DeleteTensor(self.handle)
 
 
-def _take(library: ctypes.CDLL, handle: int) -> np.ndarray:
+def _to_array(library: ctypes.CDLL, handle: int) -> np.ndarray:
     """Copies a tensor of the C API into an array and frees the tensor."""
     shape = [library.TF_Dim(handle, i) for i in range(library.TF_NumDims(handle))]
     data, dtype = library.TF_TensorData(handle), tf.as_dtype(library.TF_TensorType(handle))
@@ -189,9 +191,10 @@ def _take(library: ctypes.CDLL, handle: int) -> np.ndarray:
 
 @functools.cache
 def _library() -> ctypes.CDLL:
+    """`libtensorflow_cc`, with the types of the functions that are used here."""
     found = sorted(Path(tf.sysconfig.get_lib()).glob("libtensorflow_cc.*"))
     if not found:
-        raise ImportError(f"TensorFlow {tf.__version__} has no libtensorflow_cc here.")
+        raise ImportError(f"TensorFlow {tf.__version__} has no libtensorflow_cc.")
     library = ctypes.CDLL(str(found[0]))
     pointer, integer, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
     integers = ctypes.POINTER(ctypes.c_int64)

@@ -1,33 +1,31 @@
-"""The dense pass of §3.2 on photos: images/s and GFLOP/s, beside the other ways to test a net.
+"""Speed of the dense evaluation of §3.2 on photos, compared with other ways to test a net.
 
     python benchmarks/evaluation.py --photos DIR [--scales 256 384 512] [--images N] [--net D]
         [--width 1.0] [--run RUN --data SPEC] [--out FILE]
 
-The dense pass is that of `posteriors`, in float32 with mirror images: it reads JPEGs, rescales
+The dense pass is that of `posteriors`, in float32 with mirror images. It reads JPEGs, rescales
 whole images to a smaller side of Q and groups them by shape. At each Q it is compared with
 
-(a) the usual way: a functional Keras model of its own with the FC layers as Conv2D and the same
-    weights, in a `tf.function`, image by image; score map averaged, soft-max, mean of both flips.
-    Once with a picture and its mirror image in one call ("usual"), once with a call for each ("two
-    calls"): TensorFlow's CPU convolution takes another way for one image than for two. It reads a
-    picture at a time, by the same functions. The greatest difference between the posteriors is
-    printed;
-(b) multi-crop, 50 crops a picture, on the first few of the photos;
-(c) the machine's best convolution: `tf.nn.conv2d` alone, 3 x 3, float32, of VGG's larger shapes. In
-    GFLOP/s, for which a multiply-add counts twice: in the dense pass those of all weight layers
-    at every rescaled size, both flips, and nothing else, while its time includes reading;
-(d) itself in mixed_bfloat16. With a run: the percentage of its data's validation pictures whose
-    first class and whose set of first five change with the precision, and both errors, at the
-    paper's single scale; in any case the same of the photos under random weights.
+(a) the usual way: a functional Keras model with the FC layers as Conv2D and the same weights, in a
+    `tf.function`, image by image. The score map is averaged, the soft-max is taken, and then the
+    mean of both flips. It is timed with an image and its mirror image in one call ("usual"), and
+    with a call for each ("two calls"), because TensorFlow's CPU convolution uses another algorithm
+    for one image than for two. It reads one image at a time, by the same functions. The greatest
+    difference between the posteriors is printed;
+(b) multi-crop, 50 crops of an image, on the first few of the photos;
+(c) the best convolution of the machine: `tf.nn.conv2d` alone, 3 x 3, float32, in the larger shapes
+    of VGG. The unit is GFLOP/s, for which a multiply-add counts twice. Those of the dense pass are
+    the multiply-adds of all weight layers at every rescaled size, both flips; its time includes
+    reading;
+(d) itself in mixed_bfloat16. The changes of the first class and of the set of first five classes
+    are given in percent of the photos under random weights. With a run they are also given for the
+    validation images of its data, with both errors, at the paper's single scale.
 
-The photos are those of the commonest shape first: in a large set there are enough of most shapes to
-fill batches, in a folder of dozens there are not.
-
-All is timed in turn, a round at a time, in one run, once each way has been traced and has seen two
-photos at each Q. A pass sets up its `tf.data` stream anew and is timed with that, which takes as
-long for few photos as for many; "less set-up" is without the least time that a stream of one
-photo took. The weights are random: He-normal from a seed, so that activations keep their scale,
-the first layer's divided by 60, about the deviation of pixels.
+The photos of the commonest shape come first: in a large set most shapes have enough photos to fill
+batches, in a folder of dozens they do not. "less set-up" is without the shortest time that the
+stream of one photo took to start. The weights are random: He-normal from a seed, so that
+activations keep their scale. Those of the first layer are divided by 60, about the standard
+deviation of pixels.
 """
 
 from __future__ import annotations
@@ -63,9 +61,9 @@ from vgg_keras.trained import TrainedNet
 CROP, CLASSES = 224, 1000
 PIXEL_DEVIATION = 60.0
 CONVOLUTIONS = ((8, 224, 64), (8, 112, 128), (8, 56, 256), (8, 28, 512))  # batch, side, channels
-CONVOLUTION_CALLS = 5  # a repetition
+CONVOLUTION_CALLS = 5  # in each repetition
 FLOAT32, BFLOAT16 = "float32", "mixed_bfloat16"
-COMPARISONS = (  # title, figure, beside which figure, ratio aimed at by Q
+COMPARISONS = (  # title, figure, figure that it is compared with, aim of the ratio by Q
     ("(a) dense, usual: images/s", "dense", "usual", {256: 2.0, 384: 1.4, 512: 1.15}),
     ("(a) less set-up", "dense less set-up", "usual", {}),
     ("(a) dense, two calls: images/s", "dense", "two calls", {}),
@@ -75,15 +73,16 @@ COMPARISONS = (  # title, figure, beside which figure, ratio aimed at by Q
     ("(d) bfloat16, float32: images/s", "bfloat16", "dense", {}),
 )
 
-Way = Callable[[FolderSplit, int], np.ndarray]  # posteriors of photos at a scale
+Method = Callable[[FolderSplit, int], np.ndarray]  # from photos and Q to posteriors
 
 
 def first(split: FolderSplit, count: int) -> FolderSplit:
+    """The first images of a split."""
     return FolderSplit(split.name, split.paths[:count], split.labels[:count])
 
 
 def commonest_first(photos: FolderSplit) -> FolderSplit:
-    """By how many photos are of the same shape."""
+    """The photos, sorted by how many have the same shape, the most frequent shape first."""
     shapes = [tuple(upright_size(tf.io.read_file(path)).numpy()) for path in photos.paths]
     counts = collections.Counter(shapes)
     order = sorted(range(len(shapes)), key=lambda i: (-counts[shapes[i]], shapes[i]))
@@ -91,7 +90,7 @@ def commonest_first(photos: FolderSplit) -> FolderSplit:
 
 
 def build(net: str, width: float, precision: str) -> keras.Model:
-    """With the weights of the docstring; biases are zero already."""
+    """The net with random weights, see the docstring of the module; biases are zero already."""
     keras.config.set_dtype_policy(precision)
     model = vgg(net, CLASSES, CROP, width, classifier_activation=None)
     keras.config.set_dtype_policy(FLOAT32)
@@ -107,7 +106,7 @@ def build(net: str, width: float, precision: str) -> keras.Model:
 
 
 def with_convolutions(model: keras.Model, net: str, width: float) -> keras.Model:
-    """The net as it is usually made fully convolutional, with weights copied from `model`."""
+    """The usual fully-convolutional net, with weights copied from `model`."""
     layers = {l.name: l for l in weight_layers(NETS[net], CLASSES, CROP, width)}
 
     def conv(name: str, x, padding: str = "same", activation: str | None = "relu"):
@@ -130,8 +129,8 @@ def with_convolutions(model: keras.Model, net: str, width: float) -> keras.Model
     return usual
 
 
-def image_by_image(model: keras.Model, calls: int) -> Way:
-    """A picture at a time, with its mirror image in the same call or in a second one."""
+def image_by_image(model: keras.Model, calls: int) -> Method:
+    """One image at a time, with its mirror image in the same call or in a second one."""
 
     @tf.function(input_signature=[tf.TensorSpec((), tf.string), tf.TensorSpec((), tf.int32)])
     def load(path, scale):
@@ -153,8 +152,9 @@ def image_by_image(model: keras.Model, calls: int) -> Way:
     return by_image
 
 
-def by_pass(model: keras.Model, views: str, photos: FolderSplit, batch_size: int) -> Way:
-    net = TrainedNet.of_model(model, mean=ILSVRC.mean)  # one net for all, so that it is traced once
+def by_pass(model: keras.Model, views: str, batch_size: int) -> Method:
+    """A pass of `posteriors`."""
+    net = TrainedNet.of_model(model, mean=ILSVRC.mean)  # one net, so that it is traced once
 
     def by_one_pass(split: FolderSplit, scale: int) -> np.ndarray:
         one = Pass(views, scale, flip=True)
@@ -164,7 +164,7 @@ def by_pass(model: keras.Model, views: str, photos: FolderSplit, batch_size: int
 
 
 def set_up(photo: FolderSplit, scale: int) -> float:
-    """Seconds until the stream of a dense pass over one photo gives it."""
+    """Seconds until the stream of a dense pass over one photo gives this photo."""
     began = time.perf_counter()
     wanted = np.ones(1, bool)
     next(iter(whole_images(photo, test_scale=scale, batch_pixels=CROP**2, wanted=wanted)))
@@ -191,7 +191,7 @@ def convolution(batch: int, side: int, channels: int) -> Callable[[], float]:
 
 
 def multiply_adds(net: str, width: float, size: tuple[int, int]) -> int:
-    """Of the weight layers, for a picture of that size, once."""
+    """Multiply-adds of the weight layers for one image of that size."""
     total = 0
     for layer in weight_layers(NETS[net], CLASSES, CROP, width):
         if layer.name in FC_NAMES:
@@ -204,7 +204,7 @@ def multiply_adds(net: str, width: float, size: tuple[int, int]) -> int:
 
 
 def changes(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
-    """Percentage of the rows with another first class, and with another set of first five."""
+    """Percentages of rows whose first class, and whose set of first five classes, differ."""
     a, b = (np.argsort(-p, axis=1, kind="stable")[:, :5] for p in (one, other))
     return {
         "top1_changes": 100.0 * float(np.mean(a[:, 0] != b[:, 0])),
@@ -213,7 +213,7 @@ def changes(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
 
 
 def precision_of_run(run: Path, data: str, batch_size: int) -> dict:
-    """What mixed_bfloat16 changes in the predictions of a trained net."""
+    """Changes of the predictions of a trained net in mixed_bfloat16."""
     source, found = open_source(data), {}
     for precision in (FLOAT32, BFLOAT16):
         found[precision] = evaluate(
@@ -224,36 +224,36 @@ def precision_of_run(run: Path, data: str, batch_size: int) -> dict:
     return {"weights": str(run), **changes(*rows), "errors": errors}
 
 
-def ways_of(arguments: argparse.Namespace, photos: FolderSplit) -> dict:
-    """Ways to test the net, each with the photos that it sees."""
+def methods_of(arguments: argparse.Namespace, photos: FolderSplit) -> dict:
+    """Ways to test the net, each with the photos that it is tested on."""
     net, width, batch_size = arguments.net, arguments.width, arguments.batch_size
     model, half = build(net, width, FLOAT32), build(net, width, BFLOAT16)
     few = first(photos, arguments.crop_images)
     usual = with_convolutions(model, net, width)
     return {
-        "dense": (by_pass(model, "dense", photos, batch_size), photos),
+        "dense": (by_pass(model, "dense", batch_size), photos),
         "usual": (image_by_image(usual, calls=1), photos),
         "two calls": (image_by_image(usual, calls=2), photos),
-        "bfloat16": (by_pass(half, "dense", photos, batch_size), photos),
-        "multi-crop": (by_pass(model, "multi-crop", few, batch_size), few),
+        "bfloat16": (by_pass(half, "dense", batch_size), photos),
+        "multi-crop": (by_pass(model, "multi-crop", batch_size), few),
     }
 
 
 def measure(arguments: argparse.Namespace, photos: FolderSplit) -> tuple[dict, dict]:
-    """Figures of every round, and the last posteriors, by way and scale."""
+    """Figures of every round, and the last posteriors, by method and scale."""
     found: dict[str, np.ndarray] = {}
 
-    def images_per_second(name: str, way: Way, split: FolderSplit, scale: int) -> float:
+    def images_per_second(name: str, method: Method, split: FolderSplit, scale: int) -> float:
         began = time.perf_counter()
-        found[name] = way(split, scale)
+        found[name] = method(split, scale)
         return len(split) / (time.perf_counter() - began)
 
     tasks: dict[str, Callable[[], float]] = {}
-    ways = ways_of(arguments, photos)
+    methods = methods_of(arguments, photos)
     for scale in arguments.scales:
-        for name, (way, split) in ways.items():
-            way(first(split, 2), scale)  # traces
-            case = f"{name} {scale}", way, split, scale
+        for name, (method, split) in methods.items():
+            method(first(split, 2), scale)  # traces
+            case = f"{name} {scale}", method, split, scale
             tasks[case[0]] = functools.partial(images_per_second, *case)
         tasks[f"set-up {scale}"] = functools.partial(set_up, first(photos, 1), scale)
     for shape in CONVOLUTIONS:
@@ -262,7 +262,7 @@ def measure(arguments: argparse.Namespace, photos: FolderSplit) -> tuple[dict, d
 
 
 def derive(figures: dict[str, list[float]], photos: FolderSplit, arguments) -> dict:
-    """Adds what follows from the figures by arithmetic; gives what it used."""
+    """Adds figures that are computed from others, and returns the numbers that this needed."""
     convolutions = [name for name in figures if name.startswith("convolution")]
     best = max(convolutions, key=lambda name: np.median(figures[name]))
     originals = [upright_size(tf.io.read_file(path)) for path in photos.paths]
@@ -282,7 +282,7 @@ def derive(figures: dict[str, list[float]], photos: FolderSplit, arguments) -> d
 
 
 def compare(scales: list[int], figures: dict[str, list[float]]) -> tuple[dict, list[tuple]]:
-    """Ratios by name, and rows of the table."""
+    """Ratios by name, and the rows of the table."""
     compared: dict[str, dict[str, float]] = {}
     rows = []
     for title, one, other, aims in COMPARISONS:
@@ -296,26 +296,28 @@ def compare(scales: list[int], figures: dict[str, list[float]]) -> tuple[dict, l
 
 
 def difference(scale: int, found: dict[str, np.ndarray]) -> dict[str, float]:
-    """Between posteriors of the dense pass, of the usual way and of bfloat16."""
-    dense, usual, half = (found[f"{way} {scale}"] for way in ("dense", "usual", "bfloat16"))
+    """Differences between posteriors of the dense pass, of the usual way and of bfloat16."""
+    dense, usual, half = (found[f"{method} {scale}"] for method in ("dense", "usual", "bfloat16"))
     greatest = {"greatest_posterior": dense.max(), "dense_and_usual": np.abs(dense - usual).max()}
     return {name: float(value) for name, value in greatest.items()} | changes(dense, half)
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--photos", type=Path, required=True, help="a folder of JPEG files")
-    parser.add_argument("--scales", type=int, nargs="+", default=[256, 384, 512])
-    parser.add_argument("--images", type=int, default=24, help="photos a repetition")
-    parser.add_argument("--crop-images", type=int, default=2, help="photos seen by multi-crop")
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--batch-size", type=int, default=64, help="batch_size of evaluate")
+    parser.add_argument("--photos", type=Path, required=True, help="Folder of JPEG files.")
+    parser.add_argument(
+        "--scales", type=int, nargs="+", default=[256, 384, 512], help="Test scales Q."
+    )
+    parser.add_argument("--images", type=int, default=24, help="Photos in a repetition.")
+    parser.add_argument("--crop-images", type=int, default=2, help="Photos for multi-crop.")
+    parser.add_argument("--repetitions", type=int, default=3, help="Number of rounds.")
+    parser.add_argument("--batch-size", type=int, default=64, help="Batch size, as in evaluate.")
     nets = [name for name, net in NETS.items() if not net.lrn]
-    parser.add_argument("--net", choices=nets, default="D")
-    parser.add_argument("--width", type=float, default=1.0)
-    parser.add_argument("--run", type=Path, help="a trained run")
-    parser.add_argument("--data", help="data of the run, for instance folder:DIR")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--net", choices=nets, default="D", help="Net of Table 1.")
+    parser.add_argument("--width", type=float, default=1.0, help="Factor on the channels.")
+    parser.add_argument("--run", type=Path, help="Folder of a run or of a saved net.")
+    parser.add_argument("--data", help="Data of the run, such as folder:DIR.")
+    parser.add_argument("--out", type=Path, help="JSON file for the results.")
     arguments = parser.parse_args()
     if (arguments.run is None) != (arguments.data is None):
         parser.error("--run and --data go together")
@@ -338,7 +340,7 @@ def main() -> None:
     for name, value in metadata.items():
         print(f"{name}: {value}")
     compared, rows = compare(arguments.scales, figures)
-    result |= {"about": metadata, "figures": figures, "ratios": compared}
+    result |= {"metadata": metadata, "figures": figures, "ratios": compared}
     columns = ("measured", "Q", "one", "other", "ratio", "min to max", "aim")
     report(result, rows, columns, arguments.out)
 

@@ -1,4 +1,4 @@
-"""Images/s of a whole feature extraction against the bare forward passes of the same sizes.
+"""Speed of a whole feature extraction, compared with the bare forward passes of the same sizes.
 
     python benchmarks/features.py --photos DIR [--net D] [--scales 256,384]
 
@@ -53,14 +53,14 @@ def shapes_of_batches(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--net", default="D")
-    parser.add_argument("--width", type=float, default=1.0)
-    parser.add_argument("--scales", default="256,384")
-    parser.add_argument("--images", type=int, default=60)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--photos", type=Path, required=True, help="Folder of JPEG files.")
+    parser.add_argument("--net", default="D", help="Net of Table 1.")
+    parser.add_argument("--width", type=float, default=1.0, help="Factor on the channels.")
+    parser.add_argument("--scales", default="256,384", help="Test scales Q.")
+    parser.add_argument("--images", type=int, default=60, help="Number of photos.")
+    parser.add_argument("--batch-size", type=int, default=16, help="As in extract_features.")
+    parser.add_argument("--repetitions", type=int, default=3, help="Number of rounds.")
+    parser.add_argument("--out", type=Path, help="JSON file for the results.")
     arguments = parser.parse_args()
     scales = [int(q) for q in arguments.scales.split(",")]
     paths = sorted(str(path) for path in arguments.photos.iterdir())[: arguments.images]

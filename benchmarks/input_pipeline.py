@@ -1,15 +1,16 @@
-"""Images per second and core of the training stream, beside simpler ways of reading.
+"""Images per CPU second of the training stream, compared with simpler ways of reading.
 
     python benchmarks/input_pipeline.py --photos DIR [--out FILE.json]
 
-Four streams over the same files with the same draws, in turn, each on one thread, timed in CPU
-seconds, so that other work on the machine matters little; many short rounds, because it still
-matters, and because the first one compiles:
+Four streams read the same files with the same draws, in turn, each on one thread:
 
 - stream: `vgg_keras.pipelines.training`, which decodes only the window;
 - plain: the usual `tf.data` code: decode, rescale, crop, flip, colour shift, mean;
 - decode: `tf.io.decode_jpeg` alone, one file after another;
 - pillow: Pillow and NumPy doing what `plain` does.
+
+They are timed in CPU seconds, so that other work on the machine changes little. There are many
+short rounds, because other work still changes something, and because the first round compiles.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ SHIFT = (ILSVRC.shift_matrix() * 0.1).astype(np.float32)
 
 
 def one_thread(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The dataset on one thread, without autotuning."""
     options = tf.data.Options()
     options.threading.private_threadpool_size = 1
     options.autotune.enabled = False
@@ -44,7 +46,7 @@ def one_thread(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def cpu_rate(batches, images: int) -> float:
-    """Images per CPU second over the first `images` of the stream, the first batch not counted."""
+    """Images per CPU second over `images` images; the first batch is not counted."""
     iterator = iter(batches)
     next(iterator)
     count, started = 0, time.process_time()
@@ -54,6 +56,7 @@ def cpu_rate(batches, images: int) -> float:
 
 
 def stream(split: FolderSplit, scale: tuple[int, int]):
+    """Batches of `training_stream`; this and the following functions yield batch sizes."""
     dataset = training_stream(
         split, crop_size=CROP, train_scale=scale, batch_size=BATCH, statistics=ILSVRC
     )
@@ -62,14 +65,16 @@ def stream(split: FolderSplit, scale: tuple[int, int]):
 
 
 def plain(split: FolderSplit, scale: tuple[int, int]):
+    """Batches of the usual `tf.data` code."""
+
     def load(path, index):
         draws = tf.random.stateless_uniform((4,), tf.stack([tf.constant(0, tf.int64), index]))
         image = tf.io.decode_jpeg(tf.io.read_file(path), channels=3)
         size = tf.cast(tf.shape(image)[:2], tf.float32)
         s = tf.floor(scale[0] + draws[0] * (scale[1] - scale[0] + 1))
         image = tf.image.resize(image, tf.cast(tf.round(size * s / tf.reduce_min(size)), tf.int32))
-        room = tf.cast(tf.shape(image)[:2] - CROP + 1, tf.float32)
-        row, column = tf.unstack(tf.cast(draws[1:3] * room, tf.int32))
+        free = tf.cast(tf.shape(image)[:2] - CROP + 1, tf.float32)
+        row, column = tf.unstack(tf.cast(draws[1:3] * free, tf.int32))
         image = image[row : row + CROP, column : column + CROP]
         image = tf.cond(draws[3] < 0.5, lambda: tf.image.flip_left_right(image), lambda: image)
         normal = tf.random.stateless_normal((3,), tf.stack([tf.constant(1, tf.int64), index]))
@@ -84,6 +89,7 @@ def plain(split: FolderSplit, scale: tuple[int, int]):
 
 
 def decode(split: FolderSplit, scale: tuple[int, int]):
+    """Decoded images of full size."""
     del scale
     paths = tf.data.Dataset.from_tensor_slices(split.paths).repeat()
     dataset = paths.map(lambda p: tf.io.decode_jpeg(tf.io.read_file(p), channels=3))
@@ -92,6 +98,7 @@ def decode(split: FolderSplit, scale: tuple[int, int]):
 
 
 def pillow(split: FolderSplit, scale: tuple[int, int]):
+    """Batches that Pillow and NumPy make."""
     rng = np.random.default_rng(0)
     while True:
         batch = []
@@ -111,34 +118,34 @@ def pillow(split: FolderSplit, scale: tuple[int, int]):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--photos", type=Path, required=True, help="a folder of JPEG files")
-    parser.add_argument("--images", type=int, default=640, help="images a repetition")
-    parser.add_argument("--repetitions", type=int, default=15)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--photos", type=Path, required=True, help="Folder of JPEG files.")
+    parser.add_argument("--images", type=int, default=640, help="Images in a repetition.")
+    parser.add_argument("--repetitions", type=int, default=15, help="Number of rounds.")
+    parser.add_argument("--out", type=Path, help="JSON file for the results.")
     arguments = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     files = sorted(str(p) for p in arguments.photos.rglob("*") if p.suffix.lower() in JPEG)
-    # Few photos many times over, for epochs of the length that a training set's have.
+    # The photos are repeated, so that an epoch is as long as that of a training set.
     listed = np.resize(files, max(len(files), arguments.images))
     split = FolderSplit("train", listed, np.zeros(len(listed), np.int64))
 
-    ways = {f.__name__: f for f in (stream, plain, decode, pillow)}
-    result: dict = {"benchmark": "input pipeline, images/s and core", **machine()}
+    streams = {f.__name__: f for f in (stream, plain, decode, pillow)}
+    result: dict = {"benchmark": "input pipeline, images per CPU second", **machine()}
     result |= {"photos": len(files), "crop_size": CROP, "scales": {}}
     rows = []
     for scale in ((256, 256), (256, 512)):
         tasks = {
-            name: lambda way=way, scale=scale: cpu_rate(way(split, scale), arguments.images)
-            for name, way in ways.items()
+            name: lambda read=read, scale=scale: cpu_rate(read(split, scale), arguments.images)
+            for name, read in streams.items()
         }
         figures = in_turn(tasks, arguments.repetitions)
-        compared = {f"stream / {o}": ratios(figures, "stream", o) for o in list(ways)[1:]}
+        compared = {f"stream / {o}": ratios(figures, "stream", o) for o in list(streams)[1:]}
         label = str(scale[0]) if scale[0] == scale[1] else f"[{scale[0]};{scale[1]}]"
         result["scales"][label] = {"images_per_second": figures, "ratios": compared}
-        medians = [float(np.median(figures[name])) for name in ways]
+        medians = [float(np.median(figures[name])) for name in streams]
         rows.append((label, *medians, *(r["median"] for r in compared.values())))
-    report(result, rows, ("S", *ways, *compared), arguments.out)
+    report(result, rows, ("S", *streams, *compared), arguments.out)
 
 
 if __name__ == "__main__":

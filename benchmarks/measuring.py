@@ -1,4 +1,4 @@
-"""What every benchmark shares: where it ran, and repetitions in turn."""
+"""Functions that all benchmarks use: repetitions in turn, ratios, machine and report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ from rich.table import Table
 
 
 def in_turn(tasks: Mapping[str, Callable[[], float]], repetitions: int) -> dict[str, list[float]]:
-    """Runs all tasks once, then again, so that a drifting machine is fair to all of them."""
+    """Runs all tasks once, then all again, so that a slower machine slows all of them.
+
+    Args:
+        tasks: functions that each return a figure, by name.
+        repetitions: number of rounds.
+
+    Returns:
+        The figures of each task, one for each round.
+    """
     figures: dict[str, list[float]] = {name: [] for name in tasks}
     for _ in range(repetitions):
         for name, task in tasks.items():
@@ -24,13 +32,13 @@ def in_turn(tasks: Mapping[str, Callable[[], float]], repetitions: int) -> dict[
 
 
 def ratios(figures: Mapping[str, list[float]], name: str, other: str) -> dict[str, float]:
-    """Of two tasks, round by round: the median of the ratios, the least and the greatest."""
+    """Median, smallest and greatest ratio of the figures of two tasks, taken round by round."""
     pairs = [a / b for a, b in zip(figures[name], figures[other], strict=True)]
     return {"median": statistics.median(pairs), "min": min(pairs), "max": max(pairs)}
 
 
 def machine() -> dict:
-    """Device, cores and versions."""
+    """The devices, the number of cores, and versions; can be written as JSON."""
     import tensorflow as tf
 
     gpus = [
@@ -46,6 +54,7 @@ def machine() -> dict:
 
 
 def _processor() -> str:
+    """Name of the CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(l.split(":", 1)[1].strip() for l in lines if l.startswith("model name"))
@@ -54,7 +63,7 @@ def _processor() -> str:
 
 
 def report(result: dict, rows: list[tuple], columns: tuple[str, ...], out: Path | None) -> None:
-    """Prints a table, and writes everything measured as JSON."""
+    """Prints rows as a table, and writes the result to the file `out` as JSON."""
     table = Table(title=result["benchmark"])
     for column in columns:
         table.add_column(column, justify="left" if column == columns[0] else "right")

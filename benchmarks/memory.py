@@ -1,9 +1,10 @@
-"""Memory of a training step under JAX, as the compiler plans it, beside what must be kept.
+"""Memory of a training step under JAX, as XLA plans it, compared with that of the activations.
 
     python benchmarks/memory.py [--out FILE]
 
-Nothing is run: XLA says what a compiled step needs beside its arguments (weights, momentum, the
-batch). *Activations* are the outputs of all conv. layers and poolings, in float32.
+No step is run: XLA gives the memory that a compiled step needs in addition to its arguments
+(weights, momentum, the batch). Activations are the outputs of all conv. layers and poolings, in
+float32, which the backward pass needs.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "jax"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # compiled sooner
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # compiles faster
 
 import jax
 import keras
@@ -35,7 +36,7 @@ STATE = (
 
 
 def planned(net: str, width: float, crop: int, batch_size: int) -> int:
-    """Bytes that a step needs for a time."""
+    """Bytes that a step needs temporarily."""
     model = vgg(net, 1000, crop, width, classifier_activation=None)
     compile_model(model, Recipe())
     model.optimizer.build(model.trainable_variables)
@@ -48,7 +49,7 @@ def planned(net: str, width: float, crop: int, batch_size: int) -> int:
 
 
 def activations(net: str, width: float, crop: int) -> float:
-    """Bytes of one picture."""
+    """Bytes of the activations of one image."""
     convs = [l for l in weight_layers(get_net(net), 1000, crop, width) if l.name not in FC_NAMES]
     sides = [crop >> i for i in range(len(CHANNELS))]
     outputs = sum(sides[int(l.name[5]) - 1] ** 2 * l.outputs for l in convs)
@@ -58,13 +59,13 @@ def activations(net: str, width: float, crop: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="JSON file for the results.")
     arguments = parser.parse_args()
     names = ("net", "width", "crop", "batch", "planned_mb", "activations_mb", "ratio")
     rows = []
     for case in CASES:
-        needed, kept = planned(*case), case[3] * activations(*case[:3])
-        rows.append((*case, needed / 1e6, kept / 1e6, needed / kept))
+        needed, stored = planned(*case), case[3] * activations(*case[:3])
+        rows.append((*case, needed / 1e6, stored / 1e6, needed / stored))
     result = {"benchmark": "memory of a training step", **machine()}
     result["cases"] = [dict(zip(names, row, strict=True)) for row in rows]
     report(result, rows, names, arguments.out)

@@ -67,23 +67,23 @@ def recalls(rows: np.ndarray, labels: np.ndarray) -> list[float]:
         training = np.zeros(len(labels), bool)
         for label in np.unique(labels):
             training[rng.permutation(np.flatnonzero(labels == label))[:TRAIN]] = True
-        machine = LinearSVC(C=C, random_state=0).fit(rows[training], labels[training])
-        predicted = machine.predict(rows[~training])
+        svm = LinearSVC(C=C, random_state=0).fit(rows[training], labels[training])
+        predicted = svm.predict(rows[~training])
         result.append(100 * recall_score(labels[~training], predicted, average="macro"))
     return result
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--weights", type=Path, required=True, help="Weights file of net E.")
+    parser.add_argument("--data", required=True, help="Data of one split, such as folder:DIR.")
+    parser.add_argument("--out", type=Path, help="JSON file for the results.")
     arguments = parser.parse_args()
     source = open_source(arguments.data)
     (split,) = source.splits.values()
     found = {
-        name: recalls(features(split, arguments.weights, *how), split.all_labels())
-        for name, how in INPUTS.items()
+        name: recalls(features(split, arguments.weights, *preparation), split.all_labels())
+        for name, preparation in INPUTS.items()
     }
     rows = [
         (name, f"{np.mean(values):.1f}", f"{np.std(values, ddof=1):.1f}")

@@ -1,4 +1,4 @@
-"""What serving costs beyond the net: latency, size, loading, memory over many requests.
+"""Costs of serving in addition to the net: latency, size, loading, memory over many requests.
 
     python benchmarks/serving.py [--photos DIR] [--minutes 30] [--soak-width 0.25] [--out FILE.json]
 
@@ -41,7 +41,7 @@ Q, BATCH = 256, 8
 console = Console(stderr=True)
 
 
-def drawn_net(width: float) -> TrainedNet:
+def random_net(width: float) -> TrainedNet:
     """Net D with random weights."""
     names = [f"class {i}" for i in range(1000)]
     model = vgg("D", width=width)
@@ -69,7 +69,7 @@ def batches(photos: list[bytes]) -> dict[str, list[bytes]]:
 
 
 def latency(net: TrainedNet, path: Path, photos: list[bytes], repetitions: int) -> dict:
-    """Seconds a photo of the bare forward pass and of `serving_default`."""
+    """Seconds for a photo, of the bare forward pass and of `serving_default`."""
     served, score = CppModel(path), make_scorer(net)
     found = {}
     for name, batch in batches(photos).items():
@@ -101,13 +101,14 @@ def cpp_loading(path: Path, photo: bytes) -> dict[str, float]:
 
 
 def timed(task) -> float:
+    """Seconds that a task takes."""
     start = time.perf_counter()
     task()
     return time.perf_counter() - start
 
 
 def soak(path: Path, photos: list[bytes], minutes: float) -> dict:
-    """Resident memory, in MiB by minute, while requests come in."""
+    """Resident memory in MiB, minute by minute, while requests are sent."""
     served, rng = CppModel(path), np.random.default_rng(0)
     began, memory, requests = time.monotonic(), [], 0
     while (passed := time.monotonic() - began) < 60 * minutes + 1:
@@ -128,6 +129,7 @@ def soak(path: Path, photos: list[bytes], minutes: float) -> dict:
 
 
 def resident() -> float:
+    """Resident memory of this process in MiB."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
@@ -135,15 +137,15 @@ def resident() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, help="Folder of JPEG files.")
-    parser.add_argument("--repetitions", type=int, default=7)
-    parser.add_argument("--minutes", type=float, default=1.0)
-    parser.add_argument("--soak-width", type=float, default=0.25)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--repetitions", type=int, default=7, help="Number of rounds.")
+    parser.add_argument("--minutes", type=float, default=1.0, help="Minutes of requests.")
+    parser.add_argument("--soak-width", type=float, default=0.25, help="Width of their net.")
+    parser.add_argument("--out", type=Path, help="JSON file for the results.")
     arguments = parser.parse_args()
     photos = photos_of(arguments.photos)
     result = {"benchmark": "serving", "machine": machine(), "q": Q}
     with tempfile.TemporaryDirectory() as folder:
-        net = drawn_net(1.0)
+        net = random_net(1.0)
         seconds = timed(lambda: export(net, Path(folder) / "d"))
         path = Path(folder) / "d/1"
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
@@ -161,12 +163,13 @@ def main() -> None:
             }
         result["latency"] = latency(net, path, photos, arguments.repetitions)
         if arguments.minutes:
-            export(drawn_net(arguments.soak_width), Path(folder) / "soak")
+            export(random_net(arguments.soak_width), Path(folder) / "soak")
             result["soak"] = soak(Path(folder) / "soak/1", photos, arguments.minutes)
     report(result, rows_of(result), ("", "bare", "serving", "ratio"), arguments.out)
 
 
 def rows_of(result: dict) -> list[tuple]:
+    """The rows of the table."""
     rows: list[tuple] = [
         (
             f"{name}, ms a photo",
@@ -176,7 +179,7 @@ def rows_of(result: dict) -> list[tuple]:
         )
         for name, found in result["latency"].items()
     ]
-    rows.append(("size, of the weights", "", "", f"{result['export']['of_weights']:.4f}"))
+    rows.append(("size / weights", "", "", f"{result['export']['of_weights']:.4f}"))
     for loader, found in result["loading"].items():
         rows.append((f"{loader} loader, s: load, first request", found["load"], found["first"], ""))
     if "soak" in result:

@@ -1,11 +1,11 @@
-"""Images per second of `model.fit` on net D, beside Keras Applications' VGG16.
+"""Images per second of `model.fit` on net D, compared with Keras Applications' VGG16.
 
     python benchmarks/train_step.py --photos DIR [--precision float32 mixed_bfloat16] [--out FILE]
 
-Net D reads and augments real JPEGs; VGG16 is compiled the same way, without weight decay or
-dropout, and fed one fixed batch from memory. What L2, dropout and the input each cost is shown
-by leaving one out at a time. All are timed in turn, in one run; the first step of each `fit`, in
-which the input fills its buffers, is not counted.
+Net D reads and augments JPEGs. VGG16 is compiled the same way, without weight decay and dropout,
+and gets one fixed batch from memory. The costs of L2, dropout and the input are shown by removing
+one at a time. All are timed in turn, in one run. The first step of each `fit`, in which the input
+fills its buffers, is not counted.
 """
 
 from __future__ import annotations
@@ -33,14 +33,16 @@ CROP, CLASSES = 224, 1000
 REFERENCE = "keras.applications.VGG16"
 
 
-def photos_split(folder: Path, least: int) -> FolderSplit:
+def photos_split(folder: Path, at_least: int) -> FolderSplit:
+    """The JPEG files of a folder with random labels, repeated up to `at_least` images."""
     files = sorted(str(p) for p in folder.rglob("*") if p.suffix.lower() in JPEG)
-    files *= -(-least // len(files))
+    files *= -(-at_least // len(files))
     labels = np.random.default_rng(0).integers(0, CLASSES, len(files))
     return FolderSplit("train", np.array(files), labels)
 
 
 def fixed_batch(batch_size: int) -> tf.data.Dataset:
+    """One random batch in memory, repeated."""
     rng = np.random.default_rng(0)
     images = rng.normal(0, 60, (batch_size, CROP, CROP, 3)).astype(np.float32)
     batch = tf.constant(images), tf.constant(rng.integers(0, CLASSES, batch_size))
@@ -48,6 +50,7 @@ def fixed_batch(batch_size: int) -> tf.data.Dataset:
 
 
 def build(name: str) -> keras.Model:
+    """The compiled model of one of the cases."""
     if name == REFERENCE:
         model = keras.applications.VGG16(weights=None, classifier_activation=None)
         scores = keras.layers.Activation("linear", dtype="float32")(model.output)
@@ -64,7 +67,7 @@ def build(name: str) -> keras.Model:
 
 
 class StepClock(keras.callbacks.Callback):
-    """When each step ended."""
+    """Records the time at which each step ends."""
 
     def on_train_begin(self, logs=None):
         self.ends: list[float] = []
@@ -75,12 +78,17 @@ class StepClock(keras.callbacks.Callback):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--photos", type=Path, required=True, help="a folder of JPEG files")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=3, help="steps a repetition")
-    parser.add_argument("--repetitions", type=int, default=2)
-    parser.add_argument("--precision", nargs="+", default=["float32", "mixed_bfloat16"])
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--photos", type=Path, required=True, help="Folder of JPEG files.")
+    parser.add_argument("--batch-size", type=int, default=32, help="Images in a step.")
+    parser.add_argument("--steps", type=int, default=3, help="Steps in a repetition.")
+    parser.add_argument("--repetitions", type=int, default=2, help="Number of rounds.")
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        default=["float32", "mixed_bfloat16"],
+        help="Keras dtype policies.",
+    )
+    parser.add_argument("--out", type=Path, help="JSON file for the results.")
     arguments = parser.parse_args()
 
     images = (1 + arguments.steps) * arguments.batch_size
@@ -92,7 +100,7 @@ def main() -> None:
         statistics=ILSVRC,
     )
     memory = fixed_batch(arguments.batch_size)
-    ways = {
+    inputs = {
         "net D from JPEGs": photos,
         "without L2": photos,
         "without dropout": photos,
@@ -108,26 +116,26 @@ def main() -> None:
         def timed(name: str, model: keras.Model, steps: int = arguments.steps) -> float:
             clock = StepClock()
             model.fit(
-                ways[name], steps_per_epoch=1 + steps, verbose=0, shuffle=False, callbacks=[clock]
+                inputs[name], steps_per_epoch=1 + steps, verbose=0, shuffle=False, callbacks=[clock]
             )
             return steps * arguments.batch_size / (clock.ends[-1] - clock.ends[0])
 
-        models = {name: build(name) for name in ways}
-        for name, model in models.items():  # traces, and allocates the optimizer's state
+        models = {name: build(name) for name in inputs}
+        for name, model in models.items():  # traces and creates the optimizer's state
             timed(name, model, steps=1)
         figures = in_turn(
             {name: lambda n=name, m=model: timed(n, m) for name, model in models.items()},
             arguments.repetitions,
         )
-        compared = {name: ratios(figures, name, REFERENCE) for name in ways}
+        compared = {name: ratios(figures, name, REFERENCE) for name in inputs}
         result["precisions"][precision] = {"images_per_second": figures, "ratios": compared}
         rows += [
             (precision, name, float(np.median(figures[name])), compared[name]["median"])
-            for name in ways
+            for name in inputs
         ]
         del models
         keras.backend.clear_session()
-    report(result, rows, ("precision", "way", "images/s", f"of {REFERENCE}"), arguments.out)
+    report(result, rows, ("precision", "case", "images/s", f"of {REFERENCE}"), arguments.out)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measures time and memory of the conversion of weights.
+"""Time and memory of the conversion of weights.
 
     python benchmarks/weights.py [FILE...] [--out FILE.json]
 
@@ -56,8 +56,8 @@ def measure_conversion(source: Path, target: Path) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("files", nargs="*", type=Path)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("files", nargs="*", type=Path, help="Weights files.")
+    parser.add_argument("--out", type=Path, help="JSON file for the results.")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         files = arguments.files

@@ -1,9 +1,11 @@
-"""Dependencies go one way: the paper knows the tools, the tools do not know the paper."""
+"""The structure of the code: one-way imports, one installed name, short functions and modules."""
 
 from __future__ import annotations
 
 import ast
 import configparser
+import functools
+import re
 from collections.abc import Collection, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -18,7 +20,13 @@ MAY_IMPORT = {
     "saved_models": {"pipelines"},
     "vgg_keras": {"pipelines", "callbacks", "saved_models"},
 }
+FILES = sorted(file for folder in MAY_IMPORT for file in (ROOT / folder).rglob("*.py"))
 FOR_CALLBACKS = {f"vgg_keras.pipelines.{name}" for name in ("checks", "errors", "files")}
+
+
+@functools.cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
 
 
 def folder_of(module: str) -> str | None:
@@ -33,7 +41,7 @@ def folder_of(module: str) -> str | None:
 def imported(file: Path) -> set[str]:
     """Full names of all modules that a file imports, wherever in it."""
     names = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(parsed(file)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -75,7 +83,7 @@ def nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
 def imports_of(file: Path, modules: Collection[str]) -> set[str]:
     """Those of the modules that a file imports, on its top level or inside functions."""
     names = set()
-    for node in nodes_that_run(ast.parse(file.read_text())):
+    for node in nodes_that_run(parsed(file)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -84,17 +92,66 @@ def imports_of(file: Path, modules: Collection[str]) -> set[str]:
     return names & set(modules) - {module_of(file)}
 
 
-# To be extended to all folders of MAY_IMPORT.
-@pytest.mark.parametrize("folder", ["pipelines"])
-def test_no_import_circle(folder):
+def test_no_import_circle():
     """Neither by imports on the top level nor by imports inside functions."""
-    files = {module_of(file): file for file in sorted((ROOT / folder).rglob("*.py"))}
+    files = {module_of(file): file for file in FILES}
     graph = {name: imports_of(file, files) for name, file in files.items()}
-    assert any(graph.values())
+    assert sum(map(len, graph.values())) > len(files)
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+def test_functions_are_short():
+    """60 lines at most, docstrings included."""
+    lengths = {
+        f"{file.relative_to(ROOT)}:{node.name}": node.end_lineno - node.lineno + 1
+        for file in FILES
+        for node in ast.walk(parsed(file))
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert len(lengths) > 500
+    assert not {name: length for name, length in lengths.items() if length > 60}
+
+
+def test_modules_are_short():
+    """320 lines at most; data may be longer."""
+    lengths = {str(file.relative_to(ROOT)): len(file.read_text().splitlines()) for file in FILES}
+    assert not {name: length for name, length in lengths.items() if length > 320}
+
+
+def texts_of(file: Path) -> Iterator[str]:
+    """The texts of a file, without its docstrings."""
+    tree = parsed(file)
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if is_text and id(node) not in docstrings:
+            yield node.value
+
+
+# Texts with dashes that are no flags of ours: arguments of git, and of our own replaying process.
+OTHER_FLAGS = {"--error-unmatch", "--porcelain", "--repeats"}
+
+
+def test_messages_of_the_library_name_arguments_and_not_flags():
+    """The command line adds the flags. `commands/` and `cli.py` are the command line."""
+    library = [f for f in FILES if f.name != "cli.py" and f.parent.name != "commands"]
+    assert len(library) > 100
+    flags = {
+        f"{file.relative_to(ROOT)}: {text}"
+        for file in library
+        for text in texts_of(file)
+        for flag in re.findall(r"--[a-z][a-z-]*", text)
+        if flag not in OTHER_FLAGS
+    }
+    assert not flags
 
 
 @pytest.mark.parametrize("module", ["layers", "models"])

@@ -16,6 +16,14 @@ from .evaluation.predict import predict as predict
 from .evaluation.predictions import Predictions as Predictions
 from .evaluation.predictions import fuse as fuse
 from .evaluation.procedure import Procedure as Procedure
+from .features import DeepFeatures as DeepFeatures
+from .features import FeatureExtractor as FeatureExtractor
+from .features import Features as Features
+from .features import extract_features as extract_features
+from .features import transfer as transfer
+from .localisation.evaluate import centre_of_true_class as centre_of_true_class
+from .localisation.evaluate import localise as localise
+from .localisation.training import train_localisation as train_localisation
 from .models import fully_convolutional as fully_convolutional
 from .models import vgg as vgg
 from .nets import NETS as NETS
@@ -23,6 +31,7 @@ from .recipes import LOCALISATION_RECIPES as LOCALISATION_RECIPES
 from .recipes import RECIPES as RECIPES
 from .recipes import LocalisationRecipe as LocalisationRecipe
 from .recipes import Recipe as Recipe
+from .serving import Localisers as Localisers
 from .serving import export as export
 from .serving import verify as verify
 from .trained import TrainedNet as TrainedNet

@@ -189,8 +189,9 @@ class TrainedNet(NetFacts):
 
 
 def digest_of(model: keras.Model) -> str:
-    """Hash of a model's layers and weights."""
-    digest = hashlib.blake2b(model.to_json().encode())
+    """Hash of a model's layers and weights; frozen layers do not change it."""
+    layers = model.to_json().replace('"trainable": false', '"trainable": true')
+    digest = hashlib.blake2b(layers.encode())
     for weight in model.get_weights():
         digest.update(np.ascontiguousarray(weight).tobytes())
     return digest.hexdigest()

@@ -73,8 +73,7 @@ def export(
     check_choice("precision", precision, SERVING_PRECISIONS)
     check_at_least("top", top, 1)
     check_version(Path(out), version)
-    procedure = Procedure("dense", as_scales(test_scales), multi_scale, flip, map_average)
-    passes = procedure.passes(net)
+    passes = Procedure("dense", as_scales(test_scales), multi_scale, flip, map_average).passes(net)
     if localisers:
         localisers.check(net)
         localisers = localisers.in_precision(precision)

@@ -127,7 +127,7 @@ def test_the_report_shows_photos_with_boxes(net, classifier, data, tmp_path):
     assert f"{found.result()['top5_localisation_error']:.2f}" in text
     assert text.count('<figcaption><span class="right">') == 8
     assert text.count('<figcaption><span class="wrong">') == 7
-    assert "Classes and pictures" not in text  # no result of classification
+    assert "Classes and images" not in text  # no result of classification
     assert "Table 9: " in text
 
 
