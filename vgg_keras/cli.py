@@ -43,7 +43,9 @@ COMMANDS = (
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__)
-@click.option("--verbose", is_flag=True, help="Show TensorFlow's own messages, and tracebacks.")
+@click.option(
+    "--verbose", is_flag=True, help="Show the messages of TensorFlow, and the tracebacks of errors."
+)
 @click.pass_context
 def main(ctx: click.Context, verbose: bool) -> None:
     """The VGG paper in TensorFlow and Keras: train, evaluate, export and describe its nets."""

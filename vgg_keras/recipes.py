@@ -62,16 +62,19 @@ class Recipe:
         "shapes", "Training data: shapes, folder:DIR, tfds:NAME[/CONFIG] or cls-loc:DIR."
     )
     crop_size: int = _field(224, "Side of the training crops in pixels, a multiple of 32.")
-    width: float = _field(1.0, "Factor on the channels of all hidden layers.")
+    width: float = _field(1.0, "Factor on the number of channels of all hidden layers.")
     train_scale: tuple[int, int] = _field(
-        (256, 256), "Smaller side of the rescaled images: S, or S_MIN,S_MAX to draw S per image."
+        (256, 256),
+        "Smaller side of the rescaled images: S, or S_MIN,S_MAX to draw S at random for each "
+        "image.",
     )
     epochs: int = _field(74, "Largest number of epochs.")
     batch_size: int = _field(256, "Number of images per step, over all devices.")
     learning_rate: float = _field(1e-2, "Initial learning rate.")
-    momentum: float = _field(0.9, "Momentum.")
+    momentum: float = _field(0.9, "Momentum of SGD.")
     weight_decay: float = _field(
-        5e-4, "Weight decay as in Caffe: this factor times w is added to the gradient of w."
+        5e-4,
+        "Weight decay as in Caffe: this factor times w is added to the gradient of a kernel w.",
     )
     dropout: float = _field(0.5, "Dropout rate of both hidden FC layers.")
     initialisation: str = _field(
@@ -79,12 +82,15 @@ class Recipe:
     )
     lrn: str = _field("krizhevsky", "LRN constants of net A-LRN: krizhevsky or caffe.")
     init_from: str = _field(
-        "", "Run folder or weights file of any kind that `convert` reads, to start from."
+        "",
+        "Weights to start from: folder of a run or of a saved net, or a weights file that "
+        "`convert` reads.",
     )
     init_layers: str = _field(
         "warm-start",
-        "Layers to take from it: warm-start (four conv. and the FC layers, §3.1), all, or matching "
-        "(the layers that have the same shape in both).",
+        "Layers that take the weights to start from: warm-start (the first four conv. layers of A "
+        "and the FC layers, §3.1), all, or matching (the layers that have the same shape in both "
+        "nets).",
     )
     plateau_patience: int = _field(
         5, "Number of epochs without a better validation accuracy before the learning rate drops."
@@ -96,7 +102,9 @@ class Recipe:
         0.1, "Standard deviation of the PCA colour shift. 0 turns the shift off."
     )
     statistics: str = _field(
-        "ilsvrc", "Mean and colour components: ilsvrc, training-set or a JSON file."
+        "ilsvrc",
+        "Where the RGB mean and the colour components come from: ilsvrc, training-set or the path "
+        "of a JSON file.",
     )
     precision: str = _field("float32", f"Keras dtype policy: {', '.join(PRECISIONS)}.")
     on_bad_image: str = _field("stop", "What to do with an unreadable image: stop or skip.")
@@ -209,7 +217,7 @@ class LocalisationRecipe(Recipe):
     )
     tuned: str = _field("all", "Layers that are trained: all, or fc (only the FC layers).")
     boxes: str = _field(
-        "", "CSV file with boxes, for data of the kind folder: [boxes.csv in that folder]."
+        "", "CSV file with the boxes of data of the kind folder:DIR [DIR/boxes.csv]."
     )
 
 

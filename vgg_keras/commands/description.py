@@ -14,7 +14,11 @@ from vgg_keras.nets import TABLE_1
 
 @click.command()
 @click.option(
-    "--net", "nets", type=NetName(), multiple=True, help="Net to describe [all of Table 1]."
+    "--net",
+    "nets",
+    type=NetName(),
+    multiple=True,
+    help="Net to describe layer by layer; may be given several times [all of Table 1].",
 )
 @click.option("--num-classes", default=1000, show_default=True, help="Number of classes.")
 @click.option(
@@ -24,7 +28,10 @@ from vgg_keras.nets import TABLE_1
     help="Side of the input in pixels, a multiple of 32.",
 )
 @click.option(
-    "--width", default=1.0, show_default=True, help="Factor of the channels of all hidden layers."
+    "--width",
+    default=1.0,
+    show_default=True,
+    help="Factor on the number of channels of all hidden layers.",
 )
 @json_option
 @click.pass_obj

@@ -38,16 +38,16 @@ predictions_option = click.option(
 
 
 @click.command()
-@net_options(several="several are scored one after the other and fused")
+@net_options(several="several nets are tested one after the other, and fused")
 @data_option
 @data_dir_option
-@click.option("--split", default="val", show_default=True, help="Split to score.")
+@click.option("--split", default="val", show_default=True, help="Name of the split to test on.")
 @add_options(TESTING)
 @devices_option
 @click.option(
     "--cache-dir",
-    help="Folder of cached posteriors, from which an interrupted evaluation continues; '' for none "
-    "[RUN/evaluation, or FILE.evaluation beside --weights].",
+    help="Folder in which posteriors are cached, so that an interrupted evaluation can continue; "
+    "'' for no cache [RUN/evaluation, or FILE.evaluation beside --weights].",
 )
 @predictions_option
 @bad_image_option
@@ -167,7 +167,9 @@ def fuse(verbose, files, out, as_json) -> None:
 @click.command()
 @click.argument("number", type=int)
 @click.option(
-    "--results", type=FOLDER, help="Folder with results: what --json printed or --out saved."
+    "--results",
+    type=FOLDER,
+    help="Folder with results: files that --out saved, or with the output of --json.",
 )
 @click.option(
     "--format",
@@ -192,7 +194,7 @@ def table(verbose, number, results, kind, as_json) -> None:
     "--results",
     required=True,
     type=FOLDER,
-    help="Folder with results; files that --out saved give the fullest page.",
+    help="Folder with results. Results that `evaluate --out` saved give the most complete page.",
 )
 @click.option(
     "--out", type=FOLDER, default=Path("report"), show_default=True, help="Folder for the page."
@@ -203,11 +205,11 @@ def table(verbose, number, results, kind, as_json) -> None:
     type=click.IntRange(0),
     default=4,
     show_default=True,
-    help="Images to show with score maps.",
+    help="Number of images to show with score maps.",
 )
 @click.pass_obj
 def report(verbose, results, out, data_dir, examples) -> None:
-    """Write one HTML page with tables, curves, classes, mistakes and score maps."""
+    """Write one HTML page with tables, learning curves, class errors, mistakes and score maps."""
     with one_line_errors(verbose):
         with quiet_tensorflow(verbose):
             from vgg_keras.report.page import write_report

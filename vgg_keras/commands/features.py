@@ -40,7 +40,7 @@ _PROCEDURE = (
         help="Layer whose activations are the features, for example block3_pool.",
     ),
     click.option(
-        "--precision", type=click.Choice(PRECISIONS), help="Keras dtype policy [the net's]."
+        "--precision", type=click.Choice(PRECISIONS), help="Keras dtype policy [that of the net]."
     ),
     click.option(
         "--test-scales",
@@ -55,21 +55,27 @@ _PROCEDURE = (
         show_default=True,
         help="How the features of several test scales are combined.",
     ),
-    click.option("--flip/--no-flip", default=True, help="Average with the mirror image [yes]."),
+    click.option(
+        "--flip/--no-flip",
+        default=True,
+        help="Average the features with those of the mirror image [yes].",
+    ),
     click.option(
         "--region",
         type=click.Choice(REGIONS),
         default="image",
         show_default=True,
-        help="Whole images, the box in each image, or both stacked (Table 12).",
+        help="What to describe: whole images, the box in each image, or both stacked (Table 12).",
     ),
     click.option(
         "--boxes",
         "boxes_file",
         type=FILE,
-        help="CSV file with the boxes of a folder: source [DIR/boxes.csv].",
+        help="CSV file with the boxes of data of the kind folder:DIR [DIR/boxes.csv].",
     ),
-    batch_size_option("Whole images in a batch, as many pixels as in so many crops."),
+    batch_size_option(
+        "A batch of whole images has at most as many pixels as this number of crops."
+    ),
 )
 
 
@@ -77,12 +83,17 @@ _PROCEDURE = (
 @net_options(several="the features of several nets are stacked", without=("train_scale",))
 @data_option
 @data_dir_option
-@click.option("--split", "splits", multiple=True, help="Split to use, once or more [all].")
+@click.option(
+    "--split",
+    "splits",
+    multiple=True,
+    help="Split to use; may be given several times [all splits].",
+)
 @add_options(_PROCEDURE)
 @click.option(
     "--cache-dir",
-    help="Folder of cached descriptors, from which an interrupted extraction continues; '' for "
-    "none [FILE.parts beside --out].",
+    help="Folder in which descriptors are cached, so that an interrupted extraction can continue; "
+    "'' for no cache [FILE.parts beside --out].",
 )
 @click.option(
     "--out", required=True, type=FILE, help="Save the features in this .parquet or .npy file."
@@ -127,23 +138,24 @@ def features(
     multiple=True,
     required=True,
     type=FILE,
-    help="File that `features --out` saved; several are stacked.",
+    help="File that `features --out` saved; the features of several files are stacked.",
 )
 @click.option(
     "--protocol",
     required=True,
     type=click.Choice((*TRANSFER_PROTOCOLS, CUSTOM)),
-    help="Protocol of the data set; custom fits any data.",
+    help="Protocol of the data set: splits and measure. custom works with any data.",
 )
 @click.option(
     "--train-per-class",
     type=click.IntRange(1),
-    help="Training images of each class in random splits [30, or 60 for caltech256].",
+    help="Number of training images of each class in random splits [30, or 60 for caltech256].",
 )
 @click.option(
     "--test-per-class",
     type=click.IntRange(1),
-    help="Test images of each class in random splits, at most [50, or all others].",
+    help="Largest number of test images of each class in random splits [50 for caltech101, "
+    "otherwise all others].",
 )
 @click.option("--splits", type=click.IntRange(1), help="Number of random splits [3].")
 @click.option(
@@ -206,10 +218,12 @@ def _line(result: dict) -> str:
     "--moved-to",
     multiple=True,
     type=ANY_PATH,
-    help="Where the run or weights file is now, if it has moved; once for each net.",
+    help="New path of the run or weights file, if it was moved; given once for each net.",
 )
-@click.option("--sheet", type=FILE, help="Draw the images and the similar ones in this .png file.")
-@click.option("--data", help="With --sheet: where the data are now, if they have moved.")
+@click.option(
+    "--sheet", type=FILE, help="Draw each IMAGE and its similar images in this .png file."
+)
+@click.option("--data", help="With --sheet: the data at their new path, if they were moved.")
 @data_dir_option
 @json_option
 @click.pass_obj

@@ -59,17 +59,19 @@ _NETS = (
         multiple=True,
         required=True,
         type=FOLDER,
-        help="Folder of a localisation run or saved net; boxes of several are merged (Table 9).",
+        help="Folder of a localisation run or saved net; the boxes of several nets are merged "
+        "(Table 9).",
     ),
     click.option(
         "--classifier",
         "classifiers",
         multiple=True,
         type=FOLDER,
-        help="Folder of a classification run or saved net, which dense needs; several are fused.",
+        help="Folder of a classification run or saved net. The protocol dense needs at least one; "
+        "several nets are fused.",
     ),
     click.option(
-        "--precision", type=click.Choice(PRECISIONS), help="Keras dtype policy [the net's]."
+        "--precision", type=click.Choice(PRECISIONS), help="Keras dtype policy [that of the net]."
     ),
 )
 _PROCEDURE = (
@@ -78,7 +80,8 @@ _PROCEDURE = (
         type=Names(LOCALISATION_PROTOCOLS, LOCALISATION_PROTOCOL_ALIASES),
         default="dense",
         show_default=True,
-        help="dense: the full protocol of §A.2. centre-gt: the central crop and the true class.",
+        help="dense: the full protocol of §A.2. centre-gt: the box of the true class in the "
+        "central crop.",
     ),
     click.option(
         "--test-scales",
@@ -90,15 +93,17 @@ _PROCEDURE = (
     click.option(
         "--predictions",
         type=FILE,
-        help="Take the five classes from this file of `evaluate` or `fuse`.",
+        help="Take the five classes from this file, which `evaluate --out` or `fuse --out` saved.",
     ),
     click.option(
         "--merge-threshold",
         type=click.FloatRange(0),
-        help="Match score up to which boxes are merged; 0 merges identical boxes only [0.8].",
+        help="Largest distance at which two boxes are merged; 0 merges only identical boxes [0.8].",
     ),
     click.option("--flip/--no-flip", default=True, help="With dense: use mirror images too [yes]."),
-    click.option("--boxes", type=FILE, help="CSV file with the true boxes [that of the run]."),
+    click.option(
+        "--boxes", type=FILE, help="CSV file with the true boxes [the file of the first run]."
+    ),
     batch_size_option(),
 )
 
@@ -107,14 +112,18 @@ _PROCEDURE = (
 @add_options(_NETS)
 @data_option
 @data_dir_option
-@click.option("--split", default="val", show_default=True, help="Split to score.")
+@click.option("--split", default="val", show_default=True, help="Name of the split to test on.")
 @add_options(_PROCEDURE)
 @click.option(
     "--cache-dir",
-    help="Folder of cached rows, from which an interrupted evaluation continues; '' for none "
-    "[RUN/localisation].",
+    help="Folder in which boxes are cached, so that an interrupted evaluation can continue; '' "
+    "for no cache [RUN/localisation].",
 )
-@click.option("--out", type=FILE, help="Save the answers and boxes in this .json file.")
+@click.option(
+    "--out",
+    type=FILE,
+    help="Save the result, with the classes and boxes of each image, in this .json file.",
+)
 @devices_option
 @bad_image_option
 @json_option
@@ -229,7 +238,7 @@ def _words(key: str) -> str:
 @data_dir_option
 @click.pass_obj
 def demo(verbose, out, data_dir) -> None:
-    """Train small nets to name and locate drawn shapes, and draw the boxes they find."""
+    """Train small nets to classify and locate drawn shapes, and draw the boxes that they find."""
     with one_line_errors(verbose):
         with quiet_tensorflow(verbose):
             from vgg_keras.demos.localisation import run_demo

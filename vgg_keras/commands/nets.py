@@ -17,13 +17,15 @@ from vgg_keras.run_files import EVALUATION_CACHE
 preprocessing_option = click.option(
     "--preprocessing",
     metavar="rgb|caffe|torch",
-    help="Input that the weights take: rgb or caffe (BGR) minus the ILSVRC mean, or torch (0 to 1, "
-    "minus a mean, over a standard deviation) [inferred from the kind of file].",
+    help="Preprocessing that the weights were trained with: rgb (RGB minus the ILSVRC mean), caffe "
+    "(BGR minus the ILSVRC mean), or torch (RGB from 0 to 1, minus a mean, divided by a standard "
+    "deviation) [inferred from the kind of file].",
 )
 pool_rounding_option = click.option(
     "--pool-rounding",
     type=click.Choice(tuple(POOL_ROUNDINGS)),
-    help="How pooling rounds an odd side; up as in Caffe [the net's, down for a run].",
+    help="How pooling rounds an odd side: down, or up as in Caffe [that of a saved net, otherwise "
+    "down].",
 )
 _OF_A_FILE = ("net", "preprocessing", "statistics", "train_scale")
 _OF_A_MODEL = ("precision", "pool_rounding")
@@ -68,7 +70,8 @@ def net_options(several: str = "", without: Collection[str] = ()):
             "--train-scale",
             type=TrainScale(),
             metavar="S|S_MIN,S_MAX",
-            help="With --weights: training scale S [256, in proportion to the crop size].",
+            help="With --weights: training scale S of the net [256, in proportion to the crop "
+            "size].",
         ),
         "pool_rounding": pool_rounding_option,
     }

@@ -72,6 +72,7 @@ class Names(click.Choice):
 
 
 SCALES = Several(click.INT)
+_BATCH_SIZE = "Number of crops in a batch. A batch of whole images has at most as many pixels."
 
 data_option = click.option(
     "--data",
@@ -80,14 +81,15 @@ data_option = click.option(
     "voc-action:PATH.",
 )
 data_dir_option = click.option(
-    "--data-dir", help="Folder of TensorFlow Datasets [~/tensorflow_datasets]."
+    "--data-dir", help="Folder in which TensorFlow Datasets stores data [~/tensorflow_datasets]."
 )
 devices_option = click.option(
     "--devices",
     type=int,
-    help="Number of GPUs to use [all], or of virtual devices to split the CPU into.",
+    help="Number of GPUs to use [all]. Without a GPU: number of virtual devices to split the CPU "
+    "into.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 bad_image_option = click.option(
     "--on-bad-image",
     type=click.Choice(BAD_IMAGE_POLICIES),
@@ -97,7 +99,7 @@ bad_image_option = click.option(
 )
 
 
-def batch_size_option(text: str = "Crops in a batch; whole images up to as many pixels."):
+def batch_size_option(text: str = _BATCH_SIZE):
     """The option `--batch-size`."""
     return click.option(
         "--batch-size", type=click.IntRange(1), default=64, show_default=True, help=text
@@ -110,24 +112,26 @@ PROCEDURE = (
         "--test-scales",
         type=SCALES,
         metavar="Q,...",
-        help="Test scales Q [those that the paper pairs with S].",
+        help="Test scales Q, smaller sides of the rescaled images [those that the paper pairs "
+        "with the training scale S].",
     ),
     click.option(
         "--multi-scale",
         is_flag=True,
-        help="Use the several test scales of §4.2, not the one of §4.1.",
+        help="Use the several test scales of §4.2 instead of the single one of §4.1.",
     ),
     click.option(
         "--flip/--no-flip",
         default=None,
-        help="Average with the mirror image [yes, except for centre].",
+        help="Average the posteriors with those of the mirror image [yes, except for centre].",
     ),
     click.option(
         "--map-average",
         type=click.Choice(MAP_AVERAGES),
         default=MAP_AVERAGES[0],
         show_default=True,
-        help="What is averaged over the class score map.",
+        help="What is averaged over the class score map: the scores before the soft-max, or "
+        "posteriors.",
     ),
 )
 TESTING = (
@@ -136,11 +140,12 @@ TESTING = (
         type=Names(tuple(PROTOCOLS), PROTOCOL_ALIASES),
         default="dense",
         show_default=True,
-        help="Test protocol of §3.2 and §4.3.",
+        help="Test protocol of §3.2 and §4.3: the central crop, the whole image, a grid of crops, "
+        "or the last two together.",
     ),
     *PROCEDURE,
     click.option(
-        "--precision", type=click.Choice(PRECISIONS), help="Keras dtype policy [the net's]."
+        "--precision", type=click.Choice(PRECISIONS), help="Keras dtype policy [that of the net]."
     ),
     batch_size_option(),
 )

@@ -39,7 +39,7 @@ from vgg_keras.quiet import quiet_tensorflow
 @json_option
 @click.pass_obj
 def predict(verbose, images, top, score_maps, as_json, **options) -> None:
-    """Print the most probable classes of images: JPEG, PNG, GIF or BMP files."""
+    """Print the most probable classes of images (JPEG, PNG, GIF or BMP files)."""
     with one_line_errors(verbose):
         (chosen,) = chosen_nets(options)
         with quiet_tensorflow(verbose):

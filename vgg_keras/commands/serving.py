@@ -38,18 +38,19 @@ _EXPORT = (
         type=click.Choice(SERVING_PRECISIONS),
         default="float32",
         show_default=True,
-        help="Dtype of the variables and of the computation; bfloat16 has half the size.",
+        help="Dtype of the variables and of the computation; bfloat16 halves the size.",
     ),
     *PROCEDURE,
     click.option(
         "--max-pixels",
         type=click.IntRange(1),
-        help="Pixels of an image, at most; larger ones are refused undecoded [64 million].",
+        help="Largest number of pixels of an image; larger images are refused and not decoded [64 "
+        "million].",
     ),
     click.option(
         "--max-aspect",
         type=click.FloatRange(1),
-        help="Longer side of an image over its shorter side, at most [8].",
+        help="Largest ratio of the longer to the shorter side of an image [8].",
     ),
     click.option(
         "--localiser",
@@ -64,7 +65,8 @@ _EXPORT = (
         type=SCALES,
         multiple=True,
         metavar="Q,...",
-        help="Test scales Q of the localisers, once for all or once for each [S of each net].",
+        help="Test scales Q of the localisation nets, once for all nets or once for each "
+        "--localiser [S of each net].",
     ),
 )
 
@@ -122,7 +124,7 @@ def _localisers(folders, scales, pool_rounding: str):
 @click.argument("path", type=FOLDER)
 @click.argument("photos", nargs=-1, metavar="[PHOTO]...")
 @net_options(without=("pool_rounding",))
-@click.option("--url", help=f"Compare a server that serves the export: {_URL}.")
+@click.option("--url", help=f"Send the requests to a server that serves the export: {_URL}.")
 @click.option(
     "--repeats",
     type=click.IntRange(1),
@@ -135,9 +137,10 @@ def _localisers(folders, scales, pool_rounding: str):
 def verify(verbose, path, photos, url, repeats, as_json, **options) -> None:
     """Compare every signature of an export with its net; exit code 1 if one differs by too much.
 
-    PATH is the folder of a version. A fresh process loads the export and answers, or the server
-    at --url. PHOTO is a JPEG or PNG file [one that comes with Matplotlib]. By default the net is
-    the one that the export was made of, in the place where it was then.
+    PATH is the folder of a version, such as exports/vgg16/1. The requests go to a fresh process
+    that loads the export, or with --url to a server. PHOTO is a JPEG or PNG file [one that comes
+    with Matplotlib]. By default the export is compared with the net that it was made of, loaded
+    from the same path as then.
     """
     with one_line_errors(verbose):
         chosen = chosen_nets(options, required=False)
@@ -162,7 +165,7 @@ def _net_of_export(chosen: ChosenNet, metadata):
 
 
 @click.command()
-@click.option("--url", required=True, help=f"{_URL}.")
+@click.option("--url", required=True, help=f"URL of the model: {_URL}.")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option(
     "--batch-size",
@@ -181,7 +184,7 @@ def _net_of_export(chosen: ChosenNet, metadata):
 @json_option
 @click.pass_obj
 def request(verbose, url, images, batch_size, timeout, as_json) -> None:
-    """Classify images on a server of TensorFlow Serving: JPEG or PNG files."""
+    """Classify JPEG or PNG images on a server of TensorFlow Serving."""
     with one_line_errors(verbose):
         from vgg_keras.saved_models.client import classify, connect
 

@@ -50,13 +50,14 @@ _NOT_OF_THE_RECIPE = ("net", "train_scale", "width", "init_from", "init_layers",
     "--widths",
     type=Several(click.FLOAT),
     metavar="W,...",
-    help="Widths of the nets to try [the recipe's].",
+    help="Widths to try: factors on the number of channels [that of the recipe].",
 )
 @click.option(
     "--recipe",
     "recipe_name",
     type=click.Choice(tuple(RECIPES)),
-    help="Recipe with all other values [small if an S is below 224, otherwise paper].",
+    help="Recipe that gives the values of all options that you do not set [small if an S is below "
+    "224, otherwise paper].",
 )
 @click.option(
     "--tuner",
@@ -73,12 +74,14 @@ _NOT_OF_THE_RECIPE = ("net", "train_scale", "width", "init_from", "init_layers",
     help="Validation error to minimise.",
 )
 @click.option(
-    "--budget-epochs", type=click.IntRange(1), help="Epochs of a trial, at most [the recipe's]."
+    "--budget-epochs",
+    type=click.IntRange(1),
+    help="Largest number of epochs of a trial [that of the recipe].",
 )
 @click.option(
     "--max-trials",
     type=click.IntRange(1),
-    help="Number of trials of random and bayesian [as many as combinations].",
+    help="Largest number of trials of random and bayesian [the number of combinations].",
 )
 @recipe_options(Recipe, without=_NOT_OF_THE_RECIPE)
 @click.option("--devices", type=int, help="Number of GPUs that a trial uses [all].")
@@ -101,7 +104,7 @@ def sweep(
 ) -> None:
     """Search depth and training scale with Keras Tuner, or continue a search.
 
-    Deeper nets start from net A of their scale and width, which is trained once (§3.1).
+    Deeper nets start from net A of the same scale and width, which is trained once (§3.1).
     """
     if ctx.invoked_subcommand:
         return

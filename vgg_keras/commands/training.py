@@ -67,7 +67,7 @@ def training_options(recipes: Mapping[str, Recipe]):
             type=click.Choice(tuple(recipes)),
             default="paper",
             show_default=True,
-            help="Recipe with the values of all options that are not given.",
+            help="Recipe that gives the values of all options that you do not set.",
         ),
         click.option("--out", required=True, type=FOLDER, help="Folder of the run."),
         recipe_options(type(recipes["paper"])),
@@ -75,18 +75,20 @@ def training_options(recipes: Mapping[str, Recipe]):
         click.option(
             "--devices",
             type=int,
-            help="Number of GPUs to use [all], or of virtual devices to split the CPU into.",
+            help="Number of GPUs to use [all]. Without a GPU: number of virtual devices to split "
+            "the CPU into.",
         ),
         click.option(
             "--processes",
             type=int,
-            help="Number of processes that train together, with the JAX backend.",
+            help="Number of processes that train one net together. This needs the JAX backend.",
         ),
-        click.option("--process-id", type=int, help="Number of this process among them, from 0."),
+        click.option("--process-id", type=int, help="Index of this process, from 0."),
         click.option(
             "--coordinator",
             metavar="HOST:PORT|auto",
-            help="Address of process 0; auto takes all three from SLURM, TPU or Kubernetes.",
+            help="Address of process 0; auto reads the address, --processes and --process-id from "
+            "SLURM, a TPU pod or Kubernetes.",
         ),
         click.option(
             "--tensorboard", is_flag=True, help="Write TensorBoard event files into the run folder."
@@ -175,11 +177,11 @@ def statistics(verbose, data, data_dir, split, out, on_bad_image) -> None:
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=FOLDER)
 @click.option(
-    "--out", type=FILE, default=Path("curves.png"), show_default=True, help="The PNG file."
+    "--out", type=FILE, default=Path("curves.png"), show_default=True, help="PNG file to write."
 )
 @click.pass_obj
 def curves(verbose, runs, out) -> None:
-    """Draw the learning curves of runs as a PNG file."""
+    """Draw the learning curves of runs as a PNG file. RUNS are the folders of the runs."""
     with one_line_errors(verbose):
         missing = [str(path) for path in runs if not (path / JOURNAL).is_file()]
         if missing:
@@ -204,7 +206,7 @@ def curves(verbose, runs, out) -> None:
 @data_dir_option
 @click.pass_obj
 def demo(verbose, out, data_dir) -> None:
-    """Train a small net A on drawn shapes and a deeper net from it, and show the results."""
+    """Train net A on drawn shapes, and a deeper net that starts from it, and show the results."""
     with one_line_errors(verbose):
         with quiet_tensorflow(verbose):
             from vgg_keras.demos.classification import run_demo

@@ -16,17 +16,21 @@ from vgg_keras.commands.options import ANY_PATH, FILE, NetName, json_option
 @click.argument("source", type=ANY_PATH)
 @click.argument("target", type=FILE)
 @click.option("--net", type=NetName(), help="Net that SOURCE must hold [inferred from its layers].")
-@click.option("--partial", is_flag=True, help="Take the layers that are there and name the others.")
+@click.option(
+    "--partial",
+    is_flag=True,
+    help="Convert only the complete layers that fit, and name the others.",
+)
 @preprocessing_option
 @json_option
 @click.pass_obj
 def convert(verbose, source, target, net, partial, preprocessing, as_json) -> None:
     """Convert weights to another kind of file.
 
-    SOURCE is the folder of a run or a file: .h5, .weights.h5 or .keras of Keras, .caffemodel of
-    Caffe, .mat of MatConvNet, .pth or .safetensors of torchvision or timm, .npz or .npy. TARGET
-    ends in .weights.h5 (for load_weights), .h5 (for keras.applications), .safetensors (with the
-    names of torchvision) or .npz.
+    SOURCE is the folder of a run or of a saved net, or a file: .h5, .weights.h5 or .keras of
+    Keras, .caffemodel of Caffe, .mat of MatConvNet, .pth or .safetensors of torchvision or timm,
+    .npz or .npy. The ending of TARGET is .weights.h5 (for load_weights), .h5 (for
+    keras.applications), .safetensors (with the names of torchvision) or .npz.
     """
     from vgg_keras.weights import convert as run_conversion
 
