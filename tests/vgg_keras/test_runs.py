@@ -32,6 +32,7 @@ from vgg_keras.provenance import warn_of_other_versions
 from vgg_keras.recipes import Recipe
 from vgg_keras.runs import is_run_of, lock_run, prepare_run_folder, record_classes
 from vgg_keras.trained import TrainedNet
+from vgg_keras.training import train
 
 TINY = (
     "--net",
@@ -173,6 +174,19 @@ def test_event_files_for_tensorboard_are_written(data, tmp_path, monkeypatch):
     assert {"epoch_accuracy", "epoch_cross_entropy"} <= tags
     monkeypatch.setitem(sys.modules, "tensorboard", None)  # as if it were not installed
     assert "pip install tensorboard" in run_here(*arguments, tmp_path / "other", code=1)
+
+
+def test_further_callbacks_are_called_and_verbose_0_is_silent(data, tmp_path, capfd):
+    recipe = Recipe(data=data, crop_size=32, width=1 / 16, train_scale=32, epochs=2, batch_size=16)
+    seen = []
+    mine = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(dict(logs)))
+    capfd.readouterr()
+    train(recipe, tmp_path / "quiet", callbacks=[mine], verbose=0)
+    assert "epoch" not in capfd.readouterr().err
+    assert [entry["val_accuracy"] for entry in seen] == [
+        pytest.approx(1 - entry["val_top1_error"] / 100, abs=1e-5)
+        for entry in read_journal(tmp_path / "quiet" / "journal.jsonl")
+    ]
 
 
 def test_a_finished_run_is_not_changed(data, finished):
