@@ -247,6 +247,12 @@ def test_saved_models_load_in_a_new_process(tmp_path):
         "import vgg_keras, keras, sys;"
         f"print(keras.models.load_model({str(tmp_path / 'model.keras')!r}).name)"
     )
-    for order in (code, code.replace("vgg_keras, keras", "keras, vgg_keras")):
+    keras_first = code.replace("vgg_keras, keras", "keras, vgg_keras")
+    # Other packages look for Keras without importing it.
+    looked_for = code.replace(
+        "vgg_keras, keras",
+        "vgg_keras, importlib.util; importlib.util.find_spec('keras');import keras",
+    )
+    for order in (code, keras_first, looked_for):
         done = subprocess.run([sys.executable, "-c", order], capture_output=True, text=True)
         assert done.stdout.split()[-1:] == ["A-LRN"], done.stderr[-2000:]
