@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import os
 from collections.abc import Sequence
@@ -159,9 +158,9 @@ class TrainedNet(NetFacts):
         scores = self.model.get_layer(SCORES).output
         return keras.Model(self.model.input, scores, name=self.architecture.net)
 
-    @functools.cached_property
+    @property
     def digest(self) -> str:
-        """Hash of the layers and the weights, the same with and without a soft-max."""
+        """Hash of the layers and the weights as they are now, with or without a soft-max."""
         return digest_of(self.logits)
 
     def in_precision(self, policy: str) -> TrainedNet:

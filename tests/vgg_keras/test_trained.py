@@ -82,8 +82,10 @@ class TestOfModel:
         model = lively()
         net = TrainedNet.of_model(model, mean=MEAN)
         before = posteriors_of(net, images)
+        digest = net.digest
         model.get_layer("predictions").bias.assign(np.arange(7.0) * 3)
         assert np.abs(posteriors_of(net, images) - before).max() > 0.1
+        assert net.digest != digest  # rows that were cached before are not used
 
     def test_facts(self):
         net = TrainedNet.of_model(lively(), mean=MEAN, class_names="abcdefg", train_scale=40)
