@@ -65,14 +65,14 @@ def read_recipe(file: Path) -> Recipe:
 def load_model(
     folder: Path, facts: NetFacts, classifier_activation: str | None = "softmax"
 ) -> keras.Model:
-    """The model of a run or of a saved net, with its best weights.
+    """The model of a run or of a saved net, with its best weights; one of boxes has no soft-max.
 
     Raises:
         RunError: the weights cannot be read.
     """
     model = facts.architecture.build(
         precision=facts.precision,
-        classifier_activation=classifier_activation,
+        classifier_activation=None if facts.regression else classifier_activation,
         **_build_options(facts.recipe),
     )
     _load_weights(model, folder / BEST_WEIGHTS)

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from vgg_keras.architecture import SCORES, Architecture
+from vgg_keras.architecture import POSTERIORS, SCORES, Architecture
 from vgg_keras.errors import ArgumentError
 from vgg_keras.facts import NetFacts, as_colour, as_pair
 from vgg_keras.net_files import load_model, load_weights_file, read_facts, write_net
@@ -107,7 +107,7 @@ class TrainedNet(NetFacts):
             pool_rounding: how pooling rounds an odd side; by default that of the saved net, else
                 "down".
             classifier_activation: last layer of the model, "softmax" as in `vgg`, or None for
-                logits.
+                logits. A model that gives boxes has neither.
 
         Raises:
             RunError: the folder is no run and no saved net, or has no weights yet.
@@ -170,7 +170,8 @@ class TrainedNet(NetFacts):
             policy: any of Keras's. With "bfloat16" the variables are rounded too, except those of
                 the last layer, whose scores stay float32.
         """
-        model = self.architecture.build(precision=policy)
+        activation = "softmax" if self.model.layers[-1].name == POSTERIORS else None
+        model = self.architecture.build(precision=policy, classifier_activation=activation)
         for layer in model.layers:
             if layer.weights:
                 layer.set_weights(self.model.get_layer(layer.name).get_weights())

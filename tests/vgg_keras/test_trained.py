@@ -158,6 +158,9 @@ class TestSave:
         net.save(tmp_path / "boxes")
         loaded = TrainedNet.load(tmp_path / "boxes")
         assert (loaded.regression, loaded.class_names) == ("per-class", CLASSES)
+        x = np.ones((1, CROP, CROP, 3), "float32")
+        np.testing.assert_allclose(loaded.model(x), net.model(x), rtol=1e-5)  # no soft-max
+        np.testing.assert_allclose(loaded.in_precision("float32").model(x), net.model(x), rtol=1e-5)
 
     def test_replaces_a_saved_net_and_nothing_else(self, tmp_path):
         lively_net(seed=0).save(tmp_path / "net")
