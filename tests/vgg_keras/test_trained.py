@@ -181,8 +181,11 @@ class TestSave:
         (tmp_path / "net" / "net.json").write_text("{}\n")
         with pytest.raises(RunError, match="saving it was interrupted"):
             TrainedNet.load(tmp_path / "net")
-        lively_net().save(tmp_path / "net")
-        assert TrainedNet.load(tmp_path / "net").digest == lively_net().digest
+        other = lively_net()
+        other.save(tmp_path / "net")
+        weights = (net.model.get_weights() for net in (TrainedNet.load(tmp_path / "net"), other))
+        for found, saved in zip(*weights, strict=True):
+            np.testing.assert_array_equal(found, saved)
 
     @pytest.mark.parametrize(
         ("change", "message"),
