@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from vgg_keras.distribution import on_all_devices
+from vgg_keras.distribution import num_devices, on_all_devices
 from vgg_keras.evaluation.cache import open_row_cache
 from vgg_keras.evaluation.procedure import Pass
 from vgg_keras.evaluation.rows import RowFiller, RowPass, Table
@@ -90,7 +90,7 @@ def row_pass(net: TrainedNet, one: Pass, score: Callable, crop_size: int | None 
         crop_size=crop_size or net.architecture.crop_size,
         score=score,
         precision=net.precision,
-        devices=net.model.distribute_strategy.num_replicas_in_sync,
+        devices=num_devices(net.model),
     )
 
 
