@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from tests.conftest import encode, photo
 from vgg_keras.pipelines import (
@@ -278,6 +279,7 @@ class TestAnyForm:
             (encoded[2], [2]),
             (encoded, range(8)),
             (arrays[1], [1]),
+            (Image.fromarray(arrays[1]), [1]),
             (arrays, range(8)),
             (np.stack([arrays[0], arrays[3]]), [0, 3]),
         ):
@@ -305,3 +307,5 @@ class TestAnyForm:
             as_split(str(tmp_path))
         with pytest.raises(ArgumentError, match="uint8 RGB"):
             as_split(np.zeros((4, 4, 3)))
+        with pytest.raises(ArgumentError, match="uint8 RGB"):
+            as_split(5)

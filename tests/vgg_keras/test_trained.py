@@ -82,8 +82,10 @@ class TestOfModel:
         model = lively()
         net = TrainedNet.of_model(model, mean=MEAN)
         before = posteriors_of(net, images)
+        digest = net.digest
         model.get_layer("predictions").bias.assign(np.arange(7.0) * 3)
         assert np.abs(posteriors_of(net, images) - before).max() > 0.1
+        assert net.digest != digest  # rows that were cached before are not used
 
     def test_metadata_are_those_of_the_net(self):
         net = TrainedNet.of_model(lively(), mean=MEAN, class_names="abcdefg", train_scale=40)
@@ -156,6 +158,9 @@ class TestSave:
         net.save(tmp_path / "boxes")
         loaded = TrainedNet.load(tmp_path / "boxes")
         assert (loaded.regression, loaded.class_names) == ("per-class", CLASSES)
+        x = np.ones((1, CROP, CROP, 3), "float32")
+        np.testing.assert_allclose(loaded.model(x), net.model(x), rtol=1e-5)  # no soft-max
+        np.testing.assert_allclose(loaded.in_precision("float32").model(x), net.model(x), rtol=1e-5)
 
     def test_only_a_saved_net_is_replaced(self, tmp_path):
         lively_net(seed=0).save(tmp_path / "net")
@@ -171,11 +176,16 @@ class TestSave:
             assert sorted((tmp_path / name).iterdir()) == before
 
     def test_a_kill_between_the_files_leaves_no_net(self, tmp_path):
-        """The description is removed first, so that it never describes weights of another net."""
-        lively_net().save(tmp_path / "net")
-        (tmp_path / "net" / "net.json").unlink()
-        with pytest.raises(RunError, match="is no run and no saved net"):
+        """The description is emptied first: weights of one net never meet facts of another."""
+        lively_net(seed=1).save(tmp_path / "net")
+        (tmp_path / "net" / "net.json").write_text("{}\n")
+        with pytest.raises(RunError, match="saving it was interrupted"):
             TrainedNet.load(tmp_path / "net")
+        other = lively_net()
+        other.save(tmp_path / "net")
+        weights = (net.model.get_weights() for net in (TrainedNet.load(tmp_path / "net"), other))
+        for found, saved in zip(*weights, strict=True):
+            np.testing.assert_array_equal(found, saved)
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -210,7 +220,7 @@ class TestLoad:
 
     def test_a_weights_file_has_no_recipe(self, tmp_path):
         run = tiny_run(tmp_path / "run", CLASSES)
-        net = TrainedNet.load(tmp_path / "run" / "best.weights.h5", mean=MEAN)
+        net = TrainedNet.load(tmp_path / "run" / "best.weights.h5", mean=np.array(MEAN))
         assert (net.recipe, net.architecture) == (None, run.architecture)
         assert (net.train_scale, net.mean) == ((37, 37), MEAN)  # in proportion to S = 256
         assert net.metadata()["weights"].endswith("best.weights.h5")
@@ -247,6 +257,12 @@ def test_saved_models_load_in_a_new_process(tmp_path):
         "import vgg_keras, keras, sys;"
         f"print(keras.models.load_model({str(tmp_path / 'model.keras')!r}).name)"
     )
-    for order in (code, code.replace("vgg_keras, keras", "keras, vgg_keras")):
+    keras_first = code.replace("vgg_keras, keras", "keras, vgg_keras")
+    # Other packages look for Keras without importing it.
+    looked_for = code.replace(
+        "vgg_keras, keras",
+        "vgg_keras, importlib.util; importlib.util.find_spec('keras');import keras",
+    )
+    for order in (code, keras_first, looked_for):
         done = subprocess.run([sys.executable, "-c", order], capture_output=True, text=True)
         assert done.stdout.split()[-1:] == ["A-LRN"], done.stderr[-2000:]

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tests.conftest import CLASSES
 from tests.vgg_keras.localisation.conftest import journal_of
 from vgg_keras import TrainedNet, evaluate
-from vgg_keras.errors import ArgumentError, PredictionsError
+from vgg_keras.errors import ArgumentError, PredictionsError, SourceError
 from vgg_keras.localisation.dense import make_finder
 from vgg_keras.localisation.evaluate import centre_of_true_class, localise
 from vgg_keras.localisation.results import Localised
@@ -80,7 +80,18 @@ class TestScores:
         centre = centre_of_true_class(boxes, source)
         np.testing.assert_array_equal(centre.boxes, centre_of_true_class(net, source).boxes)
 
-    def test_there_is_no_output_if_verbose_is_0(self, net, classifier, data, capfd):
+    def test_the_boxes_file_of_the_recipe_is_for_folders(self, net, data, tmp_path):
+        """Other data state their own boxes."""
+        recipe = dataclasses.replace(net.recipe, boxes=str(tmp_path / "none.csv"))
+        changed, source = dataclasses.replace(net, recipe=recipe), open_source(data)
+        with pytest.raises(SourceError, match=r"none\.csv"):
+            centre_of_true_class(changed, source)
+        other = dataclasses.replace(source, spec="tfds:other")
+        np.testing.assert_array_equal(
+            centre_of_true_class(changed, other).boxes, centre_of_true_class(net, source).boxes
+        )
+
+    def test_is_silent_if_verbose_is_0(self, net, classifier, data, capfd):
         source = open_source(data)
         localise(net, source, classifiers=classifier, verbose=0)
         centre_of_true_class(net, source, verbose=0)
