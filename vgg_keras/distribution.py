@@ -156,13 +156,7 @@ def make_strategy(devices: int | None = None) -> tf.distribute.Strategy:
         >>> with make_strategy().scope():
         ...     model = vgg("A")
     """
-    if keras.backend.backend() != "tensorflow":
-        raise ArgumentError(
-            "This needs the backend TensorFlow, also for a run that was trained on JAX: leave the "
-            'environment variable KERAS_BACKEND and "backend" in keras.json unset. '
-            f"Received: {keras.backend.backend()}",
-            "backend",
-        )
+    check_tensorflow()
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
     if kind == "CPU" and devices and devices > 1:
         _split_cpu(devices)
@@ -172,6 +166,17 @@ def make_strategy(devices: int | None = None) -> tf.distribute.Strategy:
     if wanted == 1:
         return tf.distribute.get_strategy()
     return tf.distribute.MirroredStrategy(available[:wanted])
+
+
+def check_tensorflow() -> None:
+    """Raises ArgumentError if the backend of Keras is not TensorFlow."""
+    if keras.backend.backend() != "tensorflow":
+        raise ArgumentError(
+            "This needs the backend TensorFlow, also for a run that was trained on JAX: leave the "
+            'environment variable KERAS_BACKEND and "backend" in keras.json unset. '
+            f"Received: {keras.backend.backend()}",
+            "backend",
+        )
 
 
 def _split_cpu(devices: int) -> None:
@@ -265,6 +270,16 @@ def on_all_devices(
 
     found = strategy.run(compute_on_one_device, batch)
     return tf.concat(strategy.experimental_local_results(found), 0)
+
+
+def num_devices(model: keras.Model) -> int:
+    """Returns the number of devices that share a batch of a model, see `on_all_devices`.
+
+    Raises:
+        ArgumentError: the backend of Keras is not TensorFlow.
+    """
+    check_tensorflow()
+    return model.distribute_strategy.num_replicas_in_sync
 
 
 def check_divisible(batch_size: int, replicas: int) -> None:

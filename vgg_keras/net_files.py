@@ -13,7 +13,7 @@ from typing import Any
 import keras
 
 from vgg_keras.architecture import Architecture
-from vgg_keras.errors import ArgumentError, RunError, WeightsError
+from vgg_keras.errors import ArgumentError, RunError, WeightsError, WriteError
 from vgg_keras.facts import NetFacts, as_colour, as_pair
 from vgg_keras.ilsvrc import wnids
 from vgg_keras.pipelines.files import atomic_path, atomic_write
@@ -65,14 +65,14 @@ def read_recipe(file: Path) -> Recipe:
 def load_model(
     folder: Path, facts: NetFacts, classifier_activation: str | None = "softmax"
 ) -> keras.Model:
-    """The model of a run or of a saved net, with its best weights.
+    """The model of a run or of a saved net, with its best weights; one of boxes has no soft-max.
 
     Raises:
         RunError: the weights cannot be read.
     """
     model = facts.architecture.build(
         precision=facts.precision,
-        classifier_activation=classifier_activation,
+        classifier_activation=None if facts.regression else classifier_activation,
         **_build_options(facts.recipe),
     )
     _load_weights(model, folder / BEST_WEIGHTS)
@@ -99,7 +99,7 @@ def load_weights_file(
         WeightsError: see `vgg_keras.weights.read`; or the FC layers are missing.
         ArgumentError: an argument does not fit.
     """
-    mean = given.get("mean")
+    mean = as_colour(given["mean"]) if "mean" in given else None
     layers, contents = read(
         path,
         given.get("net"),
@@ -124,11 +124,13 @@ def load_weights_file(
         model.get_layer(name).set_weights(layers.pop(name))
     read_with = {name: given[name] for name in ("net", "preprocessing") if name in given}
     if mean is not None:
-        read_with["source_mean"] = list(as_colour(mean))
+        read_with["source_mean"] = list(mean)
     facts = NetFacts(
         architecture=architecture,
-        mean=as_colour(mean or ILSVRC.mean),
-        class_names=_names_of_outputs(path, contents.num_classes, given.get("class_names", ())),
+        mean=mean or ILSVRC.mean,
+        class_names=_names_of_outputs(
+            path, contents.num_classes, tuple(given.get("class_names", ()))
+        ),
         train_scale=as_pair(given.get("train_scale", round(256 * contents.crop_size / 224))),
         origin={"weights": str(path), **read_with},
         precision=precision,
@@ -207,15 +209,20 @@ def write_net(folder: Path, facts: NetFacts, logits: keras.Model) -> None:
         WriteError: it cannot be written.
     """
     others = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-    if others and (NET not in others or RECIPE in others):
+    visible = [name for name in others if not name.startswith(".")]
+    if visible and (NET not in visible or RECIPE in visible):
         raise RunError(
             f"{folder} is not empty and holds no saved net. Save the net into another folder."
         )
-    # The description is removed first and written last: a kill leaves no false pair.
-    (folder / NET).unlink(missing_ok=True)
+    # The description is emptied first and written last: a kill leaves no false pair, and a folder
+    # into which the net can be saved again.
+    atomic_write(folder / NET, "{}\n")
     needed = sum(4 * math.prod(variable.shape) for variable in logits.variables) + 2**18
-    with atomic_path(folder / BEST_WEIGHTS, size=needed) as temporary:
-        logits.save_weights(temporary)
+    try:
+        with atomic_path(folder / BEST_WEIGHTS, size=needed) as temporary:
+            logits.save_weights(temporary)
+    except (OSError, RuntimeError) as error:  # HDF5 raises RuntimeError on a full disk
+        raise WriteError(f"{folder / BEST_WEIGHTS} could not be written: {error}") from error
     atomic_write(folder / NET, json.dumps(_to_json(facts), indent=2) + "\n")
 
 
@@ -237,6 +244,8 @@ def _from_json(folder: Path) -> NetFacts:
     file = folder / NET
     if not (folder / BEST_WEIGHTS).is_file():
         raise RunError(f"{folder} holds no {BEST_WEIGHTS}.")
+    if file.read_bytes().strip() == b"{}":
+        raise RunError(f"{folder} holds no complete net: saving it was interrupted.")
     try:
         found = json.loads(file.read_text())
         recipe = found["recipe"]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import importlib.abc
 import importlib.machinery
-import importlib.util
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -29,18 +28,24 @@ def register_layers() -> None:
 
 
 class _KerasFinder(importlib.abc.MetaPathFinder):
-    """Finds Keras once, with a loader that registers the layers afterwards."""
+    """Finds Keras with a loader that registers the layers afterwards.
+
+    It stays until Keras is imported: others may look for Keras without importing it.
+    """
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if name != "keras":
+        if name != "keras" or self not in sys.meta_path:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)
-        return spec
+        # Only the finders after this one: one that asks all finders again causes no recursion.
+        for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
+            spec = finder.find_spec(name, path, target)
+            if spec is not None:
+                if spec.loader is not None:
+                    spec.loader = _Loader(self, spec.loader)
+                return spec
+        return None
 
 
 class _Loader(importlib.abc.Loader):
@@ -50,7 +55,8 @@ class _Loader(importlib.abc.Loader):
         MissingPackageError: the package of Keras's backend is not installed.
     """
 
-    def __init__(self, loader: importlib.abc.Loader):
+    def __init__(self, finder: _KerasFinder, loader: importlib.abc.Loader):
+        self._finder = finder
         self._loader = loader
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
@@ -68,4 +74,6 @@ class _Loader(importlib.abc.Loader):
                 "Keras cannot import its backend. Set the environment variable KERAS_BACKEND, or "
                 f'"backend" in keras.json, to "tensorflow" or "jax". Received: {error}'
             ) from error
+        if self._finder in sys.meta_path:
+            sys.meta_path.remove(self._finder)
         importlib.import_module(_LAYERS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import os
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from vgg_keras.architecture import SCORES, Architecture
+from vgg_keras.architecture import POSTERIORS, SCORES, Architecture
 from vgg_keras.errors import ArgumentError
 from vgg_keras.facts import NetFacts, as_colour, as_pair
 from vgg_keras.net_files import load_model, load_weights_file, read_facts, write_net
@@ -108,7 +107,7 @@ class TrainedNet(NetFacts):
             pool_rounding: how pooling rounds an odd side; by default that of the saved net, else
                 "down".
             classifier_activation: last layer of the model, "softmax" as in `vgg`, or None for
-                logits.
+                logits. A model that gives boxes has neither.
 
         Raises:
             RunError: the folder is no run and no saved net, or has no weights yet.
@@ -159,9 +158,9 @@ class TrainedNet(NetFacts):
         scores = self.model.get_layer(SCORES).output
         return keras.Model(self.model.input, scores, name=self.architecture.net)
 
-    @functools.cached_property
+    @property
     def digest(self) -> str:
-        """Hash of the layers and the weights, the same with and without a soft-max."""
+        """Hash of the layers and the weights as they are now, with or without a soft-max."""
         return digest_of(self.logits)
 
     def in_precision(self, policy: str) -> TrainedNet:
@@ -171,7 +170,8 @@ class TrainedNet(NetFacts):
             policy: any of Keras's. With "bfloat16" the variables are rounded too, except those of
                 the last layer, whose scores stay float32.
         """
-        model = self.architecture.build(precision=policy)
+        activation = "softmax" if self.model.layers[-1].name == POSTERIORS else None
+        model = self.architecture.build(precision=policy, classifier_activation=activation)
         for layer in model.layers:
             if layer.weights:
                 layer.set_weights(self.model.get_layer(layer.name).get_weights())

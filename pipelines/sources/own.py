@@ -189,15 +189,16 @@ def as_split(images: Any) -> Split:
 
     Args:
         images: a path or several, the bytes of an encoded image or several, a uint8 RGB array
-            `(H, W, 3)` or `(N, H, W, 3)`, or a list of arrays `(H, W, 3)`. The formats of files
-            and bytes (JPEG, PNG, GIF, BMP) are recognised by content.
+            `(H, W, 3)` or `(N, H, W, 3)`, or a list of arrays `(H, W, 3)`. An RGB image of Pillow
+            counts as an array. The formats of files and bytes (JPEG, PNG, GIF, BMP) are recognised
+            by content.
 
     Raises:
         SourceError: there is no image, or a file is missing or a folder. The message names it.
         ArgumentError: images of two forms, or arrays that are not uint8 RGB.
     """
-    if isinstance(images, str | os.PathLike | bytes):
-        images = [images]
+    if isinstance(images, str | os.PathLike | bytes) or not isinstance(images, Iterable):
+        images = [images]  # one path, one file, or one image of Pillow
     if getattr(images, "ndim", None) == 3:
         images = images[None]
     if getattr(images, "ndim", 1) == 1:  # a list, or an array of paths

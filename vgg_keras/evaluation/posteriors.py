@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from vgg_keras.distribution import on_all_devices
+from vgg_keras.distribution import num_devices, on_all_devices
 from vgg_keras.evaluation.cache import open_row_cache
 from vgg_keras.evaluation.procedure import Pass
 from vgg_keras.evaluation.rows import RowFiller, RowPass, Table
@@ -67,23 +67,14 @@ def posteriors_by_pass(
     **options: Any,
 ) -> list[np.ndarray]:
     """For each pass, posteriors as float32 `(len(split), classes)`; see `posteriors`."""
-    tables = []
+    tables, folder, decisive = [], Path(cache_dir) if cache_dir else None, []
+    if folder:  # everything that decides the rows, except the contents of the images
+        decisive = [net.digest, split.identities(), net.mean, net.architecture.crop_size]
+    shape = len(split), net.architecture.num_classes
     for one in passes:
         score = make_scorer(net, flip=one.flip, map_average=one.map_average)
-        # Everything that decides the rows, except the contents of the images.
-        decisive = cache_dir and [
-            net.digest,
-            split.identities(),
-            net.mean,
-            net.architecture.crop_size,
-            asdict(one),
-        ]
-        rows = open_row_cache(
-            Path(cache_dir) if cache_dir else None,
-            f"{one.views}-q{one.test_scale}",
-            decisive,
-            (len(split), net.architecture.num_classes),
-        )
+        name = f"{one.views}-q{one.test_scale}"
+        rows = open_row_cache(folder, name, [*decisive, asdict(one)], shape)
         tables.append(Table(rows, _sum_to_one, [row_pass(net, one, lambda v, _, s=score: s(v))]))
     RowFiller(split, **options).fill(tables)
     return [table.rows for table in tables]
@@ -99,7 +90,7 @@ def row_pass(net: TrainedNet, one: Pass, score: Callable, crop_size: int | None 
         crop_size=crop_size or net.architecture.crop_size,
         score=score,
         precision=net.precision,
-        devices=net.model.distribute_strategy.num_replicas_in_sync,
+        devices=num_devices(net.model),
     )
 
 

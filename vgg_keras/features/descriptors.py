@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vgg_keras.distribution import num_devices
 from vgg_keras.errors import ArgumentError, SourceError
 from vgg_keras.evaluation.cache import open_row_cache
 from vgg_keras.evaluation.evaluate import as_scales
@@ -164,7 +165,7 @@ def row_pass(extractor: FeatureExtractor, one: Pass) -> RowPass:
         crop_size=extractor.min_side,
         score=lambda views, _: scorer(views),
         precision=extractor.metadata["precision"],
-        devices=extractor.model.distribute_strategy.num_replicas_in_sync,
+        devices=num_devices(extractor.model),
     )
 
 

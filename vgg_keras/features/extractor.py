@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from vgg_keras.architecture import Architecture
-from vgg_keras.distribution import on_all_devices
+from vgg_keras.distribution import check_tensorflow, on_all_devices
 from vgg_keras.errors import WeightsError
 from vgg_keras.evaluation.posteriors import make_descriptor_fn
 from vgg_keras.evaluation.procedure import CROP_OF_PAPER
@@ -131,6 +131,7 @@ def _with_default_options(net: TrainedNet) -> keras.Model:
     """
     if net.recipe is not None:
         return net.model
+    check_tensorflow()
     with net.model.distribute_strategy.scope():
         return net.in_precision(net.precision).model
 

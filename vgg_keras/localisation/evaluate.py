@@ -122,8 +122,8 @@ def localise(
         flip: whether mirror images are used too, as in classification (§3.2).
         batch_size, verbose: see `RowFiller`.
         on_bad_image: "stop", or "skip" to skip images whose boxes cannot be used.
-        boxes: file of the true boxes; by default that of the recipe of the first net, see
-            `boxed_split`.
+        boxes: file of the true boxes; by default those that the data state, or for a `folder:`
+            source the file in the recipe of the first net, see `boxed_split`.
         cache_dir: folder of the row cache, from which an interrupted call continues.
 
     Raises:
@@ -271,7 +271,9 @@ def _boxed_images(
     """The images with usable boxes; the net must know their classes."""
     check_choice("on_bad_image", on_bad_image, BAD_IMAGE_POLICIES)
     labels = labels_for_net(net, data, split)
-    file = boxes or getattr(net.recipe, "boxes", None) or None
+    file = boxes
+    if file is None and data.spec.startswith("folder:"):  # other data state their own boxes
+        file = getattr(net.recipe, "boxes", None) or None
     boxed = boxed_split(data, data[split], file, skip_bad=on_bad_image == "skip")
     names = data[split].names_of(range(len(labels)))
     is_usable = np.isin(names, list(boxed.skipped), invert=True)
