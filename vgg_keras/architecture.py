@@ -32,7 +32,7 @@ SCORES, POSTERIORS = "scores", "posteriors"  # layers after the last one with we
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a net computes, apart from its weights; the arguments of `vgg` that decide it.
+    """The arguments of `vgg` that determine what a net computes, apart from its weights.
 
     Attributes:
         net: configuration of Table 1, such as "D".
@@ -63,10 +63,10 @@ class Architecture:
         check_choice("pool_rounding", self.pool_rounding, POOL_ROUNDINGS)
 
     def build(self, *, precision: str | None = None, **options: Any) -> keras.Model:
-        """A new model.
+        """Builds a new model.
 
         Args:
-            precision: Keras dtype policy; by default the one that is set.
+            precision: Keras dtype policy; by default the global policy.
             options: further arguments of `vgg`, such as `classifier_activation`.
         """
         with _dtype_policy(precision):

@@ -1,4 +1,4 @@
-"""What is known of a trained net without its weights."""
+"""`NetFacts`: what is known about a trained net, apart from its weights."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from vgg_keras.recipes import REGRESSIONS, Recipe, num_outputs
 
 @dataclass(frozen=True, eq=False)
 class NetFacts:
-    """What is known of a trained net without its weights.
+    """What is known about a trained net, apart from its weights.
 
     Attributes:
-        architecture: what it computes.
+        architecture: what the net computes.
         mean: RGB mean, 0 to 255, to be subtracted from images.
         class_names: names of the classes, in the order of the outputs.
         train_scale: S, as a pair (S, S) or (S_min, S_max); None if unknown.
@@ -56,7 +56,7 @@ class NetFacts:
 
     @property
     def name(self) -> str:
-        """The path or name by which people know the net."""
+        """Path or name of the net, for messages."""
         return net_name(self.origin)
 
     @property
@@ -75,7 +75,7 @@ class NetFacts:
         return sum(self.train_scale) // 2
 
     def metadata(self) -> dict[str, Any]:
-        """The facts that results, exports and caches carry; can be written as JSON."""
+        """The facts that are stored in results, exports and caches; can be written as JSON."""
         return {
             **self.origin,
             "net": self.architecture.net,

@@ -45,22 +45,23 @@ def vgg(
 ) -> keras.Model:
     """Builds a net of the paper for crops and whole images (§2, §3.2).
 
-    For larger inputs than a crop, the class scores are averaged over the positions of the net.
+    On inputs larger than a crop, the class scores are averaged over all positions.
 
     Args:
         net: "A", "A-LRN", "B", "C", "D", "E", "B-shallow", or an alias: "vgg11", "vgg13", "vgg16",
-            "vgg19". Upper and lower case are equal.
+            "vgg19", in upper or lower case.
         num_classes: number of outputs.
         crop_size: side of a training crop in pixels, a multiple of 32.
         width: factor on the channels of all hidden layers.
         initialisation: "glorot", "gaussian" (standard deviation 0.01 at full size) or
-            "gaussian-0.1". The Gaussians keep the gain of the full-size layers at any size.
+            "gaussian-0.1". The Gaussians are scaled so that each layer has the same gain as at full
+            size.
         weight_decay: the term weight_decay * w is added to the gradient of every kernel w (§3.1),
             as in Caffe. Biases do not decay.
         dropout: dropout rate of both hidden FC layers.
         lrn: constants of net A-LRN, "krizhevsky" or "caffe".
-        pool_rounding: "down", or "up" as in Caffe, for poolings of an odd side. Sides that are
-            multiples of 32 give the same result with both.
+        pool_rounding: how pooling rounds an odd side, "down" or, as in Caffe, "up". If the sides of
+            the input are multiples of 32, both give the same result.
         classifier_activation: "softmax" for posteriors, or None for class scores (logits).
         seed: seed of the initialisation and of dropout.
 

@@ -1,4 +1,4 @@
-"""A net as a value: a model together with the facts that are needed to use it."""
+"""`TrainedNet`: a model together with the facts that are needed to use it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ from vgg_keras.net_files import load_model, load_weights_file, read_facts, write
 class TrainedNet(NetFacts):
     """A model together with the facts that are needed to use it.
 
-    A run, a saved net, a weights file and a model that was fitted a minute ago are equals:
-    `evaluate`, `predict`, `extract_features`, `localise`, `export` and `verify` take all of them.
+    `load` makes one from a run, a saved net or a weights file, `of_model` from a model in memory.
+    `evaluate`, `predict`, `extract_features`, `localise`, `export` and `verify` take a
+    `TrainedNet`.
 
     Attributes:
-        model: from RGB images minus `mean`, float32 `(B, H, W, 3)`, to `(B, num_classes)`.
+        model: Keras model from RGB images minus `mean`, float32 `(B, H, W, 3)`, to
+            `(B, num_classes)`. `NetFacts` describes the other attributes.
 
     Example:
         net = TrainedNet.of_model(model, mean=colours.mean, class_names=names, train_scale=256)
@@ -46,15 +48,15 @@ class TrainedNet(NetFacts):
         train_scale: int | Sequence[int] | None = None,
         regression: str | None = None,
     ) -> TrainedNet:
-        """A net from a model that `vgg` made.
+        """Makes a net from a model that `vgg` made.
 
         The model may have been loaded, cloned or frozen, and may end in a soft-max or in logits.
-        Its variables are shared, not copied.
+        The net shares the variables of the model.
 
         Args:
-            model: made by `vgg`.
+            model: Keras model that `vgg` made.
             mean: RGB mean, 0 to 255, that was subtracted from the training images.
-            class_names: in the order of the outputs; by default "0", "1", ...
+            class_names: names of the classes, in the order of the outputs; by default "0", "1", ...
             train_scale: S, or the pair (S_min, S_max). It decides the default test scales.
             regression: "per-class" or "single-class" if the outputs are boxes (§A.1).
 
@@ -92,15 +94,15 @@ class TrainedNet(NetFacts):
         """Loads a run, a saved net or a weights file.
 
         Args:
-            where: folder of a run (its best weights are taken) or of a saved net, or a weights
-                file that `vgg_keras.weights.read` reads, with the arguments from `net` to
-                `train_scale`; a folder has its own values.
-            net: its net; by default inferred from its layers.
-            class_names: names of the outputs, in order. A file with 1,000 outputs has ILSVRC's
-                classes by default (some of these are enough), another file "0", "1", ...
-            preprocessing: what the weights take as input, see `vgg_keras.weights.read`.
-            mean: RGB mean that was subtracted from the images the weights were trained on; by
-                default inferred from the file, and then ILSVRC's is subtracted from images.
+            where: folder of a run (its best weights are loaded) or of a saved net, or a weights
+                file that `vgg_keras.weights.read` reads. The arguments from `net` to `train_scale`
+                are only for a weights file.
+            net: name of the net in the file; by default inferred from its layers.
+            class_names: names of the classes, in the order of the outputs; by default ILSVRC's for
+                1,000 outputs (some of these names are enough), otherwise "0", "1", ...
+            preprocessing: of the images in training, see `vgg_keras.weights.read`.
+            mean: RGB mean that was subtracted from the training images; by default inferred from
+                the file, and the first layer is adapted to ILSVRC's mean.
             train_scale: S, or the pair (S_min, S_max), of training; by default 256 in proportion
                 to the crop size.
             precision: Keras dtype policy; by default that of the folder, or float32.
@@ -138,16 +140,16 @@ class TrainedNet(NetFacts):
         return cls(**vars(facts), model=model)
 
     def save(self, folder: str | os.PathLike) -> Path:
-        """Writes the net into a folder that `load` and every command's `--run` take.
+        """Saves the net in a folder, which `load` and the option `--run` of the commands take.
 
-        The folder gets `best.weights.h5` and `net.json`. A saved net that is there is replaced.
+        The files are `best.weights.h5` and `net.json`. A saved net in the folder is replaced.
 
         Returns:
             The folder.
 
         Raises:
             RunError: the folder holds a run or something else.
-            WriteError: it cannot be written.
+            WriteError: the folder cannot be written.
         """
         write_net(Path(folder), self, self.logits)
         return Path(folder)
@@ -164,11 +166,11 @@ class TrainedNet(NetFacts):
         return digest_of(self.logits)
 
     def in_precision(self, policy: str) -> TrainedNet:
-        """The net in another Keras dtype policy, with variables of its own.
+        """Copies the net into another Keras dtype policy. The variables are not shared.
 
         Args:
-            policy: any of Keras's. With "bfloat16" the variables are rounded too, except those of
-                the last layer, whose scores stay float32.
+            policy: name of a Keras dtype policy. With "bfloat16" the variables are rounded too,
+                except those of the last layer, whose scores stay float32.
         """
         activation = "softmax" if self.model.layers[-1].name == POSTERIORS else None
         model = self.architecture.build(precision=policy, classifier_activation=activation)
@@ -178,7 +180,7 @@ class TrainedNet(NetFacts):
         return dataclasses.replace(self, model=model, precision=policy)
 
     def predict(self, images: Any, **options: Any) -> Any:
-        """Posteriors for images without labels: `vgg_keras.predict` with this net.
+        """Computes posteriors for images without labels: `vgg_keras.predict` with this net.
 
         Example:
             net.predict("photo.jpg").top(5)

@@ -46,10 +46,10 @@ def train(
     verbose: int | str = "auto",
     task: Task | None = None,
 ) -> Path:
-    """Trains a run, or continues it, in the folder `out`.
+    """Trains a net in the run folder `out`, or continues a run that was interrupted.
 
-    If it is interrupted at any moment and called again, it continues after the last finished
-    epoch; on CPU the final weights are bit-identical to those of an uninterrupted run.
+    After an interruption at any moment, the same call continues after the last finished epoch. On
+    CPU the final weights are bit-identical to those of an uninterrupted run.
 
     Args:
         recipe: what to train.
@@ -57,8 +57,8 @@ def train(
         data_dir: where TFDS stores its data.
         devices, cluster: see `find_devices`. Processes of a cluster share the folder; one writes.
         tensorboard: whether to write event files under `out`/tensorboard.
-        callbacks: further Keras callbacks, in every process; the checkpoint has no state of them.
-        verbose: 0 for no progress; 1 or "auto" for a bar and one line an epoch.
+        callbacks: further Keras callbacks, used in every process. Checkpoints omit their state.
+        verbose: 0 for no progress; 1 or "auto" for a bar, and one line for each epoch.
         task: what the net learns; by default the class of an image.
 
     Returns:

@@ -72,7 +72,9 @@ class Names(click.Choice):
 
 
 SCALES = Several(click.INT)
-_BATCH_SIZE = "Number of crops in a batch. A batch of whole images has at most as many pixels."
+_BATCH_SIZE = (
+    "Number of crops in a batch. A batch of whole images has at most as many pixels as these crops."
+)
 
 data_option = click.option(
     "--data",

@@ -36,17 +36,17 @@ def evaluate(
     cache_dir: str | os.PathLike | None = None,
     verbose: int | str = "auto",
 ) -> Predictions:
-    """Posteriors of a net for every image of a split (§3.2).
+    """Computes the posteriors of a net for every image of a split (§3.2).
 
     Args:
         net: classification net, from `TrainedNet.load` or `TrainedNet.of_model`.
-        data: a source, of which `split` is scored, or a split. The net must know its classes;
-            some of the net's are enough.
+        data: a source, whose split named `split` is tested, or a split. The net must know all
+            classes of the data; the data may have only some of the net's classes.
         split: name of the split.
         protocol, test_scales, multi_scale, flip, map_average: see `Procedure`.
         batch_size, on_bad_image, verbose: see `RowFiller`.
-        cache_dir: folder of the row cache, from which an interrupted evaluation continues. None:
-            nothing is cached.
+        cache_dir: folder in which rows are cached, so that an interrupted evaluation can continue.
+            None: nothing is cached.
 
     Returns:
         `Predictions`, whose `result()` gives the errors in percent. With on_bad_image="skip" they

@@ -30,7 +30,7 @@ def posteriors(
     cache_dir: str | os.PathLike | None = None,
     **options: Any,
 ) -> np.ndarray:
-    """The mean posteriors of several passes; computes only what is not cached.
+    """Computes the mean posteriors of several passes, except for what is cached.
 
     Passes of one kind of view are averaged first, then the kinds, so that "multi-crop+dense" is
     the mean of two posteriors (§4.3).
@@ -102,13 +102,14 @@ def _sum_to_one(rows: np.ndarray) -> np.ndarray:
 def make_scorer(
     net: TrainedNet, *, flip: bool = True, map_average: str = "scores"
 ) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A function from views of images to posteriors; one trace serves all sizes.
+    """Makes a function from views of images to posteriors. One trace serves all image sizes.
 
     A net is traced once for each pair of `flip` and `map_average`.
 
     Args:
         net: classification net.
-        flip: average with the mirror images, which pass through the net in the same batch.
+        flip: whether posteriors are averaged with those of the mirror images, which pass through
+            the net in the same batch.
         map_average: see `Pass`.
 
     Returns:

@@ -24,9 +24,9 @@ class Predicted:
     Attributes:
         names: paths of the images as they were given, or "image 0", "image 1", ...
         posteriors: float32 `(N, classes)`; rows sum to 1.
-        class_names: of the columns.
-        metadata: which net, and how it was used; can be written as JSON. `skipped` names the
-            images that could not be read, if there are any.
+        class_names: names of the columns of `posteriors`.
+        metadata: which net gave the posteriors, and how; can be written as JSON. `skipped` names
+            the images that could not be read, if there are any.
     """
 
     names: tuple[str, ...]
@@ -55,7 +55,7 @@ def predict(
     on_bad_image: str = "stop",
     verbose: int | str = "auto",
 ) -> Predicted:
-    """Posteriors of a net for some images (§3.2).
+    """Computes the posteriors of a net for images without labels (§3.2).
 
     Args:
         net: classification net, from `TrainedNet.load` or `TrainedNet.of_model`.
@@ -66,7 +66,7 @@ def predict(
         batch_size, on_bad_image, verbose: see `RowFiller`.
 
     Raises:
-        SourceError: an image is no file, or none can be read.
+        SourceError: a path is not a file, or none of the images can be read.
         BadImageError, ArgumentError, OutOfMemoryError: see `RowFiller.fill`.
 
     Example:

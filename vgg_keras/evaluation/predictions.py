@@ -30,7 +30,7 @@ class Predictions:
         labels: int64 `(N,)`, indices into `class_names`.
         posteriors: float32 `(N, classes)`; rows sum to 1.
         class_names: names of the columns of `posteriors`.
-        metadata: which net gave them, and how; can be written as JSON.
+        metadata: which net gave the posteriors, and how; can be written as JSON.
 
     Example:
         Predictions.load("results/d.parquet").result()["top1_error"]
@@ -63,7 +63,7 @@ class Predictions:
 
     @property
     def members(self) -> list[dict[str, Any]]:
-        """The metadata of each net whose posteriors were averaged; of a single net its own."""
+        """The metadata of each net whose posteriors were averaged, also if it is a single net."""
         return list(members(self.metadata))
 
     def result(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class Predictions:
         return top_classes(self.posteriors, k)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes a table of images, and beside it, as NAME.json, the result and the class names.
+        """Writes a table of images, and a file NAME.json with the result and the class names.
 
         The columns are `image`, `label`, `class_1`, `posterior_1` to `class_5`, `posterior_5`,
         and `posteriors`, those of all classes in the order of `class_names`: a list in Parquet,
@@ -161,12 +161,14 @@ def top_classes(posteriors: np.ndarray, k: int = TOP) -> tuple[np.ndarray, np.nd
 
 
 def fuse(predictions: Sequence[Predictions]) -> Predictions:
-    """The mean posteriors of several nets for the same images (§4.4).
+    """Averages the posteriors of several nets for the same images (§4.4).
 
-    A fusion counts as many times as it has members, so that every net has the same weight.
+    A fusion among the predictions is weighted by its number of nets, so that every net has the same
+    weight.
 
     Raises:
-        PredictionsError: there are fewer than two, or their classes, images or labels differ.
+        PredictionsError: there are fewer than two predictions, or their classes, images or labels
+            differ.
 
     Example:
         fuse([evaluate(d, data), evaluate(e, data)]).result()

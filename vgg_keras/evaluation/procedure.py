@@ -74,13 +74,14 @@ class Procedure:
         protocol: "centre", "dense", "multi-crop" or "multi-crop+dense". "center" is accepted.
         test_scales: Q, one or more; by default those that the paper pairs with the training
             scale of the net.
-        multi_scale: whether that default is the several scales of §4.2, not the one of §4.1.
+        multi_scale: whether the default is the several scales of §4.2 instead of the single one of
+            §4.1.
         flip: whether posteriors are averaged with those of the mirror image; by default as in the
             paper, for all protocols except "centre".
         map_average: "scores", or "posteriors" for soft-max at each position of the map.
 
     Raises:
-        ArgumentError: an unknown name, or scales that do not go together.
+        ArgumentError: a name is unknown, or the scales do not go together.
 
     Example:
         Procedure("dense", multi_scale=True).passes(TrainedNet.load("runs/d"))
@@ -106,7 +107,7 @@ class Procedure:
             )
 
     def passes(self, net: NetFacts) -> list[Pass]:
-        """The passes whose posteriors are averaged for a net.
+        """Lists the passes whose posteriors are averaged for a net.
 
         Raises:
             ArgumentError: a scale is below the crop size, the training scale is needed and

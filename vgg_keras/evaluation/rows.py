@@ -32,7 +32,7 @@ Score = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 @dataclass(frozen=True, eq=False)
 class RowPass:
-    """One way of showing every image to a net, and the function that computes a row from it.
+    """A pass over all images in one form, and the function that computes the rows.
 
     Attributes:
         name: for progress.
@@ -109,7 +109,7 @@ class RowFiller:
         self.verbose = verbose
 
     def fill(self, tables: Sequence[Table]) -> None:
-        """Computes the rows that are not there yet.
+        """Computes the rows that are not complete yet.
 
         Raises:
             BadImageError: an image cannot be read, and `on_bad_image` is "stop".

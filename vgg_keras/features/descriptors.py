@@ -53,14 +53,14 @@ def extract_features(
     cache_dir: str | os.PathLike | None = None,
     verbose: int | str = "auto",
 ) -> Features:
-    """Descriptors of all images of a data set, with their names and labels (§B).
+    """Computes descriptors of all images of a data set, with their names and labels (§B).
 
     Args:
         nets: one net or several. The descriptors of several nets are stacked, which is the late
             fusion of §B.
-        data: a source, or a split, whose labels are used.
+        data: a source, or a split; the labels are stored with the descriptors.
         splits: names of the splits of a source; by default all of them.
-        layer: layer of every `TrainedNet`; a `FeatureExtractor` has its own.
+        layer: name of the layer of a `TrainedNet` to use; a `FeatureExtractor` has its own.
         region: "image", "box", or "image+box" to stack both (Table 12).
         boxes_file: see `boxed_split`. The first box of an image is used.
         test_scales, aggregate, flip: see `compute_descriptors`.
@@ -110,7 +110,7 @@ def compute_descriptors(
     cache_dir: str | os.PathLike | None = None,
     verbose: int | str = "auto",
 ) -> np.ndarray:
-    """Descriptors of the images of a split by one net.
+    """Computes descriptors of the images of a split with one net.
 
     Args:
         extractor: the net.
@@ -119,10 +119,10 @@ def compute_descriptors(
             `default_scales`.
         aggregate: what is done with the descriptors of several scales: "mean", "max" for the
             maximum of each component, or "stack", each L2-normalised. The result is L2-normalised.
-        flip: average with the descriptors of the mirror images.
+        flip: whether to average with the descriptors of the mirror images.
         batch_size, on_bad_image, verbose: see `RowFiller`.
-        cache_dir: folder of the row cache, from which an interrupted extraction continues. None:
-            rows are in memory only.
+        cache_dir: folder in which rows are cached, so that an interrupted extraction can continue.
+            None: nothing is cached.
 
     Returns:
         float32 `(N, D)`, L2-normalised; rows of 0 if no unit is active, and rows of NaN for images

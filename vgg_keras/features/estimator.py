@@ -28,7 +28,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
     Args:
         net: path of a run, a saved net or a weights file; or a `TrainedNet`, with which the
             estimator can be cloned but not pickled.
-        preprocessing: what the weights in a weights file take as input, see
+        preprocessing: of the images that a weights file was trained on, see
             `vgg_keras.weights.read`.
         layer: name of the layer whose activations are the features.
         test_scales, aggregate, flip: see `compute_descriptors`.

@@ -32,8 +32,8 @@ class FeatureExtractor:
     """A net up to a layer, whose activations are features.
 
     Attributes:
-        model: from RGB images minus `mean`, float32 `(B, H, W, 3)`, to the map of the layer,
-            `(B, h, w, D)`.
+        model: Keras model from RGB images minus `mean`, float32 `(B, H, W, 3)`, to the map of the
+            layer, `(B, h, w, D)`.
         mean: RGB mean, 0 to 255, to be subtracted from images.
         min_side: smallest side in pixels that an image must have.
         metadata: the net, the layer, and where the weights come from; can be written as JSON.
@@ -51,7 +51,7 @@ class FeatureExtractor:
 
     @classmethod
     def of_net(cls, net: TrainedNet, layer: str = PENULTIMATE) -> FeatureExtractor:
-        """An extractor from a trained net.
+        """Makes an extractor from a trained net.
 
         Args:
             net: from `TrainedNet.load` or `TrainedNet.of_model`. The extractor of a net without a
@@ -102,10 +102,11 @@ class FeatureExtractor:
         return digest_of(self.model)
 
     def scorer(self, flip: bool) -> Callable[[tf.Tensor], tf.Tensor]:
-        """A function from images to descriptors; one trace serves all sizes.
+        """Makes a function from images to descriptors. One trace serves all image sizes.
 
         Args:
-            flip: average with the mirror images, which pass through the net in the same batch.
+            flip: whether to average with the mirror images, which pass through the net in the same
+                batch.
 
         Returns:
             A `tf.function` from float32 `(B, 1, H, W, 3)`, RGB in 0..255, to float32 `(B, D)`:

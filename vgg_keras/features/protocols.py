@@ -50,11 +50,11 @@ CUSTOM = "custom"  # chosen from the splits of the features and from their numbe
 
 
 def custom_protocol(splits: set[str], one_label: bool) -> Protocol:
-    """The protocol that fits features.
+    """Chooses a protocol by the splits and the labels that features have.
 
-    `train` is trained on, `val` selects C and `test` is tested on if all three exist. Without
-    `test`, `val` is tested on. Without `train`, there are three random splits with 30 training
-    images for each class; all other images are tested on.
+    If the splits `train`, `val` and `test` exist, `val` selects C and `test` is for testing. If
+    there are `train` and other splits, the others are for testing. Otherwise there are three random
+    splits with 30 training images for each class; all other images are for testing.
 
     Args:
         splits: names of the splits that exist.

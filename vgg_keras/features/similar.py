@@ -34,7 +34,7 @@ class Neighbours(NamedTuple):
 
 
 def nearest(queries: np.ndarray, features: Features, k: int = 5) -> Neighbours:
-    """The k most similar images, by the cosine of their descriptors; ties keep index order.
+    """Finds the k most similar images by the cosine of descriptors. Ties keep index order.
 
     Args:
         queries: descriptors, float32 `(queries, D)`, L2-normalised.
@@ -66,7 +66,7 @@ def query_descriptors(
     batch_size: int = 64,
     verbose: int | str = "auto",
 ) -> np.ndarray:
-    """Descriptors of image files, computed as those in `features` were.
+    """Computes descriptors of image files in the same way as those in `features`.
 
     Args:
         features: features whose `metadata` names the nets and the procedure.

@@ -60,11 +60,11 @@ def transfer(
         protocol: a name of `TRANSFER_PROTOCOLS`, or "custom", see `custom_protocol`.
         train_per_class, test_per_class, splits: numbers for random splits, in place of those of
             the protocol.
-        grid: regularisation constants; a single one is used as it is.
+        grid: regularisation constants C to choose from. A single C is used without a selection.
         seed: seed of the random splits and of liblinear.
 
     Returns:
-        Can be written as JSON: `mean_ap` or `mean_class_recall` in percent, the mean over splits;
+        A dictionary for JSON: `mean_ap` or `mean_class_recall` in percent, the mean over splits;
         `spread`, the standard deviation over splits, None for a single one; `of_splits`;
         `per_class`; `C` of each split; `train_images`, `images`; the metadata of the features.
 

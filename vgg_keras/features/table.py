@@ -63,7 +63,7 @@ class Features:
 
     @property
     def members(self) -> list[dict[str, Any]]:
-        """The metadata of each stacked descriptor; of a single descriptor its own."""
+        """The metadata of each stacked descriptor, also if it is a single one."""
         return list(members(self.metadata))
 
     @property
@@ -110,7 +110,7 @@ class Features:
             raise WriteError(f"{path} cannot be written: {error}") from error
 
     def labels_of(self, row: int, target: int = 1) -> list[str]:
-        """Names of the classes that an image has; with a target of 0, of its difficult ones."""
+        """Names of the classes that an image has, or with `target=0` of its difficult classes."""
         return [self.class_names[k] for k in np.flatnonzero(self.targets[row] == target)]
 
     @classmethod
@@ -135,10 +135,10 @@ class Features:
 
 
 def stacked(features: Sequence[Features]) -> Features:
-    """Descriptors of the same images side by side, each L2-normalised (§B).
+    """Stacks descriptors of the same images side by side, each L2-normalised (§B).
 
     Raises:
-        FeaturesError: there are none, or they have other classes, images or labels.
+        FeaturesError: no descriptors are given, or their classes, images or labels differ.
 
     Example:
         both = stacked([Features.load("d.parquet"), Features.load("e.parquet")])

@@ -55,7 +55,7 @@ def centre_of_true_class(
     boxes: str | os.PathLike | None = None,
     verbose: int | str = "auto",
 ) -> Localised:
-    """The box of the true class, from the central crop: the first protocol, "centre-gt".
+    """Finds the box of the true class in the central crop: the first protocol, "centre-gt".
 
     Args:
         net: localisation net.
@@ -107,12 +107,12 @@ def localise(
     cache_dir: str | os.PathLike | None = None,
     verbose: int | str = "auto",
 ) -> Localised:
-    """Boxes from all positions and scales, merged, for the five best classes of each image.
+    """Finds a box for each of the five most probable classes of each image (§A.1).
 
     Args:
         nets: localisation nets; the boxes of several are merged together (Table 9).
-        data, split: source and name of the split; images with boxes. The nets must know their
-            classes.
+        data, split: source of images with boxes, and name of the split. The nets must know all
+            classes of the data.
         classifiers: classification nets. The mean of their posteriors gives the five classes
             and rates each box.
         test_scales: see `scales_by_net`.
@@ -124,7 +124,7 @@ def localise(
         on_bad_image: "stop", or "skip" to skip images whose boxes cannot be used.
         boxes: file of the true boxes; by default those that the data state, or for a `folder:`
             source the file in the recipe of the first net, see `boxed_split`.
-        cache_dir: folder of the row cache, from which an interrupted call continues.
+        cache_dir: folder in which rows are cached, so that an interrupted call can continue.
 
     Raises:
         SourceError, BadImageError: the data cannot be used.

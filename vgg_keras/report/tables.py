@@ -42,17 +42,17 @@ class Table:
 
 
 def build_table(number: int, results: Sequence[Result] = ()) -> Table:
-    """A table of the paper with our numbers beside the paper's.
+    """Builds a table of the paper with your results beside the paper's.
 
     Args:
-        number: number of the table, 1 to 12.
+        number: number of the table in the paper, 1 to 12.
         results: from `read_results`. Tables 1 and 2 do not need them.
 
     Returns:
-        The table. From Table 3 on, its last columns are our errors in percent (top-1 and top-5
+        The table. From Table 3 on, its last columns are your errors in percent (top-1 and top-5
         error of classification, or the localisation error) and what they were measured on; in
-        Tables 11 and 12, mean AP or mean class recall. A row that several results match is
-        repeated for each of them.
+        Tables 11 and 12, mean AP or mean class recall. A row that several results match is repeated
+        for each of them.
 
     Raises:
         ArgumentError: there is no table with that number.

@@ -37,7 +37,7 @@ class Check:
 
     Attributes:
         signature: name of the signature.
-        request: description of the request.
+        request: description of the request, in words.
         difference: greatest difference of all outputs, relative to the greatest value. It is
             infinite if a class name or an error message differs, and None if the check was
             skipped.
@@ -72,7 +72,7 @@ def verify(
 ) -> tuple[list[Check], float | None]:
     """Compares all signatures of an export with the net that it was made of.
 
-    A fresh process loads the export and answers the requests, or a server that already runs.
+    A fresh process loads the export and answers the requests. With `url` a server answers them.
 
     Args:
         path: folder of the version.

@@ -31,7 +31,8 @@ class Sweep:
     """A search over depth, training scale and width.
 
     Attributes:
-        recipe: gives all other fields of the recipes; its `epochs` are the budget of a trial.
+        recipe: recipe of all trials, except for the values below; its `epochs` are the budget of a
+            trial.
         nets: configurations of Table 1.
         train_scales: training scales S, each as a pair (S, S) or (S_min, S_max).
         widths: factors on the channels of the hidden layers.

@@ -39,7 +39,7 @@ class VggHyperModel(keras_tuner.HyperModel):
         sweep: nets, scales and widths to search, and the recipe of all of them.
         data: opened data set; by default `sweep.recipe.data` is opened.
         data_dir: where TFDS stores its data.
-        statistics: colours of the training set, for both streams.
+        statistics: mean and colour components of the training set, for both streams.
 
     Example:
         hypermodel = VggHyperModel(sweep)

@@ -103,8 +103,8 @@ def read(
             of a run or saved net.
         net: net that the file must hold; by default inferred from its layers.
         partial: whether to read only the complete layers that fit and to ignore the rest.
-        preprocessing: preprocessing of the net, such as "rgb", "caffe" or "torch"; by default
-            inferred from the file.
+        preprocessing: preprocessing of the images that the weights were trained on, such as "rgb",
+            "caffe" or "torch"; by default inferred from the file.
         mean: RGB mean that will be subtracted from the images.
         source_mean: RGB mean that was subtracted from the images the weights were trained on; by
             default that of the preprocessing.

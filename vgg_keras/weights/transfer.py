@@ -79,8 +79,8 @@ def load(
         source, preprocessing: see `read`.
         partial: whether to load only the layers that have the same shape in both. The other layers
             of the model keep their weights.
-        mean: RGB mean that is subtracted from the images. With the mean of torchvision,
-            (123.675, 116.28, 103.53), its weights are also exact on the border of an image.
+        mean: RGB mean that is subtracted from the images. With torchvision's mean, (123.675,
+            116.28, 103.53), torchvision's weights are exact on the border of an image too.
 
     Returns:
         The layers that were loaded, and those that were not.
@@ -141,7 +141,7 @@ def convert(
     """Converts a weights file, a run or a saved net to another kind of file.
 
     No model is built. The written weights take the preprocessing of their kind of file. The first
-    layer takes up the difference from the preprocessing of the source.
+    layer is adapted to the difference from the preprocessing of the source.
 
     Args:
         source, net, partial, preprocessing: see `read`.
