@@ -41,8 +41,9 @@ class Checkpoint(MonitorCallback):
     """Saves the last and the best weights at the end of every epoch.
 
     `last.weights.h5` holds everything that training continues from: weights, optimizer state, seeds
-    of random layers, states of other callbacks, and the epoch. One file cannot disagree with
-    itself. `best.weights.h5` holds only the weights of the best epoch. Each write is atomic.
+    of random layers, states of other callbacks, and the epoch. Since this is one file, its parts
+    always belong to the same epoch. `best.weights.h5` holds only the weights of the best epoch.
+    Each write is atomic.
 
     Keras's `BackupAndRestore` saves neither the seeds nor the states of other callbacks.
 

@@ -53,9 +53,9 @@ def read_layers(source: keras.Model | str | os.PathLike) -> Layers:
 class WarmStart(keras.callbacks.Callback):
     """Copies named layers into the model before its first training step (§3.1).
 
-    If a layer is missing or has other shapes, no layer is copied. A model that was already trained,
-    which its optimizer's `iterations` show, is not changed, so that a run that continues is not
-    reset.
+    If a layer is missing or has other shapes, no layer is copied. A model that was already trained
+    is not changed, so that a run that continues is not reset. The `iterations` of its optimizer
+    show that it was trained.
 
         model.fit(..., callbacks=[WarmStart("runs/a", ["block1_conv1", "fc1"])])
 
@@ -64,7 +64,7 @@ class WarmStart(keras.callbacks.Callback):
             by layer name.
         layers: names of the layers to copy. By default all layers that have weights.
         matching: whether layers that are missing or have other shapes are skipped. The log names
-            them. If no layer matches, it is an error all the same.
+            them. If no layer matches, an error is raised.
         name: name of the source in messages.
 
     Raises, when training begins:

@@ -51,15 +51,15 @@ def boxed_split(
     *,
     skip_bad: bool = False,
 ) -> BoxedSplit:
-    """The images of a split that have usable boxes.
+    """Selects the images of a split that have usable boxes.
 
     ```python
     data = open_source("folder:ilsvrc")  # with ilsvrc/boxes.csv
     images, boxes, skipped = boxed_split(data, data["train"], skip_bad=True)
     ```
 
-    An image is unusable if any of its boxes is: not four finite numbers, a last pixel before the
-    first, or outside the image.
+    An image is unusable if one of its boxes is not four finite numbers, has its last pixel before
+    the first, or is outside the image.
 
     Args:
         source: from `open_source`.

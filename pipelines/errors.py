@@ -1,4 +1,4 @@
-"""Errors that the reader of a message can put right.
+"""Errors that a caller can correct.
 
     UserError
     ├── ArgumentError (ValueError)         an argument has a value that is not allowed

@@ -37,19 +37,20 @@ def whole_images(
     wanted: np.ndarray | None = None,
     skip_unreadable: bool = False,
 ) -> tf.data.Dataset:
-    """Gives whole images, rescaled to a smaller side of `test_scale`, in batches of one shape.
+    """Makes a dataset of whole images at a test scale, in batches of one shape.
 
-    Encoded images wait until there are enough of their shape, so that no pixel is padding.
+    Encoded images are held back until a batch of their shape is full, so that no image is padded.
 
     Args:
         split: the images.
-        test_scale: the paper's Q.
+        test_scale: the paper's Q, smaller side of the rescaled images.
         batch_pixels: largest number of pixels in a batch. A batch has at least one image.
         wanted: bool `(len(split),)`, which images to give; by default all.
         skip_unreadable: skip images that cannot be read instead of raising an error.
 
     Returns:
-        A dataset of (int64 `(B,)`, float32 `(B, 1, H, W, 3)`). Its order is not defined.
+        A dataset of (int64 `(B,)`, float32 `(B, 1, H, W, 3)`). The order of the images is not
+        defined.
     """
 
     @no_autograph
@@ -88,7 +89,7 @@ def grid_crops(
     wanted: np.ndarray | None = None,
     skip_unreadable: bool = False,
 ) -> tf.data.Dataset:
-    """Gives the crops of a regular grid over every rescaled image.
+    """Makes a dataset of the crops of a regular grid over every rescaled image.
 
     A grid of 1 is the central crop. In a larger grid the first and last crops of each direction
     touch the image's borders.
@@ -162,7 +163,7 @@ def validation_stream(
     fill_last: bool = False,
     shard: Shard = WHOLE_BATCH,
 ) -> tf.data.Dataset:
-    """Gives the central crop of every image, in order, for `validation_data`.
+    """Makes a dataset of the central crop of every image, in order, for `validation_data`.
 
     The last batch is smaller if the batch size does not divide the number of images, so
     `metrics=["accuracy"]` is the accuracy over all images.

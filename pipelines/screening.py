@@ -26,7 +26,7 @@ _READ_ERRORS = (
 
 
 def find_bad_images(split: Split, limit: int | None = None) -> list[str]:
-    """Names of the images in `split` that cannot be decoded in full, in order.
+    """Finds the images in `split` that cannot be decoded in full. Returns their names in order.
 
     Every image is read and decoded once.
 
@@ -59,7 +59,7 @@ def find_bad_images(split: Split, limit: int | None = None) -> list[str]:
 
 
 def without_bad_images(split: Split) -> tuple[Split, list[str]]:
-    """The split without the images that cannot be read, and their names. Each name is logged."""
+    """Removes the images that cannot be read. Returns the split without them, and their names."""
     bad = find_bad_images(split)
     for name in bad:
         log.warning("skipped, cannot be read: %s", name)

@@ -84,7 +84,7 @@ class Split(abc.ABC):
     An *example* is a dictionary of scalar tensors: `index` (int64, index of the image in that
     order), `label` (int64, -1 if unknown), and what `read` needs.
 
-    Splits of a data set come from `open_source`. Splits of one's own data come from
+    Splits of a data set come from `open_source`. Splits of your own data come from
     `Split.from_arrays`, `Split.from_paths` and `Split.from_dataset`.
 
     Attributes:
@@ -201,7 +201,7 @@ class Split(abc.ABC):
 
     @abc.abstractmethod
     def names_of(self, indices: Iterable[int]) -> list[str]:
-        """Names by which a person finds the images at these indices: paths, or TFDS ids."""
+        """Names of the images at these indices, for messages: paths, or TFDS ids."""
 
     def ids_of(self, indices: Iterable[int]) -> list[str]:
         """Names that stay the same when the data are moved to another folder."""
@@ -243,7 +243,7 @@ class Source:
 
     @classmethod
     def of(cls, **splits: Split) -> Source:
-        """Makes a source of one's own splits.
+        """Makes a source of your own splits.
 
         ```python
         data = Source.of(train=Split.from_arrays(x, y), val=Split.from_arrays(x_val, y_val))

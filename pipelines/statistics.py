@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Colours of a training set, RGB on a scale of 0..255.
+    """Mean and colour components of a training set, RGB on a scale of 0..255.
 
     ```python
     colours = compute_statistics(data["train"])
@@ -30,7 +30,7 @@ class Statistics:
     ```
 
     Attributes:
-        mean: mean colour.
+        mean: RGB mean of all images.
         eigenvalues: eigenvalues of the covariance of RGB on a scale of 0..1, times 255. They
             multiply the draws of the colour shift (§3.1; Krizhevsky et al. 2012, §4.1).
         eigenvectors: one row for each of R, G, B, one column for each component.

@@ -29,12 +29,12 @@ def training_stream(
     boxes: Boxes | None = None,
     shard: Shard = WHOLE_BATCH,
 ) -> tf.data.Dataset:
-    """Gives batches of random crops without end. Each epoch has an order of its own.
+    """Makes an infinite dataset of batches of random crops. Each epoch has its own order.
 
     An epoch is `steps_per_epoch(split, batch_size)` batches; images that do not fill a last batch
     are not used in it. Every draw is a function of (seed, epoch, index of the image), so the stream
-    is bit-identical at any number of threads, and one that starts at `first_epoch` continues one
-    that ended there.
+    is bit-identical for any number of threads. A stream that starts at `first_epoch` continues a
+    stream that ended there.
 
     ```python
     crops = {"crop_size": 224, "train_scale": (256, 512), "batch_size": 256}
@@ -54,7 +54,7 @@ def training_stream(
         flip: whether half of the crops are mirrored.
         colour_shift: standard deviation of the colour draws; 0 for none (Krizhevsky et al.
             2012, §4.1: 0.1).
-        boxes: boxes of the images, to train a net that predicts boxes. Of several one is drawn.
+        boxes: boxes of the images, to train a net that predicts boxes. One of several is drawn.
         shard: the rows of every batch to give; other rows are not read where that is possible.
 
     Returns:

@@ -42,7 +42,7 @@ class Endpoint:
     Attributes:
         function: function from tensors, in the order of `inputs`, to a dictionary of tensors.
         inputs: specs of the inputs, each with a name.
-        example: example inputs, from which a server is warmed up.
+        example: example inputs, with which a server is warmed up.
         method: method of TensorFlow Serving that the signature is made for.
     """
 

@@ -36,8 +36,8 @@ class Limits:
     Attributes:
         pixels: greatest number of pixels; 64 million take 192 MB decoded.
         aspect: greatest ratio of the longer to the shorter side. Rescaling does not change it.
-        scans: greatest number of scans of a progressive JPEG. Decoding a scan takes as long as the
-            image is large, however few bytes the scan has; usual files have about ten.
+        scans: greatest number of scans of a progressive JPEG. The time to decode a scan depends on
+            the size of the image, however few bytes the scan has. Usual files have about ten scans.
         texts: greatest number of compressed texts in a PNG, each of which may inflate to 8 MB.
 
     Raises:
@@ -113,8 +113,8 @@ def apply_by_size(
             image at least.
 
     Returns:
-        Outputs, float32 `(B, outputs)`, zeros for a refused image; and the errors, to which those
-        of images that could not be decoded are added.
+        Outputs, float32 `(B, outputs)`, zeros for a refused image; and `errors`, to which the
+        errors of images that could not be decoded are added.
     """
     count = tf.size(image_bytes)
     scaled = tf.map_fn(lambda size: rescaled_size(size, test_scale), sizes)  # 0 x 0 where refused

@@ -1,7 +1,7 @@
 """Sends requests to an export, in a fresh process or on a server, and times them.
 
-`python -m vgg_keras.saved_models.replay` is the fresh process. It shows that an export needs
-nothing of the process that wrote it.
+`python -m vgg_keras.saved_models.replay` is the fresh process. It shows that an export loads
+without any state of the process that wrote it.
 """
 
 from __future__ import annotations
