@@ -17,14 +17,14 @@ TINY = {"net": "A", "width": 1 / 16, "crop_size": 32, "train_scale": (32, 40)}
 
 
 def encode(pixels: np.ndarray, kind: str = "JPEG", **options) -> bytes:
-    """uint8 pixels as a file's bytes."""
+    """Encodes uint8 pixels; returns the bytes of an image file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 def photo(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Smooth colours with edges and noise: what a decoder meets in a photo. uint8 (H, W, 3)."""
+    """Pixels with smooth colours, edges and noise, as in a photo: uint8 `(H, W, 3)`."""
     coarse = rng.integers(0, 256, (4, 4, 3)).astype(np.uint8)
     pixels = np.asarray(Image.fromarray(coarse).resize((width, height), 2)).astype(int)
     pixels[height // 3 : height // 2 + 1, width // 4 : width // 2 + 1] = rng.integers(0, 256, 3)
@@ -32,7 +32,7 @@ def photo(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def write_folder(root, train: int = 8, val: int = 4, seed: int = 0) -> str:
-    """Class folders of three colours, told apart by a tiny net; returns the data spec."""
+    """Writes class folders of three colours, which a tiny net can learn; returns the data spec."""
     rng = np.random.default_rng(seed)
     for split, count in (("train", train), ("val", val)):
         for label, name in enumerate(CLASSES):
@@ -48,13 +48,13 @@ def write_folder(root, train: int = 8, val: int = 4, seed: int = 0) -> str:
 
 @pytest.fixture
 def folder(tmp_path):
-    """Data spec of 24 training and 12 validation pictures."""
+    """The data spec of 24 training images and 12 validation images."""
     return write_folder(tmp_path / "data")
 
 
 @pytest.fixture(scope="session")
 def shapes_dir(tmp_path_factory):
-    """A TFDS folder in which the drawn shapes are prepared, once for all processes of xdist."""
+    """A TFDS folder with the drawn shapes, prepared once for all processes of xdist."""
     from vgg_keras.pipelines.sources import open_source
 
     base = tmp_path_factory.getbasetemp()

@@ -1,5 +1,8 @@
-"""The command line in processes of its own, forked where TensorFlow has been imported and has not
-begun to run: importing it takes longer than most tests."""
+"""Runs the command line in separate processes.
+
+They are forked from a process that has imported TensorFlow and has not started it, because the
+import takes longer than most tests.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,10 @@ _forks.set_forkserver_preload(["vgg_keras.training", "vgg_keras.evaluation.evalu
 def start(
     *arguments, into: Path | None = None, first: Callable[[], None] | None = None
 ) -> multiprocessing.process.BaseProcess:
-    """A process at work on a command; `into` is a folder for what it says, `first` is called in
-    the process before."""
+    """Starts a process that runs a command.
+
+    `into` is a folder for its output; `first` is called in the process before the command.
+    """
     given = [str(argument) for argument in arguments]
     process = _forks.Process(target=_main, args=(given, into, first), daemon=True)
     process.start()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# Folder -> the folders whose modules it may import, besides its own.
+# Folder -> the other folders whose modules it may import.
 MAY_IMPORT = {
     "pipelines": set(),
     "callbacks": {"pipelines"},  # only the modules below
@@ -30,7 +30,7 @@ def parsed(file: Path) -> ast.Module:
 
 
 def folder_of(module: str) -> str | None:
-    """Folder of this project that a module is in; None for another project's."""
+    """The folder of this project that contains a module; None for modules of other projects."""
     top, _, rest = module.partition(".")
     if top != "vgg_keras":
         return None
@@ -39,7 +39,7 @@ def folder_of(module: str) -> str | None:
 
 
 def imported(file: Path) -> set[str]:
-    """Full names of all modules that a file imports, wherever in it."""
+    """Full names of all modules that a file imports, at its top level or inside functions."""
     names = set()
     for node in ast.walk(parsed(file)):
         if isinstance(node, ast.Import):
@@ -63,14 +63,14 @@ def test_imports_go_one_way(package):
 
 
 def module_of(file: Path) -> str:
-    """Name under which a file of the four folders is imported."""
+    """The import name of a file in one of the four folders."""
     folder, *rest = file.relative_to(ROOT).with_suffix("").parts
     names = ["vgg_keras"] if folder == "vgg_keras" else ["vgg_keras", folder]
     return ".".join([*names, *rest]).removesuffix(".__init__")
 
 
 def nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes below one, without those of `if TYPE_CHECKING`."""
+    """All nodes below a node, except those under `if TYPE_CHECKING`."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
             for other in child.orelse:
@@ -81,7 +81,7 @@ def nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def imports_of(file: Path, modules: Collection[str]) -> set[str]:
-    """Those of the modules that a file imports, on its top level or inside functions."""
+    """The given modules that a file imports, at its top level or inside functions."""
     names = set()
     for node in nodes_that_run(parsed(file)):
         if isinstance(node, ast.Import):
@@ -92,8 +92,8 @@ def imports_of(file: Path, modules: Collection[str]) -> set[str]:
     return names & set(modules) - {module_of(file)}
 
 
-def test_no_import_circle():
-    """Neither by imports on the top level nor by imports inside functions."""
+def test_there_is_no_import_circle():
+    """Imports inside functions count like imports at the top level."""
     files = {module_of(file): file for file in FILES}
     graph = {name: imports_of(file, files) for name, file in files.items()}
     assert sum(map(len, graph.values())) > len(files)
@@ -104,7 +104,7 @@ def test_no_import_circle():
 
 
 def test_functions_are_short():
-    """60 lines at most, docstrings included."""
+    """A function has at most 60 lines, including its docstring."""
     lengths = {
         f"{file.relative_to(ROOT)}:{node.name}": node.end_lineno - node.lineno + 1
         for file in FILES
@@ -116,13 +116,13 @@ def test_functions_are_short():
 
 
 def test_modules_are_short():
-    """320 lines at most; data may be longer."""
+    """A module has at most 320 lines."""
     lengths = {str(file.relative_to(ROOT)): len(file.read_text().splitlines()) for file in FILES}
     assert not {name: length for name, length in lengths.items() if length > 320}
 
 
 def texts_of(file: Path) -> Iterator[str]:
-    """The texts of a file, without its docstrings."""
+    """The string constants of a file, except its docstrings."""
     tree = parsed(file)
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
     docstrings = {
@@ -136,12 +136,12 @@ def texts_of(file: Path) -> Iterator[str]:
             yield node.value
 
 
-# Texts with dashes that are no flags of ours: arguments of git, and of our own replaying process.
+# Options of other programs: of git, and of the process that replays requests to an export.
 OTHER_FLAGS = {"--error-unmatch", "--porcelain", "--repeats"}
 
 
 def test_messages_of_the_library_name_arguments_and_not_flags():
-    """The command line adds the flags. `commands/` and `cli.py` are the command line."""
+    """Only the command line, which is `commands/` and `cli.py`, names flags."""
     library = [f for f in FILES if f.name != "cli.py" and f.parent.name != "commands"]
     assert len(library) > 100
     flags = {
@@ -161,7 +161,7 @@ def test_model_code_is_backend_neutral(module):
     )
 
 
-def test_every_package_is_listed():
+def test_every_package_is_listed_in_setup_cfg():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     listed = set(setup["options"]["packages"].split())

@@ -1,4 +1,4 @@
-"""The README's script is short, and runs."""
+"""The script in the README is short, and it runs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def script() -> str:
     return block
 
 
-def test_script_has_twenty_lines_at_most():
+def test_the_script_has_at_most_twenty_lines():
     lines = [l for l in script().splitlines() if l and not l.startswith(("import", "from"))]
     assert len(lines) <= 20
 
 
-def test_script_trains(shapes_dir):
+def test_the_script_trains(shapes_dir):
     once = script().replace("epochs=16", "epochs=1, verbose=2")
     assert once != script()
     code = once + "\nprint('loss', model.history.history['val_loss'][-1])"

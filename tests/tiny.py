@@ -1,4 +1,4 @@
-"""A tiny net with varied posteriors, and a run folder with it."""
+"""A tiny net with varied posteriors, and a run folder with such a net."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MEAN = (120.0, 110.0, 100.0)
 
 
 def lively(net="A", seed=0, num_classes=NUM_CLASSES, **options) -> keras.Model:
-    """A tiny model of logits that differ from image to image and position to position."""
+    """A tiny model whose logits differ between images and between positions."""
     options.setdefault("classifier_activation", None)
     model = vgg(net, num_classes, CROP, WIDTH, **options)
     rng = np.random.default_rng(seed)
@@ -39,14 +39,14 @@ def lively(net="A", seed=0, num_classes=NUM_CLASSES, **options) -> keras.Model:
 def lively_net(
     net="A", seed=0, *, mean=MEAN, class_names=None, train_scale=(32, 48), **options
 ) -> TrainedNet:
-    """`lively` as a net."""
+    """The model of `lively` as a `TrainedNet`."""
     return TrainedNet.of_model(
         lively(net, seed, **options), mean=mean, class_names=class_names, train_scale=train_scale
     )
 
 
 def tiny_run(path, class_names, net="A", train_scale=(32, 48)) -> TrainedNet:
-    """A run folder whose net was drawn at random, and the net loaded from it."""
+    """Writes a run folder with random weights; returns the net loaded from it."""
     recipe = Recipe(net=net, crop_size=CROP, width=WIDTH, train_scale=train_scale)
     prepare_run_folder(path, recipe)
     record_classes(path, class_names)

@@ -1,4 +1,4 @@
-"""Tries an installed wheel beside modules that have the names of our folders; run by `.ci/run`.
+"""Tests an installed wheel beside modules with the names of our folders; run by `.ci/run`.
 
 python wheel.py WHEEL
 """

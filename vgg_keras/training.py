@@ -57,8 +57,7 @@ def train(
         data_dir: where TFDS stores its data.
         devices, cluster: see `find_devices`. Processes of a cluster share the folder; one writes.
         tensorboard: whether to write event files under `out`/tensorboard.
-        callbacks: further Keras callbacks, called in every process. Their own state is not part of
-            the checkpoint.
+        callbacks: further Keras callbacks, in every process; the checkpoint has no state of them.
         verbose: 0 for no progress; 1 or "auto" for a bar and one line an epoch.
         task: what the net learns; by default the class of an image.
 

@@ -40,7 +40,7 @@ class TestCheckpoint:
         )
         return model, plateau, done
 
-    def test_an_interrupted_run_continues_as_if_it_had_not_been(self, tmp_path):
+    def test_an_interrupted_run_ends_like_an_uninterrupted_one(self, tmp_path):
         """Weights, momentum, learning rate, dropout masks and the plateau state are restored."""
         whole, plateau_whole, _ = self.fit(tmp_path / "whole", 6)
         self.fit(tmp_path / "parts", 2)
@@ -54,26 +54,26 @@ class TestCheckpoint:
         for a, b in zip(whole.optimizer.variables, parts.optimizer.variables, strict=True):
             np.testing.assert_array_equal(a, b)
 
-    def test_best_is_kept(self, tmp_path):
+    def test_the_best_weights_are_saved(self, tmp_path):
         model = small_model()
         checkpoint = Checkpoint(tmp_path)
         checkpoint.set_model(model)
         model.stop_training = False
-        kept = []
+        best = []
         for epoch, value in enumerate((0.3, 0.5, 0.4)):
             model.set_weights([np.full(w.shape, epoch, "float32") for w in model.get_weights()])
             checkpoint.on_epoch_end(epoch, {"val_accuracy": value})
-            kept.append(read_layers(tmp_path)["out"][0][0, 0])
-        assert kept == [0, 1, 1]
+            best.append(read_layers(tmp_path)["out"][0][0, 0])
+        assert best == [0, 1, 1]
         assert sorted(p.name for p in tmp_path.iterdir()) == ["best.weights.h5", "last.weights.h5"]
         other = small_model(seed=5)
         other.load_weights(tmp_path / "best.weights.h5")
         assert {float(w.min()) for w in other.get_weights()} == {1.0}
 
-    def test_nothing_saved(self, tmp_path):
+    def test_an_empty_folder_restores_nothing(self, tmp_path):
         assert Checkpoint(tmp_path).restore(small_model()) == (0, False)
 
-    def test_end_of_training_is_saved(self, tmp_path):
+    def test_the_end_of_training_is_saved(self, tmp_path):
         model = small_model()
         checkpoint = Checkpoint(tmp_path)
         checkpoint.set_model(model)
@@ -81,7 +81,7 @@ class TestCheckpoint:
         checkpoint.on_epoch_end(4, {"val_accuracy": 1})
         assert Checkpoint(tmp_path).restore(small_model()) == (5, True)
 
-    def test_broken_file_is_named(self, tmp_path):
+    def test_a_broken_checkpoint_is_named(self, tmp_path):
         (tmp_path / "last.weights.h5").write_bytes(b"half a file")
         with pytest.raises(CheckpointError, match=r"last\.weights\.h5 cannot be restored"):
             Checkpoint(tmp_path).restore(small_model())
@@ -113,7 +113,7 @@ class TestCheckpoint:
         for a, b in zip(whole.variables, parts.variables, strict=True):
             np.testing.assert_array_equal(a, b)
 
-    def test_a_subclassed_model(self, tmp_path):
+    def test_a_subclassed_model_is_saved_and_restored(self, tmp_path):
         class Own(keras.Model):
             def __init__(self):
                 super().__init__()
@@ -133,8 +133,8 @@ class TestCheckpoint:
         assert Checkpoint(tmp_path).restore(restored) == (2, False)
         np.testing.assert_array_equal(model.get_weights()[0], restored.get_weights()[0])
 
-    def test_with_callbacks_of_keras(self, tmp_path):
-        """`EarlyStopping` ends training, and the checkpoint knows it."""
+    def test_checkpoints_work_with_the_callbacks_of_keras(self, tmp_path):
+        """`EarlyStopping` ends the training, and the checkpoint records the end."""
         x, y = data()
         model = small_model()
         model.optimizer.learning_rate = 0.0

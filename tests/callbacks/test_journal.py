@@ -20,7 +20,7 @@ from vgg_keras.callbacks.timing import EpochTimer
 
 
 class TestJournal:
-    def test_entries(self, tmp_path):
+    def test_each_epoch_has_an_entry(self, tmp_path):
         x, y = data()
         model = small_model()
         model.fit(
@@ -47,7 +47,7 @@ class TestJournal:
         accuracy = model.evaluate(x, y, verbose=0)[1]
         assert entries[1]["val_top1_error"] == pytest.approx(100 * (1 - accuracy), abs=1e-3)
 
-    def test_excluded_entries_and_nan(self, tmp_path):
+    def test_excluded_keys_are_missing_and_nan_is_null(self, tmp_path):
         journal = Journal(tmp_path / "j.jsonl", 1, exclude=("val_loss",))
         journal.set_model(small_model())
         journal.on_epoch_begin(0)
@@ -69,11 +69,11 @@ class TestJournal:
         assert read_journal(tmp_path / "j.jsonl") == [{"epoch": 1}]
         assert read_journal(tmp_path / "none.jsonl") == []
 
-    def test_errors_in_percent(self):
+    def test_accuracies_become_errors_in_percent(self):
         logs = {"accuracy": 0.25, "val_top5_accuracy": 0.9, "loss": 2.0}
         assert as_errors(logs) == {"top1_error": 75.0, "val_top5_error": 10.0, "loss": 2.0}
 
-    def test_what_is_not_a_single_number_is_ignored(self):
+    def test_values_that_are_not_single_numbers_are_ignored(self):
         logs = {"f1": np.array([0.5, 0.2]), "note": "warm", "loss": np.float32(2)}
         assert as_errors(logs) == {"loss": 2.0}
 
@@ -92,7 +92,7 @@ def test_progress_prints_every_epoch_and_the_time_left(terminal):
     assert ("\x1b[" in stream.getvalue()) == terminal
 
 
-def test_an_epoch_line_says_error():
+def test_an_epoch_line_shows_errors_instead_of_accuracies():
     stream = io.StringIO()
     progress = Progress(4, 32, Console(file=stream, width=200))
     progress.set_params({"epochs": 9})
@@ -114,7 +114,7 @@ def test_progress_starts_again_in_a_second_fit():
     model.fit(x, y, epochs=2, **options)
     stream.truncate(0)
     model.fit(x, y, epochs=5, initial_epoch=2, **options)
-    assert "/12" in stream.getvalue()  # the bar's steps: three epochs of four
+    assert "/12" in stream.getvalue()  # steps of the progress bar: three epochs of four steps
 
 
 def test_images_per_second_exclude_validation():

@@ -1,4 +1,4 @@
-"""Decay of the learning rate, and a monitor that logs lack."""
+"""Decay of the learning rate, and a monitored value that is missing in the logs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vgg_keras.pipelines.errors import ArgumentError
 
 class TestPlateauDecay:
     def follow(self, values, callback=None, **options):
-        """Feeds accuracies; returns the rate after each epoch and when training ended."""
+        """Passes accuracies to a callback; returns the rate after each epoch and the callback."""
         callback = callback or PlateauDecay(**options)
         model = small_model()
         callback.set_model(model)
@@ -38,7 +38,7 @@ class TestPlateauDecay:
                 break
         return rates, callback
 
-    def test_drops_thrice_then_stops(self):
+    def test_the_rate_drops_three_times_and_then_training_stops(self):
         rates, callback = self.follow([0.5] * 50, patience=2, drops=3)
         np.testing.assert_allclose(
             rates, [0.1, 0.1, 0.01, 0.01, 1e-3, 1e-3, 1e-4, 1e-4, 1e-4], rtol=1e-5
@@ -46,22 +46,22 @@ class TestPlateauDecay:
         assert callback.drops_done == 3
         assert callback.model.stop_training
 
-    def test_improvement_resets_the_wait(self):
+    def test_an_improvement_resets_the_wait(self):
         rates, _ = self.follow([0.1, 0.1, 0.2, 0.2, 0.3, 0.3], patience=2)
         np.testing.assert_allclose(rates, [0.1] * 6)
 
-    def test_min_delta_and_mode(self):
+    def test_min_delta_and_mode_define_an_improvement(self):
         rates, _ = self.follow([0.1, 0.105, 0.109], patience=2, min_delta=0.02)
         assert rates[-1] == pytest.approx(0.01)
         rates, _ = self.follow([3.0, 2.0, 1.0], patience=1, mode="min")
         assert rates[-1] == pytest.approx(0.1)
 
-    def test_no_drops_means_stop_on_the_first_plateau(self):
+    def test_without_drops_the_first_plateau_stops_training(self):
         rates, callback = self.follow([0.5] * 9, patience=3, drops=0)
         assert len(rates) == 4
         assert callback.model.stop_training
 
-    def test_state_is_carried_over(self):
+    def test_a_restored_state_continues_where_it_was_saved(self):
         values = [0.5, 0.4, 0.4, 0.6, 0.5, 0.5]
         _, whole = self.follow(values, patience=2)
         _, first = self.follow(values[:2], patience=2)
@@ -70,18 +70,18 @@ class TestPlateauDecay:
         self.follow(values[2:], second)
         assert second.get_state() == whole.get_state()
 
-    def test_config_builds_it_again(self):
+    def test_config_round_trip(self):
         config = PlateauDecay(patience=7, mode="min").get_config()
         assert PlateauDecay(**config).get_config() == config
 
     @pytest.mark.parametrize("bad", [{"factor": 1}, {"patience": 0}, {"drops": -1}, {"mode": "up"}])
-    def test_bad_arguments(self, bad):
+    def test_bad_arguments_are_refused(self, bad):
         with pytest.raises(ArgumentError, match="Received: ") as error:
             PlateauDecay(**bad)
         assert error.value.argument == next(iter(bad))
 
 
-class TestMonitorThatIsMissing:
+class TestMissingMonitor:
     def fit(self, *callbacks, validation_freq=2, epochs=5):
         x, y = data()
         model = small_model()
@@ -97,8 +97,8 @@ class TestMonitorThatIsMissing:
         )
         return model
 
-    def test_in_some_epochs(self, tmp_path):
-        """Two of five epochs are validated; the others are neither a plateau nor compared."""
+    def test_epochs_without_the_monitor_are_ignored(self, tmp_path):
+        """Two of five epochs are validated; the others do not count as a plateau or as the best."""
         epochs_of_best, progress = [], io.StringIO()
 
         class Watch(keras.callbacks.Callback):
@@ -119,14 +119,14 @@ class TestMonitorThatIsMissing:
             )
         assert (plateau.wait, plateau.drops_done) == (1, 0)
         assert plateau.best is not None
-        assert len(epochs_of_best) == 4  # written in epoch 2, and not again
+        assert len(epochs_of_best) == 4  # written in epoch 2 and not again
         assert len(set(epochs_of_best)) == 1
         validated = ["val_top1_error" in entry for entry in read_journal(tmp_path / "j.jsonl")]
         assert validated == [False, True, False, True, False]
         lines = progress.getvalue().splitlines()
         assert ["val top-1 error" in line for line in lines] == validated
 
-    def test_in_all_epochs(self, tmp_path):
+    def test_a_monitor_that_is_never_logged_is_named(self, tmp_path):
         plateau = PlateauDecay("val_acuracy")
         with pytest.warns(UserWarning, match="val_acuracy") as found:
             self.fit(plateau, Checkpoint(tmp_path, monitor="val_acuracy"), epochs=2)

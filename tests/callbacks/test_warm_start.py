@@ -15,7 +15,7 @@ from vgg_keras.callbacks.errors import WarmStartError
 
 
 class TestWarmStart:
-    def test_from_a_model_a_file_and_a_folder(self, tmp_path):
+    def test_layers_come_from_a_model_a_file_or_a_folder(self, tmp_path):
         source = small_model(seed=1)
         source.save_weights(tmp_path / "best.weights.h5")
         for given in (source, tmp_path / "best.weights.h5", str(tmp_path)):
@@ -28,13 +28,13 @@ class TestWarmStart:
             )
             np.testing.assert_array_equal(target.get_layer("out").get_weights()[0], out_before)
 
-    def test_all_layers(self):
+    def test_all_layers_are_copied_by_default(self):
         source, target = small_model(seed=1), small_model(seed=2)
         assert WarmStart(source).apply(target) == ["hidden", "out"]
         for a, b in zip(source.get_weights(), target.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
 
-    def test_all_or_nothing(self):
+    def test_nothing_is_copied_if_one_layer_does_not_fit(self):
         target = small_model(units=5)
         before = target.get_weights()
         with pytest.raises(
@@ -49,7 +49,7 @@ class TestWarmStart:
         with pytest.raises(WarmStartError, match=message):
             WarmStart(small_model(), ["fc9"]).apply(small_model())
 
-    def test_in_fit_only_before_the_first_step(self):
+    def test_fit_copies_layers_only_before_the_first_step(self):
         x, y = data()
         source, target = small_model(seed=1), small_model(seed=2)
         target.optimizer.learning_rate = 0.0
@@ -59,16 +59,16 @@ class TestWarmStart:
         target.fit(x, y, epochs=1, verbose=0, callbacks=[WarmStart(other, ["hidden"])])
         np.testing.assert_array_equal(target.get_weights()[0], source.get_weights()[0])
 
-    def test_logs_what_it_copied(self, caplog):
+    def test_copied_layers_are_logged(self, caplog):
         with caplog.at_level("INFO"):
             WarmStart(small_model(), ["hidden"]).apply(small_model())
         assert "started from small: hidden" in caplog.text
 
-    def test_no_file(self, tmp_path):
+    def test_a_missing_file_is_named(self, tmp_path):
         with pytest.raises(WarmStartError, match="nowhere does not exist"):
             read_layers(tmp_path / "nowhere")
 
-    def test_other_file(self, tmp_path):
+    def test_a_file_without_weights_is_named(self, tmp_path):
         (tmp_path / "x.weights.h5").write_text("no")
         with pytest.raises(WarmStartError, match=r"x\.weights\.h5 is not a Keras"):
             read_layers(tmp_path / "x.weights.h5")

@@ -31,7 +31,7 @@ def images(*shape):
     return np.random.default_rng(1).normal(0, 60, shape).astype("float32")
 
 
-def test_layers_of_the_table(net):
+def test_layers_are_those_of_table_1(net):
     model = build(net)
     table = weight_layers(NETS[net], CLASSES, CROP, WIDTH)
     built = [l for l in model.layers if l.weights]
@@ -69,7 +69,7 @@ def test_the_map_uses_the_variables_of_the_net(net):
     assert {id(v) for v in fully_convolutional(model).weights} == {id(v) for v in model.weights}
 
 
-def test_saved_and_loaded_whole(net, tmp_path):
+def test_a_whole_model_is_saved_and_loaded(net, tmp_path):
     model = build(net)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
@@ -77,7 +77,7 @@ def test_saved_and_loaded_whole(net, tmp_path):
     np.testing.assert_array_equal(again(x), model(x))
 
 
-def test_weights_saved_and_loaded(net, tmp_path):
+def test_weights_are_saved_and_loaded(net, tmp_path):
     model, other = build(net), build(net, seed=5)
     model.save_weights(tmp_path / "w.weights.h5")
     other.load_weights(tmp_path / "w.weights.h5")
@@ -85,14 +85,14 @@ def test_weights_saved_and_loaded(net, tmp_path):
     np.testing.assert_array_equal(other(x), model(x))
 
 
-def test_too_small_an_image_is_refused(net):
+def test_an_image_below_the_crop_size_is_refused(net):
     with pytest.raises(ValueError, match="smaller than the crop size"):
         build(net)(images(1, 32, 64, 3))
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-def test_trains(net, policy):
-    """Compiled by a recipe, the loss falls and every weight changes."""
+def test_training_reduces_the_loss(net, policy):
+    """With the settings of a recipe, training reduces the loss and changes every weight."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:

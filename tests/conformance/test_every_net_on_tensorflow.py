@@ -35,7 +35,7 @@ def test_one_trace_serves_all_sizes(net):
     assert len(traces) == 1
 
 
-def test_served(net, tmp_path):
+def test_a_served_net_gives_the_same_results(net, tmp_path):
     """The C++ loader of TensorFlow Serving gives the same results on crops and whole images."""
     model = build(net, classifier_activation=None)
     look, x = (

@@ -1,4 +1,4 @@
-"""Boxes of real files: which are read, and which are refused by name."""
+"""Boxes of image files: which boxes are read, and which images are refused by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ HEADER = "split,class,file,x_min,y_min,x_max,y_max\n"
 
 @pytest.fixture
 def boxed(tmp_path):
-    """Class folders of nine images, 40 high and 60 wide, and a way to write their boxes."""
+    """Writes class folders with nine images of 40 x 60 pixels a split.
+
+    Returns a function that writes a file of their boxes and opens the folders.
+    """
     rng, rows = np.random.default_rng(0), []
     for split in ("train", "val"):
         for name in ("blue", "green", "red"):
@@ -28,7 +31,7 @@ def boxed(tmp_path):
                 rows.append(f"{split},{name},{i}.jpg,6,4,29,19\n")
 
     def write(*changes, header=HEADER):
-        """`changes` are (row, text): "" takes the row away."""
+        """`changes` are pairs (row, text); an empty text removes the row."""
         text = dict(enumerate(rows)) | dict(changes)
         (tmp_path / "data/boxes.csv").write_text(header + "".join(text.values()))
         return open_source(f"folder:{tmp_path / 'data'}")
@@ -36,8 +39,8 @@ def boxed(tmp_path):
     return write
 
 
-class TestFile:
-    def test_pixels_are_counted_from_the_first_to_the_last(self, boxed):
+class TestBoxesFile:
+    def test_coordinates_are_inclusive_pixel_indices(self, boxed):
         source = boxed((1, "train,blue,1.jpg,0,0,59,39\n"))
         found = boxed_split(source, source["train"])
         assert len(found.split) == len(found.boxes) == 9
@@ -45,17 +48,17 @@ class TestFile:
         np.testing.assert_allclose(found.boxes[1], [[0, 0, 1, 1]])
         assert found.skipped == {}
 
-    def test_of_its_own_split_and_several_an_image(self, boxed):
+    def test_boxes_belong_to_a_split_and_an_image_may_have_several(self, boxed):
         source = boxed((0, "val,blue,0.jpg,0,0,59,39\n"), (1, "train,blue,0.jpg,6,4,29,19\n" * 2))
         found = boxed_split(source, source["train"], skip_bad=True)
         assert [len(found.boxes[i]) for i in range(8)] == [2] + [1] * 7
         assert len(boxed_split(source, source["val"]).boxes[0]) == 2
 
-    def test_wnid_may_name_the_column(self, boxed):
+    def test_the_class_column_may_be_named_wnid(self, boxed):
         source = boxed(header=HEADER.replace("class", "wnid"))
         assert len(boxed_split(source, source["val"]).boxes) == 9
 
-    def test_of_another_name(self, boxed, tmp_path):
+    def test_a_file_of_another_name_must_be_given(self, boxed, tmp_path):
         source = boxed()
         shutil.move(tmp_path / "data/boxes.csv", tmp_path / "other.csv")
         with pytest.raises(SourceError, match=r"expected in .*boxes\.csv.*as boxes_file"):
@@ -84,7 +87,7 @@ class TestFile:
         ("train,blue,1.jpg,6,4,29,19\ntrain,blue,1.jpg,9,9,2,2\n", "ends before it begins"),
     ],
 )
-def test_unusable_boxes_are_named_and_never_train(boxed, row, problem):
+def test_unusable_boxes_are_named_and_never_used(boxed, row, problem):
     source = boxed((1, row))
     with pytest.raises(SourceError, match=r"1 of the 9 .*blue/1\.jpg: .*skip") as error:
         boxed_split(source, source["train"])
@@ -96,20 +99,20 @@ def test_unusable_boxes_are_named_and_never_train(boxed, row, problem):
     assert np.isfinite(found.boxes.values).all()
 
 
-def test_an_unreadable_image_is_named_too(boxed, tmp_path):
+def test_an_unreadable_image_is_named(boxed, tmp_path):
     source = boxed()
     (tmp_path / "data/train/green/2.jpg").write_bytes(b"not an image")
     with pytest.raises(SourceError, match=r"green/2\.jpg: the image cannot be read"):
         boxed_split(source, source["train"])
 
 
-def test_none_left_is_an_error(boxed):
+def test_a_split_without_a_usable_box_is_refused(boxed):
     source = boxed(*((i, "") for i in range(9)))
     with pytest.raises(SourceError, match=r"No image of .*train, has a usable box"):
         boxed_split(source, source["train"], skip_bad=True)
 
 
-def test_boxes_of_shapes_are_where_the_drawing_is(shapes_dir):
+def test_boxes_of_the_shapes_are_those_of_the_drawings(shapes_dir):
     from vgg_keras.pipelines.sources.shapes import CLASSES, draw_example
 
     source = open_source("shapes", shapes_dir)
@@ -127,7 +130,7 @@ def test_boxes_of_shapes_are_where_the_drawing_is(shapes_dir):
     assert len(set(names)) == 400
 
 
-def test_a_set_without_boxes_is_refused(tmp_path):
+def test_a_data_set_without_boxes_is_refused(tmp_path):
     source = open_source(write_folder(tmp_path / "data"))
     with pytest.raises(SourceError, match=r"The boxes are expected in .*boxes\.csv"):
         boxed_split(source, source["train"])
@@ -157,19 +160,19 @@ def cls_loc(tmp_path):
 
 
 class TestClsLoc:
-    def test_images_with_annotations_and_their_classes(self, cls_loc):
+    def test_images_with_annotations_are_read_with_their_classes(self, cls_loc):
         source = open_source(f"cls-loc:{cls_loc}")
         assert source.class_names == ("n01", "n02")
         assert source["train"].all_labels().tolist() == [0, 1]
-        assert source["val"].all_labels().tolist() == [1, 1]  # of the first object
+        assert source["val"].all_labels().tolist() == [1, 1]  # the class of the first object
 
-    def test_boxes_of_the_image_s_class_counted_from_one_or_none(self, cls_loc):
+    def test_boxes_of_the_class_of_the_image_are_read_and_clipped(self, cls_loc):
         source = open_source(f"cls-loc:{cls_loc}")
         found = boxed_split(source, source["train"])
         np.testing.assert_allclose(found.boxes[0], [[1 / 60, 1 / 40, 1, 1]], atol=1e-6)
         np.testing.assert_allclose(found.boxes[1], [[0.1, 0.1, 0.5, 0.5]], atol=1e-6)
 
-    def test_what_is_missing_or_broken_is_named(self, cls_loc):
+    def test_missing_and_broken_annotations_are_named(self, cls_loc):
         file = cls_loc / "Annotations/CLS-LOC/val/v_2.xml"
         file.write_text(ANNOTATION[:200])
         with pytest.raises(SourceError, match=r"v_2\.xml cannot be read"):

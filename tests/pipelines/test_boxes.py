@@ -1,4 +1,4 @@
-"""Geometry of boxes: through windows and back, and how much two of them share."""
+"""Geometry of boxes: conversion to the window of a crop and back, and IoU."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def a_box(draw):
 
 @settings(deadline=None, max_examples=200)
 @given(a_box(), sides, sides, st.integers(32, 512), shares, shares, st.booleans())
-def test_through_any_crop_flip_and_scale_and_back(box, height, width, scale, down, across, flip):
+def test_conversion_to_a_window_and_back_gives_the_same_box(
+    box, height, width, scale, down, across, flip
+):
     assume(max(height, width) / min(height, width) < 30)
     size, position = np.int32([height, width]), np.float32([down, across])
     frame = window_frame(size, scale, 32, position).numpy()
@@ -45,8 +47,10 @@ def test_through_any_crop_flip_and_scale_and_back(box, height, width, scale, dow
 
 @settings(deadline=None, max_examples=50)
 @given(a_box(), sides, sides, st.integers(32, 200), shares, shares, st.booleans())
-def test_is_that_of_the_pixels(box, height, width, scale, down, across, flip):
-    """By hand: rescale, move the corner, mirror."""
+def test_conversion_equals_rescaling_cropping_and_mirroring(
+    box, height, width, scale, down, across, flip
+):
+    """The expected edges are rescaled, moved by the corner of the crop, and mirrored."""
     assume(max(height, width) / min(height, width) < 30)
     size, position = np.int32([height, width]), np.float32([down, across])
     frame = window_frame(size, scale, 32, position).numpy()
@@ -63,8 +67,8 @@ def test_is_that_of_the_pixels(box, height, width, scale, down, across, flip):
     )
 
 
-def test_a_drawn_box_is_where_its_pixels_are():
-    """A white box on black goes through the real window; its edges are found in the pixels."""
+def test_a_converted_box_frames_its_pixels():
+    """A white box on black is cropped by `window`; its edges are found in the pixels."""
     pixels = np.zeros((120, 180, 3), np.uint8)
     pixels[36:84, 60:132] = 255
     encoded = encode(pixels, "PNG")
@@ -80,14 +84,14 @@ def test_a_drawn_box_is_where_its_pixels_are():
                 assert abs(lit[-1] + 1 - min(high, 64)) <= 1
 
 
-def test_whether_a_window_holds_the_object():
+def test_an_object_is_inside_if_the_centre_of_its_box_is():
     seen = np.float32([[0.5, 0.5, 3, 3], [0, 1, 0.1, 0.1], [1.01, 0.5, 1, 1], [0.5, -0.01, 1, 1]])
     assert inside(seen).numpy().tolist() == [True, True, False, False]
 
 
 @settings(deadline=None, max_examples=100)
 @given(*[st.lists(st.integers(0, 24), min_size=4, max_size=4)] * 2)
-def test_iou_is_a_count_of_pixels(first, second):
+def test_iou_equals_a_count_of_pixels(first, second):
     def corners(four):
         (x0, x1), (y0, y1) = sorted(four[:2]), sorted(four[2:])
         return [x0, y0, x1, y1]
@@ -104,14 +108,14 @@ def test_iou_is_a_count_of_pixels(first, second):
     np.testing.assert_allclose(iou(np.float64(a) / 25, np.float64(b) / 25), expected, atol=1e-12)
 
 
-def test_iou_of_all_pairs_and_of_empty_boxes():
+def test_iou_broadcasts_and_is_0_for_empty_boxes():
     boxes = np.array([[0, 0, 1, 1], [0, 0, 0.5, 1], [0.5, 0.5, 0.5, 0.5]])
     np.testing.assert_allclose(
         iou(boxes[:, None], boxes[None]), [[1, 0.5, 0], [0.5, 1, 0], [0, 0, 0]]
     )
 
 
-def test_boxes_by_image():
+def test_boxes_are_indexed_and_drawn_by_image():
     boxes = Boxes.of_images([[[0, 0, 1, 1]], [], [[0, 0, 0.5, 1], [0.5, 0, 1, 1]]])
     assert len(boxes) == 3
     assert [len(boxes[i]) for i in range(3)] == [1, 0, 2]
@@ -126,6 +130,6 @@ def test_a_target_is_the_box_and_the_class():
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_a_net_s_negative_sides_count_as_none(flip):
+def test_negative_sides_count_as_0(flip):
     boxes = from_window(np.array([0.5, 0.5, -1, 0.2]), np.array([0.0, 0, 1, 1]), flip)
     assert boxes[0] == boxes[2] == 0.5

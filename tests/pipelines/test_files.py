@@ -14,7 +14,7 @@ from vgg_keras.pipelines.files import atomic_write, locked
 
 @contextlib.contextmanager
 def files_of_at_most(size):
-    """A limit on the size of files, which stands for a full disk."""
+    """Limits the size of files, which simulates a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -23,7 +23,7 @@ def files_of_at_most(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_names_the_file_and_keeps_what_was_saved(tmp_path):
+def test_a_full_disk_names_the_file_and_leaves_it_intact(tmp_path):
     file = tmp_path / "journal.jsonl"
     atomic_write(file, "before")
     with (
@@ -35,7 +35,7 @@ def test_a_full_disk_names_the_file_and_keeps_what_was_saved(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["journal.jsonl"]
 
 
-def test_a_lock_is_for_one_at_a_time(tmp_path):
+def test_a_lock_has_one_holder_at_a_time(tmp_path):
     another = locked(tmp_path / "new/lock", wait=False)
     with locked(tmp_path / "new/lock"), pytest.raises(BlockingIOError):
         another.__enter__()
@@ -53,11 +53,11 @@ def test_an_error_inside_frees_the_lock(tmp_path):
 def test_a_killed_process_frees_its_lock(tmp_path):
     code = (
         "import sys, time; from vgg_keras.pipelines.files import locked\n"
-        "with locked(sys.argv[1]): print('held', flush=True); time.sleep(600)"
+        "with locked(sys.argv[1]): print('locked', flush=True); time.sleep(600)"
     )
     path = tmp_path / "lock"
     with subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE) as holder:
-        assert holder.stdout.readline() == b"held\n"
+        assert holder.stdout.readline() == b"locked\n"
         with pytest.raises(BlockingIOError, match="Another process holds the lock"):
             locked(path, wait=False).__enter__()
         holder.send_signal(signal.SIGKILL)

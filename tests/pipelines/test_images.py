@@ -66,13 +66,13 @@ def test_window_of_a_photo_size_equals_rescale_then_crop_at_all_borders():
             assert np.abs(window - reference).max() < 0.1, (scale, position)
 
 
-def test_one_to_one_window_is_the_pixels_themselves():
+def test_a_window_without_rescaling_has_the_pixels_of_the_image():
     pixels = photo(np.random.default_rng(3), 32, 50)
     window, _ = windows(encode(pixels, "PNG"), scale=32, position=(0.0, 0.0))
     np.testing.assert_allclose(window, pixels[:, :32], atol=1e-3)
 
 
-def test_rescaling_agrees_with_half_pixel_bilinear_by_hand():
+def test_rescaling_is_bilinear_with_half_pixel_centres():
     row = np.array([0, 100, 200, 40], np.uint8)
     pixels = np.repeat(np.repeat(row[None, :, None], 4, 0), 3, 2)
     doubled = images.rescale(tf.constant(pixels), 8)[0, :, 0]
@@ -112,38 +112,38 @@ class TestKinds:
         window, reference = windows(encoded)
         assert np.abs(window - reference).max() < 0.1
 
-    def test_grey(self):
+    def test_a_grey_jpeg_is_decoded(self):
         grey = np.asarray(Image.fromarray(self.pixels).convert("L"))
         self.close_to(encode(grey), np.repeat(grey[..., None], 3, 2))
 
-    def test_cmyk(self):
+    def test_a_cmyk_jpeg_is_decoded(self):
         buffer = io.BytesIO()
         Image.fromarray(self.pixels).convert("CMYK").save(buffer, "JPEG", quality=95)
         self.close_to(buffer.getvalue(), self.pixels)
 
-    def test_rgba(self):
+    def test_alpha_is_ignored(self):
         rgba = np.dstack([self.pixels, np.full(self.pixels.shape[:2], 128, np.uint8)])
         self.close_to(encode(rgba, "PNG"), self.pixels, 1e-6)
 
     @pytest.mark.parametrize("kind", ["PNG", "BMP"])
     @pytest.mark.parametrize("colours", [17, 256])
-    def test_palette(self, kind, colours):
+    def test_palettes_are_decoded(self, kind, colours):
         buffer = io.BytesIO()
         palette = Image.fromarray(self.pixels).quantize(colours)
         palette.save(buffer, kind)
         self.close_to(buffer.getvalue(), np.asarray(palette.convert("RGB")), 1e-6)
 
-    def test_grey_bmp(self):
+    def test_a_grey_bmp_is_decoded(self):
         grey = np.asarray(Image.fromarray(self.pixels).convert("L"))
         self.close_to(encode(grey, "BMP"), np.repeat(grey[..., None], 3, 2), 1e-6)
 
     @pytest.mark.parametrize("kind", ["PNG", "BMP"])
-    def test_other_formats(self, kind):
+    def test_png_and_bmp_are_decoded(self, kind):
         self.close_to(encode(self.pixels, kind), self.pixels, 1e-6)
 
     @pytest.mark.parametrize("orientation", range(1, 9))
     @pytest.mark.parametrize("order", [b"II", b"MM"])
-    def test_exif_orientation(self, orientation, order):
+    def test_the_exif_orientation_is_applied(self, orientation, order):
         exif = Image.Exif()
         exif.endian = "<" if order == b"II" else ">"
         exif[0x010F] = "a camera"
@@ -154,24 +154,24 @@ class TestKinds:
         encoded = buffer.getvalue()
         assert order + (b"*\0" if order == b"II" else b"\0*") in encoded
         upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))))
-        self.close_to(encoded, upright, 1.5)  # another JPEG library
+        self.close_to(encoded, upright, 1.5)  # Pillow uses another JPEG library
         assert images.upright_size(encoded).numpy().tolist() == list(upright.shape[:2])
 
     @pytest.mark.parametrize("value", [0, 9, 65535])
-    def test_exif_with_an_orientation_that_does_not_exist(self, value):
+    def test_an_invalid_exif_orientation_is_ignored(self, value):
         exif = Image.Exif()
         exif[0x0112] = value
         plain = images.decode(tf.constant(encode(self.pixels, quality=95))).numpy()
         self.close_to(encode(self.pixels, exif=exif, quality=95), plain, 1e-6)
 
-    def test_exif_cut_short(self):
+    def test_a_truncated_exif_segment_is_ignored(self):
         encoded = encode(self.pixels, quality=95)
         plain = images.decode(tf.constant(encoded)).numpy()
         segment = b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01"
         app1 = b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment
         self.close_to(encoded[:2] + app1 + encoded[2:], plain, 1e-6)
 
-    def test_one_pixel(self):
+    def test_an_image_of_one_pixel_is_decoded(self):
         self.close_to(encode(self.pixels[:1, :1], "PNG"), self.pixels[:1, :1], 1e-6)
 
 

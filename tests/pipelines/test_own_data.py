@@ -1,4 +1,4 @@
-"""Splits of a caller's own data: the same pixels as from files, and one message for each error."""
+"""Splits of own data have the same pixels as files, and each error has its own message."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def assert_same_elements(dataset, expected):
 
 
 class TestSamePixelsAsFiles:
-    def test_labels_and_classes(self, own, files):
+    def test_labels_and_classes_are_the_same(self, own, files):
         assert len(own) == 8
         np.testing.assert_array_equal(own.all_labels(), LABELS)
         assert own.all_labels().dtype == np.int64
@@ -76,10 +76,10 @@ class TestSamePixelsAsFiles:
         assert [int(e["label"]) for e in own.in_order()] == LABELS
         assert [int(e["index"]) for e in own.in_order()] == list(range(8))
 
-    def test_training_stream(self, own, files):
+    def test_training_streams_are_the_same(self, own, files):
         options = {"crop_size": 32, "train_scale": (32, 48), "batch_size": 4, "statistics": ILSVRC}
         stream, expected = (training_stream(split, **options).take(4) for split in (own, files))
-        if hasattr(own, "dataset"):  # shuffled through a buffer, so in another order
+        if hasattr(own, "dataset"):  # shuffled through a buffer
             images, _ = zip(*stream, strict=True)
             _, labels = zip(*stream, strict=True)
             assert np.concatenate(images).shape == (16, 32, 32, 3)
@@ -87,11 +87,11 @@ class TestSamePixelsAsFiles:
         else:
             assert_same_elements(stream, expected)
 
-    def test_validation_stream(self, own, files):
+    def test_validation_streams_are_the_same(self, own, files):
         options = {"crop_size": 32, "test_scale": 36, "batch_size": 3, "mean": ILSVRC.mean}
         assert_same_elements(validation_stream(own, **options), validation_stream(files, **options))
 
-    def test_whole_images_and_grid_crops(self, own, files):
+    def test_whole_images_and_grid_crops_are_the_same(self, own, files):
         whole = {"test_scale": 40, "batch_pixels": 3 * 40 * 60}
         grid = {"test_scale": 40, "crop_size": 32, "grid": 3, "batch_size": 3}
         assert_same_elements(grid_crops(own, **grid), grid_crops(files, **grid))
@@ -107,13 +107,13 @@ class TestSamePixelsAsFiles:
         for i in range(8):
             np.testing.assert_array_equal(found[i], expected[i])
 
-    def test_statistics_and_screening(self, own, files):
+    def test_statistics_and_screening_are_the_same(self, own, files):
         computed, expected = compute_statistics(own), compute_statistics(files)
         np.testing.assert_allclose(computed.mean, expected.mean, rtol=1e-6)
         np.testing.assert_allclose(computed.eigenvalues, expected.eigenvalues, rtol=1e-5)
         assert find_bad_images(own) == []
 
-    def test_without(self, own):
+    def test_without_removes_images_by_name(self, own):
         fewer = own.without(own.names_of([0, 5]))
         assert fewer.all_labels().tolist() == [0, 0, 1, 1, 2, 2]
         assert fewer.names_of(range(6)) == own.names_of([1, 2, 3, 4, 6, 7])
@@ -124,7 +124,7 @@ class TestSamePixelsAsFiles:
         assert pixels == [SIZES[i] for i in (2, 3, 4, 6, 7)]
 
     @pytest.mark.parametrize("seed", [0, 2**40])
-    def test_shuffled_is_a_permutation_of_its_seed(self, own, seed):
+    def test_shuffled_is_a_permutation_that_depends_on_the_seed(self, own, seed):
         def order(seed):
             return [int(e["index"]) for e in own.shuffled(tf.constant(seed, tf.int64))]
 
@@ -132,7 +132,7 @@ class TestSamePixelsAsFiles:
         assert order(seed) == order(seed)
         assert len({tuple(order(seed + i)) for i in range(4)}) > 1
 
-    def test_has_no_boxes(self, own):
+    def test_own_data_without_boxes_are_refused(self, own):
         with pytest.raises(SourceError, match=r"'train' split has no boxes"):
             boxed_split(Source.of(train=own), Source.of(train=own)["train"])
 
@@ -147,12 +147,12 @@ class TestArrays:
         for example, image in zip(split.in_order(), images, strict=True):
             np.testing.assert_array_equal(decode(split.read(example)), image)
 
-    def test_labels_as_keras_datasets_give_them(self):
+    def test_labels_of_keras_datasets_are_accepted(self):
         images = np.zeros((3, 4, 5, 3), np.uint8)
         split = Split.from_arrays(images, np.array([[2], [0], [1]], np.uint8))
         assert split.all_labels().tolist() == [2, 0, 1]
 
-    def test_without_labels(self, arrays):
+    def test_images_without_labels_are_accepted(self, arrays):
         split = Split.from_arrays(arrays, class_names=("a", "b"))
         assert split.all_labels().tolist() == [-1] * 8
         assert split.class_names == ("a", "b")
@@ -225,7 +225,7 @@ class TestDataset:
             (0, 1, "1 or more"),
         ],
     )
-    def test_the_count_is_checked(self, arrays, count, repeats, message):
+    def test_a_wrong_count_is_refused(self, arrays, count, repeats, message):
         with pytest.raises(ArgumentError, match=message) as error:
             Split.from_dataset(dataset_of(arrays).repeat(repeats), count)
         assert error.value.argument == "count"
@@ -240,13 +240,13 @@ class TestDataset:
             with pytest.raises(ArgumentError, match=r"elements \(encoded image, scalar string"):
                 Split.from_dataset(dataset, 8)
 
-    def test_names_a_bad_image(self, arrays):
+    def test_a_bad_image_is_named(self, arrays):
         dataset = tf.data.Dataset.from_tensor_slices(([b"x", encode(arrays[0])], [0, 0]))
         assert find_bad_images(Split.from_dataset(dataset, 2)) == ["image 0"]
 
 
 class TestSource:
-    def test_of_splits(self, arrays):
+    def test_a_source_is_made_of_splits(self, arrays):
         train = Split.from_arrays(arrays, LABELS)
         source = Source.of(train=train, val=Split.from_arrays(arrays[3:], LABELS[3:]))
         assert source.class_names == ("0", "1", "2")
@@ -290,13 +290,13 @@ class TestAnyForm:
             for example, i in zip(split.in_order(), chosen, strict=True):
                 np.testing.assert_array_equal(decode(split.read(example)), arrays[i])
 
-    def test_names(self, arrays, files):
+    def test_every_form_has_names(self, arrays, files):
         assert as_split([files.paths[3], files.paths[0]]).names_of([0]) == [files.paths[3]]
         assert as_split(arrays).names_of([2]) == ["image 2"]
         assert as_split([b"x", b"y"]).names_of([1]) == ["image 1"]
         assert find_bad_images(as_split([encode(arrays[0]), b"y"])) == ["image 1"]
 
-    def test_errors(self, arrays, tmp_path):
+    def test_other_forms_are_refused(self, arrays, tmp_path):
         with pytest.raises(SourceError, match="No image is given"):
             as_split([])
         with pytest.raises(ArgumentError, match=r"same form\. Received: arrays and bytes"):

@@ -35,7 +35,7 @@ NAMES = [
 ]
 
 
-def test_are_offered_and_listed():
+def test_every_public_name_is_listed_and_can_be_loaded():
     assert sorted(pipelines.__all__) == sorted(NAMES)
     assert set(NAMES) <= set(dir(pipelines))
     for name in NAMES:
@@ -47,7 +47,7 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = pipelines.no_such_name
 
 
-def test_importing_the_package_loads_no_tensorflow():
+def test_importing_the_package_does_not_import_tensorflow():
     code = (
         "import sys, vgg_keras.pipelines as p; dir(p); p.ILSVRC; p.Statistics; p.ArgumentError;"
         "print([m for m in ('tensorflow', 'keras', 'tensorflow_datasets') if m in sys.modules])"

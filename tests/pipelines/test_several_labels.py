@@ -1,4 +1,4 @@
-"""VOC, VOC action and Caltech-256 in the form that their makers give them."""
+"""VOC, VOC action and Caltech-256 in their published layouts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def jpeg(height=30, width=40):
 
 
 def packed(folder, archive, name):
-    """The folder as a tar archive, under a name."""
+    """Packs a folder under a name into a tar archive; returns the path of the archive."""
     with tarfile.open(archive, "w") as tar:
         tar.add(folder, name)
     return archive
@@ -36,7 +36,7 @@ def packed(folder, archive, name):
 class TestCaltech256:
     @pytest.fixture
     def folder(self, tmp_path):
-        """Two classes and the clutter, with the stray files that the archive has."""
+        """Two classes and the clutter class, with stray files like those of the archive."""
         root = tmp_path / "256_ObjectCategories"
         for number, name, count in ((1, "ak47", 3), (56, "dog", 2), (257, "clutter", 2)):
             (root / f"{number:03d}.{name}").mkdir(parents=True)
@@ -49,7 +49,7 @@ class TestCaltech256:
         return root
 
     @pytest.mark.parametrize("kind", ["folder", "above", "archive"])
-    def test_is_read_from_its_folder_and_its_archive(self, folder, tmp_path, kind):
+    def test_a_folder_or_an_archive_is_read(self, folder, tmp_path, kind):
         path = {"folder": folder, "above": tmp_path}.get(kind)
         path = path or packed(folder, tmp_path / "c.tar", folder.name)
         source = open_source(f"caltech256:{path}")
@@ -64,13 +64,13 @@ class TestCaltech256:
         assert find_bad_images(split) == []
         assert len(split.without(split.names_of([1]))) == 6
 
-    def test_an_image_that_is_gone_is_named(self, folder):
+    def test_a_missing_image_is_named(self, folder):
         split = open_source(f"caltech256:{folder}")["all"]
         gone = folder / "056.dog/056_0002.jpg"
         gone.unlink()
         assert find_bad_images(split) == [str(gone)]
 
-    def test_what_is_missing_is_named(self, tmp_path):
+    def test_missing_and_invalid_archives_are_named(self, tmp_path):
         with pytest.raises(SourceError, match=r"no folder or archive .*256_ObjectCategories\.tar"):
             open_source(f"caltech256:{tmp_path / 'nowhere'}")
         with pytest.raises(SourceError, match=r"no images like 001\.ak47/001_0001\.jpg"):
@@ -120,7 +120,7 @@ class TestVocAction:
         return root
 
     @pytest.mark.parametrize("kind", ["folder", "above", "archive"])
-    def test_is_people_with_actions_and_boxes(self, folder, tmp_path, kind):
+    def test_examples_are_people_with_actions_and_boxes(self, folder, tmp_path, kind):
         path = {"folder": folder, "above": tmp_path}.get(kind)
         path = path or packed(tmp_path / "VOCdevkit", tmp_path / "v.tar", "VOCdevkit")
         source = open_source(f"voc-action:{path}", several_labels=True)
@@ -150,7 +150,7 @@ class TestVocAction:
         assert (cropped.all_targets(11) == split.all_targets(11)).all()
         assert len(cropped.without(cropped.names_of([0]))) == 1
 
-    def test_needs_leave_for_several_labels(self, folder):
+    def test_several_labels_must_be_allowed(self, folder):
         with pytest.raises(SourceError, match="no single label an image"):
             open_source(f"voc-action:{folder}")
 
@@ -164,7 +164,7 @@ class TestVocAction:
             ("ImageSets/Action/train.txt", None, r"holds no ImageSets/Action/train\.txt.*VOCtrain"),
         ],
     )
-    def test_what_is_wrong_is_named(self, folder, file, content, message):
+    def test_missing_and_broken_files_are_named(self, folder, file, content, message):
         if content is None:
             (folder / file).unlink()
         else:
@@ -174,7 +174,7 @@ class TestVocAction:
 
 
 LABELS = ("cat", "dog", "sheep")
-# Labels of each image, and those of objects that are not difficult, as in `voc`.
+# For each image: its labels, and the labels of its objects that are not difficult, as in `voc`.
 EXAMPLES = {
     "train": [((0, 1), (0, 1)), ((1,), ()), ((2,), (2,))],
     "validation": [((0, 2), (2,)), ((), ())],
@@ -183,7 +183,7 @@ EXAMPLES = {
 
 
 class Voc(tfds.core.GeneratorBasedBuilder):
-    """The features of TFDS's `voc`, with other labels and fewer images."""
+    """A TFDS data set with the features of `voc`, other labels and fewer images."""
 
     VERSION = tfds.core.Version("5.0.0")
 
@@ -243,7 +243,7 @@ def data_dir(tmp_path_factory):
 
 
 class TestTfdsVoc:
-    def test_has_targets_and_no_single_label(self, data_dir):
+    def test_a_split_has_targets_and_no_single_label(self, data_dir):
         source = open_source("tfds:voc:5.0.0", data_dir, several_labels=True)
         assert source.class_names == LABELS
         assert list(source.splits) == ["train", "val", "test"]
@@ -265,11 +265,11 @@ class TestTfdsVoc:
             assert decode(train.read(example)).shape == (30, 40, 3)
             assert example["label"] == tf.constant(-1, tf.int64)
 
-    def test_is_refused_where_one_label_is_needed(self, data_dir):
+    def test_voc_is_refused_where_one_label_is_needed(self, data_dir):
         with pytest.raises(SourceError, match="no single label an image"):
             open_source("tfds:voc:5.0.0", data_dir)
 
-    def test_has_no_box_of_the_image(self, data_dir):
+    def test_boxes_of_images_with_several_labels_are_refused(self, data_dir):
         source = open_source("tfds:voc:5.0.0", data_dir, several_labels=True)
         with pytest.raises(SourceError, match="several labels an image, so no box"):
             boxed_split(source, source["train"])

@@ -12,7 +12,7 @@ from vgg_keras.pipelines.screening import find_bad_images
 from vgg_keras.pipelines.sources import open_source
 
 
-def test_folder_with_two_splits(folder):
+def test_a_folder_with_two_splits_is_read(folder):
     source = open_source(folder)
     assert source.class_names == CLASSES
     assert {name: len(split) for name, split in source.splits.items()} == {"train": 24, "val": 12}
@@ -21,13 +21,13 @@ def test_folder_with_two_splits(folder):
     assert [e["label"] for e in examples] == [0] * 8 + [1] * 8 + [2] * 8
 
 
-def test_folder_as_one_split(tmp_path, folder):
+def test_class_folders_alone_are_one_split(tmp_path, folder):
     source = open_source(f"folder:{tmp_path / 'data' / 'val'}")
     assert {name: len(split) for name, split in source.splits.items()} == {"all": 12}
     assert source.class_names == CLASSES
 
 
-def test_read_gives_the_files_bytes(tmp_path, folder):
+def test_read_returns_the_bytes_of_the_file(tmp_path, folder):
     split = open_source(folder)["train"]
     first = next(iter(split.in_order().map(split.read)))
     assert first.numpy() == (tmp_path / "data/train/blue/000.jpg").read_bytes()
@@ -36,7 +36,7 @@ def test_read_gives_the_files_bytes(tmp_path, folder):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**40])
-def test_shuffled_is_a_permutation_of_its_own(folder, seed):
+def test_shuffled_is_a_permutation_that_depends_on_the_seed(folder, seed):
     split = open_source(folder)["train"]
 
     def order(seed):
@@ -49,8 +49,8 @@ def test_shuffled_is_a_permutation_of_its_own(folder, seed):
     assert order(seed) != list(range(24))
 
 
-def test_shuffled_mixes_evenly(tmp_path):
-    """Over many seeds each image comes first about equally often."""
+def test_every_image_is_equally_likely_to_come_first(tmp_path):
+    """Over many seeds, each image comes first about equally often."""
     split = open_source(write_folder(tmp_path, train=4, val=1))["train"]
     orders = tf.data.Dataset.range(3000).flat_map(lambda s: split.shuffled(s).take(1))
     firsts = np.bincount([int(e["index"]) for e in orders.as_numpy_iterator()], minlength=12)
@@ -58,7 +58,7 @@ def test_shuffled_mixes_evenly(tmp_path):
     assert firsts.max() < 320
 
 
-def test_without_removes_the_named(folder):
+def test_without_removes_images_by_name(folder):
     split = open_source(folder)["train"]
     fewer = split.without(split.names_of([0, 5]))
     assert len(fewer) == 22
@@ -79,60 +79,60 @@ def test_formats_are_recognised_by_content_and_not_by_name(tmp_path, folder):
 
 
 class TestErrors:
-    def test_unknown_kind(self):
+    def test_an_unknown_kind_is_refused(self):
         with pytest.raises(SourceError, match=r"shapes, folder:DIR, tfds.*Received: 'zip:x'"):
             open_source("zip:x")
 
-    def test_no_folder(self, tmp_path):
+    def test_a_missing_folder_is_named(self, tmp_path):
         with pytest.raises(SourceError, match=r"no folder .*/nowhere"):
             open_source(f"folder:{tmp_path / 'nowhere'}")
 
-    def test_empty_folder(self, tmp_path):
+    def test_an_empty_folder_is_named(self, tmp_path):
         with pytest.raises(SourceError, match="holds no class folders"):
             open_source(f"folder:{tmp_path}")
 
-    def test_empty_class(self, tmp_path, folder):
+    def test_an_empty_class_folder_is_named(self, tmp_path, folder):
         for file in (tmp_path / "data/train/green").iterdir():
             file.unlink()
         with pytest.raises(SourceError, match="train/green holds no images"):
             open_source(folder)
 
-    def test_a_link_to_nothing_is_an_image_that_cannot_be_read(self, tmp_path, folder):
+    def test_a_broken_link_is_an_unreadable_image(self, tmp_path, folder):
         link = tmp_path / "data/train/green/link.jpg"
         link.symlink_to(tmp_path / "gone.jpg")
         assert find_bad_images(open_source(folder)["train"]) == [str(link)]
 
-    def test_labels_that_differ(self, tmp_path, folder):
+    def test_splits_with_different_classes_are_refused(self, tmp_path, folder):
         shutil.move(tmp_path / "data/val/green", tmp_path / "data/val/grün")
         with pytest.raises(SourceError, match="only in train: green; only in val: grün"):
             open_source(folder)
 
-    def test_missing_split(self, tmp_path, folder):
+    def test_a_missing_split_is_named(self, tmp_path, folder):
         shutil.rmtree(tmp_path / "data/val")
         with pytest.raises(SourceError, match=r"no split 'val'\. Its splits: train"):
             open_source(folder)["val"]
 
-    def test_unknown_tfds_name(self, tmp_path):
+    def test_an_unknown_tfds_name_is_refused(self, tmp_path):
         with pytest.raises(SourceError, match="TFDS has no data set 'no_such_set'"):
             open_source("tfds:no_such_set", tmp_path)
 
-    def test_manual_download_says_where_from(self, tmp_path):
+    def test_a_manual_download_is_explained(self, tmp_path):
         with pytest.raises(SourceError, match=r"(?s)Download the files.*manual.*image-net\.org"):
             open_source("tfds:imagenet2012", tmp_path)
 
-    def test_tfds_set_without_one_label_an_image(self, tmp_path):
+    def test_a_tfds_set_without_one_label_per_image_is_refused(self, tmp_path):
         with pytest.raises(SourceError, match="no single label an image"):
             open_source("tfds:coco/2017", tmp_path)
 
 
 class TestShapes:
-    def test_size(self, shapes_dir):
+    def test_the_shapes_have_enough_classes_and_images(self, shapes_dir):
         source = open_source("shapes", shapes_dir)
         assert len(source.class_names) >= 8
         assert sum(map(len, source.splits.values())) >= 1500
         assert list(source.splits) == ["train", "val"]
 
-    def test_drawn_the_same_every_time(self):
+    def test_the_same_index_draws_the_same_image(self):
         from vgg_keras.pipelines.sources.shapes import draw_example
 
         assert draw_example("train", 7, "star") == draw_example("train", 7, "star")
@@ -152,7 +152,7 @@ class TestShapes:
             sizes.add(tuple(tf.io.extract_jpeg_shape(jpeg).numpy()[:2]))
         assert len(sizes) > 30
 
-    def test_tfds_split_is_a_split(self, shapes_dir):
+    def test_a_tfds_split_is_read_in_order_and_shuffled(self, shapes_dir):
         split = open_source("shapes", shapes_dir)["val"]
         examples = list(split.in_order().map(lambda e: e | {"image": split.read(e)}))
         assert [int(e["index"]) for e in examples] == list(range(len(split)))
@@ -162,8 +162,8 @@ class TestShapes:
         assert shuffled == [int(e["index"]) for e in split.shuffled(tf.constant(3, tf.int64))]
         assert shuffled != [int(e["index"]) for e in split.shuffled(tf.constant(4, tf.int64))]
 
-    def test_tfds_order_is_a_function_of_its_seed_alone(self, shapes_dir):
-        """Whatever TensorFlow's global seed is, in a graph, and for seeds beyond 31 bits."""
+    def test_the_order_of_a_tfds_split_depends_on_the_seed_alone(self, shapes_dir):
+        """TensorFlow's global seed does not matter, also in a graph and for seeds above 31 bits."""
         split = open_source("shapes", shapes_dir)["val"]
 
         def orders(global_seed):
@@ -178,7 +178,7 @@ class TestShapes:
         np.testing.assert_array_equal(first, second)
         assert len({tuple(order) for order in first}) == 4
 
-    def test_tfds_split_without(self, shapes_dir):
+    def test_without_removes_images_of_a_tfds_split(self, shapes_dir):
         split = open_source("shapes", shapes_dir)["val"]
         names = split.names_of([0, 2])
         fewer = split.without(names)

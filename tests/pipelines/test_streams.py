@@ -30,7 +30,7 @@ OPTIONS = {"crop_size": 32, "train_scale": (32, 48), "batch_size": 8, "statistic
 
 
 def take(dataset, batches):
-    """Images and labels of the first batches, each joined to one array."""
+    """Images and labels of the first batches, each concatenated to one array."""
     pairs = list(itertools.islice(dataset.as_numpy_iterator(), batches))
     return [np.concatenate(arrays) for arrays in zip(*pairs, strict=True)]
 
@@ -48,7 +48,7 @@ def single_image_split(tmp_path, pixels, copies):
     return FolderSplit("train", paths, np.zeros(copies, np.int64))
 
 
-def test_stream_is_the_same_to_the_bit_at_any_number_of_threads(folder):
+def test_the_stream_is_bit_identical_at_any_number_of_threads(folder):
     split = open_source(folder)["train"]
     runs = [take(with_threads(training_stream(split, **OPTIONS), n), 6) for n in (1, 2, 7)]
     for images_, labels in runs[1:]:
@@ -56,7 +56,7 @@ def test_stream_is_the_same_to_the_bit_at_any_number_of_threads(folder):
         np.testing.assert_array_equal(labels, runs[0][1])
 
 
-def test_stream_goes_on_from_any_epoch(folder):
+def test_the_stream_can_start_at_any_epoch(folder):
     split = open_source(folder)["train"]
     whole = take(training_stream(split, **OPTIONS), 9)
     later = take(training_stream(split, **OPTIONS, first_epoch=2), 3)
@@ -72,7 +72,7 @@ def test_draws_depend_on_seed_and_epoch_and_not_on_batch_size(folder):
     np.testing.assert_array_equal(other, base[:24])
 
 
-def test_an_epoch_has_every_image_once_and_drops_others_each_time(folder):
+def test_an_epoch_has_each_image_once_and_drops_different_ones_each_time(folder):
     split = open_source(folder)["train"]
     split = dataclasses.replace(split, labels=np.arange(24))  # each label is the index
     assert steps_per_epoch(split, 7) == 3
@@ -84,8 +84,8 @@ def test_an_epoch_has_every_image_once_and_drops_others_each_time(folder):
     assert len(set.union(*dropped)) > 20  # 22.6 expected
 
 
-def test_scale_is_drawn_evenly_from_both_ends_included(tmp_path):
-    """A ramp's slope in the crop shows the scale that was drawn."""
+def test_training_scales_are_uniform_and_include_both_ends(tmp_path):
+    """The slope of a ramp in the crop shows the scale that was drawn."""
     ramp = np.repeat(np.arange(0, 200, 2, np.uint8)[None, :, None], 100, 0).repeat(3, 2)
     split = single_image_split(tmp_path, ramp, 600)
     stream = training_stream(
@@ -117,12 +117,12 @@ def test_half_of_the_crops_are_mirrored(tmp_path):
 
 
 def test_colour_shift_has_the_covariance_of_its_components(tmp_path):
-    """A constant image shows the shift alone: covariance sd**2 * V diag(value**2) V'."""
+    """The shift of a constant image has the covariance sd**2 * V diag(value**2) V'."""
     split = single_image_split(tmp_path, np.full((32, 32, 3), 128, np.uint8), 4000)
     options = OPTIONS | {"batch_size": 4000, "train_scale": 32}
     crops, _ = take(training_stream(split, **options, colour_shift=0.1), 1)
     shift = crops + np.float32(ILSVRC.mean) - 128
-    assert np.abs(shift - shift[:, :1, :1]).max() < 1e-3  # one draw an image
+    assert np.abs(shift - shift[:, :1, :1]).max() < 1e-3  # one draw per image
     vectors, values = np.array(ILSVRC.eigenvectors), np.array(ILSVRC.eigenvalues)
     expected = 0.01 * vectors @ np.diag(values**2) @ vectors.T
     measured = np.cov(shift[:, 0, 0].T)
@@ -152,7 +152,7 @@ def test_bad_batch_sizes_are_refused(folder, batch_size):
 
 class TestEvaluation:
     @pytest.mark.parametrize("batch_size", [1, 5, 12, 100])
-    def test_every_image_once_in_order_at_any_batch_size(self, folder, batch_size):
+    def test_grid_crops_have_each_image_once_in_order(self, folder, batch_size):
         split = open_source(folder)["val"]
         batches = list(
             grid_crops(split, test_scale=40, crop_size=32, grid=1, batch_size=batch_size)
@@ -166,7 +166,7 @@ class TestEvaluation:
         np.testing.assert_array_equal(crops[7, 0], whole[top : top + 32, left : left + 32])
 
     def test_whole_images_are_grouped_by_shape(self, tmp_path):
-        """More than batches of one, no shape mixed, none lost; files of all kinds."""
+        """Each batch has several images of one shape, and no image is missing."""
         rng = np.random.default_rng(0)
         kinds = [("JPEG", 40, 60), ("PNG", 60, 40), ("JPEG", 80, 120), ("JPEG", 60, 40)] * 3
         paths = [str(tmp_path / f"{i}") for i in range(len(kinds))]
@@ -181,7 +181,7 @@ class TestEvaluation:
                 whole = images.rescale(images.decode(Path(paths[i]).read_bytes()), 40)
                 np.testing.assert_array_equal(view[0], whole)
 
-    def test_only_the_wanted_images(self, folder):
+    def test_only_wanted_images_are_read(self, folder):
         split = open_source(folder)["val"]
         wanted = np.arange(12) % 3 == 1
         for stream in (
@@ -190,7 +190,7 @@ class TestEvaluation:
         ):
             assert sorted(np.concatenate([i for i, _ in stream])) == [1, 4, 7, 10]
 
-    def test_images_at_indices(self, folder):
+    def test_read_images_returns_the_images_at_the_indices(self, folder):
         split = open_source(folder)["val"]
         found = read_images(split, [7, 2])
         assert sorted(found) == [2, 7]
@@ -214,7 +214,7 @@ class TestEvaluation:
         )
 
     @pytest.mark.parametrize("batch_size", [1, 5, 7, 12, 100])
-    def test_accuracy_of_keras_is_that_of_all_images(self, folder, batch_size):
+    def test_the_accuracy_of_keras_counts_each_image_once(self, folder, batch_size):
         split = open_source(folder)["val"]
         options = {"crop_size": 32, "test_scale": 40, "mean": (100, 100, 100)}
         keras.utils.set_random_seed(0)
@@ -237,7 +237,7 @@ class TestEvaluation:
         losses = -np.log(posteriors[np.arange(12), labels.numpy()])
         assert history["val_loss"][-1] == pytest.approx(losses.mean(), rel=1e-3)
 
-    def test_validation_with_boxes(self, folder):
+    def test_validation_batches_with_boxes_are_ragged_or_filled(self, folder):
         split = open_source(folder)["val"]
         options = {"crop_size": 32, "test_scale": 40, "batch_size": 5, "mean": (0, 0, 0)}
         options["boxes"] = Boxes.of_images([[[0, 0, 1, 1]]] * 12)
@@ -270,7 +270,7 @@ class TestEvaluation:
         assert [x.shape[0] for x, _, _ in batches] == [5, 5, 5]
         assert [w.numpy().sum() for _, _, w in batches] == [5, 5, 2]
 
-    def test_scale_under_the_crop_is_refused(self, folder):
+    def test_a_scale_below_the_crop_size_is_refused(self, folder):
         split, common = open_source(folder)["val"], {"crop_size": 32, "test_scale": 31}
         for build in (
             lambda: grid_crops(split, grid=1, batch_size=1, **common),
@@ -281,7 +281,7 @@ class TestEvaluation:
 
 
 class TestStatistics:
-    def test_against_numpy(self, tmp_path):
+    def test_statistics_equal_numpy(self, tmp_path):
         rng = np.random.default_rng(0)
         paths, means, seconds = [], [], []
         for i in range(5):
@@ -300,32 +300,32 @@ class TestStatistics:
         np.testing.assert_allclose(rebuilt, covariance, rtol=1e-3, atol=0.5)
         assert list(computed.eigenvalues) == sorted(computed.eigenvalues, reverse=True)
 
-    def test_saved_and_loaded(self, tmp_path):
+    def test_statistics_are_saved_and_loaded(self, tmp_path):
         ILSVRC.save(tmp_path / "s.json")
         assert Statistics.load(tmp_path / "s.json") == ILSVRC
 
-    def test_a_file_of_something_else_is_named(self, tmp_path):
+    def test_a_file_without_statistics_is_named(self, tmp_path):
         (tmp_path / "s.json").write_text('{"mean": [1, 2]}')
         with pytest.raises(ValueError, match=r"s\.json holds no statistics"):
             Statistics.load(tmp_path / "s.json")
 
 
 class TestShards:
-    """Several processes share the batches: their shards, concatenated, are those of one process."""
+    """Several processes share each batch; their shards, concatenated, are the whole batch."""
 
     @pytest.mark.parametrize("count", [2, 3])
-    def test_training(self, folder, count):
+    def test_training_shards_make_the_whole_batch(self, folder, count):
         options = {"crop_size": 32, "train_scale": (32, 40), "batch_size": 6, "statistics": ILSVRC}
         split = open_source(folder)["train"]
         streams = [training_stream(split, shard=Shard(i, count), **options) for i in range(count)]
-        whole = training_stream(split, **options).take(5)  # into the second epoch
+        whole = training_stream(split, **options).take(5)  # up to the second epoch
         for batch, *pieces in zip(whole, *streams, strict=False):
             for tensor, *shards in zip(batch, *pieces, strict=True):
                 np.testing.assert_array_equal(np.concatenate(shards), tensor)
 
     @pytest.mark.parametrize("batch_size", [10, 8])
-    def test_validation(self, folder, batch_size):
-        """12 images: the last batch has 2, all of the first shard, or 4."""
+    def test_validation_shards_make_the_whole_batch(self, folder, batch_size):
+        """Of 12 images, the last batch has 2, which are all in the first shard, or 4."""
         options = {"crop_size": 32, "test_scale": 36, "batch_size": batch_size, "mean": (1, 2, 3)}
         options["fill_last"] = True
         split = open_source(folder)["val"]
@@ -335,7 +335,7 @@ class TestShards:
             for tensor, *shards in zip(batch, *pieces, strict=True):
                 np.testing.assert_array_equal(np.concatenate(shards), tensor)
 
-    def test_a_batch_that_they_cannot_share(self, folder):
+    def test_a_batch_that_processes_cannot_share_is_refused(self, folder):
         with pytest.raises(ValueError, match="multiple of the number of processes, 4"):
             validation_stream(
                 open_source(folder)["val"],

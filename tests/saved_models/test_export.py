@@ -65,7 +65,7 @@ def doubling():
 
 
 class TestFolder:
-    def test_holds_the_files_that_a_server_reads(self, exported):
+    def test_an_export_has_the_files_that_a_server_reads(self, exported):
         files = {p.relative_to(exported).as_posix() for p in exported.rglob("*") if p.is_file()}
         assert files == {
             "saved_model.pb",
@@ -93,7 +93,7 @@ class TestFolder:
         size = (exported / "variables/variables.data-00000-of-00001").stat().st_size
         assert 0 <= size - 4 * net.model.count_params() < 6000
 
-    def test_metadata(self, exported, net):
+    def test_metadata_have_the_source_and_the_options(self, exported, net):
         metadata = read_metadata(exported)
         assert metadata["source"] == dict(net.origin)
         assert (metadata["net"], metadata["test_scales"], metadata["mean"]) == (
@@ -306,7 +306,7 @@ while True:
 
 
 class TestRefused:
-    def test_bad_arguments_before_anything_is_written(self, net, tmp_path, monkeypatch):
+    def test_bad_arguments_are_refused_before_anything_is_written(self, net, tmp_path, monkeypatch):
         for options, message in (
             ({"precision": "float16"}, "precision must be one of"),
             ({"top": 0}, "top must be 1 or more"),
@@ -327,7 +327,7 @@ class TestRefused:
             export(net, tmp_path / "net")
         assert not (tmp_path / "net").exists()
 
-    def test_a_folder_that_is_not_an_export(self, exported, tmp_path):
+    def test_a_folder_that_is_not_an_export_is_refused(self, exported, tmp_path):
         with pytest.raises(ExportError, match=r"not an export of vgg-keras"):
             read_metadata(tmp_path)
         (tmp_path / "assets.extra").mkdir()
@@ -341,7 +341,7 @@ class TestRefused:
 
 class TestCommands:
     @pytest.mark.slow
-    def test_export_and_verify(self, net, photos, tmp_path):
+    def test_an_export_of_the_command_line_verifies(self, net, photos, tmp_path):
         out = tmp_path / "exports/net"
         arguments = ["export", "--run", net.name, "--out", str(out)]
         done = CliRunner().invoke(main, [*arguments, "--json", "--no-flip", "--max-pixels", "9000"])
@@ -395,7 +395,7 @@ class TestCommands:
         with pytest.raises(RunError, match=r"another net than .*: class_names differ"):
             verify(exported, dataclasses.replace(changed, class_names=tuple("abcdefg")))
 
-    def test_a_weights_file(self, net, tmp_path):
+    def test_a_weights_file_is_exported(self, net, tmp_path):
         weights = tmp_path / "net.weights.h5"
         net.model.save_weights(weights)
         out = tmp_path / "net"
@@ -410,7 +410,7 @@ class TestCommands:
         again = load_source(metadata)
         assert again.train_scale == (40, 40)
         for mine, its in zip(net.model.get_weights(), again.model.get_weights(), strict=True):
-            if mine.dtype == np.float32:  # not the state of dropout
+            if mine.dtype == np.float32:  # skips the seeds of dropout
                 np.testing.assert_array_equal(mine, its)
 
 
@@ -440,7 +440,7 @@ class TestSources:
     """Nets of every origin, and how `verify` finds them again."""
 
     @pytest.mark.slow
-    def test_a_model_in_memory_in_a_fresh_process(self, fitted, path, photos):
+    def test_an_export_of_a_model_in_memory_verifies_in_a_fresh_process(self, fitted, path, photos):
         checks, load_seconds = verify(path, fitted[0], photos[:2], repeats=1, verbose=0)
         assert load_seconds > 0
         assert {check.signature for check in checks} == {
@@ -482,13 +482,13 @@ class TestSources:
         ):
             verify(path)
 
-    def test_a_run_is_found_again(self, net, exported, served, photos, monkeypatch):
+    def test_verify_finds_the_run(self, net, exported, served, photos, monkeypatch):
         monkeypatch.setattr(VERIFY, "replay", replay_by(served))
         checks, _ = verify(exported, photos=photos[:1], repeats=1)
         assert len(checks) == 5
         assert all(check.passed for check in checks)
 
-    def test_a_weights_file_of_an_older_export(self, fitted, path, tmp_path):
+    def test_verify_finds_the_weights_file_of_an_older_export(self, fitted, path, tmp_path):
         """The source names a statistics file and a training scale."""
         weights, statistics = tmp_path / "net.weights.h5", tmp_path / "statistics.json"
         fitted[0].model.save_weights(weights)
@@ -500,7 +500,7 @@ class TestSources:
         for mine, its in zip(again.logits.weights, fitted[1].model.weights, strict=True):
             np.testing.assert_array_equal(mine, its)
 
-    def test_a_weights_file_with_its_arguments(self, fitted, tmp_path):
+    def test_verify_finds_a_weights_file_with_its_arguments(self, fitted, tmp_path):
         weights = tmp_path / "net.weights.h5"
         fitted[0].model.save_weights(weights)
         net = TrainedNet.load(weights, net="A", mean=MEAN, class_names=CLASSES, train_scale=40)
@@ -515,8 +515,8 @@ class TestSources:
         assert (again.mean, again.class_names) == (net.mean, net.class_names)
 
 
-def test_the_functions_are_not_the_modules():
-    """The modules have the same names, in whatever order they are imported."""
+def test_functions_are_not_hidden_by_modules_of_their_names():
+    """The names are those of the functions, in whatever order the modules are imported."""
     code = (
         "import sys, vgg_keras.serving; assert 'tensorflow' not in sys.modules;"
         "import vgg_keras.serving.export, vgg_keras.serving.verify;"

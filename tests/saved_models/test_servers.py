@@ -269,7 +269,7 @@ def test_a_server_is_compared_with_the_net(url, exported, net, photos):
 
 
 @pytest.mark.parametrize("refused", ["classify", "features"])
-def test_a_signature_that_a_server_refuses(refused, served, exported, net, photos):
+def test_only_classify_may_be_refused_by_a_server(refused, served, exported, net, photos):
     """`classify` is not made for Predict requests and may be refused; the others may not."""
 
     class Strict:
@@ -301,7 +301,7 @@ def test_a_signature_that_a_server_refuses(refused, served, exported, net, photo
     assert (skipped["classify"]["difference"], skipped["classify"]["passed"]) == (None, True)
 
 
-def test_request_command(url, photos, tmp_path):
+def test_the_request_command_prints_classes_and_errors(url, photos, tmp_path):
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no image")
     done = CliRunner().invoke(main, ["request", "--url", url, str(photos[0])])

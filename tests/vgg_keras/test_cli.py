@@ -25,7 +25,7 @@ def invoke(*arguments):
     return CliRunner().invoke(main, [str(a) for a in arguments])
 
 
-def test_describe_json():
+def test_describe_prints_json():
     described = json.loads(invoke("describe", "--json").stdout)
     assert {d["net"]: d["parameters"] for d in described} == PARAMETERS
     assert [d["weight_layers"] for d in described] == [11, 11, 13, 16, 16, 19]
@@ -64,7 +64,7 @@ def test_describe_takes_aliases_and_sizes():
     assert "receptive field" in invoke("describe", "--net", "D").stdout
 
 
-def test_unknown_net_lists_those_there_are():
+def test_an_unknown_net_lists_the_known_ones():
     result = invoke("describe", "--net", "F")
     assert result.exit_code == 2
     assert "A, A-LRN, B, C, D, E, B-shallow" in result.output
@@ -77,7 +77,7 @@ def test_every_field_of_the_recipe_is_a_flag():
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_flags_not_given_leave_the_recipe_as_it_is(name, monkeypatch):
+def test_flags_that_are_not_given_do_not_change_the_recipe(name, monkeypatch):
     import vgg_keras.training
 
     received = []
@@ -92,7 +92,7 @@ def test_flags_not_given_leave_the_recipe_as_it_is(name, monkeypatch):
     assert received[1] == dataclasses.replace(RECIPES[name], **changes)
 
 
-def test_help_imports_no_tensorflow():
+def test_help_does_not_import_tensorflow():
     code = (
         "import sys; from click.testing import CliRunner; from vgg_keras.cli import main; "
         "done = [CliRunner().invoke(main, c) for c in (['describe', '--json'], ['--help'])]; "
@@ -103,7 +103,7 @@ def test_help_imports_no_tensorflow():
 
 
 def commands(group, path=()):
-    """All commands below a group with their names."""
+    """Yields the name and the command for all commands of a group and its subgroups."""
     for name, command in group.commands.items():
         yield " ".join((*path, name)), command
         if isinstance(command, click.Group):
@@ -130,7 +130,7 @@ class TestErrors:
             (("--width", 0), "--width must be above 0 and finite. Received: --width 0.0"),
         ],
     )
-    def test_are_one_line_that_begins_with_the_flag(self, arguments, message):
+    def test_errors_are_one_line_that_begins_with_the_flag(self, arguments, message):
         result = invoke("describe", *arguments, "--json")
         assert (result.exit_code, result.output) == (1, f"Error: {message}\n")
 
@@ -160,21 +160,21 @@ class TestErrors:
             (OSError(28, "No space left on device"), "No space left on device"),
         ],
     )
-    def test_name_the_flags_of_the_command(self, error, line):
+    def test_errors_name_the_flags_of_the_command(self, error, line):
         result = raising(error)
         assert (result.exit_code, result.output) == (1, f"Error: {line}\n")
 
     @pytest.mark.parametrize(
         "error", [ValueError("a bug"), OSError("a bug"), ImportError("a bug"), KeyError("a bug")]
     )
-    def test_a_bug_keeps_its_traceback(self, error):
+    def test_a_bug_has_a_traceback(self, error):
         assert raising(error).exception is error
 
-    def test_verbose_keeps_every_traceback(self):
+    def test_every_error_has_a_traceback_if_verbose(self):
         error = ArgumentError("out must be empty.", "out")
         assert raising(error, verbose=True).exception is error
 
-    def test_an_interrupt_has_its_exit_code(self):
+    def test_an_interrupt_exits_with_code_130(self):
         result = raising(KeyboardInterrupt())
         assert result.exit_code == 130
         assert result.output.startswith("Interrupted.")
@@ -216,25 +216,25 @@ def raising(error, verbose=False):
 
 
 class TestOptions:
-    def test_several_values_between_commas(self):
+    def test_values_are_separated_by_commas(self):
         scales = Several(TrainScale()).convert("256,384, 256:512", None, None)
         assert scales == ((256, 256), (384, 384), (256, 512))
         assert Several(click.FLOAT).convert("0.25,1", None, None) == (0.25, 1)
         assert Several(NetName()).convert("A,vgg16", None, None) == ("A", "D")
 
     @pytest.mark.parametrize("text", ["x", "1,2,3", "", "1:x"])
-    def test_what_is_no_training_scale_is_refused(self, text):
+    def test_a_bad_training_scale_is_refused(self, text):
         with pytest.raises(click.BadParameter, match="S_MIN,S_MAX"):
             TrainScale().convert(text, None, None)
 
-    def test_center_is_centre(self):
+    def test_center_is_an_alias_of_centre(self):
         (protocol,) = (p for p in main.commands["evaluate"].params if p.name == "protocol")
         assert protocol.type.convert("center", None, None) == "centre"
         assert protocol.type.convert("dense+multi-crop", None, None) == "multi-crop+dense"
 
 
 class TestNets:
-    """`--run` and `--weights` of a command."""
+    """The options `--run` and `--weights` of a command."""
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -247,12 +247,12 @@ class TestNets:
             (("--weights", "w", "--statistics", "none.json"), "none.json"),
         ],
     )
-    def test_what_does_not_go_together_is_refused(self, arguments, message):
+    def test_options_that_exclude_each_other_are_refused(self, arguments, message):
         result = invoke("evaluate", "--data", "shapes", *arguments)
         assert (result.exit_code, result.output.count("\n")) == (1, 1), result.output
         assert message in result.output
 
-    def test_a_saved_net_is_scored_like_the_net_itself(self, folder, tmp_path):
+    def test_a_saved_net_has_the_errors_of_the_net_in_memory(self, folder, tmp_path):
         names = ("blue", "green", "red")
         model = lively(num_classes=3, pool_rounding="up")
         net = TrainedNet.of_model(model, mean=MEAN, class_names=names, train_scale=(32, 40))
@@ -262,7 +262,7 @@ class TestNets:
         expected = evaluate(net, open_source(folder), protocol="centre").result()
         for key in ("top1_error", "top5_error", "images", "protocol", "pool_rounding"):
             assert printed[key] == expected[key]
-        assert printed["pool_rounding"] == "up"  # the net's own
+        assert printed["pool_rounding"] == "up"  # the setting of the saved net
         assert len(list((tmp_path / "net/evaluation").iterdir())) == 1
         line = invoke("evaluate", *options).stdout
         assert line == (
@@ -270,8 +270,8 @@ class TestNets:
             f"top-5 error {expected['top5_error']:.2f} % of 12 images\n"
         )
 
-    def test_what_would_fail_later_is_refused_at_once(self, folder, tmp_path):
-        """The first run could be scored: its cache would be there."""
+    def test_all_runs_are_checked_before_the_first_is_scored(self, folder, tmp_path):
+        """The first run could be scored, but it has no cache after the error."""
         for name, scale in (("a", (64, 64)), ("b", (32, 32))):
             net = TrainedNet.of_model(
                 lively(num_classes=3),
@@ -287,7 +287,7 @@ class TestNets:
         assert not (tmp_path / "a/evaluation").exists()
 
 
-def test_statistics_of_a_folder(folder, tmp_path):
+def test_statistics_of_a_folder_are_printed_and_written(folder, tmp_path):
     result = invoke("statistics", "--data", folder, "--out", tmp_path / "s.json")
     assert json.loads(result.stdout)["images"] == 24
     assert json.loads((tmp_path / "s.json").read_text()) == json.loads(result.stdout)

@@ -11,8 +11,8 @@ from vgg_keras.demos import classification, localisation
 SMALLER = {"width": 1 / 16, "crop_size": 32, "epochs": 1}
 
 
-def test_classification_at_a_smaller_size(shapes_dir, tmp_path, monkeypatch, capsys):
-    """The whole demo with nets of width 1/16 on crops of 32; a second call trains nothing."""
+def test_the_classification_demo_runs_at_a_smaller_size(shapes_dir, tmp_path, monkeypatch, capsys):
+    """The demo runs with nets of width 1/16 on crops of 32; a second call trains nothing."""
     recipe = dataclasses.replace(classification._SHALLOW, **SMALLER, train_scale=(32, 40))
     monkeypatch.setattr(classification, "_SHALLOW", recipe)
     classification.run_demo(tmp_path, shapes_dir)
@@ -20,7 +20,7 @@ def test_classification_at_a_smaller_size(shapes_dir, tmp_path, monkeypatch, cap
     assert "400 validation images, chance is 90 %" in output
     assert "better than" in output
     for name in ("learning_curves.png", "predictions.png"):
-        assert np.asarray(Image.open(tmp_path / name)).std() > 10  # something is drawn
+        assert np.asarray(Image.open(tmp_path / name)).std() > 10  # the figure is not empty
     assert "top-1 error" in (tmp_path / "report/index.html").read_text()
     journals = [tmp_path / "runs" / net / "journal.jsonl" for net in ("a", "d")]
     before = [read_journal(journal) for journal in journals]
@@ -28,7 +28,7 @@ def test_classification_at_a_smaller_size(shapes_dir, tmp_path, monkeypatch, cap
     assert [read_journal(journal) for journal in journals] == before
 
 
-def test_localisation_at_a_smaller_size(shapes_dir, tmp_path, monkeypatch, capsys):
+def test_the_localisation_demo_runs_at_a_smaller_size(shapes_dir, tmp_path, monkeypatch, capsys):
     for name in ("_CLASSIFIER", "_LOCALISER"):
         recipe = dataclasses.replace(getattr(localisation, name), **SMALLER, train_scale=(32, 32))
         monkeypatch.setattr(localisation, name, recipe)

@@ -1,5 +1,7 @@
-"""§3.3: several devices compute 'exactly the same as when training on a single GPU'. In float64, so
-that nothing but rounding can differ."""
+"""Several devices compute 'exactly the same as when training on a single GPU' (§3.3).
+
+The computation is in float64, so that only rounding can differ.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ import pytest
 
 from tests.conftest import write_folder
 
-# In a process of its own: the CPU is split before TensorFlow starts.
+# The script needs its own process: the CPU is divided into devices before TensorFlow starts.
 SCRIPT = """
 import json, sys
 import keras, numpy as np
@@ -69,7 +71,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    data = write_folder(tmp_path_factory.mktemp("data"), train=9, val=5)  # 15 to validate: 8, 7
+    # The 15 validation images make batches of 8 and 7.
+    data = write_folder(tmp_path_factory.mktemp("data"), train=9, val=5)
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, data],
         capture_output=True,
@@ -81,14 +84,14 @@ def found(tmp_path_factory):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_training_is_the_same(found):
+def test_training_on_four_devices_equals_training_on_one(found):
     assert found["devices"] == 4
     assert found["loss"][0] != found["loss"][1]
     assert found["logs"] < 1e-12
     assert found["weights"] < 1e-14
 
 
-def test_evaluation_is_the_same(found):
-    """Batches of one picture too, which leave devices without work."""
+def test_evaluation_on_four_devices_equals_evaluation_on_one(found):
+    """Some batches have a single image, so that some devices have no work."""
     assert found["spread"] > 0
-    assert found["posteriors"] < 1e-7  # kept in float32
+    assert found["posteriors"] < 1e-7  # rows are stored in float32

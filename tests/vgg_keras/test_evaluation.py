@@ -11,14 +11,14 @@ def count(posteriors, labels):
     return counter
 
 
-def test_errors_in_percent():
+def test_errors_are_in_percent():
     posteriors = np.eye(10)[[0, 1, 2, 3]] + np.linspace(0.1, 0, 10)
     counter = count(posteriors, [0, 1, 9, 3])
     assert (counter.images, counter.top1_error, counter.top5_error) == (4, 25.0, 25.0)
     assert count(posteriors, [0, 0, 1, 2]).top5_error == 0.0
 
 
-def test_batches_add_up():
+def test_batches_sum_to_the_whole():
     rng = np.random.default_rng(0)
     posteriors, labels = rng.random((101, 20)), rng.integers(0, 20, 101)
     whole, parts = count(posteriors, labels), ErrorCount()
@@ -30,15 +30,15 @@ def test_batches_add_up():
     assert whole.top5_errors == (order[:, :5] != labels[:, None]).all(1).sum()
 
 
-def test_ties_count_as_a_stable_sort_would_order_them():
+def test_ties_are_ordered_as_by_a_stable_sort():
     assert count([[0.5, 0.5]], [0]).top1_error == 0.0
     assert count([[0.5, 0.5]], [1]).top1_error == 100.0
     assert count(np.ones((10, 10)), range(10)).top5_error == 50.0
 
 
-def test_fewer_than_five_classes():
+def test_top5_error_is_0_with_fewer_than_five_classes():
     assert count([[0.1, 0.2, 0.7]], [0]).top5_error == 0.0
 
 
-def test_nan_is_an_error():
+def test_nan_counts_as_an_error():
     assert count([[np.nan, np.nan]], [0]).top1_error == 100.0

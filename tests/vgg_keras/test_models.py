@@ -29,18 +29,18 @@ class TestSlidingDense:
         kernel = tf.reshape(layer.kernel, (window, window, 4, 7))
         np.testing.assert_allclose(y, tf.nn.conv2d(x, kernel, 1, "VALID"), rtol=1e-4, atol=1e-3)
 
-    def test_on_its_window_equals_dense(self):
+    def test_an_input_of_the_window_size_equals_dense(self):
         layer = SlidingDense(7, 3)
         x = random_images(2, 3, 3, 4)
         y = layer(x)
         expected = x.reshape(2, -1) @ np.asarray(layer.kernel)
         np.testing.assert_allclose(y[:, 0, 0], expected, rtol=1e-4, atol=1e-3)
 
-    def test_too_small_a_map_is_explained(self):
+    def test_a_map_below_the_window_size_is_refused(self):
         with pytest.raises(ValueError, match="smaller than the crop size"):
             SlidingDense(7, 3)(random_images(1, 2, 5, 4))
 
-    def test_config_and_shape(self):
+    def test_config_round_trip_and_output_shape(self):
         layer = SlidingDense(7, 3, activation="relu", kernel_regularizer="l2")
         again = SlidingDense.from_config(layer.get_config())
         assert again.get_config() == layer.get_config()
@@ -48,14 +48,14 @@ class TestSlidingDense:
 
 
 class TestLRN:
-    def test_large_values_in_half_precision(self):
+    def test_large_values_do_not_overflow_in_half_precision(self):
         x = np.full((1, 1, 1, 5), 2000.0)
         layer = LocalResponseNormalisation(dtype="float16")
         expected = LocalResponseNormalisation()(x)
         np.testing.assert_allclose(layer(x), expected, rtol=1e-2)
 
     @pytest.mark.parametrize("preset", LRN_PRESETS)
-    def test_against_tensorflow(self, preset):
+    def test_lrn_equals_tensorflow(self, preset):
         c = LRN_PRESETS[preset]
         x = random_images(2, 3, 3, 9)
         ours = LocalResponseNormalisation(c.k, c.size, c.alpha, c.beta)(x)
@@ -67,15 +67,15 @@ class TestLRN:
         a, b = (vgg("A-LRN", 5, 32, 1 / 16, lrn=p)(x) for p in ("krizhevsky", "caffe"))
         assert np.abs(a - b).max() > 1e-6
 
-    def test_unknown_preset(self):
+    def test_an_unknown_preset_is_refused(self):
         with pytest.raises(ValueError, match=r"krizhevsky, caffe\. Received: 'alexnet'"):
             vgg("A", lrn="alexnet")
 
 
 class TestInitialisation:
     @pytest.mark.parametrize("name", ["gaussian", "gaussian-0.1"])
-    def test_gain_at_any_width_is_that_of_full_size(self, name):
-        """sd**2 * fan-in decides the forward gain; it does not change with width or crop."""
+    def test_the_gain_is_that_of_the_full_size_at_any_width(self, name):
+        """The forward gain is sd**2 * fan-in; it does not change with the width or the crop."""
         full = {l.name: l.kernel**2 * l.inputs for l in weight_layers(NETS["A"])}
         model = vgg("A", 10, 64, 1 / 4, initialisation=name, seed=3)
         for layer in (l for l in model.layers if l.weights):
@@ -85,31 +85,31 @@ class TestInitialisation:
             assert gain == pytest.approx(expected, rel=0.2)
             assert not bias.any()
 
-    def test_first_layer_has_the_papers_sd_at_any_width(self):
+    def test_the_first_layer_has_the_papers_sd_at_any_crop_size(self):
         kernel = vgg("A", 10, 32, 1.0, initialisation="gaussian").get_layer("block1_conv1")
         assert kernel.get_weights()[0].std() == pytest.approx(0.01, rel=0.1)
 
-    def test_glorot(self):
+    def test_glorot_has_the_expected_variance(self):
         kernel = vgg("A", 10, 32, 1 / 4).get_layer("fc2").get_weights()[0]
         assert kernel.var() == pytest.approx(2 / (1024 + 1024), rel=0.02)
 
-    def test_seed_decides(self):
+    def test_weights_depend_on_the_seed(self):
         a, b, c = (vgg("A", 5, 32, 1 / 16, seed=s).get_weights() for s in (0, 0, 1))
         assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
         assert not np.array_equal(a[0], c[0])
 
-    def test_layers_have_draws_of_their_own(self):
+    def test_layers_are_drawn_independently(self):
         model = vgg("B", 5, 32, 1 / 16)
         kernels = [model.get_layer(f"block5_conv{i}").get_weights()[0] for i in (1, 2)]
         assert not np.array_equal(*kernels)
 
-    def test_unknown(self):
+    def test_an_unknown_initialisation_is_refused(self):
         with pytest.raises(ValueError, match=r"gaussian, gaussian-0\.1, glorot\. Received: 'he'"):
             vgg("A", initialisation="he")
 
 
-def test_l2_is_caffes_weight_decay_on_kernels_alone():
-    """The gradient of the penalty is lambda * w for kernels, nothing for biases (Caffe)."""
+def test_weight_decay_is_that_of_caffe_for_kernels_alone():
+    """The gradient of the penalty is lambda * w for kernels and none for biases, as in Caffe."""
     model = vgg("A", 5, 32, 1 / 16, weight_decay=5e-4)
     with tf.GradientTape() as tape:
         penalty = tf.add_n(model.losses)
@@ -140,7 +140,7 @@ def test_an_alias_gives_the_net_under_its_own_name(given, name):
     assert vgg(given, 5, 32, 1 / 16).name == name
 
 
-def test_activation_of_the_scores():
+def test_the_scores_have_a_softmax_or_no_activation():
     x = random_images(2, 32, 32, 3)
     scores = vgg("A", 5, 32, 1 / 16, classifier_activation=None)(x)
     np.testing.assert_allclose(vgg("A", 5, 32, 1 / 16)(x), tf.nn.softmax(scores), rtol=1e-5)
@@ -149,7 +149,7 @@ def test_activation_of_the_scores():
 
 
 class TestKerasSettings:
-    """A user's keras.json does not change the net, or its setting is refused by name."""
+    """Settings in a user's keras.json do not change the net, or they are refused by name."""
 
     @pytest.mark.parametrize("net", ["A-LRN", "C"])
     def test_channels_first_gives_the_same_net(self, net):
@@ -174,7 +174,7 @@ class TestKerasSettings:
         finally:
             keras.config.set_floatx("float32")
 
-    def test_a_dtype_policy_is_followed(self):
+    def test_the_dtype_policy_is_used(self):
         before = keras.config.dtype_policy()
         keras.config.set_dtype_policy("float64")
         try:
@@ -187,7 +187,7 @@ class TestKerasSettings:
         assert model(random_images(1, 32, 32, 3)).dtype == tf.float64
 
     def test_a_backend_that_is_not_installed_is_named(self, tmp_path):
-        """As with the backend torch in keras.json and no PyTorch."""
+        """The backend in keras.json is torch, and PyTorch is not installed."""
         (tmp_path / "keras.json").write_text(json.dumps({"backend": "torch"}))
         code = "import sys; sys.modules['torch'] = None; from vgg_keras import TrainedNet"
         settings = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}

@@ -12,7 +12,7 @@ from vgg_keras.nets import (
 )
 from vgg_keras.pipelines.errors import ArgumentError
 
-# Table 2 to the unit, for 1000 classes.
+# The exact numbers of Table 2, for 1000 classes.
 PARAMETERS = {
     "A": 132_863_336,
     "A-LRN": 132_863_336,
@@ -24,16 +24,16 @@ PARAMETERS = {
 
 
 @pytest.mark.parametrize("name", TABLE_1)
-def test_parameters_of_table_2(name):
+def test_nets_have_the_parameters_of_table_2(name):
     assert sum(layer.parameters for layer in weight_layers(NETS[name])) == PARAMETERS[name]
 
 
-def test_weight_layers_of_table_1():
+def test_nets_have_the_weight_layers_of_table_1():
     assert [NETS[name].weight_layers for name in TABLE_1] == [11, 11, 13, 16, 16, 19]
 
 
-def test_receptive_fields_of_section_2_3():
-    """Two 3x3 layers see 5x5 pixels, three see 7x7; one 5x5 layer sees what two 3x3 see."""
+def test_receptive_fields_are_those_of_section_2_3():
+    """Two 3x3 layers see 5x5 pixels, three see 7x7; one 5x5 layer sees as much as two 3x3."""
     fields = {l.name: l.receptive_field for l in weight_layers(NETS["B"])}
     shallow = {l.name: l.receptive_field for l in weight_layers(NETS["B-shallow"])}
     assert fields["block1_conv2"] == 5
@@ -45,14 +45,14 @@ def test_receptive_fields_of_section_2_3():
     assert d["fc1"] == 196 + 16 + 6 * 32  # five poolings and a 7x7 window on stride 32
 
 
-def test_multiply_adds_by_hand():
+def test_multiply_adds_equal_a_worked_example():
     conv = next(l for l in weight_layers(NETS["A"]) if l.name == "block1_conv1")
     assert conv.multiply_adds == 224 * 224 * 3 * 3 * 3 * 64
     assert sum(l.multiply_adds for l in weight_layers(NETS["D"])) == 15_470_264_320
 
 
 def test_warm_start_layers_have_the_shapes_of_net_a():
-    """§3.1: the first four conv. layers of A and its FC layers fit B to E under their names."""
+    """The first four conv. layers of A and its FC layers have the same shapes in B to E (§3.1)."""
     shapes = {l.name: (l.kernel, l.inputs, l.outputs) for l in weight_layers(NETS["A"])}
     assert set(WARM_START_LAYERS[:4]) == set(NETS["A"].conv_names[:4])
     for name in "BCDE":
@@ -67,7 +67,7 @@ def test_width_and_crop_scale_the_layers():
     assert layers["predictions"].outputs == 10
 
 
-def test_unknown_net_lists_names_and_aliases():
+def test_an_unknown_net_lists_names_and_aliases():
     message = r"A, A-LRN, B, C, D, E, B-shallow, vgg11, vgg13, vgg16, vgg19\. Received: 'F'"
     with pytest.raises(ArgumentError, match=message) as error:
         get_net("F")
@@ -86,7 +86,7 @@ def test_unknown_net_lists_names_and_aliases():
         ("b-SHALLOW", "B-shallow"),
     ],
 )
-def test_aliases_and_lower_case(given, name):
+def test_aliases_and_lower_case_are_accepted(given, name):
     assert get_net(given).name == name
 
 
@@ -95,7 +95,7 @@ def test_every_net_has_its_own_name(name):
     assert get_net(name).name == name
 
 
-def test_rows_of_table_1():
+def test_configuration_rows_are_those_of_table_1():
     """A row has one cell per net, or one cell that all nets share."""
     rows = configuration_rows([get_net("A-LRN"), get_net("C")], 10, crop_size=64, width=0.25)
     assert rows[:3] == [
@@ -111,6 +111,6 @@ def test_rows_of_table_1():
 @pytest.mark.parametrize(
     "bad", [{"crop_size": 50}, {"crop_size": 0}, {"width": 0}, {"num_classes": 0}]
 )
-def test_bad_geometry(bad):
+def test_bad_geometry_is_refused(bad):
     with pytest.raises(ValueError, match=f"Received: {next(iter(bad))}="):
         weight_layers(NETS["A"], **bad)

@@ -1,4 +1,4 @@
-"""Own data - arrays, files, a `tf.data` dataset - through fit, evaluation, export and back."""
+"""Own data (arrays, files, a `tf.data` dataset) in training, evaluation and export."""
 
 from __future__ import annotations
 
@@ -48,8 +48,9 @@ def own(folder):
 
 
 def test_from_arrays_to_the_command_line(folder, own, tmp_path, monkeypatch):
-    """A user's own callbacks, a model from `load_model`, dense evaluation at several scales, an
-    export that verifies, and a saved net with the same errors on the command line."""
+    """A model is fitted with a user's own callbacks, loaded by `load_model` and evaluated densely
+    at several scales. Its export verifies, and the saved net has the same errors on the command
+    line."""
     monkeypatch.chdir(tmp_path)
     data, _ = folder
     colours = compute_statistics(own["train"])
@@ -76,7 +77,7 @@ def test_from_arrays_to_the_command_line(folder, own, tmp_path, monkeypatch):
     )
     centre = evaluate(net, own["val"], protocol="centre", verbose=0).result()
     best = max(history["val_accuracy"])
-    assert best > 0.5  # it has learnt
+    assert best > 0.5  # the net has learnt
     assert centre["top1_error"] == pytest.approx(100 * (1 - best), abs=1e-4)
 
     dense = evaluate(net, own["val"], protocol="dense", multi_scale=True, verbose=0).result()
@@ -100,7 +101,7 @@ def test_from_arrays_to_the_command_line(folder, own, tmp_path, monkeypatch):
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 20, 21])
 @pytest.mark.parametrize("batch_size", [1, 8, 64])
 def test_accuracy_in_fit_is_that_of_the_central_crop(own, count, batch_size):
-    """`metrics=["accuracy"]`, also where the batch size does not divide the number of images."""
+    """The batch size need not divide the number of images for `metrics=["accuracy"]`."""
     images = read_images(own["val"], range(count))
     labels = own["val"].all_labels()[:count]
     split = Split.from_arrays(list(images.values()), labels, own["val"].class_names)
@@ -123,7 +124,7 @@ class TestEveryForm:
         return evaluate(net, split, test_scales=(32, 40), verbose=0)
 
     @pytest.mark.parametrize("form", ["arrays", "paths", "dataset", "source"])
-    def test_evaluation(self, form, folder, own):
+    def test_evaluation_gives_the_same_posteriors(self, form, folder, own):
         data, _ = folder
         paths, labels = data["val"].paths, data["val"].all_labels()
         files = tf.data.Dataset.from_tensor_slices((paths, labels))
@@ -148,8 +149,8 @@ class TestEveryForm:
         assert split.class_names == ("0", "1", "2")
         assert len(evaluate(lively_net(), split, test_scales=32, verbose=0)) == len(split)
 
-    def test_images_in_memory_have_caches_of_their_own(self, folder, tmp_path):
-        """They have no names: other pixels under the same index are other rows."""
+    def test_different_images_in_memory_have_different_caches(self, folder, tmp_path):
+        """They have no file names, so other pixels at the same index must not share rows."""
         _, arrays = folder
         first, second = arrays["val"][:3], arrays["val"][3:6]
         net = lively_net()
@@ -167,7 +168,7 @@ class TestEveryForm:
         np.testing.assert_array_equal(rows[0], rows[2])
         assert len(list(tmp_path.iterdir())) == 2
 
-    def test_prediction(self, folder):
+    def test_prediction_gives_the_same_posteriors(self, folder):
         data, arrays = folder
         net, paths = lively_net(), [str(path) for path in data["val"].paths[:2]]
         expected = predict(net, paths, verbose=0).posteriors
@@ -193,7 +194,7 @@ def test_progress_obeys_verbose(own, capfd):
 
 
 @pytest.mark.slow
-def test_beside_modules_of_the_same_names(tmp_path):
+def test_a_script_may_have_modules_with_the_names_of_our_folders(tmp_path):
     """A script with its own callbacks.py, pipelines/ and saved_models.py trains and evaluates."""
     (tmp_path / "callbacks.py").write_text("MINE = 'callbacks'\n")
     (tmp_path / "saved_models.py").write_text("MINE = 'saved_models'\n")

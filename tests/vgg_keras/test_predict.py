@@ -58,14 +58,14 @@ def images(tmp_path_factory):
 
 @pytest.fixture
 def broken(tmp_path):
-    """A JPEG file cut short."""
+    """A truncated JPEG file."""
     path = tmp_path / "bad.jpg"
     path.write_bytes(encode(photo(np.random.default_rng(0), 50, 70))[:500])
     return str(path)
 
 
 class TestClasses:
-    def test_are_a_thousand_in_the_order_of_labels(self):
+    def test_there_are_1000_classes_in_the_order_of_the_labels(self):
         wnids = ilsvrc.wnids()
         assert len(set(wnids)) == 1000
         assert list(wnids) == sorted(wnids)
@@ -80,19 +80,19 @@ class TestClasses:
             assert (wnids[index], ilsvrc.readable(wnid)) == (wnid, names)
 
     @pytest.mark.parametrize("label", [ilsvrc.label, ilsvrc.short_label])
-    def test_no_two_are_labelled_alike(self, label):
+    def test_no_two_classes_have_the_same_label(self, label):
         assert len(set(map(label, ilsvrc.wnids()))) == 1000
         assert label(BIRD) == f"crane ({BIRD})"
 
-    def test_labels(self):
+    def test_labels_have_the_names_and_the_wnid(self):
         assert ilsvrc.label("n01440764") == "tench, Tinca tinca (n01440764)"
         assert ilsvrc.short_label("n01440764") == "tench (n01440764)"
 
     @pytest.mark.parametrize("name", ["red", "crane", "n99999999", ""])
-    def test_other_names_stay_as_they_are(self, name):
+    def test_other_names_are_returned_unchanged(self, name):
         assert [f(name) for f in (ilsvrc.readable, ilsvrc.label, ilsvrc.short_label)] == [name] * 3
 
-    def test_need_no_tensorflow(self):
+    def test_class_names_do_not_import_tensorflow(self):
         code = "import sys, vgg_keras.ilsvrc as i; i.wnids(); print('tensorflow' in sys.modules)"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
         assert done.stdout.strip() == b"False"
@@ -108,7 +108,7 @@ class TestPredict:
             {"map_average": "posteriors", "test_scales": (75,)},
         ],
     )
-    def test_equals_evaluate(self, run, images, options):
+    def test_predict_equals_evaluate(self, run, images, options):
         split = as_split(images)
         labelled = dataclasses.replace(split, labels=np.arange(len(images)))
         expected = evaluate(run, Source("x", CLASSES, {"val": labelled}), **options)
@@ -119,14 +119,14 @@ class TestPredict:
             key: value for key, value in expected.metadata.items() if key not in ("data", "split")
         }
 
-    def test_by_convolutions_at_the_papers_scale(self, run, images):
+    def test_posteriors_equal_convolutions_at_the_papers_scale(self, run, images):
         predicted = predict(run, images)
         assert (predicted.metadata["test_scales"], len(predicted)) == ([40], len(images))
         np.testing.assert_allclose(
             predicted.posteriors, by_hand(run.model, as_split(images), 40), rtol=1e-4, atol=1e-7
         )
 
-    def test_a_row_for_each_as_they_were_given(self, run, images):
+    def test_rows_are_in_the_given_order_with_duplicates(self, run, images):
         expected = predict(run, images).posteriors
         order = [3, 0, 3]
         predicted = predict(run, [images[i] for i in order])
@@ -155,7 +155,7 @@ class TestPredict:
         np.testing.assert_array_equal(posteriors, np.float32([[0.4, 0.4, 0.4], [0.6, 0.4, 0.4]]))
         assert predicted.top(2000)[0].shape == (2, 1000)
 
-    def test_a_broken_image_stops_it_and_is_named(self, run, images, broken):
+    def test_a_broken_image_stops_the_prediction_and_is_named(self, run, images, broken):
         with pytest.raises(BadImageError, match=r"cannot be read: .*bad\.jpg"):
             predict(run, [images[0], broken])
 
@@ -187,7 +187,7 @@ class TestPredict:
 
 class TestScoreMaps:
     @pytest.mark.parametrize("scales", [(32,), (40, 75)])
-    def test_are_the_scores_of_the_net_at_every_position(self, run, images, scales):
+    def test_score_maps_are_the_scores_of_the_net_at_every_position(self, run, images, scales):
         image = np.asarray(Image.open(images[4]))
         label = 3
         figure = score_map_figure(run, image, scales, label, "score of red")
@@ -204,7 +204,9 @@ class TestScoreMaps:
                 atol=1e-4,
             )
 
-    def test_are_drawn_for_the_most_probable_class(self, run, images, tmp_path, monkeypatch):
+    def test_score_maps_are_drawn_for_the_most_probable_class(
+        self, run, images, tmp_path, monkeypatch
+    ):
         drawn = []
         monkeypatch.setattr(
             "vgg_keras.report.maps.score_map_figure",
@@ -221,7 +223,7 @@ class TestScoreMaps:
         ]
 
     def test_no_image_is_overwritten(self, run, tmp_path):
-        """Neither by an image of the same name nor by one whose name looks like an output."""
+        """An output gets another name if an image or another output has its name."""
         rng = np.random.default_rng(0)
         for name in ("cat", "cat.png", "a/cat", "a/cat-2"):
             (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -243,7 +245,7 @@ class TestCommand:
     def invoke(self, *arguments):
         return CliRunner().invoke(command, [str(a) for a in arguments], obj=False)
 
-    def test_names_the_most_probable_classes(self, run, images):
+    def test_the_most_probable_classes_are_printed(self, run, images):
         done = self.invoke("--run", run.name, *images[:2], "--top", 3)
         expected = []
         predicted = predict(run, images[:2])
@@ -254,7 +256,7 @@ class TestCommand:
         assert done.stdout.splitlines() == expected
         assert any("(n0" in line for line in expected)
 
-    def test_json_and_every_option(self, run, images, broken):
+    def test_json_follows_every_option(self, run, images, broken):
         done = self.invoke(
             "--run",
             run.name,
@@ -302,8 +304,8 @@ class TestCommand:
                     "posterior": pytest.approx(row[k], abs=1e-6),
                 }
 
-    def test_score_maps(self, run, images, tmp_path):
-        """Two images of one name; the sizes follow from the shape of the image."""
+    def test_score_maps_are_written(self, run, images, tmp_path):
+        """Two images have the same name; the size of a figure depends on the shape of its image."""
         for name in ("a", "b"):
             (tmp_path / name).mkdir()
         wide, high = tmp_path / "a/cat.jpg", tmp_path / "b/cat.jpg"
@@ -335,7 +337,7 @@ class TestCommand:
             (("--run", "{run}", "{image}", "--score-maps", "{broken}/below"), "Not a directory"),
         ],
     )
-    def test_refuses_in_a_line(self, run, images, broken, tmp_path, arguments, message):
+    def test_an_error_is_one_line(self, run, images, broken, tmp_path, arguments, message):
         fields = {"run": run.name, "image": images[0], "folder": tmp_path, "broken": broken}
         done = self.invoke(*(a.format(**fields) for a in arguments))
         assert done.exit_code == 1

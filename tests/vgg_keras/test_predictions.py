@@ -43,7 +43,7 @@ class TestFiles:
         assert again.result() == one.result()
         assert {p.name for p in tmp_path.iterdir()} == {f"p.{ending}", f"p.{ending}.json"}
 
-    def test_the_result_is_in_a_json_file_beside_them(self, tmp_path, ending):
+    def test_the_result_is_in_a_json_file_beside_the_predictions(self, tmp_path, ending):
         one = predictions()
         one.save(tmp_path / f"p.{ending}")
         beside = json.loads((tmp_path / f"p.{ending}.json").read_text())
@@ -60,14 +60,14 @@ class TestFiles:
             Predictions.load(path)
 
     @pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"PAR1\0\0\0\0PAR1"])
-    def test_something_else_is_refused(self, tmp_path, ending, content):
+    def test_a_file_of_another_kind_is_refused(self, tmp_path, ending, content):
         path = tmp_path / f"p.{ending}"
         predictions().save(path)
         path.write_bytes(content)
         with pytest.raises(PredictionsError, match=f"p.{ending} does not hold predictions"):
             Predictions.load(path)
 
-    def test_what_cannot_be_written_is_named(self, tmp_path, ending):
+    def test_a_file_that_cannot_be_written_is_named(self, tmp_path, ending):
         predictions().save(tmp_path / f"p.{ending}")
         before = (tmp_path / f"p.{ending}").read_bytes()
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -83,7 +83,7 @@ class TestFiles:
         assert len(list(tmp_path.iterdir())) == 2
         assert len(Predictions.load(tmp_path / f"p.{ending}")) == 9
 
-    def test_fewer_than_five_classes(self, tmp_path, ending):
+    def test_fewer_than_five_classes_are_saved_and_loaded(self, tmp_path, ending):
         one = predictions(classes=("a", "b"))
         one.save(tmp_path / f"p.{ending}")
         np.testing.assert_array_equal(
@@ -112,7 +112,7 @@ def test_other_endings_are_refused(tmp_path):
 
 
 class TestFusion:
-    def test_averages_posteriors(self):
+    def test_fusion_averages_posteriors(self):
         a, b, c = (predictions(seed) for seed in range(3))
         np.testing.assert_allclose(
             fuse([a, b, c]).posteriors,
@@ -121,14 +121,14 @@ class TestFusion:
         )
 
     @given(seed=st.integers(0, 1000), times=st.integers(2, 7))
-    def test_with_itself_changes_nothing(self, seed, times):
+    def test_fusion_of_a_net_with_itself_changes_nothing(self, seed, times):
         one = predictions(seed)
         fused = fuse([one] * times)
         np.testing.assert_allclose(fused.posteriors, one.posteriors, rtol=1e-6)
         for key in ("images", "top1_error", "top5_error"):
             assert fused.result()[key] == one.result()[key]
 
-    def test_matches_images_by_name(self):
+    def test_fusion_matches_images_by_name(self):
         a, b = predictions(0), predictions(1)
         order = np.random.default_rng(0).permutation(9)
         shuffled = Predictions(
@@ -167,13 +167,13 @@ class TestFusion:
             ),
         ],
     )
-    def test_of_different_validation_sets_is_refused(self, other, message):
+    def test_fusion_of_different_validation_sets_is_refused(self, other, message):
         for pair in ([predictions(), predictions(**other)], [predictions(**other), predictions()]):
             with pytest.raises(PredictionsError, match="cannot be fused"):
                 fuse(pair)
         with pytest.raises(PredictionsError, match=message):
             fuse([predictions(), predictions(**other)])
 
-    def test_of_one_is_refused(self):
+    def test_fusion_of_one_net_is_refused(self):
         with pytest.raises(PredictionsError, match=r"two or more\. Received: 1"):
             fuse([predictions()])

@@ -1,4 +1,4 @@
-"""Several processes on loopback under the JAX backend: one net, the batches of one process."""
+"""Several processes on loopback train one net with the JAX backend and share its batches."""
 
 from __future__ import annotations
 
@@ -45,13 +45,14 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Of 51 pictures 48 make six batches; of 12 to validate the last four are for one process."""
+    """Of 51 training images, 48 make six batches. Of 12 validation images, the last four make a
+    batch that one process reads."""
     return write_folder(tmp_path_factory.mktemp("data"), train=17, val=4)
 
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """Compiled once for all processes, and without XLA's longer optimisations."""
+    """Variables for a compilation cache that all processes share, and for faster compilation."""
     return os.environ | {
         "KERAS_BACKEND": "jax",
         "XLA_FLAGS": "--xla_backend_optimization_level=0",
@@ -61,7 +62,7 @@ def environment(tmp_path_factory):
 
 
 def start(data, out, environment, processes=1, slurm=False) -> list[subprocess.Popen]:
-    """The processes, told who they are by flags, or by variables as SLURM sets them."""
+    """Starts the processes. Flags number them, or variables like those that SLURM sets."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = "{}:{}".format(*free.getsockname())
@@ -69,7 +70,7 @@ def start(data, out, environment, processes=1, slurm=False) -> list[subprocess.P
     started = []
     for i in range(processes):
         flags, variables = [], {}
-        if slurm:  # JAX makes the port of the job's number
+        if slurm:  # JAX computes the port from the job id
             flags = ["--coordinator", "auto"]
             variables = {
                 "SLURM_JOB_ID": str(os.getpid()),
@@ -92,9 +93,9 @@ def start(data, out, environment, processes=1, slurm=False) -> list[subprocess.P
 
 
 def finish(processes: list[subprocess.Popen]) -> list[str]:
-    said = [process.communicate(timeout=600)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(processes), said[0][-3000:]
-    return said
+    logs = [process.communicate(timeout=600)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), logs[0][-3000:]
+    return logs
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def pair(data, environment, single, tmp_path_factory):
 
 
 def test_two_processes_give_the_losses_of_one(single, pair):
-    """Dropout included: its mask is of the whole batch, whoever computes it."""
+    """This includes dropout, whose mask is drawn for the whole batch in every process."""
     one, two = (read_journal(path / "journal.jsonl") for path in (single, pair[0]))
     assert len(one) == len(two) == EPOCHS
     assert one[0]["loss"] != one[1]["loss"]
@@ -123,15 +124,15 @@ def test_two_processes_give_the_losses_of_one(single, pair):
         np.testing.assert_allclose(got[key], value, rtol=1e-4, atol=1e-5, err_msg=key)
 
 
-def test_one_of_them_writes_and_shows_progress(single, pair):
+def test_only_the_first_process_writes_and_shows_progress(single, pair):
     out, (first, second) = pair
     assert {p.name for p in out.iterdir()} == {p.name for p in single.iterdir()}
     assert f"epoch {EPOCHS}/{EPOCHS}" in first
     assert "epoch" not in second
 
 
-def test_tensorflow_goes_on_from_the_run(data, pair):
-    """The folder is the same whichever backend wrote it: evaluation here, and more epochs."""
+def test_tensorflow_evaluates_the_run(data, pair):
+    """The run folder does not depend on the backend that wrote it."""
     from vgg_keras.pipelines.sources import open_source
 
     run = TrainedNet.load(pair[0])
@@ -140,8 +141,11 @@ def test_tensorflow_goes_on_from_the_run(data, pair):
     assert found["top1_error"] == pytest.approx(best, abs=1e-3)
 
 
-def test_killed_and_started_again_they_end_with_the_same_weights(data, environment, pair, tmp_path):
-    """First the one that writes and coordinates, then the other; at last as SLURM starts them."""
+def test_killed_and_restarted_processes_end_with_the_same_weights(
+    data, environment, pair, tmp_path
+):
+    """The first process, which writes and coordinates, is killed, then the second one. The last
+    start is as by SLURM."""
     out = tmp_path / "killed"
     for victim in (0, 1):
         done = len(read_journal(out / "journal.jsonl"))
@@ -151,7 +155,7 @@ def test_killed_and_started_again_they_end_with_the_same_weights(data, environme
             time.sleep(0.01)
         processes[victim].kill()
         time.sleep(1)
-        for process in processes:  # what starts them again ends the survivor first
+        for process in processes:  # a scheduler would end the survivor before it starts them again
             process.kill()
             process.communicate()
     finish(start(data, out, environment, 2, slurm=True))
@@ -162,7 +166,7 @@ def test_killed_and_started_again_they_end_with_the_same_weights(data, environme
 
 
 class TestRefused:
-    def test_processes_on_tensorflow(self, data, tmp_path):
+    def test_several_processes_on_tensorflow_are_refused(self, data, tmp_path):
         error = run_here(
             "train",
             *SMALL,
@@ -190,12 +194,12 @@ class TestRefused:
             (("--coordinator", "localhost"), "HOST:PORT of process 0, or auto"),
         ],
     )
-    def test_flags_that_do_not_go_together(self, given, message, data, tmp_path):
+    def test_incomplete_flags_are_refused(self, given, message, data, tmp_path):
         out = tmp_path / "x"
         error = run_here("train", *SMALL, "--data", data, "--out", out, *given, code=1)
         assert message in error
 
-    def test_evaluating_under_jax(self, monkeypatch):
+    def test_evaluation_under_jax_is_refused(self, monkeypatch):
         monkeypatch.setattr("keras.backend.backend", lambda: "jax")
         with pytest.raises(ValueError, match="leave the environment variable KERAS_BACKEND"):
             make_strategy()

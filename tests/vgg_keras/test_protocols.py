@@ -1,4 +1,4 @@
-"""Properties of the test protocols (§3.2): what must be equal, and what must not change results."""
+"""Properties of the test protocols (§3.2): equal results, and what does not change results."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def stream(model, split, one, **options):
 
 
 def convolutional(model, crop_size=CROP):
-    """The same net with its FC layers as Conv2D, built without our own layer: scores at every
-    position of the map, from pixels minus the mean."""
+    """The same net with its FC layers as Conv2D, built without `SlidingDense`. It computes the
+    scores at every position of the map from pixels minus the mean."""
     x = inputs = keras.Input((None, None, 3))
     copies = []
     for layer in model.layers[1:]:
@@ -113,7 +113,7 @@ def convolutional(model, crop_size=CROP):
 
 
 def by_hand(model, split, scale):
-    """Dense evaluation, image by image and flip by flip, through `convolutional`."""
+    """Dense evaluation by `convolutional`, image by image and flip by flip."""
     net, rows = convolutional(model), []
     for path in split.paths:
         image = rescale(tf.io.decode_png(tf.io.read_file(path)), scale)[None] - MEAN
@@ -124,14 +124,14 @@ def by_hand(model, split, scale):
 
 class TestDense:
     @pytest.mark.parametrize("scale", [32, 40, 75])
-    def test_equals_convolutions_image_by_image(self, model, split, scale):
+    def test_dense_equals_convolutions_image_by_image(self, model, split, scale):
         ours = posteriors(model, split, "dense", scale)
         theirs = by_hand(model, split, scale)
         assert theirs.std(0).max() > 1e-3  # the images differ
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-7)
 
     @pytest.mark.parametrize("net", NETS)
-    def test_of_every_net_equals_convolutions(self, net):
+    def test_every_net_equals_convolutions(self, net):
         model = lively(net)
         x = np.random.default_rng(3).normal(0, 50, (2, 70, 100, 3)).astype("float32")
         scores = tf.reduce_mean(convolutional(model)(x), (1, 2))
@@ -140,14 +140,14 @@ class TestDense:
 
     @settings(max_examples=20, deadline=None)
     @given(height=st.integers(CROP, 150), width=st.integers(CROP, 150), seed=st.integers(0, 99))
-    def test_of_any_size_equals_convolutions(self, model, height, width, seed):
+    def test_an_image_of_any_size_equals_convolutions(self, model, height, width, seed):
         x = np.random.default_rng(seed).normal(0, 50, (1, height, width, 3)).astype("float32")
         scores = tf.reduce_mean(convolutional(model)(x), (1, 2))
         score = make_scorer(net_of(model, (0, 0, 0)), flip=False)
         np.testing.assert_allclose(score(x[:, None]), tf.nn.softmax(scores), rtol=1e-4, atol=1e-7)
 
     @pytest.mark.parametrize("flip", [True, False])
-    def test_at_crop_size_on_a_square_equals_the_centre_crop(self, model, tmp_path, flip):
+    def test_a_square_at_crop_size_equals_the_centre_crop(self, model, tmp_path, flip):
         rng = np.random.default_rng(0)
         squares = split_of(tmp_path, *(photo(rng, n, n) for n in (32, 50, 77)))
         dense, centre, grid = (
@@ -165,7 +165,7 @@ class TestDense:
         assert np.abs(plain[0] - plain[1]).max() > 1e-4
         np.testing.assert_allclose(flipped, [plain.mean(0)] * 2, rtol=1e-5)
 
-    def test_averaging_posteriors_over_the_map(self, model, split):
+    def test_posteriors_can_be_averaged_over_the_map(self, model, split):
         ours = posteriors(model, split, "dense", 75, flip=False, map_average="posteriors")
         net = convolutional(model)
         for path, row in zip(split.paths, ours, strict=True):
@@ -174,7 +174,7 @@ class TestDense:
             np.testing.assert_allclose(row, theirs, rtol=1e-4, atol=1e-7)
         assert np.abs(ours - posteriors(model, split, "dense", 75, flip=False)).max() > 1e-4
 
-    def test_one_trace_whatever_the_sizes(self, model, split):
+    def test_one_trace_serves_all_sizes(self, model, split):
         scorer = posteriors_module.make_scorer(net_of(model), flip=True, map_average="scores")
         posteriors(model, split, "multi-crop+dense", 32, 40, 75)
         assert scorer.experimental_get_tracing_count() == 1
@@ -193,7 +193,7 @@ class TestPooling:
             assert conv(np.zeros((1, side, side, 3))).shape[1] == positions
             assert map_shape((None, 7, 8, 4)) == (None, 4, 4, 4)
 
-    def test_only_odd_sides_differ(self):
+    def test_rounding_matters_only_for_odd_sides(self):
         down, up = lively(), lively(pool_rounding="up")
         for side, equal in ((64, True), (96, True), (63, False)):
             x = np.random.default_rng(0).normal(0, 50, (1, 1, side, side, 3)).astype("float32")
@@ -202,8 +202,8 @@ class TestPooling:
 
 
 class TestMultiCrop:
-    def test_fifty_crops_on_a_grid_that_touches_the_borders(self, model, split):
-        """Position and pixels, against slices of the rescaled image."""
+    def test_fifty_crops_are_on_a_grid_that_touches_the_borders(self, model, split):
+        """The crops equal slices of the rescaled image, in their order and pixels."""
         batches = stream(model, split, Pass("multi-crop", 40, flip=True))
         views = {int(i): v.numpy() for b in batches for i, v in zip(*b, strict=True)}
         assert sorted(views) == list(range(len(split)))
@@ -219,7 +219,7 @@ class TestMultiCrop:
                 np.testing.assert_array_equal(crop, image[top : top + CROP, left : left + CROP])
 
     @given(extra=st.integers(0, 300))
-    def test_steps_are_even_to_a_pixel(self, extra):
+    def test_steps_of_the_grid_differ_by_at_most_a_pixel(self, extra):
         from vgg_keras.pipelines.evaluation import grid_origins
 
         rows, columns = grid_origins(tf.constant([CROP, CROP + extra]), CROP, 5).numpy()
@@ -228,7 +228,7 @@ class TestMultiCrop:
         assert np.ptp(np.diff(columns)) <= 1
         assert np.abs(columns - np.linspace(0, extra, 5)).max() <= 0.5
 
-    def test_is_the_mean_over_crops_and_flips(self, model, split):
+    def test_multi_crop_is_the_mean_over_crops_and_flips(self, model, split):
         ours = posteriors(model, split, "multi-crop", 40)
         for indices, views in stream(model, split, Pass("multi-crop", 40, flip=True)):
             for i, crops in zip(indices, views.numpy() - np.array(MEAN, "float32"), strict=True):
@@ -239,14 +239,14 @@ class TestMultiCrop:
 
 
 class TestConstantImage:
-    """In an image of one colour all positions are alike, except at its border: conv. layers pad
-    with zeros, which are not that colour."""
+    """In an image of one colour all positions are equal, except at the border, where conv. layers
+    pad with zeros, which are another colour."""
 
     @pytest.fixture
     def grey(self, tmp_path):
         return split_of(tmp_path, np.full((60, 80, 3), 200, np.uint8))
 
-    def test_all_crops_are_the_same(self, model, grey):
+    def test_all_crops_have_the_same_posteriors(self, model, grey):
         expected = posteriors(model, grey, "centre", 32)
         for scales in ((32,), (40,), (32, 64)):
             for protocol in ("centre", "multi-crop"):
@@ -254,7 +254,7 @@ class TestConstantImage:
                 np.testing.assert_allclose(got, expected, rtol=1e-5)
 
     def test_without_padding_effects_all_protocols_agree(self, grey):
-        """Kernels with nothing but a central tap never reach into the padding."""
+        """Kernels that are zero except at their centre never read the padding."""
         model = lively()
         for layer in model.layers:
             if "conv" in layer.name:
@@ -267,7 +267,7 @@ class TestConstantImage:
             got = posteriors(model, grey, protocol, 32, 90)
             np.testing.assert_allclose(got, expected, rtol=1e-5)
 
-    def test_what_remains_is_at_the_border_of_the_map(self, model):
+    def test_padding_changes_only_the_border_of_the_map(self, model):
         image = np.full((1, 32 * 17, 32 * 17, 3), 60, np.float32)
         scores = convolutional(model)(image).numpy()[0]
         middle = scores[8, 8]
@@ -280,14 +280,14 @@ class TestConstantImage:
 
 class TestInvariance:
     @pytest.mark.parametrize("protocol", PROTOCOLS)
-    def test_batch_size_and_grouping(self, model, split, protocol):
-        """One image a batch, and all images of a shape in one batch."""
+    def test_batch_size_and_grouping_do_not_change_results(self, model, split, protocol):
+        """A batch has one image, or all images of one shape."""
         expected = posteriors(model, split, protocol, 40, 64, batch_size=1000)
         got = posteriors(model, split, protocol, 40, 64, batch_size=1)
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
 
-    def test_order_and_neighbours(self, model, split):
-        """Each image alone, and all in reverse order."""
+    def test_order_and_other_images_do_not_change_results(self, model, split):
+        """Single images, and all images in reverse order, have the same rows."""
         expected = posteriors(model, split, "dense", 40)
         alone = [
             posteriors(
@@ -301,14 +301,14 @@ class TestInvariance:
             posteriors(model, turned, "dense", 40)[::-1], expected, rtol=0, atol=1e-6
         )
 
-    def test_number_of_workers(self, model, split, monkeypatch):
+    def test_the_number_of_workers_does_not_change_results(self, model, split, monkeypatch):
         expected = posteriors(model, split, "multi-crop+dense", 40)
         monkeypatch.setattr("vgg_keras.pipelines.evaluation._WORKERS", 1)
         np.testing.assert_allclose(
             posteriors(model, split, "multi-crop+dense", 40), expected, rtol=0, atol=1e-6
         )
 
-    def test_batches_are_of_one_shape_and_bounded(self, model, split):
+    def test_batches_have_one_shape_and_a_bounded_size(self, model, split):
         seen = []
         for indices, views in stream(model, split, Pass("dense", 40, flip=True), batch_size=8):
             b, v, height, width, _ = views.shape
@@ -319,8 +319,8 @@ class TestInvariance:
 
 
 class TestAveraging:
-    def test_over_scales_and_kinds(self, model, split):
-        """§4.3: multi-crop & dense is the mean of the two, whatever the number of views."""
+    def test_results_are_averaged_over_scales_and_protocols(self, model, split):
+        """Multi-crop & dense is the mean of the two, whatever their numbers of views (§4.3)."""
         one = {
             (p, q): posteriors(model, split, p, q)
             for p in ("dense", "multi-crop")
@@ -348,16 +348,16 @@ class TestScales:
             ((256, 257), (256,), (256, 257)),
         ],
     )
-    def test_are_the_papers(self, arguments, single, several):
+    def test_scales_are_the_papers(self, arguments, single, several):
         facts = self.facts(*arguments)
         assert paper_scales(facts) == single
         assert paper_scales(facts, multi_scale=True) == several
 
-    def test_a_step_down_below_the_crop_is_explained(self):
+    def test_a_step_below_the_crop_size_is_refused(self):
         with pytest.raises(ValueError, match=r"S - 32, S and S \+ 32 is below the crop"):
             paper_scales(self.facts(224, 224), multi_scale=True)
 
-    def test_under_the_crop_size_is_refused(self, model, split):
+    def test_a_scale_below_the_crop_size_is_refused(self, model, split):
         with pytest.raises(ValueError, match=r"at least the crop size, 32\. Received: 31"):
             posteriors(model, split, "dense", 40, 31)
 
@@ -377,14 +377,14 @@ class TestScales:
         with pytest.raises(ValueError, match=message):
             Procedure(*arguments)
 
-    def test_an_unknown_training_scale_is_asked_for(self, model, split):
+    def test_test_scales_are_required_if_the_training_scale_is_unknown(self, model, split):
         with pytest.raises(ValueError, match="test_scales must be given, because the training"):
             evaluate(net_of(model), split)
 
-    def test_center_is_centre(self, model, split):
+    def test_center_is_an_alias_of_centre(self, model, split):
         assert Procedure("center") == Procedure("centre")
 
-    def test_batch_size_of_none_is_refused(self, model, split):
+    def test_a_batch_size_of_0_is_refused(self, model, split):
         with pytest.raises(ValueError, match=r"1 or more\. Received: 0"):
             posteriors(model, split, "dense", 40, batch_size=0)
 
@@ -408,7 +408,7 @@ class TestCache:
         half = np.load(file, mmap_mode="r+")
         half[3:] = np.nan
         half[0] = 1 / CLASSES  # a complete row: not computed again
-        half[5, 1:] = 0.1  # a row cut off in the middle
+        half[5, 1:] = 0.1  # an incomplete row
         half.flush()
         got = posteriors(model, split, "dense", 40, cache_dir=tmp_path)
         np.testing.assert_allclose(got[1:], expected[1:], rtol=1e-5, atol=1e-6)
@@ -418,7 +418,7 @@ class TestCache:
     def test_a_damaged_file_is_repaired_or_named(self, model, split, tmp_path, broken):
         expected = posteriors(model, split, "dense", 40, cache_dir=tmp_path)
         (file,) = tmp_path.iterdir()
-        if broken == "zeros":  # what numpy makes of a file that was cut short
+        if broken == "zeros":  # what NumPy reads from a truncated file
             file.write_bytes(file.read_bytes()[:-50])
             got = posteriors(model, split, "dense", 40, cache_dir=tmp_path)
             np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
@@ -430,7 +430,9 @@ class TestCache:
         with pytest.raises(OSError, match=r"dense-q40-.*holds no cached rows.*Remove it"):
             posteriors(model, split, "dense", 40, cache_dir=tmp_path)
 
-    def test_other_weights_images_or_procedures_have_other_files(self, model, split, tmp_path):
+    def test_other_weights_images_and_procedures_have_other_cache_files(
+        self, model, split, tmp_path
+    ):
         posteriors(model, split, "dense", 40, cache_dir=tmp_path)
         posteriors(model, split, "dense", 40, mean=(1, 2, 3), cache_dir=tmp_path)
         posteriors(lively(seed=1), split, "dense", 40, cache_dir=tmp_path)
@@ -440,7 +442,7 @@ class TestCache:
         posteriors(model, split, "dense", 40, map_average="posteriors", cache_dir=tmp_path)
         assert len(list(tmp_path.iterdir())) == 7
 
-    def test_a_folder_that_cannot_be_written(self, model, split, tmp_path):
+    def test_a_cache_dir_that_cannot_be_written_is_refused(self, model, split, tmp_path):
         (tmp_path / "file").touch()
         with pytest.raises(OSError, match="Give another cache_dir, or none"):
             posteriors(model, split, "dense", 40, cache_dir=tmp_path / "file" / "below")
@@ -515,8 +517,10 @@ class TestEvaluate:
         with pytest.raises(MemoryError, match=r"0\.png\. Remove it, or test at a smaller"):
             evaluate(net, self.source(split), batch_size=1)
 
-    def test_of_a_tfds_set(self, shapes_dir, tmp_path, monkeypatch):
-        """A data set with the same file names has a cache of its own."""
+    def test_data_sets_with_the_same_file_names_have_different_caches(
+        self, shapes_dir, tmp_path, monkeypatch
+    ):
+        """A second data set with the same file names has its own cache file."""
         source = open_source("shapes", shapes_dir)
         few = source["val"].without(source["val"].names_of(range(8, 400)))
         source = dataclasses.replace(source, splits={"val": few})
@@ -539,7 +543,7 @@ class TestEvaluate:
         with pytest.raises(ValueError, match="exclude each other"):
             evaluate(net, self.source(split), test_scales=(40,), multi_scale=True)
 
-    def test_nothing_readable_at_all(self, net, tmp_path):
+    def test_a_split_without_readable_images_is_refused(self, net, tmp_path):
         (tmp_path / "x.jpg").write_text("no image")
         split = FolderSplit("val", np.array([str(tmp_path / "x.jpg")]), np.zeros(1, np.int64))
         with pytest.raises(SourceError, match="None of the 1 images"):

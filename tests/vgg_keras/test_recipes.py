@@ -6,9 +6,9 @@ from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.recipes import RECIPES, LocalisationRecipe, Recipe
 
 
-def test_the_papers_chain():
-    """§3.1: batch 256, momentum 0.9, decay 5e-4, dropout 0.5, 1e-2 and three drops by 10; then
-    S = 384 at 1e-3 from all layers, then [256;512] likewise."""
+def test_recipes_are_the_papers():
+    """Section 3.1: batch 256, momentum 0.9, weight decay 5e-4, dropout 0.5, rate 1e-2 and three
+    drops by 10; then S = 384 at rate 1e-3 from all layers; then [256;512] likewise."""
     first, second, third = (RECIPES[name] for name in ("paper", "paper-384", "paper-jitter"))
     assert (first.batch_size, first.momentum, first.weight_decay) == (256, 0.9, 5e-4)
     assert (first.dropout, first.learning_rate, first.epochs) == (0.5, 1e-2, 74)
@@ -22,7 +22,7 @@ def test_the_papers_chain():
     assert (third.train_scale, third.learning_rate, third.init_layers) == ((256, 512), 1e-3, "all")
 
 
-def test_validation_scale_of_section_4_1():
+def test_the_validation_scale_is_that_of_section_4_1():
     assert Recipe(train_scale=256).validation_scale == 256
     assert Recipe(train_scale=(256, 512)).validation_scale == 384
 
@@ -58,7 +58,7 @@ def test_recipe_round_trip():
 
 
 @pytest.mark.parametrize(("given", "name"), [("vgg16", "D"), ("a-lrn", "A-LRN")])
-def test_the_net_has_the_papers_name(given, name):
+def test_an_alias_becomes_the_name_of_the_net(given, name):
     assert Recipe(net=given).net == name
     assert LocalisationRecipe(net=given) == LocalisationRecipe(net=name)
 
@@ -69,7 +69,7 @@ def test_a_text_that_is_not_a_recipe_is_refused(text):
         Recipe.from_json(text)
 
 
-def test_boxes_of_localisation():
-    """§A.1: 4 outputs for a box, 4000 for one box per class of ILSVRC."""
+def test_a_localisation_net_has_4_outputs_per_box():
+    """It has 4 outputs for one box, and 4000 for one box per class of ILSVRC (§A.1)."""
     assert LocalisationRecipe().outputs(1000) == 4000
     assert LocalisationRecipe(regression="single-class").outputs(1000) == 4

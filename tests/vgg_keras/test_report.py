@@ -59,7 +59,7 @@ def images_of(text: str) -> list[tuple[str, bytes]]:
 
 
 class TestPage:
-    def test_contains_all_that_it_shows(self, page):
+    def test_the_page_is_self_contained(self, page):
         text = page.read_text()
         assert not re.findall(r"(?:src|href)=\"(?!data:)", text)
         assert not re.findall(r"url\(|@import|<script|<link", text)
@@ -71,7 +71,7 @@ class TestPage:
             else:
                 Image.open(io.BytesIO(content)).load()
 
-    def test_shows_results_tables_curves_classes_mistakes_and_maps(self, page, results):
+    def test_the_page_shows_results_tables_curves_classes_mistakes_and_maps(self, page, results):
         text = html.unescape(page.read_text())
         best = min(
             (json.loads(p.read_text()) for p in results.glob("*.json")),
@@ -95,11 +95,11 @@ class TestPage:
         assert kinds.count("image/svg+xml") == 3  # curves, classes, confusions
         assert text.count("Score maps of") == 3
 
-    def test_names_are_not_markup(self, page):
+    def test_names_are_escaped(self, page):
         assert "tiny <a>" not in page.read_text()
         assert "tiny &lt;a&gt;" in page.read_text()
 
-    def test_reports_what_is_not_available(self, results, tmp_path):
+    def test_missing_images_and_runs_are_reported(self, results, tmp_path):
         for name, key, value, message in (
             ("data", "data", "folder:/nowhere", "The images are not available"),
             (
@@ -118,7 +118,7 @@ class TestPage:
                 file.write_text(json.dumps(result))
             assert message in write_report(folder, folder / "out").read_text()
 
-    def test_score_maps_of_a_weights_file(self, results, tmp_path):
+    def test_a_weights_file_has_score_maps(self, results, tmp_path):
         run = results.parent / "runs/tiny <a>"
         trained, source = TrainedNet.load(run), open_source(f"folder:{results.parent / 'data'}")
         facts = {"mean": trained.mean, "class_names": trained.class_names, "train_scale": (32, 40)}
@@ -128,7 +128,7 @@ class TestPage:
         assert text.count("Score maps of") == 2
         assert "net A, best.weights.h5" in text
 
-    def test_no_score_maps_of_a_model_without_files(self, results, tmp_path):
+    def test_a_model_without_files_has_no_score_maps(self, results, tmp_path):
         net = TrainedNet.load(results.parent / "runs/tiny <a>")
         net = TrainedNet.of_model(
             net.model, mean=net.mean, class_names=net.class_names, train_scale=(32, 40)
@@ -139,7 +139,7 @@ class TestPage:
         assert "The result names no run, saved net or weights file." in text
         assert "Top-1 error of each class" in text
 
-    def test_without_predictions(self, results, tmp_path):
+    def test_missing_predictions_are_reported(self, results, tmp_path):
         result = json.loads((results / "dense.parquet.json").read_text())
         del result["predictions"]
         (tmp_path / "r.json").write_text(json.dumps(result))
@@ -147,7 +147,7 @@ class TestPage:
             "No result here has stored predictions" in write_report(tmp_path, tmp_path).read_text()
         )
 
-    def test_names_the_classes_of_ilsvrc(self, results, tmp_path):
+    def test_classes_of_ilsvrc_have_distinct_names(self, results, tmp_path):
         """The table of confusions distinguishes the two classes named crane."""
         metadata = json.loads((results / "dense.parquet.json").read_text()) | {"data": "folder:/x"}
         bird, machine, other = "n02012849", "n03126707", "blue"
@@ -160,14 +160,14 @@ class TestPage:
         for true, found in ((f"crane ({bird})", f"crane ({machine})"), (other, f"crane ({bird})")):
             assert f"<td>{true}</td><td>{found}</td>" in text
 
-    def test_without_results(self, tmp_path):
+    def test_a_folder_without_results_is_refused(self, tmp_path):
         with pytest.raises(ArgumentError, match=r"Predictions\.save .* which holds no results"):
             write_report(tmp_path, tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
-    def test_in_a_browser(self, page, tmp_path):
-        """Every image loads, nothing is wider than the window, no two blocks overlap."""
+    def test_a_browser_renders_the_page(self, page, tmp_path):
+        """Every image loads, nothing is wider than the window, and no two blocks overlap."""
         probe = """<script>window.onload = () => {
           document.querySelectorAll('details').forEach(d => d.open = true);
           const broken = [...document.images].filter(i => !i.complete || !i.naturalWidth).length;
@@ -216,7 +216,7 @@ class TestAnalysis:
         labels = np.minimum(rng.integers(0, 4, 200), 2)  # no image of class d
         return Predictions([str(i) for i in range(200)], labels, rows, tuple("abcd"))
 
-    def test_counts_and_errors_against_plain_loops(self):
+    def test_counts_and_errors_equal_plain_loops(self):
         p = self.predictions()
         counts = analysis.confusion_counts(p)
         for i in range(4):
@@ -239,7 +239,7 @@ class TestAnalysis:
             100 * found[0].images / counts["abcd".index(found[0].true)].sum()
         )
 
-    def test_most_confident(self):
+    def test_the_most_confident_predictions_come_first(self):
         p = self.predictions()
         best, found = p.posteriors.max(1), p.posteriors.argmax(1)
         for right in (True, False):
@@ -251,7 +251,7 @@ class TestCommands:
     def invoke(self, *arguments):
         return CliRunner().invoke(main, [str(a) for a in arguments])
 
-    def test_fuse(self, results, tmp_path):
+    def test_fuse_equals_the_fusion_of_the_library(self, results, tmp_path):
         files = results / "dense.parquet", results / "crops.csv"
         result = json.loads(self.invoke("fuse", *files, "--json").stdout)
         expected = json.loads((results / "fusion.parquet.json").read_text())
@@ -261,24 +261,24 @@ class TestCommands:
         assert line.startswith("fusion of net A, Q = 36 + net A, Q = 36, mixed: top-1 error")
         assert len(Predictions.load(tmp_path / "f.csv")) == 18
 
-    def test_fuse_of_missing_files(self, tmp_path):
+    def test_fuse_names_a_missing_file(self, tmp_path):
         done = self.invoke("fuse", tmp_path / "a.parquet", tmp_path / "b.parquet")
         assert (done.exit_code, done.output.count("\n")) == (1, 1)
         assert "a.parquet" in done.output
 
-    def test_table_of_own_results(self, results):
+    def test_table_shows_own_results(self, results):
         done = self.invoke("table", 2, "--results", results, "--json")
         assert json.loads(done.stdout)["number"] == 2
         assert "our top-1 error" in self.invoke("table", 3, "--results", results).stdout
         failed = self.invoke("table", 13)
         assert (failed.exit_code, "must be one of 1, 2, 3" in failed.output) == (1, True)
 
-    def test_report(self, results, tmp_path):
+    def test_report_writes_a_page(self, results, tmp_path):
         done = self.invoke("report", "--results", results, "--out", tmp_path / "r", "--examples", 0)
         assert done.stdout.strip() == str(tmp_path / "r/index.html")
         assert (tmp_path / "r/index.html").stat().st_size > 20_000
 
-    def test_evaluate_several_runs(self, results, tmp_path):
+    def test_evaluate_scores_several_runs_and_their_fusion(self, results, tmp_path):
         """Each run is scored, and so is their fusion, the mean of their stored posteriors."""
         run, other = results.parent / "runs/tiny <a>", tmp_path / "runs/b"
         spec = f"folder:{results.parent / 'data'}"
@@ -324,7 +324,7 @@ class TestCommands:
         )
         assert "The runs have different classes" in done.output
 
-    def test_evaluate_a_weights_file(self, results):
+    def test_evaluate_scores_a_weights_file_like_its_run(self, results):
         run = results.parent / "runs/tiny <a>"
         spec = f"folder:{results.parent / 'data'}"
         shared = ("--data", spec, "--cache-dir", "", "--json", "--no-flip")
@@ -360,7 +360,7 @@ class TestCommands:
             (("--run", "r", "--out", "/proc/nowhere/x.csv"), "/proc/nowhere"),
         ],
     )
-    def test_evaluate_refuses(self, results, arguments, message):
+    def test_evaluate_refuses_bad_arguments(self, results, arguments, message):
         done = self.invoke("evaluate", "--data", f"folder:{results.parent / 'data'}", *arguments)
         assert (done.exit_code, done.output.count("\n")) == (1, 1), done.output
         assert message in done.output

@@ -1,4 +1,4 @@
-"""Runs from the command line, in processes of their own: killed, distributed, refused."""
+"""Runs of the command line in separate processes: killed, distributed, refused."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from vgg_keras.provenance import warn_of_other_versions
 from vgg_keras.recipes import Recipe
 from vgg_keras.runs import is_run_of, lock_run, prepare_run_folder, record_classes
 from vgg_keras.trained import TrainedNet
+from vgg_keras.training import train
 
 TINY = (
     "--net",
@@ -53,7 +54,7 @@ TINY = (
 )
 
 
-# More, for a longer trial, by the environment.
+# The environment variable sets more kills, for a longer test.
 KILLS = int(os.environ.get("VGG_KERAS_KILLS", "2"))
 EPOCHS = max(20, 5 * KILLS)
 
@@ -67,13 +68,14 @@ def run(*arguments, code=0, **options) -> tuple[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         process = start(*arguments, into=Path(folder), **options)
         process.join(280)
-        said, errors = (Path(folder, name).read_text() for name in ("stdout", "stderr"))
+        output, errors = (Path(folder, name).read_text() for name in ("stdout", "stderr"))
     assert process.exitcode == code, errors[-3000:]
-    return said, errors
+    return output, errors
 
 
 def run_here(*arguments, code=0):
-    """The same in this process."""
+    """Runs the command line in this process; returns its standard output, or its standard error if
+    `code` is not 0."""
     done = CliRunner().invoke(main, [str(argument) for argument in arguments])
     assert done.exit_code == code, done.output[-3000:]
     return done.stderr if code else done.stdout
@@ -93,17 +95,17 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(data, tmp_path_factory):
-    """A run never killed: epochs of six steps."""
+    """A run that was never killed, with epochs of six steps."""
     out = tmp_path_factory.mktemp("runs") / "whole"
     run_here("train", *TINY, "--data", data, "--epochs", EPOCHS, "--out", out)
     return out
 
 
 def test_killed_runs_end_with_bit_identical_weights(data, finished, tmp_path):
-    """Every other kill comes just after an epoch, among its writes or in the next one; the
-    others come at any moment from the start of the process until its first epoch has ended."""
+    """Every second kill comes shortly after an epoch, during its writes or the next epoch. The
+    others come at any moment from the start of the process to the end of its first epoch."""
     out, seed = tmp_path / "killed", random.randrange(2**32)
-    print("moments drawn with seed", seed)  # shown where the test fails
+    print("moments drawn with seed", seed)  # shown if the test fails
     rng = random.Random(seed)
     arguments = ("train", *TINY, "--data", data, "--epochs", EPOCHS, "--out", out)
     first_epoch = 0.0
@@ -135,8 +137,9 @@ def test_killed_runs_end_with_bit_identical_weights(data, finished, tmp_path):
         }
 
 
-def test_files_of_a_run_folder(data, finished):
-    names = {p.name for p in finished.iterdir()} - {"evaluation", ".lock"}  # of the tests below
+def test_a_run_folder_has_all_files(data, finished):
+    # Other tests write the evaluation.
+    names = {p.name for p in finished.iterdir()} - {"evaluation", ".lock"}
     assert names == {
         "recipe.json",
         "statistics.json",
@@ -160,7 +163,7 @@ def test_files_of_a_run_folder(data, finished):
     assert {"loss", "val_top1_error", "val_top5_error", "learning_rate"} <= set(entry)
 
 
-def test_event_files_for_tensorboard(data, tmp_path, monkeypatch):
+def test_event_files_for_tensorboard_are_written(data, tmp_path, monkeypatch):
     arguments = ("train", *TINY, "--data", data, "--epochs", 1, "--tensorboard", "--out")
     run_here(*arguments, tmp_path / "run")
     (file,) = (tmp_path / "run/tensorboard/validation").iterdir()
@@ -169,8 +172,21 @@ def test_event_files_for_tensorboard(data, tmp_path, monkeypatch):
     )
     tags = {value.tag for event in events for value in event.summary.value}
     assert {"epoch_accuracy", "epoch_cross_entropy"} <= tags
-    monkeypatch.setitem(sys.modules, "tensorboard", None)  # as where it is not installed
+    monkeypatch.setitem(sys.modules, "tensorboard", None)  # as if it were not installed
     assert "pip install tensorboard" in run_here(*arguments, tmp_path / "other", code=1)
+
+
+def test_further_callbacks_are_called_and_verbose_0_is_silent(data, tmp_path, capfd):
+    recipe = Recipe(data=data, crop_size=32, width=1 / 16, train_scale=32, epochs=2, batch_size=16)
+    seen = []
+    mine = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(dict(logs)))
+    capfd.readouterr()
+    train(recipe, tmp_path / "quiet", callbacks=[mine], verbose=0)
+    assert "epoch" not in capfd.readouterr().err
+    assert [entry["val_accuracy"] for entry in seen] == [
+        pytest.approx(1 - entry["val_top1_error"] / 100, abs=1e-5)
+        for entry in read_journal(tmp_path / "quiet" / "journal.jsonl")
+    ]
 
 
 def test_a_finished_run_is_not_changed(data, finished):
@@ -180,7 +196,7 @@ def test_a_finished_run_is_not_changed(data, finished):
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
-def test_evaluate_counts_every_image_once(data, finished, batch_size):
+def test_evaluate_counts_each_image_once(data, finished, batch_size):
     output = run_here(
         "evaluate",
         "--run",
@@ -198,11 +214,11 @@ def test_evaluate_counts_every_image_once(data, finished, batch_size):
     result = json.loads(output)
     assert result["images"] == 15
     best = min(e["val_top1_error"] for e in read_journal(finished / "journal.jsonl"))
-    assert result["top1_error"] == pytest.approx(best, abs=1e-3)  # Q = 36 is that of validation
+    assert result["top1_error"] == pytest.approx(best, abs=1e-3)  # Q = 36 is the validation scale
 
 
 def test_a_killed_evaluation_continues(data, finished, tmp_path):
-    """Killed in its first pass: computed rows are not computed again; the results are the same."""
+    """It is killed in its first pass. Its rows are not computed again; the results are the same."""
     arguments = (
         "evaluate",
         "--run",
@@ -231,8 +247,8 @@ def test_a_killed_evaluation_continues(data, finished, tmp_path):
     process.join()
     before = done()
     assert 0 < before < 3 * 48
-    found, said = run(*arguments, "--cache-dir", tmp_path / "killed")
-    seen = [int(n) for n in re.findall(r"(\d+)/\1 images", said)]  # at the end of each pass
+    found, log = run(*arguments, "--cache-dir", tmp_path / "killed")
+    seen = [int(n) for n in re.findall(r"(\d+)/\1 images", log)]  # at the end of each pass
     assert sum(seen) == 3 * 48 - before
     killed = json.loads(found)
     whole = evaluate(
@@ -247,7 +263,7 @@ def test_a_killed_evaluation_continues(data, finished, tmp_path):
 
 @pytest.mark.slow
 def test_four_devices_and_one_give_the_same_losses(data, tmp_path):
-    """§3.3: 'exactly the same as when training on a single GPU', L2 included."""
+    """Training is 'exactly the same as when training on a single GPU' (§3.3), including L2."""
     for devices, runner in ((1, run_here), (4, run)):
         runner(
             "train",
@@ -267,13 +283,13 @@ def test_four_devices_and_one_give_the_same_losses(data, tmp_path):
     for a, b in zip(one, four, strict=True):
         for key in ("loss", "cross_entropy", "val_cross_entropy", "val_top1_error"):
             assert b[key] == pytest.approx(a[key], rel=1e-5), key
-    assert one[0]["loss"] > one[0]["cross_entropy"] + 1e-3  # decay is in the loss
+    assert one[0]["loss"] > one[0]["cross_entropy"] + 1e-3  # the loss includes weight decay
     expected, got = (arrays(tmp_path / str(n) / "best.weights.h5") for n in (1, 4))
     for key, value in expected.items():
         np.testing.assert_allclose(got[key], value, atol=1e-5, err_msg=key)
 
 
-def test_warm_start_from_a_run(data, finished, tmp_path):
+def test_a_run_can_start_from_layers_of_another(data, finished, tmp_path):
     done = subprocess.run(
         command(
             "train",
@@ -300,7 +316,7 @@ def test_warm_start_from_a_run(data, finished, tmp_path):
     assert not [l for l in lines if "oneDNN" in l or "cuda" in l.lower() or "WARNING" in l], lines
 
 
-def test_shapes_by_the_default_seed(shapes_dir, tmp_path):
+def test_a_run_on_the_shapes_has_the_default_recipe(shapes_dir, tmp_path):
     run_here(
         "train",
         *TINY,
@@ -328,19 +344,19 @@ def limit_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 
 
-def test_a_full_disk_leaves_the_last_epoch_whole(data, tmp_path):
-    """A limit on the size of files, below that of the weights, stands for the full disk."""
+def test_a_full_disk_leaves_the_last_epoch_intact(data, tmp_path):
+    """A limit on the size of files, below the size of the weights, simulates a full disk."""
     out = tmp_path / "run"
     run_here("train", *TINY, "--data", data, "--epochs", 1, "--out", out)
     (out / "recipe.json").write_text(
         (out / "recipe.json").read_text().replace('"epochs": 1', '"epochs": 3')
     )
     before = arrays(out / "last.weights.h5")
-    _, said = run(
+    _, errors = run(
         "train", *TINY, "--data", data, "--epochs", 3, "--out", out, code=1, first=limit_files
     )
-    assert ".weights.h5 could not be written, what was saved before is whole" in said
-    assert "Traceback" not in said
+    assert ".weights.h5 could not be written; what was saved before is intact" in errors
+    assert "Traceback" not in errors
     after = arrays(out / "last.weights.h5")
     assert all(np.array_equal(after[key], before[key]) for key in before)
 
@@ -358,31 +374,31 @@ def test_changed_versions_are_logged(tmp_path, caplog):
 
 
 class TestUnfinishedFolders:
-    """What a kill can leave before the end of the first epoch is replaced."""
+    """Files that a kill leaves before the end of the first epoch are replaced."""
 
     @pytest.mark.parametrize("left", [".recipe.json.tmp.json", "recipe.json"])
-    def test_the_same_and_another_recipe(self, left, tmp_path):
+    def test_an_unfinished_recipe_is_replaced(self, left, tmp_path):
         out = tmp_path / "run"
         out.mkdir()
         (out / left).write_text(Recipe(seed=1).to_json())
         prepare_run_folder(out, Recipe(seed=2))
         assert is_run_of(out, Recipe(seed=2))
 
-    def test_what_belonged_to_the_other_recipe_goes(self, tmp_path):
+    def test_files_of_the_replaced_recipe_are_removed(self, tmp_path):
         prepare_run_folder(tmp_path, Recipe(seed=1))
         for name in ("statistics.json", "best.weights.h5", "journal.jsonl", "bad_images.json"):
             (tmp_path / name).touch()
         prepare_run_folder(tmp_path, Recipe(seed=2))
         assert {p.name for p in tmp_path.iterdir()} == {"recipe.json", "environment.json"}
 
-    def test_versions_are_written_where_a_kill_left_none(self, tmp_path):
+    def test_versions_are_written_if_they_are_missing(self, tmp_path):
         prepare_run_folder(tmp_path, Recipe())
         (tmp_path / "environment.json").unlink()
         prepare_run_folder(tmp_path, Recipe())
         assert (tmp_path / "environment.json").exists()
 
-    def test_one_that_is_being_trained_does_not(self, data, tmp_path):
-        """Neither to another recipe nor to the same command given twice."""
+    def test_a_folder_in_use_is_not_replaced(self, data, tmp_path):
+        """Neither another recipe nor a second start of the same command replaces it."""
         another, same = tmp_path / "another", tmp_path / "same"
         prepare_run_folder(another, Recipe())
         for out in (another, same):
@@ -392,13 +408,13 @@ class TestUnfinishedFolders:
             assert not (out / "journal.jsonl").exists()
         assert is_run_of(another, Recipe())
 
-    def test_a_run_with_an_epoch_does_not(self, tmp_path):
+    def test_a_run_with_a_finished_epoch_is_not_replaced(self, tmp_path):
         prepare_run_folder(tmp_path, Recipe(seed=1))
         (tmp_path / "last.weights.h5").touch()
         with pytest.raises(RunError, match="seed: 1 -> 2"):
             prepare_run_folder(tmp_path, Recipe(seed=2))
 
-    def test_classes_that_changed(self, tmp_path):
+    def test_changed_classes_are_refused(self, tmp_path):
         record_classes(tmp_path, ["a", "b"])
         record_classes(tmp_path, ["a", "b"])
         with pytest.raises(RunError, match=r"not those that .* was begun with"):
@@ -406,7 +422,7 @@ class TestUnfinishedFolders:
 
 
 class TestRefused:
-    def test_statistics_that_are_not_there(self, data, tmp_path):
+    def test_missing_statistics_are_refused(self, data, tmp_path):
         error = run_here(
             "train",
             *TINY,
@@ -421,35 +437,35 @@ class TestRefused:
         assert "ilsvrc, training-set or the name of a JSON file" in error
         assert not (tmp_path / "x").exists()
 
-    def test_a_folder_that_cannot_be_written(self, data, tmp_path):
+    def test_a_folder_that_cannot_be_written_is_named(self, data, tmp_path):
         (tmp_path / "file").touch()
         out = tmp_path / "file/run"
         error = run_here("train", *TINY, "--data", data, "--out", out, code=1)
         assert f"{out / 'recipe.json'} could not be written" in error
 
-    def test_a_batch_larger_than_the_data(self, data, tmp_path):
+    def test_a_batch_larger_than_the_data_is_refused(self, data, tmp_path):
         error = run_here(
             "train", *TINY, "--data", data, "--batch-size", 49, "--out", tmp_path / "x", code=1
         )
         assert "the number of training images, 48. Received: batch_size=49" in error
         assert not (tmp_path / "x").exists()
 
-    def test_another_recipe(self, data, finished):
+    def test_another_recipe_is_refused(self, data, finished):
         error = run_here("train", *TINY, "--data", data, "--epochs", 7, "--out", finished, code=1)
         assert f"holds a run of another recipe (epochs: {EPOCHS} -> 7)" in error
 
-    def test_a_folder_of_something_else(self, data, tmp_path):
+    def test_a_folder_without_a_run_is_refused(self, data, tmp_path):
         (tmp_path / "thesis.tex").write_text("x")
         assert "holds no run" in run_here("train", *TINY, "--data", data, "--out", tmp_path, code=1)
 
-    def test_a_batch_that_devices_do_not_divide(self, data, tmp_path):
+    def test_a_batch_that_devices_cannot_share_is_refused(self, data, tmp_path):
         _, error = run(
             "train", *TINY, "--data", data, "--devices", 3, "--out", tmp_path / "x", code=1
         )
         assert "multiple of the number of devices, 3; nearest: 6 or 9" in error
         assert not (tmp_path / "x").exists()
 
-    def test_wrong_width_of_the_warm_start(self, data, finished, tmp_path):
+    def test_a_warm_start_from_another_width_is_refused(self, data, finished, tmp_path):
         error = run_here(
             "train",
             *TINY,
@@ -465,12 +481,12 @@ class TestRefused:
         )
         assert "block1_conv1 has shapes [(3, 3, 3, 4), (4,)], the model's are" in error
 
-    def test_evaluating_no_run(self, data, tmp_path):
+    def test_evaluation_of_a_folder_without_a_run_is_refused(self, data, tmp_path):
         assert "is no run and no saved net" in run_here(
             "evaluate", "--run", tmp_path, "--data", data, code=1
         )
 
-    def test_evaluating_other_classes(self, finished, tmp_path):
+    def test_evaluation_on_other_classes_is_refused(self, finished, tmp_path):
         spec = write_folder(tmp_path / "other", 1, 1)
         (tmp_path / "other/train/red").rename(tmp_path / "other/train/pink")
         (tmp_path / "other/val/red").rename(tmp_path / "other/val/pink")
@@ -478,11 +494,11 @@ class TestRefused:
         assert "the first is pink" in error
         assert "was not trained on" in error
 
-    def test_evaluating_under_the_crop_size(self, data, finished):
+    def test_evaluation_below_the_crop_size_is_refused(self, data, finished):
         error = run_here("evaluate", "--run", finished, "--data", data, "--test-scales", 31, code=1)
         assert "at least the crop size, 32. Received: 31" in error
 
-    def test_evaluating_with_nowhere_to_keep(self, data, finished, tmp_path):
+    def test_a_cache_dir_that_cannot_be_written_is_refused(self, data, finished, tmp_path):
         (tmp_path / "file").touch()
         error = run_here(
             "evaluate",
@@ -505,15 +521,15 @@ class TestBadImages:
         bad.write_bytes(bad.read_bytes()[:200])
         return spec, bad
 
-    def test_stop_names_the_file(self, spoilt, tmp_path):
+    def test_stop_names_the_unreadable_image(self, spoilt, tmp_path):
         spec, bad = spoilt
         arguments = ("train", *TINY, "--data", spec, "--epochs", 3, "--batch-size", 4)
-        for statistics in ("training-set", "ilsvrc"):  # found before training, and in it
+        for statistics in ("training-set", "ilsvrc"):  # found before or during training
             out = tmp_path / statistics
             error = run_here(*arguments, "--statistics", statistics, "--out", out, code=1)
             assert f"This image cannot be read: {bad}" in error
 
-    def test_skip_goes_on_and_lists_it(self, spoilt, tmp_path, caplog):
+    def test_skip_continues_and_lists_the_image(self, spoilt, tmp_path, caplog):
         spec, bad = spoilt
         run_here(
             "train",
@@ -535,10 +551,10 @@ class TestBadImages:
         assert listed == {"train": [str(bad)], "val": []}
 
     @pytest.mark.parametrize("split", ["train", "val"])
-    def test_a_class_that_loses_all_its_pictures_is_named(self, split, tmp_path):
+    def test_a_class_without_readable_images_is_named(self, split, tmp_path):
         spec = write_folder(tmp_path / "spoilt", train=4, val=2)
         for file in (tmp_path / "spoilt" / split / "green").iterdir():
-            file.write_bytes(b"no picture")
+            file.write_bytes(b"no image")
         error = run_here(
             "train",
             *TINY,
@@ -552,17 +568,15 @@ class TestBadImages:
             tmp_path / "run",
             code=1,
         )
-        assert f"No picture in the {split!r} split that can be read is of these classes: green" in (
-            error
-        )
+        assert f"The {split!r} split has no readable image of these classes: green" in error
 
 
 class TestFromScratch:
-    """What the paper does not begin with random weights is said, before anything is done."""
+    """Before training, a warning is logged where the paper does not start from random weights."""
 
     @pytest.fixture
-    def said(self, data, tmp_path, caplog):
-        (tmp_path / "thesis.tex").touch()  # so that it ends there
+    def log_of(self, data, tmp_path, caplog):
+        (tmp_path / "thesis.tex").touch()  # so that the command ends before training
 
         def run(*arguments):
             run_here("train", *TINY, "--data", data, *arguments, "--out", tmp_path, code=1)
@@ -570,13 +584,13 @@ class TestFromScratch:
 
         return run
 
-    def test_a_deep_net_from_the_papers_gaussian(self, said):
+    def test_a_deep_net_with_the_papers_gaussian_logs_a_warning(self, log_of):
         warning = "net D is not expected to learn from the paper's Gaussian"
-        assert warning not in said("--net", "D")
-        assert warning not in said("--net", "A", "--initialisation", "gaussian")
-        assert warning in said("--net", "D", "--initialisation", "gaussian")
+        assert warning not in log_of("--net", "D")
+        assert warning not in log_of("--net", "A", "--initialisation", "gaussian")
+        assert warning in log_of("--net", "D", "--initialisation", "gaussian")
 
-    def test_a_stage_of_the_chain_without_the_one_before(self, said):
-        warning = "without --init-from there is nothing to take init_layers=all from"
-        assert warning not in said()
-        assert warning in said("--recipe", "paper-384")
+    def test_a_later_stage_without_init_from_logs_a_warning(self, log_of):
+        warning = "init_layers=all has no effect without init_from: the net starts from scratch"
+        assert warning not in log_of()
+        assert warning in log_of("--recipe", "paper-384")

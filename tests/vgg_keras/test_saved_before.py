@@ -33,7 +33,7 @@ def unpacked(tmp_path_factory):
 
 @pytest.fixture
 def expected(unpacked, tmp_path, monkeypatch):
-    """A copy of the files as the current folder; the expected results."""
+    """Makes a copy of the files the current folder; returns the expected results."""
     shutil.copytree(unpacked, tmp_path / "files")
     monkeypatch.chdir(tmp_path / "files")
     return json.loads(Path("expected.json").read_text())
@@ -64,7 +64,7 @@ def test_a_weights_file_gives_the_same_predictions(expected):
     np.testing.assert_allclose(found.posteriors, old.posteriors, rtol=1e-5, atol=1e-7)
 
 
-def test_predictions_are_fused_to_the_same(expected):
+def test_fused_predictions_are_the_same(expected):
     found = fuse([Predictions.load("centre.parquet"), Predictions.load("several.csv")])
     assert_same(found, "fused.parquet")
 

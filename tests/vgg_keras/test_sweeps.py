@@ -121,7 +121,7 @@ class TestKilledAndResumed:
     def test_no_trial_is_run_twice(self, swept):
         out, first, second, _, changed = swept
         assert trained(first) == POINTS[:2]
-        assert trained(second) == POINTS[1:]  # the one that was killed continues
+        assert trained(second) == POINTS[1:]  # the killed trial continues
         assert changed == 0
         assert sorted(p.name for p in (out / "runs").iterdir() if p.is_dir()) == POINTS
         assert [row["status"] for row in read_trials(out)] == ["COMPLETED"] * 3
@@ -136,7 +136,7 @@ class TestKilledAndResumed:
         memory = swept[3]
         assert max(memory) - min(memory) < 32, memory
 
-    def test_show(self, swept):
+    def test_show_prints_and_draws_the_trials(self, swept):
         text = run_here("sweep", "show", swept[0])
         for piece in ("A (11)", "B (13)", "D (16)", "multiply-adds", "top-5 error"):
             assert piece in text
@@ -146,7 +146,7 @@ class TestKilledAndResumed:
         by_net = sorted(rows, key=lambda row: row["net"])
         assert [row["parameters"] for row in by_net] == sorted(r["parameters"] for r in rows)
 
-    def test_export(self, swept, tmp_path):
+    def test_export_writes_the_best_net(self, swept, tmp_path):
         run_here("sweep", "export", swept[0], "--out", tmp_path / "best")
         assert (tmp_path / "best/1/saved_model.pb").is_file()
 
@@ -164,7 +164,7 @@ class TestKilledAndResumed:
 
 @pytest.mark.slow
 def test_two_workers_share_a_sweep(script, data, tmp_path):
-    """Keras Tuner's chief and workers on loopback."""
+    """They are a chief and two workers of Keras Tuner on loopback."""
     out = tmp_path / "x"
     tiny(data).save(out)
     with socket.socket() as free:
@@ -181,7 +181,7 @@ def test_two_workers_share_a_sweep(script, data, tmp_path):
         for name in ("chief", "worker0", "worker1")
     )
     logs = [worker.communicate(timeout=600)[1] for worker in workers]
-    chief.kill()  # it checks only every twenty seconds whether all workers have ended
+    chief.kill()  # the chief checks only every twenty seconds whether all workers have ended
     chief.communicate()
     assert [worker.returncode for worker in workers] == [0, 0], logs[0][-3000:] + logs[1][-3000:]
     assert sorted(trained(logs[0]) + trained(logs[1])) == POINTS
@@ -197,7 +197,7 @@ class TestTuners:
 
     @pytest.fixture
     def given(self, monkeypatch):
-        """Recipes in the order in which they would have been trained."""
+        """The recipes, in the order in which the tuner trains them."""
         recipes = []
 
         def record(recipe, path, _):
@@ -219,7 +219,7 @@ class TestTuners:
         return recipes
 
     @pytest.mark.parametrize("tuner", TUNERS)
-    def test_runs_each_trial_once(self, tuner, given, tmp_path):
+    def test_each_trial_is_run_once(self, tuner, given, tmp_path):
         sweep = tiny(tuner=tuner, train_scales=((32, 32), (32, 40)), max_trials=4)
         sweep = dataclasses.replace(sweep, recipe=dataclasses.replace(sweep.recipe, epochs=3))
         run_sweep(sweep, tmp_path / "x")
@@ -252,16 +252,16 @@ class TestSpace:
         ("net", "from_a"),
         [("A", False), ("A-LRN", False), ("C", True), ("E", True), ("B-shallow", False)],
     )
-    def test_what_starts_from_a(self, net, from_a):
+    def test_deeper_nets_start_from_net_a(self, net, from_a):
         shallow = Point(net, (32, 40), 0.5).shallow
         assert shallow == (Point("A", (32, 40), 0.5) if from_a else None)
 
-    def test_read_back(self, tmp_path):
+    def test_a_sweep_is_read_back(self, tmp_path):
         sweep = tiny(train_scales=((32, 32), (32, 40)), tuner="random", max_trials=3)
         sweep.save(tmp_path / "x")
         assert Sweep.load(tmp_path / "x") == sweep
 
-    def test_small_nets_where_the_papers_crops_do_not_fit(self):
+    def test_small_scales_have_the_small_recipe(self):
         assert default_recipe([(256, 256), (73, 146)]) == "small"
         assert default_recipe([(256, 256), (384, 384)]) == "paper"
 
@@ -274,17 +274,17 @@ class TestSpace:
             ({"train_scales": ((16, 16),)}, "at least the crop size"),
         ],
     )
-    def test_refused(self, fields, message):
+    def test_bad_sweeps_are_refused(self, fields, message):
         with pytest.raises(ValueError, match=message):
             tiny(**fields)
 
-    def test_a_folder_of_something_else(self, tmp_path):
+    def test_a_folder_without_a_sweep_is_refused(self, tmp_path):
         (tmp_path / "thesis.tex").touch()
         with pytest.raises(SweepError, match="is not empty and holds no sweep"):
             tiny().save(tmp_path)
 
 
-def test_the_score_is_that_of_the_weights_that_were_kept(tmp_path):
+def test_the_score_is_that_of_the_best_weights(tmp_path):
     lines = [(50.0, 10.0), (40.0, 12.0), (40.0, 8.0)]
     (tmp_path / "journal.jsonl").write_text(
         "".join(
@@ -302,7 +302,7 @@ def test_a_trial_that_fails_stops_the_sweep(monkeypatch, tmp_path):
         run_sweep(tiny(), tmp_path / "x")
 
 
-def test_arguments_of_the_command(monkeypatch, tmp_path):
+def test_options_of_the_command_set_the_sweep(monkeypatch, tmp_path):
     given = []
     monkeypatch.setattr(tuner, "run_sweep", lambda sweep, out, **_: given.append(sweep))
     run_here(
@@ -336,7 +336,7 @@ def test_the_hypermodel_opens_the_data_of_its_recipe(data):
 
 
 def test_the_best_model_of_another_tuner_becomes_a_net(data, tmp_path):
-    """With an opened source, and the error that the tuner saw."""
+    """The tuner uses an opened source, and the net has the error that the tuner recorded."""
     source = open_source(data)
     hypermodel = VggHyperModel(tiny("folder:/nowhere", nets=("A",)), source)
     tuner = keras_tuner.RandomSearch(

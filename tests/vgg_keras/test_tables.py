@@ -47,7 +47,7 @@ def fusion(members, protocol="dense", **more):
 
 
 def ours(number, *results):
-    """Our columns of the rows that have any, by the index of the row in the table."""
+    """Our columns of the rows that have results, by the index of the row in the table."""
     rows = build_table(number, results).rows
     return {i: row[-3:] for i, row in enumerate(rows) if row[-3] is not None}
 
@@ -59,7 +59,7 @@ def ours(number, *results):
     ("number", "rows"),
     [(2, 6), (3, 12), (4, 10), (5, 6), (6, 4), (7, 15), (8, 3), (9, 4), (10, 4), (11, 8), (12, 5)],
 )
-def test_rows_of_each_table(number, rows):
+def test_tables_have_the_rows_and_columns_of_the_paper(number, rows):
     table = PAPER_TABLES[number]
     assert (table.number, len(table.rows)) == (number, rows)
     for row in table.rows:
@@ -91,12 +91,12 @@ def test_rows_of_each_table(number, rows):
         (12, 4, ("VGG Net-D & Net-E, image and bounding box",), (84.0,)),
     ],
 )
-def test_numbers_of_the_paper(number, row, cells, printed):
+def test_rows_have_the_numbers_of_the_paper(number, row, cells, printed):
     found = PAPER_TABLES[number].rows[row]
     assert (found.cells, found.values) == (cells, printed)
 
 
-SUMS = {  # of the columns in the paper's text
+SUMS = {  # the sums of the columns in the paper
     2: [815],
     3: [330.6, 109.6],
     4: [266.3, 85.7],
@@ -112,7 +112,7 @@ SUMS = {  # of the columns in the paper's text
 
 
 @pytest.mark.parametrize("number", SUMS)
-def test_the_columns_have_the_sums_of_the_paper(number):
+def test_columns_have_the_sums_of_the_paper(number):
     columns = zip(*(row.values for row in PAPER_TABLES[number].rows), strict=True)
     assert [round(sum(filter(None, column)), 1) for column in columns] == SUMS[number]
 
@@ -146,8 +146,8 @@ def test_our_rows_of_table_7_are_those_of_tables_6_and_5():
     assert all(not row.tested for row in others)
 
 
-def test_tested_nets():
-    """Those of Table 1; what Tables 5 to 7 combine was measured singly in Table 4."""
+def test_nets_of_tables_5_to_7_are_those_of_table_4():
+    """Table 3 has the nets of Table 1. Table 4 has every single net that Tables 5 to 7 combine."""
     tested = {n: {t for row in PAPER_TABLES[n].rows for t in row.tested} for n in range(3, 8)}
     assert {one.net for one in tested[3]} == set(TABLE_1) <= set(NETS)
     assert tested[5] | tested[6] | tested[7] < tested[4]
@@ -172,7 +172,7 @@ def test_every_row_of_tables_3_to_5_is_matched_by_its_own_test():
 
 
 @pytest.mark.parametrize("index", [4, 5, 6])
-def test_scales_in_proportion_at_crop_64(index):
+def test_proportional_scales_match_at_crop_64(index):
     row = PAPER_TABLES[4].rows[index]
     train = row.tested[0].train_scale
     small = result(train=SMALL_TRAIN[train], scales=SMALL_SCALES[train])
@@ -181,7 +181,7 @@ def test_scales_in_proportion_at_crop_64(index):
     assert matches(backwards, PAPER_TABLES[4], row)
 
 
-def test_a_result_beside_its_row():
+def test_a_result_is_beside_its_row():
     what = "imagenette160, 1982 images, crop 64, width 1/4"
     assert ours(4, result()) == {6: (30.07, 5.04, what)}
     assert ours(3, result(scales=[109])) == {8: (30.07, 5.04, what)}
@@ -201,30 +201,30 @@ def test_a_result_beside_its_row():
         {"crop": 224},
     ],
 )
-def test_what_matches_no_row(other):
+def test_other_results_match_no_row(other):
     assert ours(4, result(**other)) == {}
 
 
-def test_at_full_size_scales_are_equal():
+def test_scales_must_be_equal_at_full_size():
     full = {"train": (256, 256), "crop": 224, "width": 1.0}
     assert list(ours(4, result(scales=(224, 256, 288), **full))) == [4]
     assert ours(4, result(scales=(224, 257, 288), **full)) == {}
 
 
 @pytest.mark.parametrize("key", ["net", "train_scale", "crop_size", "width", "test_scales"])
-def test_a_result_without_its_circumstances_matches_nothing(key):
+def test_an_incomplete_result_matches_no_row(key):
     partial = result()
     del partial[key]
     assert ours(4, partial) == {}
 
 
-def test_protocols_of_table_5():
+def test_protocols_match_the_rows_of_table_5():
     results = [result(protocol=p) for p in ("multi-crop", "multi-crop+dense", "dense")]
     assert list(ours(5, *results)) == [0, 1, 2]
     assert list(ours(7, result(net="E", protocol="multi-crop+dense"))) == [1]
 
 
-def test_fusion_of_two_nets_in_any_order():
+def test_a_fusion_of_two_nets_matches_in_any_order():
     d, e = member("D"), member("E", width=0.5)
     for protocol, index in (("dense", 1), ("multi-crop", 2), ("multi-crop+dense", 3)):
         for members in ([d, e], [e, d]):
@@ -233,7 +233,7 @@ def test_fusion_of_two_nets_in_any_order():
     assert row[-1] == "imagenette160, 1982 images, crop 64, width 1/4 and 1/2"
 
 
-def test_fusion_of_seven_nets():
+def test_a_fusion_of_seven_nets_matches_its_row():
     members = [
         member(net, SMALL_TRAIN[train], SMALL_SCALES[train])
         for net in "CDE"
@@ -246,7 +246,7 @@ def test_fusion_of_seven_nets():
     assert ours(6, fusion([*members[1:], members[1]])) == {}  # a net twice is not two nets
 
 
-def test_fusions_that_match_no_row():
+def test_other_fusions_match_no_row():
     d, e = member("D"), member("E")
     assert ours(6, fusion([d, d])) == {}
     assert ours(6, fusion([d])) == {}
@@ -267,7 +267,7 @@ def test_fusions_that_match_no_row():
         ({"flip": False}, "imagenette160, 1982 images, no flip"),
     ],
 )
-def test_what_our_result_was_measured_on(more, what):
+def test_a_result_has_its_data_and_size(more, what):
     full = member("E", (256, 512), (256, 384, 512), 224, 1.0)
     assert ours(4, errors() | full | more) == {9: (30.07, 5.04, what)}
 
@@ -324,7 +324,7 @@ def test_table_8_distinguishes_its_settings():
     assert found == {0: 40.0, 2: 30.0}
 
 
-def test_fusion_of_table_9_has_different_scales_for_each_net():
+def test_the_fusion_of_table_9_has_different_scales_for_each_net():
     nets = [
         localised(train=(73, 73), scales=(73,)),
         localised(train=(110, 110), scales=(101, 110)),
@@ -334,7 +334,7 @@ def test_fusion_of_table_9_has_different_scales_for_each_net():
     single = nets[1] | {"top5_localisation_error": 43.0}
     assert ours_of_one_number(9, fused, single) == {2: 43.0, 3: 41.0}
     assert ours_of_one_number(10, fused, single) == {0: 41.0}
-    assert ours(4, fused, single) == {}  # of classification
+    assert ours(4, fused, single) == {}  # a table of classification
 
 
 def test_a_classification_result_is_not_in_a_localisation_table():
@@ -413,7 +413,7 @@ def test_text_is_plain_and_shows_brackets(monkeypatch):
 
 
 @pytest.mark.parametrize("width", [80, 132])
-def test_narrow_text_loses_nothing(width):
+def test_narrow_text_is_complete(width):
     text = render(build_table(6, [fusion([member("D"), member("E")])]), "text", width)
     assert "…" not in text
     assert all(number in text for number in ("24.7", "30.1"))
@@ -430,7 +430,7 @@ def test_text_of_table_1_shows_shared_cells_once():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("number", range(1, 8))
-def test_every_table_in_every_kind(number, kind):
+def test_every_table_is_rendered_in_every_kind(number, kind):
     text = render(build_table(number), kind)
     assert text.endswith("\n")
     assert "None" not in text
@@ -441,7 +441,7 @@ def test_unknown_kind_lists_the_known_ones():
         render(build_table(2), "html")
 
 
-def test_nothing_heavy_is_imported():
+def test_rendering_does_not_import_tensorflow_or_rich():
     code = (
         "import sys, vgg_keras.report.rendering; print({'tensorflow', 'rich'} & set(sys.modules))"
     )
@@ -457,7 +457,7 @@ def write(path, content):
     path.write_text(content if isinstance(content, str) else json.dumps(content))
 
 
-def test_reads_objects_and_lists_in_the_order_of_paths(tmp_path):
+def test_objects_and_lists_are_read_in_the_order_of_paths(tmp_path):
     write(tmp_path / "b.json", [result(top1=2.0), result(top1=3.0), {"epoch": 1}])
     write(tmp_path / "a" / "z.json", result(top1=1.0))
     write(tmp_path / "c.json", fusion([member("D"), member("E")]))
@@ -479,7 +479,7 @@ def test_other_content_is_ignored(tmp_path):
 def test_the_same_result_is_read_once(tmp_path):
     write(tmp_path / "a.json", result())
     write(tmp_path / "b.json", [dict(reversed(result().items())), result(top1=1.0)])
-    write(tmp_path / "c.json", read_results(tmp_path))  # with the key `file`
+    write(tmp_path / "c.json", read_results(tmp_path))  # these have the key `file`
     write(tmp_path / "d.json", result() | {"predictions": "d.parquet", "class_names": ["a"]})
     (tmp_path / ".e.json.tmp.json").write_text("{")  # what a kill leaves behind
     found = read_results(tmp_path)
@@ -547,7 +547,7 @@ def transferred(protocol="caltech101", nets="D", regions=("image",), **more):
         (12, {"nets": "D", "protocol": "voc2012-action"}, None),
     ],
 )
-def test_features_stand_beside_the_row_of_their_nets(number, made, index):
+def test_features_are_beside_the_row_of_their_nets(number, made, index):
     rows = build_table(number, [transferred(**made), result(), localised()]).rows
     found = {i: row[-4:] for i, row in enumerate(rows) if row[-4] is not None}
     assert set(found) == ({index} if index is not None else set())
@@ -556,7 +556,7 @@ def test_features_stand_beside_the_row_of_their_nets(number, made, index):
         assert of == "caltech101, 30 a class, fc2 Q = 256,384,512 stack"
 
 
-def test_what_features_were_measured_on():
+def test_features_have_their_data_layer_and_size():
     other = transferred(data="folder:/data/caltech20/", train_per_class=None, split="val")
     other["features"] |= {
         "layer": "block3_pool",

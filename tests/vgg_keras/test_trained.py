@@ -35,13 +35,13 @@ def images():
 class TestArchitecture:
     @pytest.mark.parametrize("net", NETS)
     @pytest.mark.parametrize("rounding", ["down", "up"])
-    def test_is_read_from_the_layers(self, net, rounding):
+    def test_the_architecture_is_read_from_the_layers(self, net, rounding):
         lrn = "caffe" if NETS[net].lrn else "krizhevsky"
         architecture = Architecture(net, 7, 64, 0.0625, lrn, rounding)
         assert Architecture.of_model(architecture.build()) == architecture
 
     @pytest.mark.parametrize("width", [1 / 16, 0.1, 0.25, 1 / 3])
-    def test_rebuilds_the_same_shapes(self, width):
+    def test_the_architecture_rebuilds_the_same_shapes(self, width):
         model = vgg("A", 5, 32, width)
         rebuilt = Architecture.of_model(model).build()
         assert [w.shape for w in rebuilt.weights] == [w.shape for w in model.weights]
@@ -78,7 +78,7 @@ class TestOfModel:
         )
         assert net.digest == lively_net().digest
 
-    def test_shares_its_variables_with_the_model(self, images):
+    def test_the_net_shares_its_variables_with_the_model(self, images):
         model = lively()
         net = TrainedNet.of_model(model, mean=MEAN)
         before = posteriors_of(net, images)
@@ -87,7 +87,7 @@ class TestOfModel:
         assert np.abs(posteriors_of(net, images) - before).max() > 0.1
         assert net.digest != digest  # rows that were cached before are not used
 
-    def test_facts(self):
+    def test_metadata_are_those_of_the_net(self):
         net = TrainedNet.of_model(lively(), mean=MEAN, class_names="abcdefg", train_scale=40)
         assert net.class_names == tuple("abcdefg")
         assert (net.train_scale, net.validation_scale) == ((40, 40), 40)
@@ -106,7 +106,7 @@ class TestOfModel:
         found = predict(of_numpy, np.zeros((40, 40, 3), np.uint8), test_scales=np.int64(36))
         assert json.dumps(found.metadata["test_scales"]) == "[36]"
 
-    def test_other_models_are_refused_with_what_is_missing(self):
+    def test_other_models_are_refused_with_the_reason(self):
         plain = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten()])
         with pytest.raises(ArgumentError, match=r"it has no layer block1_pool.*'sequential"):
             TrainedNet.of_model(plain, mean=MEAN)
@@ -134,7 +134,7 @@ class TestOfModel:
 
 
 class TestSave:
-    def test_round_trip(self, images, tmp_path):
+    def test_a_saved_net_is_loaded_with_everything(self, images, tmp_path):
         net = TrainedNet.of_model(
             lively(pool_rounding="up"), mean=MEAN, class_names="abcdefg", train_scale=(32, 48)
         )
@@ -148,14 +148,14 @@ class TestSave:
             posteriors_of(loaded, images), posteriors_of(net, images), rtol=1e-6
         )
 
-    def test_of_a_run_keeps_its_recipe(self, tmp_path):
+    def test_a_saved_run_has_its_recipe(self, tmp_path):
         run = tiny_run(tmp_path / "run", CLASSES)
         run.save(tmp_path / "net")
         loaded = TrainedNet.load(tmp_path / "net")
         assert loaded.recipe == run.recipe
         assert loaded.digest == run.digest
 
-    def test_a_localisation_net(self, tmp_path):
+    def test_a_localisation_net_is_saved_and_loaded(self, tmp_path):
         net = TrainedNet.of_model(
             lively(num_classes=12), mean=MEAN, class_names=CLASSES, regression="per-class"
         )
@@ -166,7 +166,7 @@ class TestSave:
         np.testing.assert_allclose(loaded.model(x), net.model(x), rtol=1e-5)  # no soft-max
         np.testing.assert_allclose(loaded.in_precision("float32").model(x), net.model(x), rtol=1e-5)
 
-    def test_replaces_a_saved_net_and_nothing_else(self, tmp_path):
+    def test_only_a_saved_net_is_replaced(self, tmp_path):
         lively_net(seed=0).save(tmp_path / "net")
         lively_net(seed=1).save(tmp_path / "net")
         assert TrainedNet.load(tmp_path / "net").digest != lively_net(seed=0).digest
@@ -210,7 +210,7 @@ class TestSave:
 
 
 class TestLoad:
-    def test_ends_in_a_softmax_or_in_logits(self, images, tmp_path):
+    def test_a_loaded_net_ends_in_a_softmax_or_in_logits(self, images, tmp_path):
         tiny_run(tmp_path / "run", CLASSES)
         softmax = TrainedNet.load(tmp_path / "run")
         logits = TrainedNet.load(tmp_path / "run", classifier_activation=None)
@@ -226,21 +226,21 @@ class TestLoad:
         run = tiny_run(tmp_path / "run", CLASSES)
         net = TrainedNet.load(tmp_path / "run" / "best.weights.h5", mean=np.array(MEAN))
         assert (net.recipe, net.architecture) == (None, run.architecture)
-        assert (net.train_scale, net.mean) == ((37, 37), MEAN)  # 256 in proportion
+        assert (net.train_scale, net.mean) == ((37, 37), MEAN)  # in proportion to S = 256
         assert net.metadata()["weights"].endswith("best.weights.h5")
 
-    def test_arguments_of_files_do_not_go_with_folders(self, tmp_path):
+    def test_arguments_of_weights_files_are_refused_for_folders(self, tmp_path):
         tiny_run(tmp_path / "run", CLASSES)
         with pytest.raises(ArgumentError, match="mean goes with a weights file"):
             TrainedNet.load(tmp_path / "run", mean=MEAN)
 
-    def test_what_is_not_there_is_named(self, tmp_path):
+    def test_missing_files_are_named(self, tmp_path):
         with pytest.raises(RunError, match="is no run and no saved net"):
             TrainedNet.load(tmp_path)
         with pytest.raises(WeightsError, match="There is no weights file"):
             TrainedNet.load(tmp_path / "gone")
 
-    def test_precision_and_rounding(self, tmp_path):
+    def test_precision_and_pool_rounding_can_be_changed(self, tmp_path):
         tiny_run(tmp_path / "run", CLASSES)
         net = TrainedNet.load(tmp_path / "run", precision="mixed_bfloat16", pool_rounding="up")
         assert (net.precision, net.architecture.pool_rounding) == ("mixed_bfloat16", "up")
@@ -249,7 +249,7 @@ class TestLoad:
         assert (half.precision, net.model.get_layer("fc1").kernel.dtype) == ("bfloat16", "float32")
 
 
-def test_nets_are_values():
+def test_a_net_is_immutable():
     net = lively_net()
     with pytest.raises(dataclasses.FrozenInstanceError):
         net.mean = (0, 0, 0)

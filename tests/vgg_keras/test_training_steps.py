@@ -1,4 +1,4 @@
-"""Twenty steps of training against a net, a gradient and an optimizer written in numpy."""
+"""Twenty training steps equal those of a net, a gradient and an optimizer in NumPy."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class NumpyNet:
         self.blocks = [len(block) for block in NETS["A"].kernels]
 
     def step(self, images, labels):
-        """One step; returns the loss before it, decay included."""
+        """Makes one step; returns the loss before it, including weight decay."""
         loss, gradients = self.loss_and_gradients(images.astype(np.float64), labels)
         for i, gradient in enumerate(gradients):
-            if self.weights[i].ndim > 1:  # biases are free of decay
+            if self.weights[i].ndim > 1:  # biases have no weight decay
                 loss += DECAY / 2 * (self.weights[i] ** 2).sum()
                 gradient = gradient + DECAY * self.weights[i]
             self.velocities[i] = MOMENTUM * self.velocities[i] - RATE * gradient
@@ -119,13 +119,13 @@ def test_twenty_steps_equal_an_independent_implementation():
         model.reset_metrics()
         losses.append(model.train_on_batch(x, y)[0])
     np.testing.assert_allclose(losses, expected, rtol=1e-4)
-    assert max(expected) - min(expected) > 0.1  # it did train
+    assert max(expected) - min(expected) > 0.1  # the net has learnt
     for ours, theirs in zip(model.get_weights(), reference.weights, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
 def test_twenty_steps_equal_pytorch():
-    """The same against PyTorch's conv, autograd and SGD."""
+    """The steps also equal those of PyTorch's convolution, autograd and SGD."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     model = vgg("A", 5, 32, 1 / 16, dropout=0.0, weight_decay=DECAY, classifier_activation=None)
     compile_model(model, Recipe(learning_rate=RATE, momentum=MOMENTUM))

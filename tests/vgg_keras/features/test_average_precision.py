@@ -1,4 +1,4 @@
-"""AP and class recall against scikit-learn, the official VOC code and worked examples."""
+"""AP and class recall equal scikit-learn, the official VOC code and worked examples."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class TestAveragePrecision:
             ("steps", (1 + 2 / 3 + 3 / 5) / 3),
         ],
     )
-    def test_of_a_worked_example(self, rule, expected):
+    def test_a_worked_example_has_the_expected_ap(self, rule, expected):
         scores, targets = np.array([5.0, 4, 3, 2, 1]), np.array([1, -1, 1, -1, 1])
         assert average_precision(scores, targets, rule) == pytest.approx(expected)
 
@@ -75,7 +75,7 @@ class TestAveragePrecision:
 
     @settings(max_examples=200, deadline=None)
     @given(ranked_images)
-    def test_equals_the_official_code_with_ties(self, rows):
+    def test_ap_equals_the_official_code_with_ties(self, rows):
         scores, targets = map(np.array, zip(*rows, strict=True))
         assert average_precision(scores, targets, "11-point") == pytest.approx(
             official_2007(scores, targets)
@@ -86,7 +86,7 @@ class TestAveragePrecision:
 
     @settings(max_examples=200, deadline=None)
     @given(ranked_images)
-    def test_equals_scikit_learn_with_ties(self, rows):
+    def test_ap_equals_scikit_learn_with_ties(self, rows):
         scores, targets = map(np.array, zip(*rows, strict=True))
         counted = targets != 0
         theirs = average_precision_score(targets[counted] == 1, scores[counted])
@@ -100,15 +100,15 @@ class TestAveragePrecision:
         assert average_precision(scores, targets, rule) == without
 
     @pytest.mark.parametrize("rule", RULES)
-    def test_of_a_class_without_images_is_nan(self, rule):
+    def test_ap_of_a_class_without_images_is_nan(self, rule):
         assert np.isnan(average_precision(np.arange(3.0), np.array([-1, 0, -1]), rule))
         assert np.isnan(average_precision(np.zeros(0), np.zeros(0, int), rule))
 
-    def test_of_the_best_ranking_is_1(self):
+    def test_ap_of_the_best_ranking_is_1(self):
         for rule in RULES:
             assert average_precision(np.arange(5.0), np.array([-1, -1, 1, 1, 1]), rule) == 1
 
-    def test_refuses_nan_and_unknown_rules(self):
+    def test_nan_and_unknown_rules_are_refused(self):
         with pytest.raises(ValueError, match="Received: NaN"):
             average_precision(np.array([np.nan, 1]), np.array([1, -1]))
         with pytest.raises(ValueError, match=r"steps. Received: 'mean'"):

@@ -38,7 +38,7 @@ def invoke(command, *arguments):
 
 @pytest.fixture(scope="module")
 def file(folders, trained, images, tmp_path_factory):
-    """File that `features` writes of both runs, stacked."""
+    """The file that `features` writes for both runs, stacked."""
     out = tmp_path_factory.mktemp("out") / "f.parquet"
     done = invoke(
         features,
@@ -64,7 +64,7 @@ def file(folders, trained, images, tmp_path_factory):
 
 
 class TestFeatures:
-    def test_are_those_of_the_library(self, file, folders, trained, source):
+    def test_features_are_those_of_the_library(self, file, folders, trained, source):
         saved = Features.load(file)
         nets = [FeatureExtractor.load(folder) for folder in folders]  # as the command loads them
         expected = extract_features(nets, source, test_scales=(32, 40), aggregate="max")
@@ -72,8 +72,8 @@ class TestFeatures:
         assert saved.names == expected.names
         assert saved.metadata == expected.metadata
 
-    def test_continue_after_a_kill(self, folders, trained, images, tmp_path):
-        """Row caches as a kill leaves them, with some rows complete: the file is the same."""
+    def test_a_killed_command_continues(self, folders, trained, images, tmp_path):
+        """With row caches as a kill leaves them, with some complete rows, the file is the same."""
         cache = tmp_path / "rows"
         arguments = (
             "--run",
@@ -105,14 +105,14 @@ class TestFeatures:
             (["--out", "f.npy", "--weights", "w", "--net", "D", "--net", "E"], "once for each"),
         ],
     )
-    def test_refuse_arguments_that_do_not_go_together(self, arguments, message):
+    def test_arguments_that_exclude_each_other_are_refused(self, arguments, message):
         done = invoke(features, "--data", "shapes", *arguments)
         assert done.exit_code == 1
         assert message in done.output
 
 
 class TestTransfer:
-    def test_prints_what_it_found(self, file, tmp_path):
+    def test_results_are_printed_and_written(self, file, tmp_path):
         arguments = ("--features", file, "--protocol", "caltech101", "--train-per-class", 8)
         out = tmp_path / "r.json"
         done = invoke(transfer, *arguments, "--json", "--out", out)
@@ -125,7 +125,7 @@ class TestTransfer:
         text = invoke(transfer, *arguments).stdout
         assert f"mean class recall {result['mean_class_recall']:.1f} ± " in text
 
-    def test_stacks_several_files(self, file):
+    def test_several_files_are_stacked(self, file):
         done = invoke(
             transfer,
             "--features",
@@ -143,7 +143,7 @@ class TestTransfer:
         assert result["C"] == [1.0]
         assert result["split"] == "val"
 
-    def test_names_what_is_wrong(self, file, tmp_path):
+    def test_missing_files_and_splits_are_named(self, file, tmp_path):
         done = invoke(transfer, "--features", tmp_path / "no.npy", "--protocol", "custom")
         assert done.exit_code == 1
         assert "There is no" in done.output
@@ -152,7 +152,7 @@ class TestTransfer:
 
 
 class TestSimilar:
-    def test_finds_an_image_itself_first_and_draws_a_sheet(self, file, images, tmp_path):
+    def test_an_image_is_most_similar_to_itself_and_a_sheet_is_drawn(self, file, images, tmp_path):
         images = [images / "train/red/003.jpg", images / "val/blue/001.jpg"]
         sheet = tmp_path / "sheet.png"
         done = invoke(similar, *images, "--features", file, "--top", 3, "--sheet", sheet, "--json")
@@ -169,7 +169,7 @@ class TestSimilar:
         text = invoke(similar, images[0], "--features", file, "--top", 1).stdout
         assert "1.000  train/red/003.jpg  red" in text
 
-    def test_is_by_cosine(self, file):
+    def test_similarity_is_the_cosine(self, file):
         saved = Features.load(file)
         indices, cosines = nearest(saved.values[:4], saved, 7)
         products = saved.values[:4].astype(float) @ saved.values.T.astype(float)
@@ -183,7 +183,7 @@ class TestSimilar:
         assert done.exit_code == 1
         assert "is not the net that computed these features" in done.output
 
-    def test_a_net_in_memory_is_found_where_it_was_saved(self, source, tmp_path):
+    def test_a_saved_net_is_found_for_features_of_a_net_in_memory(self, source, tmp_path):
         net = TrainedNet.of_model(lively("A"), mean=MEAN)
         found = extract_features(net, source, "val", test_scales=32)
         paths = source["val"].paths[:2].tolist()
@@ -212,7 +212,7 @@ class TestSimilar:
 
 
 class TestDeepFeatures:
-    def test_fits_in_a_pipeline(self, folders, trained, source):
+    def test_deep_features_work_in_a_pipeline(self, folders, trained, source):
         train, val = source["train"], source["val"]
         machine = Pipeline(
             [
@@ -225,7 +225,7 @@ class TestDeepFeatures:
         np.testing.assert_array_equal(copy.predict(val.paths), machine.predict(val.paths))
         assert len(pickle.dumps(machine)) < 50_000  # the net is loaded again
 
-    def test_gives_descriptors(self, extractors, folders, trained, source):
+    def test_transform_returns_descriptors(self, extractors, folders, trained, source):
         transformer = DeepFeatures(str(folders[0]), test_scales=(32, 40), aggregate="stack")
         paths = list(source["val"].paths)
         with pytest.raises(NotFittedError):
@@ -237,12 +237,12 @@ class TestDeepFeatures:
         np.testing.assert_allclose(ours, expected, atol=1e-6)
         assert clone(transformer).get_params() == transformer.get_params()
 
-    def test_of_weights(self, folders, trained, source, tmp_path):
+    def test_a_weights_file_is_accepted(self, folders, trained, source, tmp_path):
         weights.save(trained[0].model, tmp_path / "a.npz")
         rows = DeepFeatures(tmp_path / "a.npz", layer="block3_pool", test_scales=(32,))
         assert rows.fit_transform(source["val"].paths[:2]).shape == (2, 16)
 
-    def test_of_a_trained_net(self, trained, folders, source):
+    def test_a_trained_net_is_accepted(self, trained, folders, source):
         paths = list(source["val"].paths)
         transformer = DeepFeatures(trained[0], test_scales=32)
         expected = DeepFeatures(folders[0], test_scales=32).fit_transform(paths)
@@ -253,7 +253,7 @@ class TestDeepFeatures:
         with pytest.raises(ArgumentError, match="preprocessing goes with a weights file"):
             DeepFeatures(trained[0], preprocessing="caffe").fit(paths)
 
-    def test_is_silent_by_default(self, folders, trained, source, capsys):
+    def test_there_is_no_output_by_default(self, folders, trained, source, capsys):
         paths = list(source["val"].paths)[:2]
         DeepFeatures(folders[0], test_scales=32).fit_transform(paths)
         assert capsys.readouterr().err == ""
@@ -261,7 +261,7 @@ class TestDeepFeatures:
         assert "2/2 images" in capsys.readouterr().err
 
 
-def test_help_and_transfer_import_no_tensorflow():
+def test_help_and_transfer_do_not_import_tensorflow():
     code = (
         "import sys, vgg_keras.cli, vgg_keras.features, vgg_keras.features.svm\n"
         "print([m for m in ('tensorflow', 'keras', 'sklearn') if m in sys.modules])"

@@ -1,4 +1,4 @@
-"""Descriptors against plain NumPy, and what must not change them."""
+"""Descriptors equal plain NumPy; batches, caches and kills do not change them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SCALES = (32, 40, 57)
 
 
 def by_hand(model, layer, paths, scale, mean=MEAN, box=None):
-    """One scale, image by image and flip by flip: `(N, D)`, not normalised."""
+    """Descriptors of one scale, image by image and flip by flip: `(N, D)`, not normalised."""
     net, rows = keras.Model(model.input, model.get_layer(layer).output), []
     for path in paths:
         image = decode(tf.io.read_file(path))
@@ -63,7 +63,9 @@ class TestAgainstNumpy:
             ("block3_pool", "stack", side_by_side),
         ],
     )
-    def test_of_several_scales(self, trained, extractors, source, layer, aggregate, expected):
+    def test_descriptors_of_several_scales_equal_numpy(
+        self, trained, extractors, source, layer, aggregate, expected
+    ):
         split = source["val"]
         net = extractors[0] if layer == "fc2" else FeatureExtractor.of_net(trained[0], layer)
         ours = compute_descriptors(net, split, test_scales=SCALES, aggregate=aggregate)
@@ -72,7 +74,7 @@ class TestAgainstNumpy:
         assert ours.std(0).max() > 1e-3  # the images differ
         np.testing.assert_allclose(ours, expected(tables), rtol=1e-4, atol=1e-6)
 
-    def test_of_two_nets(self, trained, extractors, source):
+    def test_descriptors_of_two_nets_equal_numpy(self, trained, extractors, source):
         split = source["val"]
         ours = extract_features(extractors, source, ["val"], test_scales=SCALES)
         parts = [
@@ -83,7 +85,9 @@ class TestAgainstNumpy:
         assert [member["net"] for member in ours.members] == ["A", "B"]
 
     @pytest.mark.parametrize("region", ["box", "image+box"])
-    def test_of_boxes(self, trained, extractors, images, source, tmp_path, region):
+    def test_descriptors_of_boxes_equal_numpy(
+        self, trained, extractors, images, source, tmp_path, region
+    ):
         split, box = source["val"], (3, 5, 28, 31)
         lines = [f"val,{p.split('/')[-2]},{p.split('/')[-1]},3,5,27,30\n" for p in split.paths]
         file = tmp_path / "boxes.csv"
@@ -107,8 +111,8 @@ class TestAgainstNumpy:
             np.testing.assert_allclose(np.linalg.norm(found.values, axis=1), 1, rtol=1e-6)
 
 
-class TestIsTheSame:
-    def test_with_any_batch_size_and_grouping(self, extractors, source):
+class TestInvariance:
+    def test_batch_size_and_grouping_do_not_change_descriptors(self, extractors, source):
         net = extractors[0]
         reference = compute_descriptors(net, source["train"], test_scales=SCALES, aggregate="stack")
         for batch_size in (1, 3, 500):
@@ -123,7 +127,7 @@ class TestIsTheSame:
             atol=1e-6,
         )
 
-    def test_for_a_mirrored_image(self, extractors, tmp_path):
+    def test_a_mirrored_image_has_the_same_descriptor(self, extractors, tmp_path):
         image = photo(np.random.default_rng(0), 40, 57)
         for i, pixels in enumerate((image, image[:, ::-1])):
             (tmp_path / "c").mkdir(exist_ok=True)
@@ -136,7 +140,7 @@ class TestIsTheSame:
         np.testing.assert_allclose(both[0], both[1], atol=1e-6)
         assert abs(single[0] - single[1]).max() > 1e-4
 
-    def test_with_and_without_a_cache_and_after_a_kill(
+    def test_a_cache_and_a_kill_do_not_change_descriptors(
         self, extractors, source, tmp_path, monkeypatch
     ):
         net, options = extractors[0], {"test_scales": (32, 40), "batch_size": 4}
@@ -166,7 +170,7 @@ class TestIsTheSame:
         assert len(seen) == 48 - done
         np.testing.assert_allclose(resumed, expected, atol=1e-6)
 
-    def test_after_a_file_was_cut_short(self, extractors, source, tmp_path):
+    def test_a_truncated_cache_file_is_repaired(self, extractors, source, tmp_path):
         net = extractors[0]
         expected = compute_descriptors(net, source["val"], test_scales=[32], cache_dir=tmp_path)
         (file,) = tmp_path.glob("*.npy")
@@ -245,7 +249,7 @@ class TestNets:
             "source_mean": list(MEAN),
         }
 
-    def test_arguments_of_a_weights_file_do_not_go_with_a_run(self, folders, trained):
+    def test_arguments_of_weights_files_are_refused_for_a_run(self, folders, trained):
         with pytest.raises(ArgumentError, match="preprocessing goes with a weights file"):
             FeatureExtractor.load(folders[0], preprocessing="caffe")
 
@@ -255,7 +259,7 @@ class TestNets:
 
 
 class TestExtractFeatures:
-    def test_has_names_splits_and_labels(self, extractors, source):
+    def test_features_have_names_splits_and_labels(self, extractors, source):
         found = extract_features([extractors[0]], source, test_scales=[32])
         assert found.values.shape == (36, 256)
         assert found.splits == ["train"] * 24 + ["val"] * 12
@@ -266,7 +270,7 @@ class TestExtractFeatures:
         assert found.metadata["test_scales"] == [32]
         assert found.metadata["splits"] == ["train", "val"]
 
-    def test_takes_trained_nets_with_a_layer(self, trained, source):
+    def test_trained_nets_are_accepted_with_a_layer(self, trained, source):
         found = extract_features(trained, source, "val", layer="block3_pool", test_scales=32)
         nets = [FeatureExtractor.of_net(net, "block3_pool") for net in trained]
         expected = extract_features(nets, source, ["val"], test_scales=[32])
@@ -274,7 +278,7 @@ class TestExtractFeatures:
         assert found.metadata == expected.metadata
         assert [member["layer"] for member in found.members] == ["block3_pool"] * 2
 
-    def test_takes_a_split(self, extractors, source):
+    def test_a_split_is_accepted(self, extractors, source):
         of_source = extract_features(extractors[0], source, "val", test_scales=32)
         of_split = extract_features(extractors[0], source["val"], test_scales=32)
         np.testing.assert_array_equal(of_split.values, of_source.values)
@@ -302,7 +306,7 @@ class TestExtractFeatures:
         assert found.metadata["skipped"] == [str(bad)]
         assert "train/green/001.jpg" not in found.names
 
-    def test_boxes_that_are_missing_are_named(self, extractors, source):
+    def test_missing_boxes_are_named(self, extractors, source):
         with pytest.raises(SourceError, match=r"expected in .*boxes\.csv"):
             extract_features([extractors[0]], source, region="box", test_scales=[32])
 
@@ -315,11 +319,11 @@ class TestExtractFeatures:
             ({"test_scales": [31]}, r"at least the crop size, 32\. Received: 31"),
         ],
     )
-    def test_arguments_that_are_not_allowed_are_refused(self, extractors, source, options, message):
+    def test_bad_arguments_are_refused(self, extractors, source, options, message):
         with pytest.raises(ValueError, match=message):
             extract_features([extractors[0]], source, **options)
 
-    def test_of_a_net_that_gives_nan_is_refused(self, source, tmp_path):
+    def test_a_net_that_gives_nan_is_refused(self, source, tmp_path):
         model = lively("A")
         model.get_layer("fc2").bias.assign(np.full(256, np.nan))
         weights_file = tmp_path / "nan.weights.h5"

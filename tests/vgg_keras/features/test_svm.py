@@ -54,7 +54,9 @@ class TestSplits:
         most=st.one_of(st.none(), st.integers(1, 30)),
         seed=st.integers(0, 99),
     )
-    def test_are_disjoint_seeded_and_of_the_right_sizes(self, counts, train, most, seed):
+    def test_random_splits_are_disjoint_seeded_and_of_the_right_sizes(
+        self, counts, train, most, seed
+    ):
         features = one_label(*counts)
         plan = Protocol("mean_class_recall", splits=3, train_per_class=train, test_per_class=most)
         drawn = list(split_images(features, plan, seed))
@@ -65,11 +67,11 @@ class TestSplits:
             sizes = [
                 np.bincount(labels[subset], minlength=len(counts)).tolist() for subset in subsets
             ]
-            held = max(1, round(0.2 * train))
+            validation = max(1, round(0.2 * train))
             left = [n - train for n in counts]
             assert sizes == [
-                [train - held] * len(counts),
-                [held] * len(counts),
+                [train - validation] * len(counts),
+                [validation] * len(counts),
                 left if most is None else [min(n, most) for n in left],
             ]
         again = list(split_images(features, plan, seed))
@@ -84,7 +86,7 @@ class TestSplits:
             or max(counts) < 14
         )
 
-    def test_of_the_papers_caltech_protocols(self):
+    def test_caltech_splits_have_the_sizes_of_the_paper(self):
         for name, train, most in (("caltech101", 30, 50), ("caltech256", 60, None)):
             features = one_label(*[120] * 3)
             for subsets in split_images(features, TRANSFER_PROTOCOLS[name]):
@@ -98,13 +100,13 @@ class TestSplits:
         with pytest.raises(FeaturesError, match=r"class1 has 30. Give a smaller train_per_class"):
             transfer(one_label(40, 30), "caltech101")
 
-    def test_of_voc_2007_select_on_val_and_train_on_both(self):
+    def test_voc_2007_selects_on_val_and_trains_on_both(self):
         features = several_labels()
         (subsets,) = split_images(features, TRANSFER_PROTOCOLS["voc2007"])
         splits = np.array(features.splits)
         assert [set(splits[subset]) for subset in subsets] == [{"train"}, {"val"}, {"test"}]
 
-    def test_of_voc_2012_hold_a_fifth_of_train_back(self):
+    def test_voc_2012_selects_on_a_fifth_of_train(self):
         features = several_labels()
         (subsets,) = split_images(features, TRANSFER_PROTOCOLS["voc2012"])
         splits = np.array(features.splits)
@@ -118,7 +120,7 @@ class TestSplits:
 
 
 class TestResults:
-    def test_of_caltech_equal_scikit_learn(self):
+    def test_caltech_results_equal_scikit_learn(self):
         features = one_label(40, 45, 50, noise=0.9)
         result = transfer(features, "caltech101", train_per_class=20, grid=[3.0])
         plan = Protocol("", splits=3, train_per_class=20, test_per_class=50)
@@ -136,7 +138,7 @@ class TestResults:
         assert np.mean(list(result["per_class"].values())) == pytest.approx(np.mean(recalls))
 
     @pytest.mark.parametrize(("protocol", "rule"), [("voc2007", "11-point"), ("voc2012", "area")])
-    def test_of_voc_have_one_classifier_per_class_and_ignore_difficult_images(self, protocol, rule):
+    def test_voc_has_one_classifier_per_class_and_ignores_difficult_images(self, protocol, rule):
         features = several_labels()
         result = transfer(features, protocol, grid=[1.0])
         splits = np.array(features.splits)
@@ -170,7 +172,7 @@ class TestResults:
         features.targets[np.array(features.splits) != "test", 1] = -1
         assert 0 < transfer(features, "voc2007", grid=[1.0])["per_class"]["dog"] < 80
 
-    def test_c_is_the_best_on_the_held_back_images(self, monkeypatch):
+    def test_c_is_the_best_on_the_validation_images(self, monkeypatch):
         seen, whole = [], module._measured
 
         def measured(features, plan, fit, test, c, seed):
@@ -198,7 +200,7 @@ class TestResults:
 
 
 class TestCustom:
-    def test_depends_on_splits_and_labels(self):
+    def test_the_measure_depends_on_splits_and_labels(self):
         splits = ["train", "train", "val"] * 20
         result = transfer(one_label(30, 30, splits=splits), "custom", grid=[1.0])
         assert result["split"] == "val"
@@ -207,7 +209,7 @@ class TestCustom:
         assert result["split"] == "test"
         assert "mean_ap" in result
 
-    def test_draws_random_splits_if_numbers_are_given(self):
+    def test_random_splits_are_drawn_if_numbers_are_given(self):
         splits = ["train", "train", "val"] * 20
         features = one_label(30, 30, splits=splits)
         result = transfer(features, "custom", train_per_class=5, splits=4, grid=[1.0])
@@ -228,16 +230,16 @@ class TestRefusals:
             ({"protocol": "caltech101", "train_per_class": 1}, "or give a single C"),
         ],
     )
-    def test_of_arguments(self, options, message):
+    def test_bad_arguments_are_refused(self, options, message):
         with pytest.raises(ValueError, match=message):
             transfer(one_label(5, 5), **options)
 
-    def test_of_numbers_for_given_splits(self):
+    def test_numbers_for_given_splits_are_refused(self):
         with pytest.raises(
             ValueError, match="train_per_class must not be given without random splits"
         ):
             transfer(several_labels(), "voc2007", train_per_class=5)
 
-    def test_of_several_labels_if_one_is_needed(self):
+    def test_several_labels_are_refused_if_one_is_needed(self):
         with pytest.raises(FeaturesError, match=r"must have one label. Received: .*jpg with"):
             transfer(several_labels(), "caltech101")

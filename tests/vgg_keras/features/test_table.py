@@ -27,7 +27,7 @@ def made(n=5, d=7, seed=0, metadata=None):
 
 @pytest.mark.parametrize("kind", ["parquet", "npy"])
 class TestFiles:
-    def test_hold_everything_exactly(self, tmp_path, kind):
+    def test_files_hold_everything_exactly(self, tmp_path, kind):
         features = made()
         features.save(tmp_path / f"f.{kind}")
         back = Features.load(tmp_path / f"f.{kind}")
@@ -37,7 +37,7 @@ class TestFiles:
         for name in ("names", "splits", "class_names", "metadata"):
             assert getattr(back, name) == getattr(features, name)
 
-    def test_are_intact_or_missing_when_writing_fails(self, tmp_path, kind, monkeypatch):
+    def test_files_are_intact_or_missing_if_writing_fails(self, tmp_path, kind, monkeypatch):
         path = tmp_path / f"f.{kind}"
         made().save(path)
 
@@ -50,11 +50,11 @@ class TestFiles:
             made(seed=1).save(path)
         if kind == "parquet":
             np.testing.assert_array_equal(Features.load(path).values, made().values)
-        else:  # no JSON file is beside values that may be different
+        else:  # values that may be different have no JSON file beside them
             with pytest.raises(FeaturesError, match=r"f\.npy holds no features"):
                 Features.load(path)
 
-    def test_with_other_contents_are_named(self, tmp_path, kind):
+    def test_files_with_other_contents_are_named(self, tmp_path, kind):
         path = tmp_path / f"f.{kind}"
         with pytest.raises(FeaturesError, match="There is no file of features"):
             Features.load(path)
@@ -66,18 +66,18 @@ class TestFiles:
 
 
 class TestRefused:
-    def test_are_other_endings(self, tmp_path):
+    def test_other_endings_are_refused(self, tmp_path):
         with pytest.raises(FeaturesError, match=r"\.parquet or \.npy\. Received: .*f\.csv"):
             made().save(tmp_path / "f.csv")
 
-    def test_are_pickles(self, tmp_path):
+    def test_pickles_are_refused(self, tmp_path):
         path = tmp_path / "f.npy"
         made().save(path)
         np.save(path, np.array([{"a": 1}] * 5), allow_pickle=True)
         with pytest.raises(FeaturesError, match="allow_pickle=False"):
             Features.load(path)
 
-    def test_are_values_of_fewer_images(self, tmp_path):
+    def test_values_of_fewer_images_are_refused(self, tmp_path):
         path = tmp_path / "f.npy"
         made().save(path)
         np.save(path, made(3).values)
@@ -85,7 +85,7 @@ class TestRefused:
             Features.load(path)
 
     @pytest.mark.parametrize("value", [np.nan, np.inf])
-    def test_are_values_that_are_not_finite(self, tmp_path, value):
+    def test_values_that_are_not_finite_are_refused(self, tmp_path, value):
         features = made()
         features.values[1, 2] = value
         features.save(tmp_path / "f.parquet")
@@ -94,7 +94,7 @@ class TestRefused:
 
 
 class TestStacking:
-    def test_matches_images_by_name(self):
+    def test_stacking_matches_images_by_name(self):
         a, b = (
             made(metadata={"net": "D", "data": "x"}),
             made(seed=1, d=4, metadata={"net": "E", "data": "x"}),
@@ -114,7 +114,7 @@ class TestStacking:
         assert [m["net"] for m in stacked([both, a]).members] == ["D", "E", "D"]
         assert stacked([a]) is a
 
-    def test_of_other_images_or_labels_is_refused(self):
+    def test_stacking_of_other_images_or_labels_is_refused(self):
         with pytest.raises(FeaturesError, match=r"5 and 3 images; (train|test) a/2 é\.jpg"):
             stacked([made(), made(3)])
         other = made()

@@ -27,7 +27,7 @@ def journal_of(net: TrainedNet) -> list[dict]:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
-    """Images with a bright rectangle, whose colour is the class, and the boxes of these."""
+    """Images with a bright rectangle whose colour is the class, and the boxes of the rectangles."""
     root, rng = tmp_path_factory.mktemp("boxed"), np.random.default_rng(0)
     rows = ["split,class,file,x_min,y_min,x_max,y_max\n"]
     for split, count in (("train", 16), ("val", 5)):

@@ -29,7 +29,7 @@ from vgg_keras.report.page import write_report
 from vgg_keras.saved_models.tensors import image_inputs
 
 
-def test_is_refused_as_a_classifier(net, data, tmp_path):
+def test_a_localisation_net_is_refused_as_a_classifier(net, data, tmp_path):
     for call in (
         lambda: evaluate(net, open_source(data)),
         lambda: predict(net, [tmp_path / "none.jpg"]),
@@ -40,7 +40,7 @@ def test_is_refused_as_a_classifier(net, data, tmp_path):
     assert not (tmp_path / "net").exists()
 
 
-def test_commands(net, recipe, classifier, data, tmp_path):
+def test_the_evaluate_command_prints_and_writes_errors(net, recipe, classifier, data, tmp_path):
     out = tmp_path / "answers.json"
     common = ["localise", "evaluate", "--run", net.name, "--data", data]
     done = CliRunner().invoke(
@@ -78,7 +78,7 @@ def test_commands(net, recipe, classifier, data, tmp_path):
         assert message in done.output
 
 
-def test_train_command_and_its_refusals(recipe, data, tmp_path):
+def test_the_train_command_writes_a_run_and_refuses_bad_arguments(recipe, data, tmp_path):
     flags = [
         "--net",
         "A",
@@ -117,7 +117,7 @@ def test_train_command_and_its_refusals(recipe, data, tmp_path):
 
 
 def test_the_report_shows_photos_with_boxes(net, classifier, data, tmp_path):
-    """All images of a result that is correct for some of them, with true and predicted boxes."""
+    """It shows all images of a result, correct or wrong, with true and predicted boxes."""
     found = localise([net], open_source(data), classifiers=[classifier], test_scales=(40,))
     for i in range(0, len(found.images), 2):
         found.boxes[i] = found.truth[i][0]
@@ -127,11 +127,11 @@ def test_the_report_shows_photos_with_boxes(net, classifier, data, tmp_path):
     assert f"{found.result()['top5_localisation_error']:.2f}" in text
     assert text.count('<figcaption><span class="right">') == 8
     assert text.count('<figcaption><span class="wrong">') == 7
-    assert "Classes and images" not in text  # no result of classification
+    assert "Classes and images" not in text  # there is no classification result
     assert "Table 9: " in text
 
 
-def test_an_export_localises(net, classifier, data, tmp_path, monkeypatch):
+def test_an_export_predicts_boxes(net, classifier, data, tmp_path, monkeypatch):
     """The boxes are those of evaluation; a bad image has no box and does not affect the others."""
     options = ["--test-scales", "40", "--localiser-scales", "40,64", "--json"]
     done = CliRunner().invoke(
@@ -168,7 +168,7 @@ def test_an_export_localises(net, classifier, data, tmp_path, monkeypatch):
         }
         for name, box in zip(row, got["boxes"][good][i], strict=True):
             np.testing.assert_allclose(box, expected[name], atol=1e-3)
-    module = importlib.import_module("vgg_keras.serving.verify")  # not the function
+    module = importlib.import_module("vgg_keras.serving.verify")  # the module, not the function
     monkeypatch.setattr(module, "replay", replay_by(model))
     done = CliRunner().invoke(main, ["verify", path, str(files[0]), "--repeats", "1", "--json"])
     assert done.exit_code == 0, done.output

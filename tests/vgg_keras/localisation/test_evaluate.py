@@ -1,4 +1,4 @@
-"""Both protocols on nets, and their cache."""
+"""Both localisation protocols, and their cache of boxes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TestScores:
         assert result["top1_localisation_error"] == 100
         np.testing.assert_allclose(result["top5_localisation_error"], 200 / 3)
 
-    def test_both_protocols(self, net, classifier, data):
+    def test_both_protocols_have_boxes_for_every_image(self, net, classifier, data):
         source = open_source(data)
         centre = centre_of_true_class(net, source, test_scale=40)
         assert centre.result()["images"] == 15
@@ -63,7 +63,7 @@ class TestScores:
         np.testing.assert_allclose(one.boxes, two.boxes, atol=1e-5)
 
     def test_models_without_a_recipe_give_what_run_folders_give(self, net, classifier, data):
-        """Nets from `of_model`, given one by one instead of in lists."""
+        """The nets are made by `of_model` and given singly instead of in lists."""
         facts = {"class_names": CLASSES, "train_scale": (36, 44)}
         boxes = TrainedNet.of_model(net.logits, mean=net.mean, regression="per-class", **facts)
         rater = TrainedNet.of_model(classifier.model, mean=classifier.mean, **facts)
@@ -121,8 +121,8 @@ class TestScores:
         (file,) = tmp_path.glob("answers-*.npy")
         table = np.load(file, mmap_mode="r+")
         np.testing.assert_array_equal(table, found.boxes)
-        table[0] = 0.5  # complete, with other values
-        table[1] = np.nan  # cut off by a kill
+        table[0] = 0.5  # a complete row with other values
+        table[1] = np.nan  # an incomplete row, as a kill leaves it
         table.flush()
         again = localise([net], source, **options)
         assert (again.boxes[0] == 0.5).all()
@@ -130,7 +130,7 @@ class TestScores:
         localise([net], source, **options, threshold=0.1)
         assert len(list(tmp_path.glob("answers-*.npy"))) == 2
 
-    def test_classes_from_predictions(self, net, classifier, data):
+    def test_classes_are_taken_from_predictions(self, net, classifier, data):
         source = open_source(data)
         given = evaluate(classifier, source, protocol="centre")
         given.posteriors[:] = np.roll(np.eye(3, dtype=np.float32), 1, 1)[given.labels]
@@ -141,14 +141,14 @@ class TestScores:
         with pytest.raises(PredictionsError, match=r"lack .*blue/0\.jpg"):
             localise([net], source, predictions=few, **options)
 
-    def test_scales_for_each_net(self, net, classifier, data):
+    def test_each_net_may_have_its_own_scales(self, net, classifier, data):
         source, options = open_source(data), {"classifiers": [classifier]}
         found = localise([net, net], source, test_scales=[(40,), (40, 64)], **options)
         assert [m["test_scales"] for m in found.metadata["members"]] == [[40], [40, 64]]
         with pytest.raises(ValueError, match="3 for 2 nets"):
             localise([net, net], source, test_scales=[(40,)] * 3, **options)
 
-    def test_nets_that_do_not_fit_together(self, net, classifier, data):
+    def test_nets_that_do_not_fit_together_are_refused(self, net, classifier, data):
         source = open_source(data)
         with pytest.raises(ValueError, match="A localisation net is needed"):
             localise([classifier], source, classifiers=[classifier])

@@ -1,4 +1,4 @@
-"""Greedy merging of boxes: cases by hand, and properties that hold for any input."""
+"""Greedy merging of boxes: worked examples, and properties that hold for any input."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_identical_boxes_become_one(box, count):
     assert scores.tolist() == [0.25 * count]
 
 
-def test_far_boxes_stay_apart_and_the_best_comes_first():
+def test_distant_boxes_are_not_merged_and_the_best_comes_first():
     left, right = [0.0, 0, 0.3, 0.3], [0.7, 0.7, 1, 1]
     near = [0.02, 0, 0.32, 0.3]
     merged, scores = merge(np.array([left, right, near]), np.array([0.2, 0.3, 0.2]))
@@ -84,7 +84,7 @@ def test_the_closest_pair_is_merged_first():
     np.testing.assert_allclose(merged, [boxes[1:].mean(0), boxes[0]])
 
 
-def test_distances_by_hand():
+def test_distances_equal_a_worked_example():
     one = np.array([0.0, 0, 0.4, 0.2])
     assert match_distance(one, one) == 0
     # The centres are a quarter of the width apart; the boxes share 0.3 x 0.2 of 0.5 x 0.2.
@@ -98,7 +98,7 @@ def test_a_threshold_that_is_negative_or_not_finite_is_refused():
             merge(np.zeros((1, 4)), np.zeros(1), threshold)
 
 
-def test_the_best_box_of_each_class_or_the_whole_image():
+def test_each_class_has_its_best_box_or_the_whole_image():
     boxes = np.array([[0.1, 0.1, 0.5, 0.5, 0.2], [0.8, 0.8, 0.9, 0.9, 0.3]])
     found = best_boxes(np.stack([boxes, boxes * np.nan]))
     np.testing.assert_allclose(found, [boxes[1, :4], [0, 0, 1, 1]])

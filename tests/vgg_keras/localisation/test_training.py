@@ -30,7 +30,7 @@ from vgg_keras.report.figures import learning_curves
 class TestLoss:
     targets = np.float32([[0.5, 0.5, 1, 1, 2], [0.2, 0.3, 0.4, 0.5, 0]])
 
-    def test_is_half_the_squared_distance(self):
+    def test_the_loss_is_half_the_squared_distance(self):
         found = np.float32([[0.6, 0.5, 1, 0.8], [0.2, 0.3, 0.4, 0.5]])
         loss = EuclideanBoxLoss(reduction="none")(self.targets, found)
         np.testing.assert_allclose(loss, [(0.01 + 0.04) / 2, 0], atol=1e-7)
@@ -62,25 +62,25 @@ class TestLoss:
 
 
 class TestRecipe:
-    def test_outputs_of_the_last_layer(self):
+    def test_the_recipe_sets_the_outputs_of_the_last_layer(self):
         assert LocalisationRecipe().outputs(1000) == 4000
         assert LocalisationRecipe(regression="single-class").outputs(1000) == 4
         assert Recipe().outputs(1000) == 1000
 
-    def test_is_read_back_as_a_localisation_recipe(self):
+    def test_a_localisation_recipe_is_read_back_as_one(self):
         recipe = LocalisationRecipe(tuned="fc")
         assert Recipe.from_json(recipe.to_json()) == recipe
         assert type(Recipe.from_json(Recipe().to_json())) is Recipe
         assert LocalisationRecipe().learning_rate == 1e-3
 
-    def test_names_are_checked(self):
+    def test_unknown_names_are_refused(self):
         for options in ({"regression": "both"}, {"tuned": "conv"}):
             with pytest.raises(ValueError, match=r"must be one of .*Received: "):
                 LocalisationRecipe(**options)
 
 
 class TestStream:
-    def test_targets_weights_and_the_crops_of_classification(self, data):
+    def test_the_stream_has_the_crops_of_classification_with_targets_and_weights(self, data):
         source = open_source(data)
         split, boxes, _ = boxed_split(source, source["train"])
         options = {
@@ -99,7 +99,7 @@ class TestStream:
         assert 0 < weights.numpy().mean() < 1
 
     def test_targets_frame_the_object(self, data):
-        """If the crop contains the whole box, the class's colour is inside it and not outside."""
+        """If the crop contains the whole box, the colour of the class is inside the box alone."""
         source = open_source(data)
         split, boxes, _ = boxed_split(source, source["train"])
         stream = training_stream(
@@ -125,7 +125,7 @@ class TestStream:
             checked += 1
         assert checked > 5
 
-    def test_validation_has_the_first_box(self, data):
+    def test_validation_targets_have_the_first_box(self, data):
         source = open_source(data)
         split, boxes, _ = boxed_split(source, source["val"])
         stream = validation_stream(
@@ -146,7 +146,7 @@ class TestStream:
 
 
 class TestTraining:
-    def test_starts_from_all_layers_of_the_classifier_except_the_last(
+    def test_training_starts_from_all_layers_of_the_classifier_except_the_last(
         self, recipe, classifier, tmp_path
     ):
         still = dataclasses.replace(recipe, epochs=1, learning_rate=0.0, init_from=classifier.name)
@@ -161,7 +161,7 @@ class TestTraining:
 
     @pytest.mark.parametrize("tuned", ["fc", "all"])
     @pytest.mark.parametrize("regression", ["single-class", "per-class"])
-    def test_tunes_the_layers_of_the_recipe(self, recipe, tuned, regression):
+    def test_only_the_layers_of_the_recipe_are_tuned(self, recipe, tuned, regression):
         recipe = dataclasses.replace(recipe, tuned=tuned, regression=regression)
         model = build_for_training(recipe, len(CLASSES))
         LOCALISATION.compile(model, recipe)
@@ -170,13 +170,13 @@ class TestTraining:
         assert trained == fc if tuned == "fc" else trained > fc
         assert model.output_shape[-1] == (4 if regression == "single-class" else 12)
 
-    def test_journal_has_the_error_and_it_falls(self, net, recipe):
+    def test_the_journal_has_the_error_and_the_loss_decreases(self, net, recipe):
         entries = journal_of(net)
         assert [entry["epoch"] for entry in entries] == [1, 2]
         assert all(0 <= entry["val_localisation_error"] <= 100 for entry in entries)
         assert entries[1]["loss"] < entries[0]["loss"]
 
-    def test_its_curves_are_drawn(self, net):
+    def test_learning_curves_are_drawn(self, net):
         loss, error = learning_curves({"boxes": Path(net.name) / "journal.jsonl"}).axes
         assert error.get_ylabel() == "localisation error (%)"
         entries = journal_of(net)

@@ -104,7 +104,7 @@ def test_files_of_other_projects_give_the_same_net(net, ending, tmp_path):
 
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("ending", TARGETS)
-def test_written_and_read_again(net, ending, tmp_path):
+def test_written_files_are_read_again(net, ending, tmp_path):
     model = vgg(net, *SIZE, seed=1)
     file = tmp_path / f"w{ending}"
     if TARGETS[ending].nets and net not in TARGETS[ending].nets:
@@ -193,7 +193,7 @@ class TestPreprocessing:
         np.testing.assert_array_equal(kernel, given_weights("A")["block1_conv1"][0][:, :, ::-1])
         np.testing.assert_array_equal(bias, given_weights("A")["block1_conv1"][1])
 
-    def test_of_the_argument_or_the_kind_of_file(self, tmp_path):
+    def test_the_preprocessing_is_that_of_the_argument_or_the_kind_of_file(self, tmp_path):
         w = given_weights("A")
         foreign.applications_h5(tmp_path / "w.h5", w)
         first = {}
@@ -208,7 +208,7 @@ class TestPreprocessing:
         with pytest.raises(ValueError, match=r"one of rgb, caffe, torch\. Received: 'tf'"):
             weights.read(tmp_path / "w.h5", preprocessing="tf")
 
-    def test_the_mean_of_a_matconvnet_file(self, tmp_path):
+    def test_the_mean_of_a_matconvnet_file_is_converted(self, tmp_path):
         w = foreign.in_rgb(given_weights("A"))
         foreign.matconvnet(tmp_path / "w.mat", w, mean=(100.0, 110.0, 120.0))
         layers, _ = weights.read(tmp_path / "w.mat", mean=(100, 110, 120))
@@ -306,7 +306,7 @@ class TestTrainedNet:
         with pytest.raises(ArgumentError, match=r"1000 outputs .*Received: 2 names, a, b$"):
             TrainedNet.load(tmp_path / "w.caffemodel", class_names=("a", "b"))
 
-    def test_predicts_with_names(self, tmp_path, folder):
+    def test_predictions_have_names(self, tmp_path, folder):
         foreign.caffemodel(tmp_path / "w.caffemodel", given_weights("A", (1000, 32, 1 / 16)))
         photo = folder.removeprefix("folder:") + "/val/red/000.jpg"
         done = CliRunner().invoke(
@@ -377,13 +377,13 @@ class TestParts:
             load_file(tmp_path / "fc.safetensors")["classifier.0.weight"], kernel
         )
 
-    def test_another_net_than_that_of_the_metadata(self, tmp_path):
+    def test_another_net_than_that_of_the_metadata_is_refused(self, tmp_path):
         weights.save(vgg("A", *SIZE), tmp_path / "a.npz")
         with pytest.raises(weights.WeightsError, match=r"holds net A\. Received: net='A-LRN'"):
             weights.load(vgg("A-LRN", *SIZE), tmp_path / "a.npz")
         assert weights.load(vgg("A-LRN", *SIZE), tmp_path / "a.npz", partial=True).left == {}
 
-    def test_without_top(self, tmp_path):
+    def test_a_file_without_fc_layers_is_converted_and_partly_loaded(self, tmp_path):
         w = {k: v for k, v in given_weights("D").items() if k not in FC_NAMES}
         foreign.applications_h5(tmp_path / "notop.h5", w)
         found = weights.convert(tmp_path / "notop.h5", tmp_path / "notop.npz")
@@ -414,7 +414,7 @@ class TestParts:
         assert "shape (256, 3), and has shape (256, 7)" in found.left["predictions"]
         assert "fc2" in found.taken
 
-    def test_first_blocks_of_e(self, tmp_path):
+    def test_the_first_blocks_of_a_net_are_converted(self, tmp_path):
         """A file like vgg19-blocks1-3.npz."""
         w = {k: v for k, v in given_weights("E").items() if k < "block4"}
         FOREIGN["keras.npz"](tmp_path / "b.npz", w)
@@ -427,12 +427,12 @@ class TestParts:
         layers, _ = weights.read(tmp_path / "o.safetensors", partial=True)
         assert_equal_layers(layers, foreign.in_rgb(w), rtol=2e-6, atol=1e-6)
 
-    def test_nothing_in_common(self, tmp_path):
+    def test_a_file_without_any_wanted_layer_is_refused(self, tmp_path):
         FOREIGN["keras.npz"](tmp_path / "w.npz", given_weights("A", (7, 64, 1 / 8)))
         with pytest.raises(weights.WeightsError, match="has none of the wanted layers"):
             weights.load(vgg("A", *SIZE), tmp_path / "w.npz", partial=True)
 
-    def test_train_starts_from_any_file(self, tmp_path, folder):
+    def test_training_can_start_from_any_file(self, tmp_path, folder):
         """Fine-tuning on other classes takes all layers of the same shape."""
         foreign.caffemodel(tmp_path / "w.caffemodel", given_weights("A", (9, 32, 1 / 16)))
         arguments = [
@@ -526,7 +526,7 @@ class TestNaming:
         assert {k: again[k] for k in kernels} == kernels
 
     @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-    def test_dataparallel_names_and_half_precision(self, dtype, tmp_path):
+    def test_dataparallel_names_and_half_precision_are_read(self, dtype, tmp_path):
         """Names with `module.`, and bfloat16 in a process without TensorFlow."""
         dtype = np.dtype(getattr(ml_dtypes, dtype, dtype))
         tensors = foreign.torch_tensors(foreign.in_torch(given_weights("A"), *TORCH))
@@ -547,7 +547,7 @@ class TestCommand:
         with pytest.raises(weights.WeightsError, match=r"must not be the source\. Received"):
             weights.convert(tmp_path, tmp_path / "best.weights.h5")
 
-    def test_json(self, tmp_path):
+    def test_convert_prints_json(self, tmp_path):
         foreign.caffemodel(tmp_path / "w.caffemodel", given_weights("D"))
         files = [str(tmp_path / name) for name in ("w.caffemodel", "w.h5")]
         done = CliRunner().invoke(main, ["convert", *files, "--json"])
@@ -598,7 +598,7 @@ class TestCommand:
         assert "No space left" in done.output
         assert (tmp_path / "o.h5").read_text() == "before"
 
-    def test_needs_no_tensorflow(self, tmp_path):
+    def test_convert_does_not_import_tensorflow(self, tmp_path):
         FOREIGN["keras.npz"](tmp_path / "w.npz", given_weights("A"))
         code = (
             "import sys; from vgg_keras import weights; "
@@ -609,7 +609,7 @@ class TestCommand:
 
 
 @pytest.mark.slow
-def test_from_one_backend_to_another(tmp_path):
+def test_weights_of_one_backend_are_used_on_another(tmp_path):
     """Weights of TensorFlow are loaded and used on JAX, and back."""
     pytest.importorskip("jax")
     model = vgg("A-LRN", 5, 32, 1 / 16, seed=3)

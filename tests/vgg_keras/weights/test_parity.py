@@ -84,7 +84,7 @@ def theirs(request):
     return net, model, given, logits
 
 
-def test_keras_applications_both_ways(theirs, folder):
+def test_keras_applications_gives_the_same_logits_both_ways(theirs, folder):
     net, model, _, logits = theirs
     model.save(folder / "whole.h5")
     assert convert(folder / "whole.h5", folder / "ours.weights.h5") == net
@@ -98,7 +98,7 @@ def test_keras_applications_both_ways(theirs, folder):
     assert_same_logits(again(bgr), logits)
 
 
-def test_caffe_and_matconvnet(theirs, folder):
+def test_caffe_and_matconvnet_files_give_the_same_logits(theirs, folder):
     """Net D as a .caffemodel of the VGG team, and net E as a .mat of MatConvNet."""
     net, _, given, logits = theirs
     if net == "D":
@@ -152,7 +152,7 @@ class TestTorch:
             maps = net["features"](torch.from_numpy(np.ascontiguousarray(x)))
             return net["classifier"](torch.flatten(maps, 1)).numpy()
 
-    def test_both_ways(self, torch, folder):
+    def test_torchvision_gives_the_same_logits_both_ways(self, torch, folder):
         torch.manual_seed(0)
         net = self.module(torch)
         for module in net.modules():

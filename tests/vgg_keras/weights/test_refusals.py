@@ -354,7 +354,7 @@ def model():
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused(name, model, tmp_path):
+def test_bad_files_are_refused_by_name(name, model, tmp_path):
     make, message = REFUSED[name]
     path = tmp_path / name
     make(path)
@@ -379,7 +379,7 @@ def test_refused(name, model, tmp_path):
         np.testing.assert_array_equal(got, wanted)
 
 
-def test_torch_files(tmp_path):
+def test_torch_files_are_read_without_running_code(tmp_path):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     tensors = {k: torch.from_numpy(v.copy()) for k, v in foreign.torch_tensors(good()).items()}
     path = tmp_path / "w.pth"
