@@ -10,16 +10,23 @@ from keras.callbacks import EarlyStopping, ModelCheckpoint
 from keras.optimizers import SGD
 
 from vgg_keras import TrainedNet, evaluate, export, verify, vgg
-from vgg_keras.pipelines import Split, compute_statistics, open_source, read_images
-from vgg_keras.pipelines import steps_per_epoch, training_stream, validation_stream
+from vgg_keras.pipelines import (
+    Split,
+    compute_statistics,
+    open_source,
+    read_images,
+    steps_per_epoch,
+    training_stream,
+    validation_stream,
+)
 
 data = open_source("shapes")  # stands for your own uint8 arrays (H, W, 3), labels and class names
 images, names = {s: list(read_images(data[s]).values()) for s in data.splits}, data.class_names
 
 train, val = (Split.from_arrays(images[s], data[s].all_labels(), names) for s in ("train", "val"))
-colours, steps = compute_statistics(train), steps_per_epoch(train, batch_size=32)
-crops = training_stream(train, crop_size=64, train_scale=(64, 80), batch_size=32, statistics=colours)
-val_crops = validation_stream(val, crop_size=64, test_scale=72, batch_size=32, mean=colours.mean)
+stats, steps = compute_statistics(train), steps_per_epoch(train, batch_size=32)
+crops = training_stream(train, crop_size=64, train_scale=(64, 80), batch_size=32, statistics=stats)
+val_crops = validation_stream(val, crop_size=64, test_scale=72, batch_size=32, mean=stats.mean)
 
 model = vgg("A", num_classes=len(names), crop_size=64, width=0.125, dropout=0.2)
 model.compile(SGD(0.01, momentum=0.9), "sparse_categorical_crossentropy", metrics=["accuracy"])
@@ -27,7 +34,7 @@ mine = [EarlyStopping(patience=3), ModelCheckpoint("best.keras", save_best_only=
 model.fit(crops, steps_per_epoch=steps, epochs=8, validation_data=val_crops, callbacks=mine)
 
 best = keras.models.load_model("best.keras")
-net = TrainedNet.of_model(best, mean=colours.mean, class_names=names, train_scale=(64, 80))
+net = TrainedNet.of_model(best, mean=stats.mean, class_names=names, train_scale=(64, 80))
 print(evaluate(net, val, protocol="dense", multi_scale=True).result())
 assert all(check.passed for check in verify(export(net, "exports/shapes"), net)[0])
 net.save("nets/shapes")

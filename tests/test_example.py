@@ -15,13 +15,9 @@ EXAMPLE = Path(__file__).parent.parent / "examples" / "own_data.py"
 
 
 def test_has_fifteen_lines_of_code_at_most():
-    text = EXAMPLE.read_text()
-    body = [
-        node
-        for node in ast.parse(text).body[1:]
-        if not isinstance(node, ast.Import | ast.ImportFrom)
-    ]
-    assert sum(node.end_lineno - node.lineno + 1 for node in body) <= 15
+    imports = ast.Import | ast.ImportFrom
+    code = [n for n in ast.parse(EXAMPLE.read_text()).body[1:] if not isinstance(n, imports)]
+    assert sum(node.end_lineno - node.lineno + 1 for node in code) <= 15
 
 
 @pytest.mark.slow
