@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,7 +91,7 @@ def as_pair(scale: int | Sequence[int] | None) -> tuple[int, int] | None:
     """A scale S as the pair (S, S), or a pair (S_min, S_max) as it is."""
     if scale is None:
         return None
-    values = (scale,) if isinstance(scale, int) else tuple(scale)
+    values = tuple(scale) if isinstance(scale, Iterable) else (scale,)
     low, high = (values[0], values[-1]) if 1 <= len(values) <= 2 else (0, 0)
     if not 0 < low <= high:
         raise ArgumentError(

@@ -101,6 +101,10 @@ class TestOfModel:
             "precision": "float32",
         }
         assert TrainedNet.of_model(lively(), mean=MEAN).class_names == tuple("0123456")
+        of_numpy = TrainedNet.of_model(lively(), mean=np.array(MEAN), train_scale=np.int64(40))
+        assert (of_numpy.mean, of_numpy.train_scale) == (MEAN, (40, 40))
+        found = predict(of_numpy, np.zeros((40, 40, 3), np.uint8), test_scales=np.int64(36))
+        assert json.dumps(found.metadata["test_scales"]) == "[36]"
 
     def test_other_models_are_refused_with_the_reason(self):
         plain = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten()])

@@ -74,7 +74,7 @@ def _message(error: UserError) -> str:
         text = text.replace("another folder", "another folder (--out)")
     argument = error.argument if isinstance(error, ArgumentError) else None
     flag = _flag_of(argument, flags) if argument else None
-    if flag is None:
+    if argument is None or flag is None:
         return with_flags(text, flags)
     if text.startswith(f"{argument} "):
         text = f"{flag}{text.removeprefix(argument)}"
@@ -128,7 +128,8 @@ def _given() -> set[str]:
     return {
         option.opts[0]
         for option in _options_of_command()
-        if context.get_parameter_source(option.name) is click.core.ParameterSource.COMMANDLINE
+        if context
+        and context.get_parameter_source(option.name) is click.core.ParameterSource.COMMANDLINE
     }
 
 

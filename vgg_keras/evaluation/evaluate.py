@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -124,7 +124,7 @@ def as_scales(test_scales: int | Sequence[int] | None) -> tuple[int, ...] | None
     """One test scale or several as a tuple."""
     if test_scales is None:
         return None
-    return (test_scales,) if isinstance(test_scales, int) else tuple(test_scales)
+    return tuple(map(int, test_scales if isinstance(test_scales, Iterable) else [test_scales]))
 
 
 def split_of(data: Source | Split, split: str) -> tuple[Split, dict[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -147,7 +147,7 @@ class Procedure:
 def _scales(given: int | Sequence[int] | None) -> tuple[int, ...] | None:
     if given is None:
         return None
-    scales = (given,) if isinstance(given, int) else tuple(given)
+    scales = tuple(map(int, given if isinstance(given, Iterable) else [given]))
     if len(set(scales)) < len(scales):
         raise ArgumentError(
             f"test_scales must be different scales. Received: {scales}", "test_scales"
