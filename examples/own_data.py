@@ -1,8 +1,8 @@
-"""Images in memory -> a net trained by `model.fit` -> tested as in the paper, exported and saved.
+"""Trains a net on images in memory with `model.fit`, then tests, exports and saves it.
 
     python examples/own_data.py
 
-`vgg-keras evaluate --run nets/shapes --data shapes --multi-scale` then prints the same errors.
+Then `vgg-keras evaluate --run nets/shapes --data shapes --multi-scale` prints the same errors.
 """
 
 import keras
