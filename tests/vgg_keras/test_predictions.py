@@ -175,5 +175,5 @@ class TestFusion:
             fuse([predictions(), predictions(**other)])
 
     def test_fusion_of_one_net_is_refused(self):
-        with pytest.raises(PredictionsError, match=r"two or more\. Received: 1"):
+        with pytest.raises(PredictionsError, match=r"two or more predictions\. Received: 1"):
             fuse([predictions()])

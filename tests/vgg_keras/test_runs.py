@@ -447,7 +447,7 @@ class TestRefused:
         error = run_here(
             "train", *TINY, "--data", data, "--batch-size", 49, "--out", tmp_path / "x", code=1
         )
-        assert "the number of training images, 48. Received: batch_size=49" in error
+        assert "the number of training images, 48. Received: --batch-size 49" in error
         assert not (tmp_path / "x").exists()
 
     def test_another_recipe_is_refused(self, data, finished):

@@ -88,3 +88,56 @@ def test_cached_posteriors_of_a_weights_file_are_used(expected):
     passes = Procedure("dense").passes(net)
     score(net, as_split(expected["paths"]), passes, cache_dir="kept-weights", verbose=0)
     assert listing("kept-weights") == before
+
+
+def test_localisation_nets_give_the_same_boxes(expected):
+    from vgg_keras import centre_of_true_class, localise
+
+    boxes, net, data = TrainedNet.load("boxes"), TrainedNet.load("run"), open_source("folder:data")
+    before = listing("boxes/localisation")
+    found = localise(boxes, data, classifiers=net, verbose=0)
+    cached = localise(boxes, data, classifiers=net, cache_dir="boxes/localisation", verbose=0)
+    assert [n for n in listing("boxes/localisation") if n.startswith("answers")] == [
+        n for n in before if n.startswith("answers")
+    ]
+    np.testing.assert_allclose(found.boxes, cached.boxes, atol=1e-5)
+    for one in (found, cached):
+        result = one.result()
+        assert {key: result[key] for key in expected["localise"]} == expected["localise"]
+    result = centre_of_true_class(boxes, data, verbose=0).result()
+    assert {key: result[key] for key in expected["centre-gt"]} == expected["centre-gt"]
+
+
+def test_features_and_their_cache_are_used(expected):
+    from vgg_keras import FeatureExtractor, Features
+    from vgg_keras.features import compute_descriptors
+    from vgg_keras.pipelines.sources.own import as_split
+
+    features, again = Features.load("features.parquet"), Features.load("features.npy")
+    np.testing.assert_array_equal(features.values, again.values)
+    before = listing("kept")
+    rows = compute_descriptors(
+        FeatureExtractor.load("run"),
+        as_split(expected["paths"]),
+        test_scales=(32, 48),
+        cache_dir="kept",
+        verbose=0,
+    )
+    assert listing("kept") == before
+    index = {
+        f"data/val/{name}".replace("val/val", "val"): i for i, name in enumerate(features.names)
+    }
+    of_val = [index[path] for path in expected["paths"]]
+    np.testing.assert_allclose(rows, features.values[of_val], rtol=1e-5, atol=1e-6)
+
+
+def test_an_export_is_verified_against_its_nets(expected):
+    from PIL import Image
+
+    from vgg_keras import Localisers, verify
+
+    net, localisers = TrainedNet.load("run"), Localisers([TrainedNet.load("boxes")])
+    Image.open(expected["paths"][0]).resize((60, 50)).save("photo.png")
+    checks, _ = verify("exports/tiny/1", net, ["photo.png"], localisers, repeats=1)
+    assert {check.signature for check in checks} >= {"serving_default", "features", "localise"}
+    assert all(check.passed for check in checks)

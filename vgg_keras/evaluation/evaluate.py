@@ -141,7 +141,9 @@ def labels_for_net(net: NetFacts, data: Source | Split, split: str) -> np.ndarra
         SourceError: the data have a class that the net does not know, or an image has no label.
     """
     images, where = split_of(data, split)
-    class_names = data.class_names or ()
+    if data.class_names is None:
+        raise SourceError(f"The split {images.name!r} must have class names: give it class_names.")
+    class_names = data.class_names
     unknown = set(class_names) - set(net.class_names)
 
     def missing(name: str) -> SourceError:
