@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import os
 import re
 import subprocess
@@ -35,3 +37,24 @@ def test_the_script_trains(shapes_dir):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert float(done.stdout.split("loss")[-1]) < 10
+
+
+PAGES = [README, *sorted((README.parent / "docs").glob("*.md"))]
+
+
+def test_names_that_the_pages_import_exist():
+    blocks = [
+        block
+        for page in PAGES
+        for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    ]
+    imports = {
+        (node.module, alias.name)
+        for block in blocks
+        for node in ast.walk(ast.parse(block))
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("vgg_keras")
+        for alias in node.names
+    }
+    assert len(imports) > 20
+    for module, name in sorted(imports):
+        assert hasattr(importlib.import_module(module), name), f"from {module} import {name}"
