@@ -10,9 +10,7 @@ import vgg_keras
 
 def test_every_public_name_loads():
     names = dir(vgg_keras)
-    assert {"TrainedNet", "Procedure", "evaluate", "export", "predict", "train", "vgg"} <= set(
-        names
-    )
+    assert {"TrainedNet", "evaluate", "export", "predict", "train", "vgg"} <= set(names)
     assert sorted(names) == sorted(vgg_keras.__all__)
     for name in names:
         assert getattr(vgg_keras, name) is not None
