@@ -28,7 +28,7 @@ no_autograph = tf.autograph.experimental.do_not_convert
 # Pixels decoded around the window: at a cut the decoder has no neighbour for its chroma upsampling,
 # and the last column would differ.
 _MARGIN = 2
-_SIDES = 32  # windows are padded to a multiple of this
+_WINDOW_MULTIPLE = 32  # windows are padded to a multiple of this
 
 
 @function_of_bytes
@@ -150,7 +150,7 @@ def window(
     )
     # XLA compiles for each shape that it meets: few, because windows are nearly square.
     side = tf.reduce_max(size)
-    missing = side + -side % _SIDES - size
+    missing = side + -side % _WINDOW_MULTIPLE - size
     rows = tf.pad(tf.reshape(image, (size[0], -1)), missing[:, None] * [[0, 1], [0, 3]])
     return _samples(rows, size, first, step, crop_size, flip, plus)
 

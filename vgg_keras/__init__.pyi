@@ -21,9 +21,9 @@ from .features import FeatureExtractor as FeatureExtractor
 from .features import Features as Features
 from .features import extract_features as extract_features
 from .features import transfer as transfer
-from .localisation.evaluate import centre_of_true_class as centre_of_true_class
-from .localisation.evaluate import localise as localise
-from .localisation.training import train_localisation as train_localisation
+from .localisation.localise import centre_of_true_class as centre_of_true_class
+from .localisation.localise import localise as localise
+from .localisation.task import train_localisation as train_localisation
 from .models import fully_convolutional as fully_convolutional
 from .models import vgg as vgg
 from .nets import NETS as NETS

@@ -47,7 +47,7 @@ def train(verbose, **options) -> None:
     with one_line_errors(verbose):
         recipe = take_recipe(options, LOCALISATION_RECIPES)
         with quiet_tensorflow(verbose):
-            from vgg_keras.localisation.training import train_localisation
+            from vgg_keras.localisation.task import train_localisation
         path = train_localisation(recipe, cluster=take_cluster(options), **options)
         click.echo(f"{path}: done", err=True)
 
@@ -168,7 +168,7 @@ def _dense(
 ):
     """Answers of the full protocol."""
     from vgg_keras.evaluation.predictions import Predictions
-    from vgg_keras.localisation.evaluate import localise as run_localisation
+    from vgg_keras.localisation.localise import localise as run_localisation
 
     if merge_threshold is not None:
         options["threshold"] = merge_threshold
@@ -185,7 +185,7 @@ def _dense(
 
 def _centre(net, source, *, test_scales, split, boxes, batch_size, on_bad_image, **_):
     """Answers for the central crops and the true classes."""
-    from vgg_keras.localisation.evaluate import centre_of_true_class
+    from vgg_keras.localisation.localise import centre_of_true_class
 
     return centre_of_true_class(
         net,

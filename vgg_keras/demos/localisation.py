@@ -11,9 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from vgg_keras.localisation.evaluate import centre_of_true_class, localise
+from vgg_keras.localisation.localise import centre_of_true_class, localise
 from vgg_keras.localisation.results import Localised
-from vgg_keras.localisation.training import train_localisation
+from vgg_keras.localisation.task import train_localisation
 from vgg_keras.pipelines.sources import open_source
 from vgg_keras.recipes import LOCALISATION_RECIPES, RECIPES
 from vgg_keras.report.page import write_report

@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import CLASSES, encode, photo
 from tests.tiny import CROP, tiny_run
 from vgg_keras import TrainedNet
-from vgg_keras.localisation.training import train_localisation
+from vgg_keras.localisation.task import train_localisation
 from vgg_keras.recipes import LOCALISATION_RECIPES
 
 TINY = {"net": "A", "width": 1 / 16, "crop_size": CROP, "train_scale": (36, 44), "batch_size": 8}

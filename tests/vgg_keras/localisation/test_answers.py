@@ -20,8 +20,8 @@ from tests.saved_models.replaying import replay_by
 from vgg_keras import evaluate, export, predict
 from vgg_keras.cli import main
 from vgg_keras.errors import RunError
-from vgg_keras.localisation.evaluate import centre_of_true_class, localise
-from vgg_keras.localisation.training import train_localisation
+from vgg_keras.localisation.localise import centre_of_true_class, localise
+from vgg_keras.localisation.task import train_localisation
 from vgg_keras.metadata import ANSWERS_KEY
 from vgg_keras.pipelines.sources import open_source
 from vgg_keras.recipes import Recipe

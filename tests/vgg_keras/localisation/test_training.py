@@ -15,7 +15,7 @@ from tests.vgg_keras.localisation.conftest import journal_of
 from vgg_keras import TrainedNet
 from vgg_keras.localisation.dense import make_box_fn, window_frames
 from vgg_keras.localisation.losses import EuclideanBoxLoss, box_accuracy
-from vgg_keras.localisation.training import LOCALISATION, train_localisation
+from vgg_keras.localisation.task import LOCALISATION, train_localisation
 from vgg_keras.net_files import build_for_training
 from vgg_keras.pipelines.box_sources import boxed_split
 from vgg_keras.pipelines.boxes import iou

@@ -13,7 +13,7 @@ from tests.vgg_keras.localisation.conftest import journal_of
 from vgg_keras import TrainedNet, evaluate
 from vgg_keras.errors import ArgumentError, PredictionsError, SourceError
 from vgg_keras.localisation.dense import make_finder
-from vgg_keras.localisation.evaluate import centre_of_true_class, localise
+from vgg_keras.localisation.localise import centre_of_true_class, localise
 from vgg_keras.localisation.results import Localised
 from vgg_keras.pipelines.boxes import Boxes
 from vgg_keras.pipelines.sources import open_source
