@@ -15,6 +15,22 @@ from PIL import Image
 CLASSES = ("blue", "green", "red")
 TINY = {"net": "A", "width": 1 / 16, "crop_size": 32, "train_scale": (32, 40)}
 
+# Flags of `vgg-keras train` for a tiny net.
+TRAIN_TINY = [
+    "--width",
+    "0.0625",
+    "--crop-size",
+    "32",
+    "--train-scale",
+    "32,40",
+    "--batch-size",
+    "8",
+    "--initialisation",
+    "glorot",
+    "--statistics",
+    "training-set",
+]
+
 
 def encode(pixels: np.ndarray, kind: str = "JPEG", **options) -> bytes:
     """Encodes uint8 pixels; returns the bytes of an image file."""

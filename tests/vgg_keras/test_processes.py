@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.conftest import write_folder
+from tests.conftest import TRAIN_TINY, write_folder
 from tests.vgg_keras.test_runs import arrays, command, run_here
 from vgg_keras.callbacks.journal import read_journal
 from vgg_keras.distribution import make_strategy
@@ -18,26 +18,7 @@ from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.trained import TrainedNet
 
 EPOCHS = 3
-SMALL = (
-    "--net",
-    "B",
-    "--width",
-    "0.0625",
-    "--crop-size",
-    "32",
-    "--train-scale",
-    "32,40",
-    "--batch-size",
-    "8",
-    "--initialisation",
-    "glorot",
-    "--learning-rate",
-    "0.01",
-    "--statistics",
-    "training-set",
-    "--epochs",
-    EPOCHS,
-)
+SMALL = ("--net", "B", *TRAIN_TINY, "--learning-rate", "0.01", "--epochs", EPOCHS)
 
 
 pytestmark = pytest.mark.slow

@@ -21,7 +21,7 @@ import pytest
 import tensorflow as tf
 from click.testing import CliRunner
 
-from tests.conftest import write_folder
+from tests.conftest import TRAIN_TINY, write_folder
 from tests.forks import start
 from vgg_keras.callbacks.journal import read_journal
 from vgg_keras.cli import main
@@ -34,24 +34,7 @@ from vgg_keras.runs import is_run_of, lock_run, prepare_run_folder, record_class
 from vgg_keras.trained import TrainedNet
 from vgg_keras.training import train
 
-TINY = (
-    "--net",
-    "A",
-    "--width",
-    "0.0625",
-    "--crop-size",
-    "32",
-    "--train-scale",
-    "32,40",
-    "--batch-size",
-    "8",
-    "--initialisation",
-    "glorot",
-    "--learning-rate",
-    "0.001",
-    "--statistics",
-    "training-set",
-)
+TINY = ("--net", "A", *TRAIN_TINY, "--learning-rate", "0.001")
 
 
 # The environment variable sets more kills, for a longer test.

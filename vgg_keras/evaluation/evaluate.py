@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from vgg_keras.errors import SourceError
 from vgg_keras.evaluation.posteriors import posteriors
 from vgg_keras.evaluation.predictions import Predictions
-from vgg_keras.evaluation.procedure import Pass, Procedure
+from vgg_keras.evaluation.procedure import Pass, Procedure, as_scales
 from vgg_keras.facts import NetFacts
 from vgg_keras.pipelines.checks import indices_of
 from vgg_keras.pipelines.splits import VALIDATION, Source, Split
@@ -118,13 +118,6 @@ def conditions(net: NetFacts, procedure: Procedure, skipped: Sequence[str] = ())
     """Which net was tested and how; can be written as JSON."""
     found = {**net.metadata(), **procedure.metadata(net)}
     return found | ({"skipped": list(skipped)} if skipped else {})
-
-
-def as_scales(test_scales: int | Sequence[int] | None) -> tuple[int, ...] | None:
-    """One test scale or several as a tuple."""
-    if test_scales is None:
-        return None
-    return tuple(map(int, test_scales if isinstance(test_scales, Iterable) else [test_scales]))
 
 
 def split_of(data: Source | Split, split: str) -> tuple[Split, dict[str, str]]:

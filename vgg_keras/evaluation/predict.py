@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from vgg_keras.errors import SourceError
-from vgg_keras.evaluation.evaluate import as_scales, conditions, score
+from vgg_keras.evaluation.evaluate import conditions, score
 from vgg_keras.evaluation.predictions import TOP, top_classes
-from vgg_keras.evaluation.procedure import Procedure
+from vgg_keras.evaluation.procedure import Procedure, as_scales
 from vgg_keras.pipelines.checks import first_few
 from vgg_keras.pipelines.sources.own import as_split
 from vgg_keras.trained import TrainedNet

@@ -98,7 +98,7 @@ class Procedure:
         check_choice("protocol", protocol, PROTOCOLS)
         check_choice("map_average", self.map_average, MAP_AVERAGES)
         object.__setattr__(self, "protocol", protocol)
-        object.__setattr__(self, "test_scales", _scales(self.test_scales))
+        object.__setattr__(self, "test_scales", as_scales(self.test_scales))
         if self.test_scales and self.multi_scale:
             raise ArgumentError(
                 f"test_scales and multi_scale exclude each other. Received: "
@@ -144,10 +144,17 @@ class Procedure:
         }
 
 
-def _scales(given: int | Sequence[int] | None) -> tuple[int, ...] | None:
-    if given is None:
+def as_scales(test_scales: int | Sequence[int] | None) -> tuple[int, ...] | None:
+    """One test scale or several as a tuple; None if there is none.
+
+    Raises:
+        ArgumentError: a scale is given twice.
+    """
+    if test_scales is None:
         return None
-    scales = tuple(map(int, given if isinstance(given, Iterable) else [given]))
+    # `int` also turns NumPy integers into numbers that JSON can hold.
+    several = tuple(test_scales) if isinstance(test_scales, Iterable) else (test_scales,)
+    scales = tuple(int(scale) for scale in several)
     if len(set(scales)) < len(scales):
         raise ArgumentError(
             f"test_scales must be different scales. Received: {scales}", "test_scales"

@@ -14,8 +14,7 @@ import numpy as np
 from vgg_keras.distribution import num_devices
 from vgg_keras.errors import ArgumentError, SourceError
 from vgg_keras.evaluation.cache import open_row_cache
-from vgg_keras.evaluation.evaluate import as_scales
-from vgg_keras.evaluation.procedure import CROP_OF_PAPER, Pass
+from vgg_keras.evaluation.procedure import CROP_OF_PAPER, Pass, as_scales
 from vgg_keras.evaluation.rows import RowFiller, RowPass, Table
 from vgg_keras.features.extractor import PENULTIMATE, FeatureExtractor
 from vgg_keras.features.procedure import SCALES, check_procedure

@@ -13,9 +13,8 @@ import keras
 import tensorflow as tf
 
 from vgg_keras.errors import ArgumentError
-from vgg_keras.evaluation.evaluate import as_scales
 from vgg_keras.evaluation.predictions import TOP
-from vgg_keras.evaluation.procedure import Procedure
+from vgg_keras.evaluation.procedure import Procedure, as_scales
 from vgg_keras.ilsvrc import label
 from vgg_keras.pipelines.checks import check_at_least, check_choice
 from vgg_keras.recipes import SERVING_PRECISIONS

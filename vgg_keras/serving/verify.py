@@ -149,14 +149,9 @@ def _check_photos(photos: Sequence[str], limits: Limits) -> None:
 
 
 def _check_same_net(path: str | os.PathLike, metadata: Mapping[str, Any], net: TrainedNet) -> None:
-    facts = {
-        "net": net.architecture.net,
-        "crop_size": net.architecture.crop_size,
-        "width": net.architecture.width,
-        "pool_rounding": net.architecture.pool_rounding,
-        "class_names": list(net.class_names),
-    }
-    different = [name for name, value in facts.items() if metadata[name] != value]
+    facts = net.metadata() | {"class_names": list(net.class_names)}
+    decisive = ("net", "crop_size", "width", "pool_rounding", "class_names")
+    different = [name for name in decisive if metadata[name] != facts[name]]
     if different:
         raise RunError(
             f"{path} was made of another net than {net.name}: {', '.join(different)} differ"
