@@ -21,8 +21,8 @@ from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "jax"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# With all algorithms to choose from, a net takes minutes to compile; without a choice, it runs dozens
-# of times slower.
+# With all algorithms to choose from, a net takes minutes to compile; without a choice, it runs
+# dozens of times slower.
 os.environ.setdefault("XLA_FLAGS", "--xla_gpu_enable_triton_gemm=false --xla_gpu_autotune_level=2")
 os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.95")  # of the device's memory
 
