@@ -55,6 +55,7 @@ def compiled():
     return TrainedNet.of_model(model, mean=MEAN, class_names=("blue", "green", "red"))
 
 
+@pytest.mark.slow
 def test_from_arrays_to_the_command_line(folder, own, tmp_path, monkeypatch):
     """A model is fitted with a user's own callbacks, loaded by `load_model` and evaluated densely
     at several scales. Its export verifies, and the saved net has the same errors on the command

@@ -330,6 +330,7 @@ def limit_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_epoch_intact(data, tmp_path):
     """A limit on the size of files, below the size of the weights, simulates a full disk."""
     out = tmp_path / "run"
