@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from vgg_keras.errors import WriteError
+from vgg_keras.pipelines.contents import naming_file
 from vgg_keras.pipelines.files import atomic_path
 from vgg_keras.version import __version__
 
@@ -40,15 +41,16 @@ def open_row_cache(
             with atomic_path(path, size=4 * math.prod(shape)) as temporary:
                 np.save(temporary, np.full(shape, np.nan, np.float32))
         size = path.stat().st_size
-        table = np.load(path, mmap_mode="r+")
-    except (ValueError, EOFError) as error:
-        raise WriteError(f"{path} holds no cached rows: {error}. Remove it.") from error
     except OSError as error:
         raise WriteError(
             f"Rows cannot be cached in {folder}: {error}. Give another cache_dir, or none."
         ) from error
-    if table.shape != shape:
-        raise WriteError(f"{path} holds no cached rows of shape {shape}. Remove it.")
+    with naming_file(path, WriteError, "can be removed, because it holds no cached rows"):
+        table = np.load(path, mmap_mode="r+")
+        if table.shape != shape or table.dtype != np.float32:
+            raise ValueError(
+                f"it has {table.dtype} of shape {table.shape}, not float32 of {shape}. Remove it."
+            )
     lost = table.nbytes - (size - table.offset)
     if lost > 0:  # np.load has filled up a file that was cut short with zeros
         table.reshape(-1)[-math.ceil(lost / table.itemsize) :] = np.nan
