@@ -120,12 +120,9 @@ def _check_out(out: Path | None) -> None:
     """Refuses at once a file that could not be written at the end."""
     if out:
         from vgg_keras.evaluation.predictions import known_format
-        from vgg_keras.pipelines.files import atomic_path
+        from vgg_keras.pipelines.files import check_writable
 
-        probe = known_format(out).with_name(f".{out.name}.probe")
-        with atomic_path(probe) as temporary:
-            temporary.touch()
-        probe.unlink()
+        check_writable(known_format(out))
 
 
 def _check_nets(chosen: Sequence[ChosenNet], procedure: Procedure) -> None:

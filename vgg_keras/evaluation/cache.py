@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from vgg_keras.errors import WriteError
-from vgg_keras.pipelines.files import atomic_path
+from vgg_keras.pipelines.files import atomic_path, locked
+from vgg_keras.run_files import LOCK
 from vgg_keras.version import __version__
 
 
@@ -37,8 +39,7 @@ def open_row_cache(
     path = folder / f"{name}-{digest}.npy"
     try:
         if not path.exists():
-            with atomic_path(path, size=4 * math.prod(shape)) as temporary:
-                np.save(temporary, np.full(shape, np.nan, np.float32))
+            _create_once(path, shape)
         size = path.stat().st_size
         table = np.load(path, mmap_mode="r+")
     except (ValueError, EOFError) as error:
@@ -53,3 +54,13 @@ def open_row_cache(
     if lost > 0:  # np.load has filled up a file that was cut short with zeros
         table.reshape(-1)[-math.ceil(lost / table.itemsize) :] = np.nan
     return table
+
+
+def _create_once(path: Path, shape: tuple[int, ...]) -> None:
+    """Makes the file of a table, unless it exists or another process is making it."""
+    with contextlib.ExitStack() as lock:
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            lock.enter_context(locked(path.parent / LOCK))
+        if not path.exists():
+            with atomic_path(path, size=4 * math.prod(shape)) as temporary:
+                np.save(temporary, np.full(shape, np.nan, np.float32))
