@@ -2,6 +2,7 @@
 
 UserError
 ├── CheckpointError (ValueError)  a checkpoint cannot be restored
+├── JournalError (ValueError)     a journal cannot be read
 └── WarmStartError (ValueError)   weights to start from are missing, damaged, or do not fit
 """
 
@@ -12,6 +13,10 @@ from vgg_keras.pipelines.errors import UserError
 
 class CheckpointError(UserError, ValueError):
     """A checkpoint cannot be restored. The message names the file and the reason."""
+
+
+class JournalError(UserError, ValueError):
+    """A journal cannot be read. The message names the file and the reason."""
 
 
 class WarmStartError(UserError, ValueError):

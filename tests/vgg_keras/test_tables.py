@@ -492,7 +492,7 @@ def test_the_same_result_is_read_once(tmp_path):
 @pytest.mark.parametrize("content", [b"{", b"", b'"\xff"'])
 def test_a_broken_file_is_named(tmp_path, content):
     (tmp_path / "broken.json").write_bytes(content)
-    with pytest.raises(PredictionsError, match=r"must hold JSON .* Received: .*broken\.json"):
+    with pytest.raises(PredictionsError, match=r"broken\.json must hold JSON: "):
         read_results(tmp_path)
 
 

@@ -225,10 +225,14 @@ def _show(results: list[dict], as_json: bool) -> None:
 def _line(result: dict) -> str:
     """A result as a line of text."""
     nets = members(result)
-    who = " + ".join(f"net {m['net']}, Q = {','.join(map(str, m['test_scales']))}" for m in nets)
+    who = " + ".join(
+        f"net {m.get('net', '?')}, Q = {','.join(map(str, m.get('test_scales', '?')))}"
+        for m in nets
+    )
     skipped = f" ({len(result['skipped'])} more could not be read)" if "skipped" in result else ""
     return (
-        f"{'fusion of ' if len(nets) > 1 else ''}{who}, {result['protocol']}: "
+        f"{'fusion of ' if len(nets) > 1 else ''}{who}, "
+        f"{result.get('protocol', '?')}: "
         f"top-1 error {result['top1_error']:.2f} %, top-5 error {result['top5_error']:.2f} % "
         f"of {result['images']} images{skipped}"
     )

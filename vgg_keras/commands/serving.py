@@ -145,9 +145,9 @@ def verify(verbose, path, photos, url, repeats, as_json, **options) -> None:
     with one_line_errors(verbose):
         chosen = chosen_nets(options, required=False)
         with quiet_tensorflow(verbose):
-            from vgg_keras.saved_models.export import read_metadata
             from vgg_keras.serving import verify as run_verification
-        net = _net_of_export(chosen[0], read_metadata(path)) if chosen else None
+            from vgg_keras.serving.source import read_export
+        net = _net_of_export(chosen[0], read_export(path)) if chosen else None
         checks, load_seconds = run_verification(path, net, photos, url=url, repeats=repeats)
         if as_json:
             found = [asdict(check) | {"passed": check.passed} for check in checks]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from vgg_keras.errors import WriteError
+from vgg_keras.pipelines.contents import naming_file
 from vgg_keras.pipelines.files import atomic_path, locked
 from vgg_keras.run_files import LOCK
 from vgg_keras.version import __version__
@@ -41,15 +42,16 @@ def open_row_cache(
         if not path.exists():
             _create_once(path, shape)
         size = path.stat().st_size
-        table = np.load(path, mmap_mode="r+")
-    except (ValueError, EOFError) as error:
-        raise WriteError(f"{path} holds no cached rows: {error}. Remove it.") from error
     except OSError as error:
         raise WriteError(
             f"Rows cannot be cached in {folder}: {error}. Give another cache_dir, or none."
         ) from error
-    if table.shape != shape:
-        raise WriteError(f"{path} holds no cached rows of shape {shape}. Remove it.")
+    with naming_file(path, WriteError, "cannot be used as cached rows and can be removed"):
+        table = np.load(path, mmap_mode="r+")
+        if table.shape != shape or table.dtype != np.float32:
+            raise ValueError(
+                f"it has {table.dtype} of shape {table.shape}, not float32 of {shape}."
+            )
     lost = table.nbytes - (size - table.offset)
     if lost > 0:  # np.load has filled up a file that was cut short with zeros
         table.reshape(-1)[-math.ceil(lost / table.itemsize) :] = np.nan

@@ -95,6 +95,11 @@ def query_descriptors(
             raise FeaturesError(
                 "Query images are compared whole, but these features are of boxes too."
             )
+        if missing := _NEEDED - metadata.keys():
+            raise FeaturesError(
+                f"The metadata of these features lack {', '.join(sorted(missing))}, so that the "
+                f"features of other images cannot be computed in the same way."
+            )
         extractor = _reloaded(metadata, moved_to[i] if moved_to else None)
         if extractor.digest != metadata["digest"]:
             raise FeaturesError(
@@ -109,12 +114,15 @@ def query_descriptors(
     return side_by_side(stacked)
 
 
+_NEEDED = {"layer", "digest", "precision", "pool_rounding", "test_scales", "aggregate", "flip"}
+
+
 def _reloaded(metadata: dict[str, Any], moved_to: str | os.PathLike | None) -> FeatureExtractor:
     """The net that `metadata` describes, from where it was or where it is now."""
     of_file: dict[str, Any] = {}
     if "weights" in metadata:
         of_file = {
-            "net": metadata["net"],
+            "net": metadata.get("net"),
             "preprocessing": metadata.get("preprocessing"),
             # Files that earlier versions wrote have the mean under "statistics".
             "mean": metadata.get("source_mean", metadata.get("statistics")),

@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from vgg_keras.errors import ArgumentError, PredictionsError, RunError, SourceError, UserError
+from vgg_keras.errors import ArgumentError, PredictionsError, RunError, UserError
 from vgg_keras.evaluation.predictions import Predictions
 from vgg_keras.evaluation.procedure import paper_scales
 from vgg_keras.ilsvrc import short_label
@@ -76,7 +76,7 @@ def write_report(
             f"them. Received: {results}, which holds no results",
             "results",
         )
-    classified = [result for result in found if "top1_error" in result]
+    classified = [one for one in found if one.keys() >= {"top1_error", "top5_error"}]
     classified.sort(key=lambda result: (result["top1_error"], result["file"]))
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -192,7 +192,7 @@ def _examples(
     names = [predictions.names[i] for i in dict.fromkeys((*wrong, *rows))]
     try:
         images = read_images_of(result, names, data_dir)
-    except SourceError as error:
+    except UserError as error:
         return {"images_problem": f"The images are not available: {error}"}
     mistakes = [
         _caption(predictions, i) | {"image": figures.thumbnail_uri(images[predictions.names[i]])}
@@ -210,6 +210,9 @@ def _examples(
         net = _first_net(result)
     except UserError as error:
         return shown | {"maps_problem": f"Score maps need the net, which cannot be loaded: {error}"}
+    if len(net.class_names) != len(predictions.class_names):
+        problem = f"Score maps need the net, but {net.name} is a net of other classes now."
+        return shown | {"maps_problem": problem}
     scales = _scales(net, members(result)[0])
     maps = [
         _caption(predictions, i) | _score_map(net, scales, predictions, i, images) for i in rows
@@ -246,7 +249,7 @@ def _first_net(result: Result) -> TrainedNet:
     if "weights" in tested:
         return TrainedNet.load(
             tested["weights"],
-            net=tested["net"],
+            net=tested.get("net"),
             preprocessing=tested.get("preprocessing"),
             mean=tested.get("source_mean"),
             train_scale=tested.get("train_scale"),
