@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -59,7 +60,7 @@ class Statistics:
         """Reads a file that `save` wrote.
 
         Raises:
-            SourceError: the file has other contents.
+            SourceError: the file has other contents, or a number in it is not finite.
             OSError: the file cannot be read.
         """
         try:
@@ -76,6 +77,8 @@ class Statistics:
 
 def _triple(values: Iterable[float]) -> tuple[float, float, float]:
     red, green, blue = map(float, values)
+    if not all(map(math.isfinite, (red, green, blue))):
+        raise ValueError(f"all numbers must be finite, not {red}, {green}, {blue}")
     return red, green, blue
 
 

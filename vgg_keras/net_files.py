@@ -16,6 +16,7 @@ from vgg_keras.architecture import Architecture
 from vgg_keras.errors import ArgumentError, RunError, WeightsError, WriteError
 from vgg_keras.facts import NetFacts, as_colour, as_pair
 from vgg_keras.ilsvrc import wnids
+from vgg_keras.pipelines.checks import is_finite
 from vgg_keras.pipelines.files import atomic_path, atomic_write
 from vgg_keras.pipelines.statistics import ILSVRC, Statistics
 from vgg_keras.recipes import Recipe
@@ -68,7 +69,7 @@ def load_model(
     """The model of a run or of a saved net, with its best weights; one of boxes has no soft-max.
 
     Raises:
-        RunError: the weights cannot be read.
+        RunError: the weights cannot be read, or hold NaN or Inf.
     """
     model = facts.architecture.build(
         precision=facts.precision,
@@ -160,6 +161,12 @@ def _load_weights(model: keras.Model, file: Path) -> None:
             f"{file} cannot be read as weights of net {model.name} with "
             f"{model.output_shape[-1]} outputs: {error}"
         ) from error
+    for variable in model.weights:
+        if not is_finite(keras.ops.convert_to_numpy(variable)):
+            raise RunError(
+                f"{file} holds NaN or Inf in {variable.path}: its training had diverged. Train the "
+                f"net again in another folder, with a lower learning_rate."
+            )
 
 
 def architecture_of(recipe: Recipe, num_classes: int) -> Architecture:

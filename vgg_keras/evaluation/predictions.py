@@ -14,7 +14,7 @@ import numpy as np
 from vgg_keras.errors import PredictionsError, WriteError
 from vgg_keras.evaluation.metrics import ErrorCount
 from vgg_keras.metadata import members, net_name
-from vgg_keras.pipelines.checks import first_few, indices_of
+from vgg_keras.pipelines.checks import first_few, indices_of, is_finite
 from vgg_keras.pipelines.files import atomic_path, atomic_write
 
 FORMATS = (".parquet", ".csv")
@@ -123,7 +123,7 @@ class Predictions:
 
         Raises:
             PredictionsError: the file, or the JSON file beside it, is missing or holds something
-                else.
+                else, or a posterior is not finite.
         """
         path = known_format(path)
         beside = _companion(path)
@@ -139,6 +139,8 @@ class Predictions:
             names, labels, posteriors = _read(path)
             indices = indices_of(labels, class_names, lambda name: KeyError(name))
             posteriors = posteriors.reshape(len(names), len(class_names))
+            if not is_finite(posteriors):
+                raise ValueError("posteriors must be finite")
         except (KeyError, TypeError, ValueError, OSError) as error:
             raise PredictionsError(f"{path} does not hold predictions: {error!r}") from error
         for key in ("predictions", "images", "top1_error", "top5_error"):
