@@ -46,6 +46,18 @@ def indices_of(
     return np.array([index[name] for name in wanted], np.int64)
 
 
+def is_finite(array: np.ndarray) -> bool:
+    """Whether all values are finite. No array of the results is made, to save memory.
+
+    ```python
+    is_finite(np.array([1.0, np.nan]))  # False
+    ```
+    """
+    import numpy as np
+
+    return not array.size or bool(np.isfinite(array.min()) and np.isfinite(array.max()))
+
+
 def first_few(names: Sequence[str], count: int = 3) -> str:
     """The first names between commas, and `...` if there are more."""
     return ", ".join(names[:count]) + ", ..." * (len(names) > count)

@@ -18,6 +18,7 @@ from vgg_keras.errors import ArgumentError, RunError, WeightsError, WriteError
 from vgg_keras.facts import NetFacts, as_colour, as_pair
 from vgg_keras.ilsvrc import wnids
 from vgg_keras.nets import get_net, weight_layers
+from vgg_keras.pipelines.checks import is_finite
 from vgg_keras.pipelines.contents import naming_file, read_json
 from vgg_keras.pipelines.files import atomic_path, atomic_write
 from vgg_keras.pipelines.statistics import ILSVRC, Statistics
@@ -83,7 +84,7 @@ def load_model(
     """The model of a run or of a saved net, with its best weights; one of boxes has no soft-max.
 
     Raises:
-        RunError: the weights cannot be read.
+        RunError: the weights cannot be read, or hold NaN or Inf.
     """
     _check_size(folder / BEST_WEIGHTS, facts.architecture)
     model = facts.architecture.build(
@@ -172,6 +173,12 @@ def _load_weights(model: keras.Model, file: Path) -> None:
     problem = f"cannot be read as weights of net {model.name} with {model.output_shape[-1]} outputs"
     with naming_file(file, RunError, problem):
         model.load_weights(file)
+    for variable in model.weights:
+        if not is_finite(keras.ops.convert_to_numpy(variable)):
+            raise RunError(
+                f"{file} holds NaN or Inf in {variable.path}: its training had diverged. Train the "
+                f"net again in another folder, with a lower learning_rate."
+            )
 
 
 def _check_size(file: Path, architecture: Architecture) -> None:

@@ -15,6 +15,7 @@ from vgg_keras.evaluation.predictions import Predictions
 from vgg_keras.evaluation.procedure import Pass, Procedure, as_scales
 from vgg_keras.facts import NetFacts
 from vgg_keras.pipelines.checks import indices_of
+from vgg_keras.pipelines.screening import check_labels
 from vgg_keras.pipelines.splits import VALIDATION, Source, Split
 from vgg_keras.trained import TrainedNet
 
@@ -147,11 +148,5 @@ def labels_for_net(net: NetFacts, data: Source | Split, split: str) -> np.ndarra
         )
 
     of_net = indices_of(class_names, net.class_names, missing)
-    labels = images.all_labels()
-    outside = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
-    if len(outside):
-        raise SourceError(
-            f"The split {where['split']!r} of {where['data']} has an image without a class, as "
-            f"test sets have: {images.names_of(outside[:1])[0]}, label {labels[outside[0]]}."
-        )
-    return of_net[labels]
+    check_labels(images, class_names, where["data"])
+    return of_net[images.all_labels()]

@@ -124,7 +124,7 @@ class Predictions:
 
         Raises:
             PredictionsError: the file, or the JSON file beside it, is missing or holds something
-                else.
+                else, or a posterior is not finite.
         """
         path = known_format(path)
         beside = _companion(path)

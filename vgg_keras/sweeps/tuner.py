@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -13,6 +15,8 @@ from typing import Any
 import keras
 import keras_tuner
 
+from vgg_keras.callbacks import RaiseOnDivergence
+from vgg_keras.callbacks.errors import DivergenceError
 from vgg_keras.errors import UserError
 from vgg_keras.net_files import build_for_training
 from vgg_keras.pipelines.evaluation import validation_stream
@@ -25,6 +29,8 @@ from vgg_keras.sweeps.space import Point, Sweep
 from vgg_keras.sweeps.trials import TUNER_FOLDER, Rung, run_point, score
 from vgg_keras.tasks import compile_model
 from vgg_keras.trained import TrainedNet
+
+log = logging.getLogger(__name__)
 
 
 class VggHyperModel(keras_tuner.HyperModel):
@@ -90,6 +96,9 @@ class VggHyperModel(keras_tuner.HyperModel):
             hp: values that the tuner chose.
             model: from `build`.
             options: further arguments of `model.fit`.
+
+        Raises:
+            DivergenceError: the loss of an epoch is not finite. A tuner counts the trial as failed.
         """
         recipe = self.recipe(hp)
         sizes: dict[str, Any] = {"crop_size": recipe.crop_size, "batch_size": recipe.batch_size}
@@ -109,6 +118,7 @@ class VggHyperModel(keras_tuner.HyperModel):
             **sizes,
         )
         given = {"epochs": recipe.epochs, "verbose": 0} | options
+        given["callbacks"] = [*given.get("callbacks", ()), RaiseOnDivergence()]
         return model.fit(
             training,
             validation_data=validation,
@@ -194,11 +204,15 @@ class SweepTuner(keras_tuner.Tuner):
             objective=keras_tuner.Objective("error", "min"),
             seed=sweep.recipe.seed + 1,  # Keras Tuner takes 0 as no seed
             hyperparameters=space,
+            max_consecutive_failed_trials=math.inf,  # trials that diverge do not end a search
         )
         super().__init__(oracle=oracle, directory=str(folder), project_name=TUNER_FOLDER)
 
     def run_trial(self, trial: Any, *_: Any, **__: Any) -> dict[str, float]:
-        """Trains the net of a trial, unless it is trained already; returns its errors."""
+        """Trains the net of a trial, unless it is trained already; returns its errors.
+
+        A trial that diverges has no errors: the tuner marks it as failed.
+        """
         values = trial.hyperparameters.values
         point = choose_point(self.sweep, trial.hyperparameters)
         rung = None
@@ -207,6 +221,9 @@ class SweepTuner(keras_tuner.Tuner):
             rung = Rung(trial.trial_id, epochs, values.get("tuner/trial_id"))
         try:
             path = run_point(self.sweep, self.folder, point, rung, **self.train_options)
+        except DivergenceError as error:
+            log.warning("%s", error)
+            raise  # Keras Tuner marks the trial as failed and continues with the next one
         except UserError as error:
             # After any other error Keras Tuner would continue with the next trial, which would
             # most likely fail for the same reason.
@@ -216,6 +233,8 @@ class SweepTuner(keras_tuner.Tuner):
 
 def run_sweep(sweep: Sweep, folder: str | os.PathLike, **options: Any) -> Path:
     """Runs a search, or continues one that was interrupted.
+
+    A trial that diverges is not ranked, and the search continues with the next one.
 
     With Keras Tuner's environment variables KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and
     KERASTUNER_ORACLE_PORT several processes share a search: a chief, which hands out trials, and
@@ -231,7 +250,7 @@ def run_sweep(sweep: Sweep, folder: str | os.PathLike, **options: Any) -> Path:
         The folder.
 
     Raises:
-        SweepError: the folder cannot be used, or a trial failed.
+        SweepError: the folder cannot be used, or a trial failed for another reason.
 
     Example:
         run_sweep(Sweep(RECIPES["paper"], nets=("A", "D")), "sweeps/x")

@@ -13,6 +13,7 @@ import numpy as np
 
 from vgg_keras.errors import WeightsError
 from vgg_keras.nets import FC_NAMES, get_net
+from vgg_keras.pipelines.checks import is_finite
 from vgg_keras.pipelines.contents import read_json
 from vgg_keras.pipelines.statistics import ILSVRC, Statistics
 from vgg_keras.run_files import BEST_WEIGHTS, NET, STATISTICS
@@ -22,7 +23,7 @@ from vgg_keras.weights.hdf5 import open_hdf5, open_keras_archive
 from vgg_keras.weights.matconvnet import open_mat
 from vgg_keras.weights.naming import Kernel
 from vgg_keras.weights.preprocessing import Preprocessing, get_preprocessing, refit
-from vgg_keras.weights.selection import LayerReader, declared_bytes, is_finite
+from vgg_keras.weights.selection import LayerReader, declared_bytes
 from vgg_keras.weights.stored import Stored, errors_with_path, refuse_expansion
 from vgg_keras.weights.torch_files import open_safetensors, open_torch
 
