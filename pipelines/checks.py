@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,11 @@ def indices_of(
         if name not in index:
             raise missing(name)
     return np.array([index[name] for name in wanted], np.int64)
+
+
+def normal_form(name: str) -> str:
+    """NFC of a name. Systems and editors write one name in different Unicode forms."""
+    return unicodedata.normalize("NFC", name)
 
 
 def first_few(names: Sequence[str], count: int = 3) -> str:
