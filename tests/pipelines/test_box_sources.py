@@ -67,7 +67,7 @@ class TestBoxesFile:
 
     def test_other_columns_are_refused(self, boxed):
         source = boxed(header="split,class,file,x,y,w,h\n")
-        with pytest.raises(SourceError, match=r"must have the columns .*Received: split,class"):
+        with pytest.raises(SourceError, match=r"must have the columns .*Received: 'split,class"):
             boxed_split(source, source["train"])
 
 
@@ -178,7 +178,7 @@ class TestClsLoc:
         with pytest.raises(SourceError, match=r"v_2\.xml cannot be read"):
             open_source(f"cls-loc:{cls_loc}")
         file.unlink()
-        with pytest.raises(SourceError, match=r"v_2\.xml cannot be read"):
+        with pytest.raises(SourceError, match=r"Annotations/CLS-LOC/val\..*1 of 2 .*, v_2\.JPEG"):
             open_source(f"cls-loc:{cls_loc}")
         shutil.rmtree(cls_loc / "Annotations/CLS-LOC/val")
         with pytest.raises(SourceError, match=r"needs the folder .*Annotations/CLS-LOC/val"):

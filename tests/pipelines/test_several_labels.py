@@ -161,7 +161,7 @@ class TestVocAction:
             ("ImageSets/Action/val.txt", "2010_000002 9\n", "names object 9 of 2010_000002"),
             ("ImageSets/Action/val.txt", "2010_000003 1\n", r"no .*Annotations/2010_000003\.xml"),
             ("Annotations/2010_000002.xml", "<annotation>", r"2010_000002\.xml cannot be read"),
-            ("ImageSets/Action/train.txt", None, r"holds no ImageSets/Action/train\.txt.*VOCtrain"),
+            ("ImageSets/Action/train.txt", None, r"one ImageSets/Action/train\.txt.*none.*VOCtrain"),
         ],
     )
     def test_missing_and_broken_files_are_named(self, folder, file, content, message):
