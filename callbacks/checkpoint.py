@@ -111,7 +111,7 @@ class Checkpoint(MonitorCallback):
             for variable in model.variables + model.optimizer.variables:
                 if not is_finite(keras.ops.convert_to_numpy(variable)):
                     raise ValueError(
-                        f"NaN or Inf in {variable.path}: training had diverged. Start again in "
+                        f"it holds NaN or Inf in {variable.path}: training had diverged. Start again in "
                         f"another folder, with a lower learning rate"
                     )
         self.best = state["best"]
