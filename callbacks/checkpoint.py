@@ -204,9 +204,10 @@ def _without_optimizer(model: keras.Model) -> keras.Model:
     """The same layers without the optimizer, whose state would double the size of the file.
 
     A subclassed model has no graph of layers to make another model from; it is returned as it is.
+    The name is that of the model: Keras would count, and the files of the same run would differ.
     """
     inputs = getattr(model, "inputs", None)
-    return keras.Model(inputs, model.outputs) if inputs else model
+    return keras.Model(inputs, model.outputs, name=model.name) if inputs else model
 
 
 def _seed_states(model: keras.Model) -> list[keras.Variable]:

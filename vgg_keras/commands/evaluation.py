@@ -24,6 +24,7 @@ from vgg_keras.commands.options import (
     devices_option,
     json_option,
 )
+from vgg_keras.commands.terminal import echo, echo_lines
 from vgg_keras.evaluation.procedure import Procedure
 from vgg_keras.metadata import members
 from vgg_keras.pipelines.errors import ArgumentError
@@ -183,7 +184,7 @@ def table(verbose, number, results, kind, as_json) -> None:
     with one_line_errors(verbose):
         built = build_table(number, read_results(results) if results else ())
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 132
-        click.echo(render(built, "json" if as_json else kind, width), nl=False)
+        echo_lines(render(built, "json" if as_json else kind, width))
 
 
 @click.command()
@@ -210,16 +211,16 @@ def report(verbose, results, out, data_dir, examples) -> None:
     with one_line_errors(verbose):
         with quiet_tensorflow(verbose):
             from vgg_keras.report.page import write_report
-        click.echo(write_report(results, out, data_dir=data_dir, examples=examples))
+        echo(write_report(results, out, data_dir=data_dir, examples=examples))
 
 
 def _show(results: list[dict], as_json: bool) -> None:
     """Prints results; as JSON a single one as an object, several as a list."""
     if as_json:
-        click.echo(json.dumps(results if len(results) > 1 else results[0]))
+        echo(json.dumps(results if len(results) > 1 else results[0]))
         return
     for result in results:
-        click.echo(_line(result))
+        echo(_line(result))
 
 
 def _line(result: dict) -> str:
