@@ -111,8 +111,8 @@ class Checkpoint(MonitorCallback):
             for variable in model.variables + model.optimizer.variables:
                 if not is_finite(keras.ops.convert_to_numpy(variable)):
                     raise ValueError(
-                        f"it holds NaN or Inf in {variable.path}: training had diverged. Start again in "
-                        f"another folder, with a lower learning rate"
+                        f"it holds NaN or Inf in {variable.path}: training had diverged. Start "
+                        f"again in another folder, with a lower learning rate"
                     )
         self.best = state["best"]
         return Progressed(state["epochs"], state["finished"])
