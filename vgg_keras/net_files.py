@@ -16,7 +16,7 @@ from vgg_keras.architecture import Architecture
 from vgg_keras.errors import ArgumentError, RunError, WeightsError, WriteError
 from vgg_keras.facts import NetFacts, as_colour, as_pair
 from vgg_keras.ilsvrc import wnids
-from vgg_keras.pipelines.files import atomic_path, atomic_write
+from vgg_keras.pipelines.files import check_pair, write_pair
 from vgg_keras.pipelines.statistics import ILSVRC, Statistics
 from vgg_keras.recipes import Recipe
 from vgg_keras.run_files import BEST_WEIGHTS, CLASSES, NET, RECIPE, STATISTICS
@@ -68,8 +68,11 @@ def load_model(
     """The model of a run or of a saved net, with its best weights; one of boxes has no soft-max.
 
     Raises:
-        RunError: the weights cannot be read.
+        RunError: the weights cannot be read, or are not those that the description was saved with.
     """
+    if (folder / NET).is_file():
+        description = json.loads((folder / NET).read_text())
+        check_pair(folder / BEST_WEIGHTS, folder / NET, description, RunError)
     model = facts.architecture.build(
         precision=facts.precision,
         classifier_activation=None if facts.regression else classifier_activation,
@@ -214,16 +217,14 @@ def write_net(folder: Path, facts: NetFacts, logits: keras.Model) -> None:
         raise RunError(
             f"{folder} is not empty and holds no saved net. Save the net into another folder."
         )
-    # The description is emptied first and written last: a kill leaves no false pair, and a folder
-    # into which the net can be saved again.
-    atomic_write(folder / NET, "{}\n")
+    file = folder / BEST_WEIGHTS
     needed = sum(4 * math.prod(variable.shape) for variable in logits.variables) + 2**18
     try:
-        with atomic_path(folder / BEST_WEIGHTS, size=needed) as temporary:
-            logits.save_weights(temporary)
+        write_pair(file, folder / NET, logits.save_weights, _to_json(facts), indent=2, size=needed)
     except (OSError, RuntimeError) as error:  # HDF5 raises RuntimeError on a full disk
-        raise WriteError(f"{folder / BEST_WEIGHTS} could not be written: {error}") from error
-    atomic_write(folder / NET, json.dumps(_to_json(facts), indent=2) + "\n")
+        raise WriteError(
+            f"{file} could not be written; what was saved before is intact: {error}"
+        ) from error
 
 
 def _to_json(facts: NetFacts) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from vgg_keras.errors import PredictionsError, WriteError
 from vgg_keras.evaluation.metrics import ErrorCount
 from vgg_keras.metadata import members, net_name
 from vgg_keras.pipelines.checks import first_few, indices_of
-from vgg_keras.pipelines.files import atomic_path, atomic_write
+from vgg_keras.pipelines.files import DIGEST_KEY, check_pair, write_pair
 
 FORMATS = (".parquet", ".csv")
 TOP = 5
@@ -95,9 +95,7 @@ class Predictions:
         table = self._table(as_text=path.suffix == ".csv")
         metadata = self.result() | {"predictions": path.name, "class_names": list(self.class_names)}
         try:
-            with atomic_path(path) as temporary:
-                _write(table, temporary)
-            atomic_write(_companion(path), json.dumps(metadata, indent=2) + "\n")
+            write_pair(path, _companion(path), lambda file: _write(table, file), metadata, indent=2)
         except OSError as error:  # PyArrow's do not name the file
             raise WriteError(f"{path} cannot be written: {error}") from error
 
@@ -123,7 +121,7 @@ class Predictions:
 
         Raises:
             PredictionsError: the file, or the JSON file beside it, is missing or holds something
-                else.
+                else, or the two were not saved together.
         """
         path = known_format(path)
         beside = _companion(path)
@@ -135,13 +133,16 @@ class Predictions:
                 )
         try:
             metadata = json.loads(beside.read_text())
+            check_pair(path, beside, metadata, PredictionsError)
             class_names = tuple(metadata.pop("class_names"))
             names, labels, posteriors = _read(path)
             indices = indices_of(labels, class_names, lambda name: KeyError(name))
             posteriors = posteriors.reshape(len(names), len(class_names))
+        except PredictionsError:
+            raise
         except (KeyError, TypeError, ValueError, OSError) as error:
             raise PredictionsError(f"{path} does not hold predictions: {error!r}") from error
-        for key in ("predictions", "images", "top1_error", "top5_error"):
+        for key in ("predictions", "images", "top1_error", "top5_error", DIGEST_KEY):
             metadata.pop(key, None)
         return cls(names, indices, posteriors, class_names, metadata)
 

@@ -15,7 +15,7 @@ import numpy as np
 from vgg_keras.errors import FeaturesError, WriteError
 from vgg_keras.metadata import members
 from vgg_keras.pipelines.checks import indices_of
-from vgg_keras.pipelines.files import atomic_path, atomic_write
+from vgg_keras.pipelines.files import atomic_path, check_pair, write_pair
 
 FORMATS = (".parquet", ".npy")
 _PARQUET_KEY = b"vgg_keras"  # in the metadata of a Parquet file
@@ -91,7 +91,7 @@ class Features:
 
         Raises:
             FeaturesError: `path` ends in neither .parquet nor .npy.
-            WriteError: the file cannot be written. A Parquet file that was there is intact.
+            WriteError: the file cannot be written; what was there before is intact.
         """
         path = check_format(path)
         columns = {
@@ -118,7 +118,8 @@ class Features:
         """Reads a file that `save` wrote. Nothing in it is executed.
 
         Raises:
-            FeaturesError: the file is missing or holds something else.
+            FeaturesError: the file is missing or holds something else, or a `.npy` file and the
+                JSON file beside it were not saved together.
         """
         path = check_format(path)
         if not path.is_file():
@@ -130,6 +131,8 @@ class Features:
             if values.ndim != 2 or values.dtype != np.float32 or not np.isfinite(values).all():
                 raise ValueError("features must be finite float32, one row for each image")
             return cls(rest["image"], rest["split"], targets, values, class_names, rest[_METADATA])
+        except FeaturesError:
+            raise
         except (KeyError, TypeError, ValueError, OSError, EOFError) as error:
             raise FeaturesError(f"{path} holds no features: {error!r}") from error
 
@@ -231,15 +234,12 @@ def _json_path(path: Path) -> Path:
 
 
 def _write_npy(path: Path, values: np.ndarray, rest: dict[str, Any]) -> None:
-    # The JSON file is removed first and written last, so that a kill leaves no false pair.
-    _json_path(path).unlink(missing_ok=True)
-    with atomic_path(path, size=values.nbytes) as temporary:
-        np.save(temporary, values)
-    atomic_write(_json_path(path), json.dumps(rest) + "\n")
+    write_pair(path, _json_path(path), lambda file: np.save(file, values), rest, size=values.nbytes)
 
 
 def _read_npy(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     rest = json.loads(_json_path(path).read_text())
+    check_pair(path, _json_path(path), rest, FeaturesError)
     return np.load(path, allow_pickle=False), rest
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from vgg_keras.errors import WeightsError
 from vgg_keras.nets import FC_NAMES, get_net
+from vgg_keras.pipelines.files import check_pair
 from vgg_keras.pipelines.statistics import ILSVRC, Statistics
 from vgg_keras.run_files import BEST_WEIGHTS, NET, STATISTICS
 from vgg_keras.weights.arrays import open_npy, open_npz
@@ -164,7 +165,9 @@ def _weights_of_folder(folder: Path) -> tuple[Path, Preprocessing]:
             f"{folder} is not a run or saved net: it has neither {STATISTICS} nor {NET}."
         )
     with errors_with_path(folder / NET):
-        mean = json.loads((folder / NET).read_text())["mean"]
+        description = json.loads((folder / NET).read_text())
+        mean = description["mean"]
+        check_pair(folder / BEST_WEIGHTS, folder / NET, description, WeightsError)
         return folder / BEST_WEIGHTS, Preprocessing(_colour(mean))
 
 
