@@ -179,8 +179,7 @@ class TestSave:
                 lively_net().save(tmp_path / name)
             assert sorted((tmp_path / name).iterdir()) == before
 
-    def test_a_kill_between_the_files_leaves_no_net(self, tmp_path):
-        """The description is emptied first: weights of one net never meet facts of another."""
+    def test_a_net_of_an_earlier_version_whose_saving_was_interrupted_is_replaced(self, tmp_path):
         lively_net(seed=1).save(tmp_path / "net")
         (tmp_path / "net" / "net.json").write_text("{}\n")
         with pytest.raises(RunError, match="saving it was interrupted"):
