@@ -121,7 +121,7 @@ class TestOfModel:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"mean": (1, 2)}, "mean must be three numbers"),
+            ({"mean": (1, 2)}, "mean must be three finite numbers"),
             ({"class_names": "ab"}, "class_names must fit the outputs of the net: 7 outputs"),
             ({"train_scale": (50, 40)}, "train_scale must be S, or the pair S_min, S_max"),
             ({"regression": "box"}, "regression must be one of per-class, single-class"),
