@@ -9,16 +9,18 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol, TypedDict
 
 import h5py
 import keras
+import msgspec
 
 from vgg_keras.callbacks.divergence import divergence
 from vgg_keras.callbacks.errors import CheckpointError
 from vgg_keras.callbacks.file_names import BEST_WEIGHTS, LAST_WEIGHTS
 from vgg_keras.callbacks.monitor import MonitorCallback
 from vgg_keras.pipelines.checks import is_finite
+from vgg_keras.pipelines.contents import naming_file, parse_json
 from vgg_keras.pipelines.errors import WriteError
 from vgg_keras.pipelines.files import atomic_path
 
@@ -99,22 +101,19 @@ class Checkpoint(MonitorCallback):
         if not path.exists():
             return Progressed(0, False)
         model.optimizer.build(model.trainable_variables)
-        try:
-            with h5py.File(path) as file:
-                state = json.loads(file.attrs[_ATTRIBUTE])
+        with naming_file(path, CheckpointError, "cannot be restored"):
+            state = _read_state(path)
             model.load_weights(path)
             for variable, value in zip(_seed_states(model), state["seeds"], strict=True):
                 variable.assign(value)
             for name, callback in self.stateful.items():
                 callback.set_state(state["callbacks"][name])
-        except (OSError, KeyError, ValueError) as error:
-            raise CheckpointError(f"{path} cannot be restored: {error}") from error
-        for variable in model.variables + model.optimizer.variables:
-            if not is_finite(keras.ops.convert_to_numpy(variable)):
-                raise CheckpointError(
-                    f"{path} holds NaN or Inf in {variable.path}: training had diverged. Start "
-                    f"again in another folder, with a lower learning rate."
-                )
+            for variable in model.variables + model.optimizer.variables:
+                if not is_finite(keras.ops.convert_to_numpy(variable)):
+                    raise ValueError(
+                        f"it holds NaN or Inf in {variable.path}: training had diverged. Start "
+                        f"again in another folder, with a lower learning rate"
+                    )
         self.best = state["best"]
         return Progressed(state["epochs"], state["finished"])
 
@@ -146,13 +145,32 @@ class Checkpoint(MonitorCallback):
 
 
 def read_progress(folder: str | os.PathLike) -> Progressed:
-    """Returns the progress of the run in a folder; (0, False) if nothing was saved."""
+    """Returns the progress of the run in a folder; (0, False) if nothing was saved.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
     path = Path(folder) / LAST_WEIGHTS
     if not path.exists():
         return Progressed(0, False)
-    with h5py.File(path) as file:
-        state = json.loads(file.attrs[_ATTRIBUTE])
+    with naming_file(path, CheckpointError):
+        state = _read_state(path)
     return Progressed(state["epochs"], state["finished"])
+
+
+class _State(TypedDict):
+    """What training continues from, apart from the weights and the state of the optimizer."""
+
+    epochs: Annotated[int, msgspec.Meta(ge=0)]
+    finished: bool
+    best: float | None
+    seeds: list[Any]
+    callbacks: dict[str, dict[str, Any]]
+
+
+def _read_state(path: Path) -> _State:
+    with h5py.File(path) as file:
+        return parse_json(file.attrs[_ATTRIBUTE], _State)
 
 
 @contextlib.contextmanager
@@ -186,9 +204,10 @@ def _without_optimizer(model: keras.Model) -> keras.Model:
     """The same layers without the optimizer, whose state would double the size of the file.
 
     A subclassed model has no graph of layers to make another model from; it is returned as it is.
+    The name is that of the model: Keras would count, and the files of the same run would differ.
     """
     inputs = getattr(model, "inputs", None)
-    return keras.Model(inputs, model.outputs) if inputs else model
+    return keras.Model(inputs, model.outputs, name=model.name) if inputs else model
 
 
 def _seed_states(model: keras.Model) -> list[keras.Variable]:

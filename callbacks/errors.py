@@ -3,6 +3,7 @@
 UserError
 ├── CheckpointError (ValueError)       a checkpoint cannot be restored
 ├── DivergenceError (ArithmeticError)  the loss of an epoch is not finite
+├── JournalError (ValueError)          a journal cannot be read
 └── WarmStartError (ValueError)        weights to start from are missing, damaged, or do not fit
 """
 
@@ -17,6 +18,10 @@ class CheckpointError(UserError, ValueError):
 
 class DivergenceError(UserError, ArithmeticError):
     """The loss of an epoch is NaN or infinite. The message says how to go on."""
+
+
+class JournalError(UserError, ValueError):
+    """A journal cannot be read. The message names the file and the reason."""
 
 
 class WarmStartError(UserError, ValueError):

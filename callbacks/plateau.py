@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import keras
+import msgspec
 
 from vgg_keras.callbacks.monitor import MonitorCallback
 from vgg_keras.pipelines.checks import check_at_least, check_choice
 from vgg_keras.pipelines.errors import ArgumentError
 
 log = logging.getLogger(__name__)
+
+
+class _State(TypedDict):
+    best: float | None
+    wait: Annotated[int, msgspec.Meta(ge=0)]
+    drops_done: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class PlateauDecay(MonitorCallback):
@@ -77,7 +84,12 @@ class PlateauDecay(MonitorCallback):
         return {"best": self.best, "wait": self.wait, "drops_done": self.drops_done}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continues from a state that `get_state` returned."""
+        """Continues from a state that `get_state` returned.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        msgspec.convert(state, _State)
         self.best, self.wait = state["best"], state["wait"]
         self.drops_done = state["drops_done"]
 

@@ -15,6 +15,7 @@ import numpy as np
 from vgg_keras.callbacks.errors import WarmStartError
 from vgg_keras.callbacks.file_names import BEST_WEIGHTS
 from vgg_keras.pipelines.checks import is_finite
+from vgg_keras.pipelines.contents import naming_file
 
 log = logging.getLogger(__name__)
 
@@ -39,16 +40,14 @@ def read_layers(source: keras.Model | str | os.PathLike) -> Layers:
         path = path / BEST_WEIGHTS
     if not path.is_file():
         raise WarmStartError(f"There are no weights to start from: {path} does not exist.")
-    try:
-        with h5py.File(path) as file:
-            groups = [group["vars"] for group in file["layers"].values()]
-            return {
-                str(group.attrs["name"]): [group[str(i)][()] for i in range(len(group))]
-                for group in groups
-                if len(group)
-            }
-    except (OSError, KeyError) as error:
-        raise WarmStartError(f"{path} is not a Keras .weights.h5 file: {error}") from error
+    not_keras = "is not a Keras .weights.h5 file"
+    with naming_file(path, WarmStartError, not_keras), h5py.File(path) as file:
+        groups = [group["vars"] for group in file["layers"].values()]
+        return {
+            str(group.attrs["name"]): [group[str(i)][()] for i in range(len(group))]
+            for group in groups
+            if len(group)
+        }
 
 
 class WarmStart(keras.callbacks.Callback):

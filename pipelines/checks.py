@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,11 @@ def is_finite(array: np.ndarray) -> bool:
     import numpy as np
 
     return not array.size or bool(np.isfinite(array.min()) and np.isfinite(array.max()))
+
+
+def normal_form(name: str) -> str:
+    """NFC of a name. Systems and editors write one name in different Unicode forms."""
+    return unicodedata.normalize("NFC", name)
 
 
 def first_few(names: Sequence[str], count: int = 3) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from vgg_keras import runs
-from vgg_keras.errors import ArgumentError, SourceError
+from vgg_keras.errors import ArgumentError, RunError, SourceError
+from vgg_keras.pipelines.contents import read_json
 from vgg_keras.pipelines.files import atomic_write
 from vgg_keras.pipelines.screening import check_labels, find_bad_images
 from vgg_keras.pipelines.splits import Source, Split
@@ -69,7 +70,12 @@ def _usable(
         log.info("reading every image once to find those that cannot be read")
         bad = {split.name: find_bad_images(split) for split in splits}
         atomic_write(file, json.dumps(bad, indent=2) + "\n")
-    bad = json.loads(file.read_text())
+    bad = read_json(file, dict[str, list[str]], RunError)
+    if missing := {split.name for split in splits} - bad.keys():
+        raise RunError(
+            f"{file} names no images of the splits {', '.join(sorted(missing))}. Remove it, and "
+            f"the images are read again."
+        )
     for split in splits:
         log.info("%s: %d of %d images skipped", split.name, len(bad[split.name]), len(split))
         for name in bad[split.name]:

@@ -11,6 +11,7 @@ from vgg_keras.callbacks.checkpoint import read_progress
 from vgg_keras.callbacks.errors import DivergenceError
 from vgg_keras.callbacks.journal import read_journal
 from vgg_keras.errors import SweepError
+from vgg_keras.pipelines.contents import naming_file
 from vgg_keras.pipelines.files import locked
 from vgg_keras.recipes import Recipe
 from vgg_keras.run_files import JOURNAL
@@ -115,13 +116,17 @@ def score(path: Path, objective: str) -> dict[str, float]:
     Returns:
         `error`, the objective in percent; `top1_error` and `top5_error` in percent; number of
         `epochs`, and their `seconds` in all.
+
+    Raises:
+        SweepError: the journal has no validation errors.
     """
     entries = read_journal(path / JOURNAL)
-    best = min(entries, key=lambda entry: entry["val_top1_error"])
-    errors = {name: best[f"val_{name}"] for name in ("top1_error", "top5_error")}
-    return {
-        "error": errors[f"{objective}_error"],
-        **errors,
-        "epochs": len(entries),
-        "seconds": round(sum(entry["seconds"] for entry in entries), 1),
-    }
+    with naming_file(path / JOURNAL, SweepError, "does not have the validation errors of a trial"):
+        best = min(entries, key=lambda entry: entry["val_top1_error"])
+        errors = {name: best[f"val_{name}"] for name in ("top1_error", "top5_error")}
+        return {
+            "error": errors[f"{objective}_error"],
+            **errors,
+            "epochs": len(entries),
+            "seconds": round(sum(entry["seconds"] for entry in entries), 1),
+        }
