@@ -230,7 +230,7 @@ class SweepTuner(keras_tuner.Tuner):
     def run_trial(self, trial: Any, *_: Any, **__: Any) -> dict[str, float]:
         """Trains the net of a trial, unless it is trained already; returns its errors.
 
-        A trial that diverges has no errors: the tuner marks it as failed.
+        The error of a trial that diverges is NaN, which fails the trial.
         """
         values = trial.hyperparameters.values
         point = choose_point(self.sweep, trial.hyperparameters)
@@ -242,7 +242,7 @@ class SweepTuner(keras_tuner.Tuner):
             path = run_point(self.sweep, self.folder, point, rung, **self.train_options)
         except DivergenceError as error:
             log.warning("%s", error)
-            raise  # Keras Tuner marks the trial as failed and continues with the next one
+            return {"error": math.nan}  # Keras Tuner marks the trial as failed and goes on
         except UserError as error:
             # After any other error Keras Tuner would continue with the next trial, which would
             # most likely fail for the same reason.
