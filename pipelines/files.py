@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import stat
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,14 +15,21 @@ import filelock
 
 from vgg_keras.pipelines.errors import WriteError
 
+_PREFIX = ".tmp-"  # of the temporary folders
+_LOCK = ".lock"
+_UNLOCKED_SECONDS = 60  # far more than a process takes to lock the folder that it has made
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike, size: int = 0) -> Iterator[Path]:
     """Gives a temporary path beside `path`, and moves the file into place when the block ends.
 
-    The temporary name keeps the suffix, from which some writers choose the format. After an error,
-    such as a full disk, the temporary file is removed and `path` is unchanged. The next write
-    overwrites a temporary file that a killed process left behind.
+    Each call has a temporary folder of its own, so that several processes can write the same file:
+    the last one wins, and every reader sees a whole file. A file that is replaced keeps its mode.
+    If `path` is a link, the file that it points to is replaced. The temporary name keeps the
+    suffix, from which some writers choose the format. After an error, such as a full disk, the
+    temporary file is removed and `path` is unchanged. A later write to the folder removes what a
+    killed process left behind.
 
     Args:
         path: the file to write.
@@ -26,20 +37,75 @@ def atomic_path(path: str | os.PathLike, size: int = 0) -> Iterator[Path]:
             a full disk (HDF5 can crash the process).
 
     Raises:
-        OSError: the disk is full, or writing fails.
+        OSError: the disk is full, writing fails, or `path` is not a regular file.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp{''.join(path.suffixes)}")
-    try:
+    with _atomic_paths(path) as (temporary,):
         if size:
             _reserve(temporary, size)
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def _atomic_paths(*paths: str | os.PathLike) -> Iterator[list[Path]]:
+    """`atomic_path` for several files: none is moved into place before all are on the disk."""
+    targets = [_regular_target(path) for path in paths]
+    with contextlib.ExitStack() as folders:
+        # The end of a name has its suffixes, and keeps the longest names that a system allows.
+        temporary = [
+            folders.enter_context(_temporary_folder(target.parent)) / f".{target.name[-40:]}"
+            for target in targets
+        ]
+        try:
+            yield temporary
+            for file in temporary:
+                with open(file, "rb") as opened:
+                    os.fsync(opened.fileno())
+            for file, target in zip(temporary, targets, strict=True):
+                if target.exists():
+                    os.chmod(file, stat.S_IMODE(target.stat().st_mode))
+                os.replace(file, target)
+        except OSError as error:
+            for file, target in zip(temporary, targets, strict=True):
+                if error.filename in (file, os.fspath(file)):
+                    error.filename = os.fspath(target)
+            raise
+
+
+def _regular_target(path: str | os.PathLike) -> Path:
+    """The file that a write to `path` replaces; makes its folder.
+
+    Raises:
+        OSError: it is a folder, a device or the like, or its folder cannot be made.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise OSError(f"{path} is not a regular file, so it cannot be replaced.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target
+
+
+@contextlib.contextmanager
+def _temporary_folder(parent: Path) -> Iterator[Path]:
+    """A new folder that only this user can read, locked for as long as it is in use."""
+    _remove_leftovers(parent)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    try:
+        with contextlib.ExitStack() as lock:
+            with contextlib.suppress(OSError):  # some network file systems have no locks
+                lock.enter_context(locked(folder / _LOCK, wait=False))
+            yield folder
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_leftovers(parent: Path) -> None:
+    """Removes the temporary folders of processes that were killed."""
+    for folder in parent.glob(f"{_PREFIX}*"):
+        # Folders that are gone meanwhile, in use, or of other users are skipped.
+        with contextlib.suppress(OSError):
+            if time.time() - folder.lstat().st_mtime > _UNLOCKED_SECONDS:
+                with locked(folder / _LOCK, wait=False):
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _reserve(path: Path, size: int) -> None:
@@ -48,6 +114,16 @@ def _reserve(path: Path, size: int) -> None:
         with open(path, "wb") as file:
             os.posix_fallocate(file.fileno(), 0, size)
             file.truncate(0)
+
+
+def check_writable(path: str | os.PathLike) -> None:
+    """Checks that `atomic_path` could write a file, before hours of work whose result it takes.
+
+    Raises:
+        OSError: it could not.
+    """
+    with _temporary_folder(_regular_target(path).parent):
+        pass
 
 
 def atomic_write(path: str | os.PathLike, text: str) -> None:

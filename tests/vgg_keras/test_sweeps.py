@@ -239,6 +239,28 @@ class TestTuners:
         before = len(given)
         run_sweep(sweep, tmp_path / "x")
         assert len(given) == before
+        self.damage_and_continue(sweep, tmp_path / "x")
+        assert len(given) == before
+
+    def damage_and_continue(self, sweep, folder):
+        """What a kill leaves of the files of Keras Tuner does not change the search."""
+        rows = read_trials(folder)
+        state = folder / "tuner"
+        whole = (state / "oracle.json").read_bytes()
+        unknown_trial = json.loads(whole)
+        unknown_trial["start_order"].pop()
+        last = sorted(state.glob("trial_*/trial.json"))[-1]
+        for file, content in (
+            (state / "oracle.json", b""),
+            (state / "oracle.json", whole[: len(whole) // 2]),
+            (state / "oracle.json", json.dumps(unknown_trial).encode()),
+            (state / "oracle.json", b"[]"),
+            (state / "tuner0.json", b""),
+            (last, b'{"trial_id'),
+        ):
+            file.write_bytes(content)
+            run_sweep(sweep, folder)
+            assert read_trials(folder) == rows
 
 
 class TestSpace:
@@ -286,12 +308,11 @@ class TestSpace:
 
 def test_the_score_is_that_of_the_best_weights(tmp_path):
     lines = [(50.0, 10.0), (40.0, 12.0), (40.0, 8.0)]
-    (tmp_path / "journal.jsonl").write_text(
-        "".join(
-            json.dumps({"val_top1_error": a, "val_top5_error": b, "seconds": 2.0}) + "\n"
-            for a, b in lines
-        )
-    )
+    entries = [
+        {"epoch": i, "val_top1_error": a, "val_top5_error": b, "seconds": 2.0}
+        for i, (a, b) in enumerate(lines, 1)
+    ]
+    (tmp_path / "journal.jsonl").write_text("".join(json.dumps(e) + "\n" for e in entries))
     found = score(tmp_path, "top5")
     assert (found["error"], found["top1_error"], found["seconds"]) == (12.0, 40.0, 6.0)
 

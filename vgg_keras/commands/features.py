@@ -21,6 +21,7 @@ from vgg_keras.commands.options import (
     devices_option,
     json_option,
 )
+from vgg_keras.commands.terminal import echo
 from vgg_keras.features.procedure import AGGREGATES, REGIONS
 from vgg_keras.features.protocols import (
     C_GRID,
@@ -126,9 +127,9 @@ def features(
         dimensions = found.values.shape[1]
         if as_json:
             result = {"file": str(out), "images": len(found), "dimensions": dimensions}
-            click.echo(json.dumps(result | found.metadata))
+            echo(json.dumps(result | found.metadata))
         else:
-            click.echo(f"{out}: {len(found)} images, {dimensions} features each")
+            echo(f"{out}: {len(found)} images, {dimensions} features each")
 
 
 @click.command()
@@ -183,7 +184,7 @@ def transfer(verbose, files, out, as_json, **options) -> None:
             from vgg_keras.pipelines.files import atomic_write
 
             atomic_write(out, text + "\n")
-        click.echo(text if as_json else _line(result))
+        echo(text if as_json else _line(result))
 
 
 def _line(result: dict) -> str:
@@ -261,9 +262,9 @@ def _show(images, found, close, as_json: bool) -> None:
         for image, rows, cosines in zip(images, *close, strict=True)
     ]
     if as_json:
-        click.echo(json.dumps(results))
+        echo(json.dumps(results))
         return
     for result in results:
-        click.echo(result["image"])
+        echo(result["image"])
         for one in result["similar"]:
-            click.echo(f"  {one['similarity']:.3f}  {one['image']}  {', '.join(one['labels'])}")
+            echo(f"  {one['similarity']:.3f}  {one['image']}  {', '.join(one['labels'])}")

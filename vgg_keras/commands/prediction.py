@@ -15,6 +15,7 @@ from vgg_keras.commands.options import (
     bad_image_option,
     json_option,
 )
+from vgg_keras.commands.terminal import echo
 from vgg_keras.ilsvrc import label, readable
 from vgg_keras.quiet import quiet_tensorflow
 
@@ -74,9 +75,9 @@ def _show(predicted, top: int, as_json: bool) -> None:
         for name, classes, posteriors in zip(predicted.names, *predicted.top(top), strict=True)
     ]
     if as_json:
-        click.echo(json.dumps(predicted.metadata | {"images": images}))
+        echo(json.dumps(predicted.metadata | {"images": images}))
         return
     for image in images:
-        click.echo(image["image"])
+        echo(image["image"])
         for found in image["top"]:
-            click.echo(f"{100 * found['posterior']:6.1f} %  {label(found['class'])}")
+            echo(f"{100 * found['posterior']:6.1f} %  {label(found['class'])}")

@@ -11,9 +11,11 @@ import click
 from vgg_keras.commands.errors import one_line_errors
 from vgg_keras.commands.nets import ChosenNet, chosen_nets, net_options, nets_in_folders
 from vgg_keras.commands.options import FOLDER, PROCEDURE, SCALES, add_options, json_option
+from vgg_keras.commands.terminal import echo, print_table
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import SERVING_PRECISIONS
+from vgg_keras.text import printable
 
 _URL = "http://HOST:8501/v1/models/NAME or grpc://HOST:8500/NAME, with or without /versions/N"
 _EXPORT = (
@@ -104,9 +106,9 @@ def export(
             )
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         if as_json:
-            click.echo(json.dumps({"path": str(path), "bytes": size}))
+            echo(json.dumps({"path": str(path), "bytes": size}))
         else:
-            click.echo(f"wrote {path}, {size / 2**20:,.1f} MiB")
+            echo(f"wrote {path}, {size / 2**20:,.1f} MiB")
 
 
 def _localisers(folders, scales, pool_rounding: str):
@@ -145,13 +147,13 @@ def verify(verbose, path, photos, url, repeats, as_json, **options) -> None:
     with one_line_errors(verbose):
         chosen = chosen_nets(options, required=False)
         with quiet_tensorflow(verbose):
-            from vgg_keras.saved_models.export import read_metadata
             from vgg_keras.serving import verify as run_verification
-        net = _net_of_export(chosen[0], read_metadata(path)) if chosen else None
+            from vgg_keras.serving.source import read_export
+        net = _net_of_export(chosen[0], read_export(path)) if chosen else None
         checks, load_seconds = run_verification(path, net, photos, url=url, repeats=repeats)
         if as_json:
             found = [asdict(check) | {"passed": check.passed} for check in checks]
-            click.echo(json.dumps({"checks": found, "load_seconds": load_seconds}))
+            echo(json.dumps({"checks": found, "load_seconds": load_seconds}))
         else:
             _show(checks, load_seconds)
         if not all(check.passed for check in checks):
@@ -200,7 +202,7 @@ def request(verbose, url, images, batch_size, timeout, as_json) -> None:
             if not as_json:
                 _show_answer(image, answer)
         if as_json:
-            click.echo(
+            echo(
                 json.dumps([{"image": i} | asdict(a) for i, a in zip(images, answers, strict=True)])
             )
         if any(answer.error for answer in answers):
@@ -208,7 +210,6 @@ def request(verbose, url, images, batch_size, timeout, as_json) -> None:
 
 
 def _show(checks, load_seconds: float | None) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -219,26 +220,26 @@ def _show(checks, load_seconds: float | None) -> None:
     for check in checks:
         table.add_row(
             check.signature,
-            check.request,
+            printable(check.request),
             "" if check.skipped else f"{check.difference:.1e}",
             f"{check.tolerance:.1e}",
             "" if check.skipped else f"{1000 * check.seconds:.1f}",
             "skipped" if check.skipped else "" if check.passed else "TOO FAR",
         )
-    Console().print(table)
+    print_table(table)
     for check in checks:
         if check.skipped:
-            click.echo(f"{check.signature} was skipped: {check.skipped}")
+            echo(f"{check.signature} was skipped: {check.skipped}")
     if load_seconds is not None:
-        click.echo(f"loaded in {load_seconds:.1f} s")
+        echo(f"loaded in {load_seconds:.1f} s")
     far = sum(not check.passed for check in checks)
-    click.echo(f"{far} of {len(checks)} checks differ by too much" if far else "as the Keras net")
+    echo(f"{far} of {len(checks)} checks differ by too much" if far else "as the Keras net")
 
 
 def _show_answer(image: str, answer) -> None:
     if answer.error:
-        click.echo(f"{image} {answer.error}")
+        echo(f"{image} {answer.error}")
         return
-    click.echo(image)
+    echo(image)
     for name, probability in zip(answer.class_names, answer.probabilities, strict=True):
-        click.echo(f"{100 * probability:6.1f} %  {name}")
+        echo(f"{100 * probability:6.1f} %  {name}")

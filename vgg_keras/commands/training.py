@@ -22,6 +22,7 @@ from vgg_keras.commands.options import (
     data_dir_option,
     data_option,
 )
+from vgg_keras.commands.terminal import echo
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import RECIPES, Recipe
@@ -148,7 +149,7 @@ def train(verbose, **options) -> None:
         with quiet_tensorflow(verbose):
             from vgg_keras.training import train as run_training
         path = run_training(recipe, cluster=take_cluster(options), **options)
-        click.echo(f"{path}: done", err=True)
+        echo(f"{path}: done", err=True)
 
 
 @click.command()
@@ -171,7 +172,7 @@ def statistics(verbose, data, data_dir, split, out, on_bad_image) -> None:
         computed = compute_statistics(images)
         if out:
             computed.save(out)
-        click.echo(json.dumps(dataclasses.asdict(computed)))
+        echo(json.dumps(dataclasses.asdict(computed)))
 
 
 @click.command()
@@ -190,9 +191,9 @@ def curves(verbose, runs, out) -> None:
                 f"one: {', '.join(missing)}"
             )
         with quiet_tensorflow(verbose):
-            from vgg_keras.report.figures import learning_curves, save_figure
-        save_figure(learning_curves({path.name: path / JOURNAL for path in runs}), out)
-        click.echo(out)
+            from vgg_keras.report.figures import journals_of, learning_curves, save_figure
+        save_figure(learning_curves(journals_of(runs)), out)
+        echo(out)
 
 
 @click.command()

@@ -8,13 +8,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+import msgspec
 import numpy as np
 
 from vgg_keras.errors import FeaturesError, WriteError
-from vgg_keras.metadata import members
+from vgg_keras.metadata import MetadataInFile, members
 from vgg_keras.pipelines.checks import indices_of
+from vgg_keras.pipelines.contents import naming_file, parse_json, read_json
 from vgg_keras.pipelines.files import atomic_path, atomic_write
 
 FORMATS = (".parquet", ".npy")
@@ -123,15 +125,13 @@ class Features:
         path = check_format(path)
         if not path.is_file():
             raise FeaturesError(f"There is no file of features {path}.")
-        try:
+        with naming_file(path, FeaturesError, "holds no features"):
             values, rest = (_read_npy if path.suffix == ".npy" else _read_parquet)(path)
             class_names = tuple(rest["class_names"])
             targets = _targets(rest["labels"], rest["difficult"], class_names)
             if values.ndim != 2 or values.dtype != np.float32 or not np.isfinite(values).all():
                 raise ValueError("features must be finite float32, one row for each image")
             return cls(rest["image"], rest["split"], targets, values, class_names, rest[_METADATA])
-        except (KeyError, TypeError, ValueError, OSError, EOFError) as error:
-            raise FeaturesError(f"{path} holds no features: {error!r}") from error
 
 
 def stacked(features: Sequence[Features]) -> Features:
@@ -230,6 +230,18 @@ def _json_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
+class _OfFile(TypedDict):
+    class_names: list[str]
+    about: MetadataInFile  # `_METADATA`
+
+
+class _RestInFile(_OfFile):
+    image: list[str]
+    split: list[str]
+    labels: list[list[str]]
+    difficult: list[list[str]]
+
+
 def _write_npy(path: Path, values: np.ndarray, rest: dict[str, Any]) -> None:
     # The JSON file is removed first and written last, so that a kill leaves no false pair.
     _json_path(path).unlink(missing_ok=True)
@@ -239,7 +251,7 @@ def _write_npy(path: Path, values: np.ndarray, rest: dict[str, Any]) -> None:
 
 
 def _read_npy(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    rest = json.loads(_json_path(path).read_text())
+    rest: Any = read_json(_json_path(path), _RestInFile, FeaturesError, "holds no features")
     return np.load(path, allow_pickle=False), rest
 
 
@@ -260,8 +272,9 @@ def _read_parquet(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     from pyarrow import parquet
 
     table = parquet.read_table(path, columns=[*_COLUMNS, "features"])
-    metadata = json.loads(table.schema.metadata[_PARQUET_KEY])
+    metadata: Any = parse_json(table.schema.metadata[_PARQUET_KEY], _OfFile)
     width = table.schema.field("features").type.list_size
     flat = table["features"].combine_chunks().flatten().to_numpy()
     rest = {name: table[name].to_pylist() for name in _COLUMNS}
+    msgspec.convert(rest | metadata, _RestInFile)
     return flat.reshape(len(table), width), rest | metadata

@@ -148,7 +148,7 @@ class TestInvariance:
         net, options = extractors[0], {"test_scales": (32, 40), "batch_size": 4}
         expected = compute_descriptors(net, source["train"], **options)
         batches = iter(range(4))
-        whole = RowFiller._refuse_nan
+        whole = RowFiller._refuse_infinite
 
         def killed(self, one, indices, rows):
             if next(batches, None) is None:
@@ -156,7 +156,7 @@ class TestInvariance:
             whole(self, one, indices, rows)
 
         with monkeypatch.context() as patch:
-            patch.setattr(RowFiller, "_refuse_nan", killed)
+            patch.setattr(RowFiller, "_refuse_infinite", killed)
             with pytest.raises(KeyboardInterrupt):
                 compute_descriptors(net, source["train"], cache_dir=tmp_path, **options)
         tables = [np.load(file) for file in tmp_path.glob("*.npy")]
@@ -165,7 +165,7 @@ class TestInvariance:
         seen = []
         monkeypatch.setattr(
             RowFiller,
-            "_refuse_nan",
+            "_refuse_infinite",
             lambda self, one, indices, rows: seen.extend(indices.tolist()),
         )
         resumed = compute_descriptors(net, source["train"], cache_dir=tmp_path, **options)
@@ -341,5 +341,5 @@ class TestExtractFeatures:
         with pytest.raises(WeightsError, match="fc2"):
             FeatureExtractor.load(weights_file)
         net = FeatureExtractor.of_net(TrainedNet.of_model(model, mean=MEAN))
-        with pytest.raises(ArgumentError, match="The net gives NaN for"):
+        with pytest.raises(ArgumentError, match="The net gives NaN or Inf for"):
             extract_features(net, source, ["val"], test_scales=[32])
