@@ -19,11 +19,11 @@ from vgg_keras.architecture import Architecture
 from vgg_keras.evaluation import posteriors as posteriors_module
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.evaluation.posteriors import make_scorer, row_pass
-from vgg_keras.evaluation.procedure import PROTOCOLS, Pass, Procedure, paper_scales
+from vgg_keras.evaluation.procedure import PROTOCOLS, VIEWS, Pass, Procedure, paper_scales
 from vgg_keras.evaluation.rows import RowFiller
 from vgg_keras.facts import NetFacts
 from vgg_keras.nets import NETS
-from vgg_keras.pipelines.errors import BadImageError, SourceError
+from vgg_keras.pipelines.errors import ArgumentError, BadImageError, SourceError
 from vgg_keras.pipelines.images import rescale
 from vgg_keras.pipelines.sources import open_source
 from vgg_keras.pipelines.sources.folders import FolderSplit
@@ -353,6 +353,9 @@ class TestScales:
         assert paper_scales(facts) == single
         assert paper_scales(facts, multi_scale=True) == several
 
+    def test_a_step_down_to_the_crop_size_is_allowed(self):
+        assert paper_scales(self.facts(256, 256), multi_scale=True)[0] == 224
+
     def test_a_step_below_the_crop_size_is_refused(self):
         with pytest.raises(ValueError, match=r"S - 32, S and S \+ 32 is below the crop"):
             paper_scales(self.facts(224, 224), multi_scale=True)
@@ -387,6 +390,64 @@ class TestScales:
     def test_a_batch_size_of_0_is_refused(self, model, split):
         with pytest.raises(ValueError, match=r"1 or more\. Received: batch_size=0"):
             posteriors(model, split, "dense", 40, batch_size=0)
+
+
+class TestProcedure:
+    facts = NetFacts(Architecture("A", 1, 32), MEAN, ("a",), (48, 64))
+
+    def test_the_default_is_dense_at_the_middle_scale(self):
+        assert Procedure().passes(self.facts) == [Pass("dense", 56, True, "scores")]
+        assert Procedure().metadata(self.facts) == {
+            "protocol": "dense",
+            "test_scales": [56],
+            "flip": True,
+            "map_average": "scores",
+        }
+
+    def test_each_protocol_has_the_views_of_the_paper(self):
+        """The centre is shown as it is; all other views are shown mirrored too (§3.2)."""
+        views = {
+            protocol: [
+                (VIEWS[one.views].grid, one.test_scale, one.flip)
+                for one in Procedure(protocol, 40).passes(self.facts)
+            ]
+            for protocol in PROTOCOLS
+        }
+        assert views == {
+            "centre": [(1, 40, False)],
+            "dense": [(0, 40, True)],
+            "multi-crop": [(5, 40, True)],
+            "multi-crop+dense": [(5, 40, True), (0, 40, True)],
+        }
+
+    @pytest.mark.parametrize("flip", [False, True])
+    def test_flips_and_averages_can_be_chosen(self, flip):
+        procedure = Procedure("dense+multi-crop", (64, 32), flip=flip, map_average="posteriors")
+        assert [(str(one), one.flip, one.map_average) for one in procedure.passes(self.facts)] == [
+            ("multi-crop Q=64", flip, "scores"),  # the map of a crop has one position
+            ("multi-crop Q=32", flip, "scores"),
+            ("dense Q=64", flip, "posteriors"),
+            ("dense Q=32", flip, "posteriors"),
+        ]
+        assert procedure.metadata(self.facts)["test_scales"] == [32, 64]
+
+    def test_several_scales_are_those_of_section_4_2(self):
+        passes = Procedure(multi_scale=True).passes(self.facts)
+        assert [one.test_scale for one in passes] == [48, 56, 64]
+
+    @pytest.mark.parametrize("scales", [(), [], None])
+    def test_no_scale_stands_for_those_of_the_paper(self, scales):
+        assert Procedure("dense", scales) == Procedure()
+
+    def test_a_localisation_net_is_refused(self):
+        facts = NetFacts(Architecture("A", 4, 32), MEAN, ("a",), 40, regression="per-class")
+        with pytest.raises(ArgumentError, match="A classification net is needed"):
+            Procedure().passes(facts)
+
+    @pytest.mark.parametrize("value", [Procedure(), VIEWS["dense"], Pass("dense", 32, True)])
+    def test_procedures_cannot_be_changed(self, value):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            value.flip = False
 
 
 class TestCache:
