@@ -473,7 +473,7 @@ class TestCache:
         np.testing.assert_allclose(got[1:], expected[1:], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(got[0], 1 / CLASSES)
 
-    @pytest.mark.parametrize("broken", ["zeros", "empty", "shape", "text"])
+    @pytest.mark.parametrize("broken", ["zeros", "empty", "shape", "dtype", "text"])
     def test_a_damaged_file_is_repaired_or_named(self, model, split, tmp_path, broken):
         expected = posteriors(model, split, "dense", 40, cache_dir=tmp_path)
         (file,) = tmp_path.glob("*.npy")
@@ -484,6 +484,8 @@ class TestCache:
             return
         if broken == "shape":
             np.save(file, np.zeros((3, 3), np.float32))
+        elif broken == "dtype":
+            np.save(file, expected.astype(np.float64))
         else:
             file.write_bytes({"empty": b"", "text": b"no posteriors here"}[broken])
         with pytest.raises(OSError, match=r"dense-q40-.*cannot be used as cached rows"):

@@ -107,6 +107,8 @@ def test_killed_runs_end_with_bit_identical_weights(data, finished, tmp_path):
         process.join()
         assert process.exitcode == -signal.SIGKILL, "ended before it could be killed"
     run(*arguments)
+    best = [(path / "best.weights.h5").read_bytes() for path in (finished, out)]
+    assert best[0] == best[1]
     expected, got = (arrays(path / "last.weights.h5") for path in (finished, out))
     assert expected.keys() == got.keys()
     assert any(key.startswith("optimizer") for key in got)
