@@ -344,6 +344,8 @@ class TestScales:
             ((384, 384), (384,), (352, 384, 416)),
             ((256, 512), (384,), (256, 384, 512)),
             ((73, 73, 64), (73,), (64, 73, 82)),
+            ((256, 256, 192), (256,), (229, 256, 283)),  # the step is 27.4
+            ((384, 384, 256), (384,), (347, 384, 421)),  # the step is 36.6
             ((73, 146, 64), (109,), (73, 109, 146)),
             ((256, 257), (256,), (256, 257)),
         ],
@@ -438,6 +440,11 @@ class TestProcedure:
     @pytest.mark.parametrize("scales", [(), [], None])
     def test_no_scale_stands_for_those_of_the_paper(self, scales):
         assert Procedure("dense", scales) == Procedure()
+
+    def test_every_scale_is_at_least_the_crop_size(self):
+        Procedure("centre", 32).passes(self.facts)
+        with pytest.raises(ArgumentError, match=r"at least the crop size, 32\. Received: 31"):
+            Procedure("centre", (32, 31)).passes(self.facts)
 
     def test_a_localisation_net_is_refused(self):
         facts = NetFacts(Architecture("A", 4, 32), MEAN, ("a",), 40, regression="per-class")
