@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from vgg_keras.pipelines.errors import ArgumentError
-from vgg_keras.recipes import RECIPES, LocalisationRecipe, Recipe
+from vgg_keras.pipelines.errors import ArgumentError, SourceError
+from vgg_keras.recipes import LOCALISATION_RECIPES, RECIPES, LocalisationRecipe, Recipe
 
 
 def test_recipes_are_the_papers():
@@ -73,3 +75,21 @@ def test_a_localisation_net_has_4_outputs_per_box():
     """It has 4 outputs for one box, and 4000 for one box per class of ILSVRC (§A.1)."""
     assert LocalisationRecipe().outputs(1000) == 4000
     assert LocalisationRecipe(regression="single-class").outputs(1000) == 4
+
+
+def test_a_recipe_has_data_only_if_they_were_given():
+    """Runs of before have "shapes" in their recipe, which was the default."""
+    assert {recipe.data for recipe in (*RECIPES.values(), *LOCALISATION_RECIPES.values())} == {""}
+    old = json.dumps(json.loads(Recipe().to_json()) | {"data": "shapes"})
+    assert Recipe.from_json(old) == Recipe(data="shapes")
+
+
+def test_training_without_data_writes_nothing(tmp_path):
+    from vgg_keras import train
+    from vgg_keras.localisation.task import train_localisation
+
+    for run in (train, train_localisation):
+        recipe = (RECIPES if run is train else LOCALISATION_RECIPES)["small"]
+        with pytest.raises(SourceError, match=r"Data must be given as .*Received: ''"):
+            run(recipe, tmp_path / "run")
+    assert not list(tmp_path.iterdir())

@@ -6,11 +6,13 @@ import json
 
 import click
 
+from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
 from vgg_keras.commands.nets import chosen_nets, net_options
 from vgg_keras.commands.options import (
     ANY_PATH,
     FILE,
+    IMAGE,
     SCALES,
     Several,
     add_options,
@@ -20,6 +22,7 @@ from vgg_keras.commands.options import (
     data_option,
     devices_option,
     json_option,
+    refuse_text,
 )
 from vgg_keras.features.procedure import AGGREGATES, REGIONS
 from vgg_keras.features.protocols import (
@@ -79,7 +82,7 @@ _PROCEDURE = (
 )
 
 
-@click.command()
+@command()
 @net_options(several="the features of several nets are stacked", without=("train_scale",))
 @data_option
 @data_dir_option
@@ -131,7 +134,7 @@ def features(
             click.echo(f"{out}: {len(found)} images, {dimensions} features each")
 
 
-@click.command()
+@command()
 @click.option(
     "--features",
     "files",
@@ -198,8 +201,8 @@ def _line(result: dict) -> str:
     )
 
 
-@click.command()
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@command()
+@click.argument("images", nargs=-1, required=True, type=IMAGE, metavar="IMAGE...")
 @click.option(
     "--features",
     "file",
@@ -234,6 +237,7 @@ def similar(verbose, images, file, top, moved_to, sheet, data, data_dir, as_json
             from vgg_keras.features.similar import draw_sheet, nearest, query_descriptors
             from vgg_keras.features.table import Features
         found = Features.load(file)
+        refuse_text(images)
         close = nearest(query_descriptors(found, images, moved_to=moved_to), found, top)
         _show(images, found, close, as_json)
         if sheet:

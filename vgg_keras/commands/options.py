@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import codecs
+import contextlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -12,9 +15,64 @@ from vgg_keras.nets import get_net
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.recipes import BAD_IMAGE_POLICIES, PRECISIONS
 
-FILE = click.Path(path_type=Path, dir_okay=False)
-FOLDER = click.Path(path_type=Path, file_okay=False)
-ANY_PATH = click.Path(path_type=Path)
+
+class _PathType(click.Path):
+    """A path. The empty text, as of a shell variable that is not set, is not the current folder.
+
+    Args:
+        hint: what is added to the message about a folder in place of a file, or the reverse.
+    """
+
+    def __init__(self, hint="", **options):
+        super().__init__(path_type=Path, **options)
+        self.hint = hint
+
+    def convert(self, value, param, ctx):
+        if value == "":
+            self.fail("a path must not be empty", param, ctx)
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            self.fail(f"{error.message} {self.hint}".strip(), param, ctx)
+
+
+class _ImagePath(click.ParamType):
+    """The path of an image file, as a string."""
+
+    name = "image"
+
+    def convert(self, value, param, ctx):
+        if not value:
+            self.fail("a path must not be empty", param, ctx)
+        if os.path.isdir(value):
+            self.fail(f"{value} is a folder; its images are {Path(value) / '*'}", param, ctx)
+        if not os.path.exists(value):
+            what = "file that matches" if set(value) & set("*?[") else "file"
+            self.fail(f"there is no {what} {value}", param, ctx)
+        if not os.path.isfile(value):
+            self.fail(f"{value} is not a regular file", param, ctx)
+        return value
+
+
+FILE = _PathType(dir_okay=False)
+FOLDER = _PathType(file_okay=False)
+RUN = _PathType("A weights file is given as --weights.", file_okay=False)
+WEIGHTS = _PathType("A run or saved net is given as --run.", dir_okay=False)
+ANY_PATH = _PathType()
+IMAGE = _ImagePath()
+
+
+def refuse_text(files: Iterable[str]) -> None:
+    """Raises ArgumentError for a file of text, such as a list of images or a saved web page."""
+    for name in files:
+        with open(name, "rb") as file:
+            start = file.read(512)
+        with contextlib.suppress(UnicodeDecodeError):
+            text = codecs.getincrementaldecoder("utf-8")().decode(start)
+            if text and all(c.isprintable() or c.isspace() for c in text):
+                raise ArgumentError(
+                    f"Images must be JPEG, PNG, GIF or BMP files. Received: {name}, which is text"
+                )
 
 
 class NetName(click.ParamType):

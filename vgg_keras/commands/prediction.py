@@ -6,21 +6,24 @@ import json
 
 import click
 
+from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
 from vgg_keras.commands.nets import chosen_nets, net_options
 from vgg_keras.commands.options import (
     FOLDER,
+    IMAGE,
     TESTING,
     add_options,
     bad_image_option,
     json_option,
+    refuse_text,
 )
 from vgg_keras.ilsvrc import label, readable
 from vgg_keras.quiet import quiet_tensorflow
 
 
-@click.command()
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@command()
+@click.argument("images", nargs=-1, required=True, type=IMAGE, metavar="IMAGE...")
 @net_options()
 @add_options(TESTING)
 @click.option(
@@ -42,10 +45,10 @@ def predict(verbose, images, top, score_maps, as_json, **options) -> None:
     """Print the most probable classes of images (JPEG, PNG, GIF or BMP files)."""
     with one_line_errors(verbose):
         (chosen,) = chosen_nets(options)
+        if options["on_bad_image"] == "stop":
+            refuse_text(images)
         with quiet_tensorflow(verbose):
             from vgg_keras.evaluation.predict import predict as run_prediction
-            from vgg_keras.pipelines.sources.own import as_split
-        as_split(images)  # refuses at once what is not a file
         net = chosen.load()
         if score_maps:
             score_maps.mkdir(parents=True, exist_ok=True)

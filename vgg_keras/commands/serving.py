@@ -8,9 +8,10 @@ from pathlib import Path
 
 import click
 
+from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
 from vgg_keras.commands.nets import ChosenNet, chosen_nets, net_options, nets_in_folders
-from vgg_keras.commands.options import FOLDER, PROCEDURE, SCALES, add_options, json_option
+from vgg_keras.commands.options import FOLDER, IMAGE, PROCEDURE, SCALES, add_options, json_option
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import SERVING_PRECISIONS
@@ -71,7 +72,7 @@ _EXPORT = (
 )
 
 
-@click.command()
+@command()
 @net_options()
 @add_options(_EXPORT)
 @json_option
@@ -91,7 +92,7 @@ def export(
         given_limits = {"pixels": max_pixels, "aspect": max_aspect}
         limits = Limits(**{k: v for k, v in given_limits.items() if v is not None})
         net = chosen.load(precision="float32")
-        found = _localisers(localisers, localiser_scales, net.architecture.pool_rounding)
+        found = _localisers(localisers, localiser_scales, net)
         with quiet_tensorflow(verbose):
             path = run_export(
                 net,
@@ -109,20 +110,32 @@ def export(
             click.echo(f"wrote {path}, {size / 2**20:,.1f} MiB")
 
 
-def _localisers(folders, scales, pool_rounding: str):
-    """The localisation nets of an export, or None."""
+def _localisers(folders, scales, classifier):
+    """The localisation nets of an export, or None.
+
+    Raises:
+        ArgumentError: they do not fit the classification net. It names the arguments of `export`.
+    """
     if not folders:
         return None
     from vgg_keras.serving import Localisers
 
+    pool_rounding = classifier.architecture.pool_rounding
     arguments = {"precision": "float32", "pool_rounding": pool_rounding}
     nets = [one.load() for one in nets_in_folders(folders, "localiser", arguments)]
-    return Localisers(nets, scales[0] if len(scales) == 1 else scales or None)
+    localisers = Localisers(nets, scales[0] if len(scales) == 1 else scales or None)
+    try:
+        localisers.check(classifier)
+    except ArgumentError as error:
+        names = {"test_scales": "localiser_scales", "nets": "localisers"}
+        text = str(error).replace("test_scales", "localiser_scales")
+        raise ArgumentError(text, names.get(error.argument, error.argument)) from error
+    return localisers
 
 
-@click.command()
+@command()
 @click.argument("path", type=FOLDER)
-@click.argument("photos", nargs=-1, metavar="[PHOTO]...")
+@click.argument("photos", nargs=-1, type=IMAGE, metavar="[PHOTO]...")
 @net_options(without=("pool_rounding",))
 @click.option("--url", help=f"Send the requests to a server that serves the export: {_URL}.")
 @click.option(
@@ -164,9 +177,9 @@ def _net_of_export(chosen: ChosenNet, metadata):
     return chosen.load(metadata["class_names"], **changes)
 
 
-@click.command()
+@command()
 @click.option("--url", required=True, help=f"URL of the model: {_URL}.")
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.argument("images", nargs=-1, required=True, type=IMAGE, metavar="IMAGE...")
 @click.option(
     "--batch-size",
     type=click.IntRange(1),
@@ -188,9 +201,6 @@ def request(verbose, url, images, batch_size, timeout, as_json) -> None:
     with one_line_errors(verbose):
         from vgg_keras.saved_models.client import classify, connect
 
-        missing = [image for image in images if not Path(image).is_file()]
-        if missing:
-            raise ArgumentError(f"There is no such file: {missing[0]}")
         with quiet_tensorflow(verbose):
             server = connect(url, timeout)
         files = (Path(image).read_bytes() for image in images)

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
 from vgg_keras.commands.options import (
     FILE,
@@ -47,6 +48,7 @@ def recipe_options(kind: type[Recipe], without: Collection[str] = ()):
             field.name,
             type=kinds.get(field.name, hints[field.name]),
             default=None,  # the recipe has the value; click would take False for a switch
+            required=field.name == "data",  # the only field without a default
             help=field.metadata["help"],
         )
         if field.name not in without:
@@ -138,7 +140,7 @@ def take_cluster(options: dict[str, Any]):
     return Cluster(coordinator, processes, process_id)
 
 
-@click.command()
+@command()
 @training_options(RECIPES)
 @click.pass_obj
 def train(verbose, **options) -> None:
@@ -151,7 +153,7 @@ def train(verbose, **options) -> None:
         click.echo(f"{path}: done", err=True)
 
 
-@click.command()
+@command()
 @data_option
 @data_dir_option
 @click.option("--split", default="train", show_default=True, help="Split to use.")
@@ -174,7 +176,7 @@ def statistics(verbose, data, data_dir, split, out, on_bad_image) -> None:
         click.echo(json.dumps(dataclasses.asdict(computed)))
 
 
-@click.command()
+@command()
 @click.argument("runs", nargs=-1, required=True, type=FOLDER)
 @click.option(
     "--out", type=FILE, default=Path("curves.png"), show_default=True, help="PNG file to write."
@@ -195,7 +197,7 @@ def curves(verbose, runs, out) -> None:
         click.echo(out)
 
 
-@click.command()
+@command()
 @click.option(
     "--out",
     type=FOLDER,
