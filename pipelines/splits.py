@@ -21,6 +21,8 @@ import tensorflow as tf
 from vgg_keras.pipelines.errors import ArgumentError, SourceError
 
 TRAIN, VALIDATION = "train", "val"
+# Names under which data sets have their validation images; the first that exists is called `val`.
+VALIDATION_NAMES = (VALIDATION, "validation", "valid")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,11 +237,13 @@ class Source:
         spec: what was given to `open_source`.
         class_names: names of the classes, in the order of the labels.
         splits: the splits by name; `train` and `val` are usual.
+        advice: where other splits are looked for, for the message about a missing one.
     """
 
     spec: str
     class_names: tuple[str, ...]
     splits: Mapping[str, Split]
+    advice: str = ""
 
     @classmethod
     def of(cls, **splits: Split) -> Source:
@@ -275,7 +279,8 @@ class Source:
     def __getitem__(self, name: str) -> Split:
         if name not in self.splits:
             raise SourceError(
-                f"{self.spec} has no split {name!r}. Its splits: {', '.join(self.splits)}."
+                f"{self.spec} has no split {name!r}. Its splits: {', '.join(self.splits)}. "
+                f"{self.advice}".rstrip()
             )
         return self.splits[name]
 

@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from vgg_keras.pipelines.contents import parse_json
 from vgg_keras.pipelines.errors import ArgumentError, WriteError
 from vgg_keras.pipelines.files import atomic_write
 from vgg_keras.saved_models.errors import ExportError
@@ -164,11 +165,11 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
     """
     file = Path(path) / ASSETS_EXTRA / METADATA
     try:
-        metadata = json.loads(file.read_text())
-        if not isinstance(metadata, dict) or not metadata:
+        metadata = parse_json(file.read_bytes(), dict[str, Any])
+        if not metadata:
             raise ValueError(f"{METADATA} is empty")
         return metadata
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         hint = ""
         if found := versions(Path(path)):
             hint = f" Give a version folder, such as {Path(path) / str(found[-1])}."

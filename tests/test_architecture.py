@@ -21,7 +21,9 @@ MAY_IMPORT = {
     "vgg_keras": {"pipelines", "callbacks", "saved_models"},
 }
 FILES = sorted(file for folder in MAY_IMPORT for file in (ROOT / folder).rglob("*.py"))
-FOR_CALLBACKS = {f"vgg_keras.pipelines.{name}" for name in ("checks", "errors", "files")}
+FOR_CALLBACKS = {
+    f"vgg_keras.pipelines.{name}" for name in ("checks", "contents", "errors", "files")
+}
 
 
 @functools.cache

@@ -12,9 +12,13 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from vgg_keras.errors import ArgumentError
+from vgg_keras.metadata import MAX_SCALE
 from vgg_keras.nets import INITIALISATIONS, LRN_PRESETS, check_geometry, get_net
 from vgg_keras.pipelines.checks import check_choice
+from vgg_keras.pipelines.contents import parse_json
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 SERVING_PRECISIONS = ("float32", "bfloat16")
@@ -117,10 +121,11 @@ class Recipe:
         scale = self.train_scale
         pair = (scale, scale) if isinstance(scale, int) else tuple(scale)
         object.__setattr__(self, "train_scale", pair)
-        if len(pair) != 2 or not self.crop_size <= pair[0] <= pair[1]:
+        if len(pair) != 2 or not self.crop_size <= pair[0] <= pair[1] <= MAX_SCALE:
+            given = ",".join(map(str, pair))
             raise ArgumentError(
                 f"train_scale must be S, or S_MIN,S_MAX with S_MIN <= S_MAX, at least the crop "
-                f"size, {self.crop_size}. Received: {','.join(map(str, pair))}",
+                f"size, {self.crop_size}, and at most {MAX_SCALE}. Received: {given}",
                 "train_scale",
             )
         for name, choices in _CHOICES.items():
@@ -151,7 +156,7 @@ class Recipe:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Recipe:
+    def from_json(cls, text: str | bytes) -> Recipe:
         """Returns the recipe that `to_json` wrote.
 
         Raises:
@@ -159,9 +164,13 @@ class Recipe:
                 field is not allowed.
         """
         try:
-            fields = json.loads(text)
-            return (LocalisationRecipe if "regression" in fields else cls)(**fields)
-        except (TypeError, json.JSONDecodeError) as error:
+            fields = parse_json(text, dict[str, Any])
+            kind = LocalisationRecipe if "regression" in fields else cls
+            unknown = fields.keys() - {field.name for field in dataclasses.fields(kind)}
+            if unknown:
+                raise ValueError(f"unknown fields: {', '.join(sorted(unknown))}")
+            return msgspec.convert(fields, kind)
+        except (ValueError, RecursionError) as error:
             raise ArgumentError(
                 f"text must be a recipe that to_json wrote ({error})", "text"
             ) from error

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from vgg_keras import provenance
 from vgg_keras.errors import RunError
-from vgg_keras.net_files import read_recipe
+from vgg_keras.net_files import read_class_names, read_recipe
+from vgg_keras.pipelines.checks import normal_form
 from vgg_keras.pipelines.files import atomic_write, locked
 from vgg_keras.recipes import Recipe
 from vgg_keras.run_files import (
@@ -89,12 +90,12 @@ def record_classes(path: Path, class_names: Sequence[str]) -> None:
     """Writes the class names into the run folder, or checks that they are those recorded there.
 
     Raises:
-        RunError: the run was begun with other classes.
+        RunError: the run was begun with other classes, or the file holds something else.
     """
     file = path / CLASSES
     if not file.exists():
         atomic_write(file, json.dumps(list(class_names), indent=0) + "\n")
-    elif json.loads(file.read_text()) != list(class_names):
+    elif [*map(normal_form, read_class_names(path))] != [*map(normal_form, class_names)]:
         raise RunError(
             f"The classes of the data are not those that {path} was begun with, see {file}. Give "
             f"the data that it was begun with, or another folder."

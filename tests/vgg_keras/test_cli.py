@@ -18,7 +18,7 @@ from tests.vgg_keras.test_nets import PARAMETERS
 from vgg_keras import TrainedNet
 from vgg_keras.cli import main
 from vgg_keras.commands.errors import one_line_errors, with_flags
-from vgg_keras.commands.options import NetName, Several, TrainScale, refuse_text
+from vgg_keras.commands.options import NetName, Several, TrainScale, check_images
 from vgg_keras.errors import ArgumentError, RunError
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.pipelines.sources import open_source
@@ -177,7 +177,7 @@ def test_training_needs_data(command, tmp_path):
 @pytest.mark.parametrize(
     "command",
     [
-        ("predict", "--run", "r"),
+        ("predict", "--run", "."),
         ("similar", "--features", "f.npy"),
         ("request", "--url", "http://h/v1/models/m"),
         ("verify", "e/1"),
@@ -192,15 +192,15 @@ class TestImagePaths:
         Path("photos").mkdir()
         os.mkfifo("fifo")
         for path, message in {
-            "photos": "photos is a folder; its images are photos/*",
-            "none.jpg": "there is no file none.jpg",
-            "photos/*.jpg": "there is no file that matches photos/*.jpg",
-            "fifo": "fifo is not a regular file",
-            "": "a path must not be empty",
+            "photos": "Images must be given as files, those of a folder as photos/*. Received a "
+            "folder: photos",
+            "none.jpg": "There is no such file: none.jpg",
+            "photos/*.jpg": "No file has a name of this form: photos/*.jpg",
+            "fifo": "Images must be regular files. Received: fifo",
+            "": "There is no such file: ''",
         }.items():
             result = invoke(*command, path)
-            assert result.exit_code == 2
-            assert message in result.output
+            assert (result.exit_code, result.output) == (1, f"Error: {message}\n")
 
 
 def test_text_is_not_taken_for_a_broken_image(tmp_path, monkeypatch):
@@ -209,7 +209,7 @@ def test_text_is_not_taken_for_a_broken_image(tmp_path, monkeypatch):
     for kind in ("JPEG", "PNG", "GIF", "BMP"):
         Path(f"image.{kind}").write_bytes(encode(pixels, kind))
     Path("empty.jpg").touch()
-    refuse_text([path.name for path in tmp_path.iterdir()])
+    check_images([path.name for path in tmp_path.iterdir()])
     Path("run").mkdir()
     for text in ("a.jpg\nb.jpg\n", "<html>" + "é" * 400, "1"):
         Path("list.txt").write_text(text)

@@ -359,7 +359,7 @@ def test_changed_versions_are_logged(tmp_path, caplog):
 class TestUnfinishedFolders:
     """Files that a kill leaves before the end of the first epoch are replaced."""
 
-    @pytest.mark.parametrize("left", [".recipe.json.tmp.json", "recipe.json"])
+    @pytest.mark.parametrize("left", [".tmp-killed", "recipe.json"])
     def test_an_unfinished_recipe_is_replaced(self, left, tmp_path):
         out = tmp_path / "run"
         out.mkdir()

@@ -40,7 +40,7 @@ def expected(unpacked, tmp_path, monkeypatch):
 
 
 def listing(folder):
-    return sorted(path.name for path in Path(folder).iterdir())
+    return sorted(path.name for path in Path(folder).glob("[!.]*"))
 
 
 def assert_same(predictions, file):

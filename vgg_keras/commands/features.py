@@ -12,18 +12,18 @@ from vgg_keras.commands.nets import chosen_nets, net_options
 from vgg_keras.commands.options import (
     ANY_PATH,
     FILE,
-    IMAGE,
     SCALES,
     Several,
     add_options,
     bad_image_option,
     batch_size_option,
+    check_images,
     data_dir_option,
     data_option,
     devices_option,
     json_option,
-    refuse_text,
 )
+from vgg_keras.commands.terminal import echo
 from vgg_keras.features.procedure import AGGREGATES, REGIONS
 from vgg_keras.features.protocols import (
     C_GRID,
@@ -129,9 +129,9 @@ def features(
         dimensions = found.values.shape[1]
         if as_json:
             result = {"file": str(out), "images": len(found), "dimensions": dimensions}
-            click.echo(json.dumps(result | found.metadata))
+            echo(json.dumps(result | found.metadata))
         else:
-            click.echo(f"{out}: {len(found)} images, {dimensions} features each")
+            echo(f"{out}: {len(found)} images, {dimensions} features each")
 
 
 @command()
@@ -186,7 +186,7 @@ def transfer(verbose, files, out, as_json, **options) -> None:
             from vgg_keras.pipelines.files import atomic_write
 
             atomic_write(out, text + "\n")
-        click.echo(text if as_json else _line(result))
+        echo(text if as_json else _line(result))
 
 
 def _line(result: dict) -> str:
@@ -202,7 +202,7 @@ def _line(result: dict) -> str:
 
 
 @command()
-@click.argument("images", nargs=-1, required=True, type=IMAGE, metavar="IMAGE...")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option(
     "--features",
     "file",
@@ -233,11 +233,11 @@ def _line(result: dict) -> str:
 def similar(verbose, images, file, top, moved_to, sheet, data, data_dir, as_json) -> None:
     """Find the images whose features are the most similar to those of IMAGE."""
     with one_line_errors(verbose):
+        check_images(images)
         with quiet_tensorflow(verbose):
             from vgg_keras.features.similar import draw_sheet, nearest, query_descriptors
             from vgg_keras.features.table import Features
         found = Features.load(file)
-        refuse_text(images)
         close = nearest(query_descriptors(found, images, moved_to=moved_to), found, top)
         _show(images, found, close, as_json)
         if sheet:
@@ -265,9 +265,9 @@ def _show(images, found, close, as_json: bool) -> None:
         for image, rows, cosines in zip(images, *close, strict=True)
     ]
     if as_json:
-        click.echo(json.dumps(results))
+        echo(json.dumps(results))
         return
     for result in results:
-        click.echo(result["image"])
+        echo(result["image"])
         for one in result["similar"]:
-            click.echo(f"  {one['similarity']:.3f}  {one['image']}  {', '.join(one['labels'])}")
+            echo(f"  {one['similarity']:.3f}  {one['image']}  {', '.join(one['labels'])}")

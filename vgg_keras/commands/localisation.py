@@ -23,6 +23,7 @@ from vgg_keras.commands.options import (
     devices_option,
     json_option,
 )
+from vgg_keras.commands.terminal import echo
 from vgg_keras.commands.training import take_cluster, take_recipe, training_options
 from vgg_keras.localisation.procedure import (
     LOCALISATION_PROTOCOL_ALIASES,
@@ -50,7 +51,7 @@ def train(verbose, **options) -> None:
         with quiet_tensorflow(verbose):
             from vgg_keras.localisation.task import train_localisation
         path = train_localisation(recipe, cluster=take_cluster(options), **options)
-        click.echo(f"{path}: done", err=True)
+        echo(f"{path}: done", err=True)
 
 
 _NETS = (
@@ -152,7 +153,7 @@ def evaluate(
         if out:
             found.save(out)
         result = found.result()
-        click.echo(json.dumps(result) if as_json else _line(result))
+        echo(json.dumps(result) if as_json else _line(result))
 
 
 def _dense(

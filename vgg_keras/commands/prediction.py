@@ -11,19 +11,19 @@ from vgg_keras.commands.errors import one_line_errors
 from vgg_keras.commands.nets import chosen_nets, net_options
 from vgg_keras.commands.options import (
     FOLDER,
-    IMAGE,
     TESTING,
     add_options,
     bad_image_option,
+    check_images,
     json_option,
-    refuse_text,
 )
+from vgg_keras.commands.terminal import echo
 from vgg_keras.ilsvrc import label, readable
 from vgg_keras.quiet import quiet_tensorflow
 
 
 @command()
-@click.argument("images", nargs=-1, required=True, type=IMAGE, metavar="IMAGE...")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @net_options()
 @add_options(TESTING)
 @click.option(
@@ -45,8 +45,7 @@ def predict(verbose, images, top, score_maps, as_json, **options) -> None:
     """Print the most probable classes of images (JPEG, PNG, GIF or BMP files)."""
     with one_line_errors(verbose):
         (chosen,) = chosen_nets(options)
-        if options["on_bad_image"] == "stop":
-            refuse_text(images)
+        check_images(images, refuse_text=options["on_bad_image"] == "stop")
         with quiet_tensorflow(verbose):
             from vgg_keras.evaluation.predict import predict as run_prediction
         net = chosen.load()
@@ -77,9 +76,9 @@ def _show(predicted, top: int, as_json: bool) -> None:
         for name, classes, posteriors in zip(predicted.names, *predicted.top(top), strict=True)
     ]
     if as_json:
-        click.echo(json.dumps(predicted.metadata | {"images": images}))
+        echo(json.dumps(predicted.metadata | {"images": images}))
         return
     for image in images:
-        click.echo(image["image"])
+        echo(image["image"])
         for found in image["top"]:
-            click.echo(f"{100 * found['posterior']:6.1f} %  {label(found['class'])}")
+            echo(f"{100 * found['posterior']:6.1f} %  {label(found['class'])}")

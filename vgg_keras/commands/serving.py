@@ -11,10 +11,19 @@ import click
 from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
 from vgg_keras.commands.nets import ChosenNet, chosen_nets, net_options, nets_in_folders
-from vgg_keras.commands.options import FOLDER, IMAGE, PROCEDURE, SCALES, add_options, json_option
+from vgg_keras.commands.options import (
+    FOLDER,
+    PROCEDURE,
+    SCALES,
+    add_options,
+    check_images,
+    json_option,
+)
+from vgg_keras.commands.terminal import echo, print_table
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import SERVING_PRECISIONS
+from vgg_keras.text import printable
 
 _URL = "http://HOST:8501/v1/models/NAME or grpc://HOST:8500/NAME, with or without /versions/N"
 _EXPORT = (
@@ -105,9 +114,9 @@ def export(
             )
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         if as_json:
-            click.echo(json.dumps({"path": str(path), "bytes": size}))
+            echo(json.dumps({"path": str(path), "bytes": size}))
         else:
-            click.echo(f"wrote {path}, {size / 2**20:,.1f} MiB")
+            echo(f"wrote {path}, {size / 2**20:,.1f} MiB")
 
 
 def _localisers(folders, scales, classifier):
@@ -135,7 +144,7 @@ def _localisers(folders, scales, classifier):
 
 @command()
 @click.argument("path", type=FOLDER)
-@click.argument("photos", nargs=-1, type=IMAGE, metavar="[PHOTO]...")
+@click.argument("photos", nargs=-1, metavar="[PHOTO]...")
 @net_options(without=("pool_rounding",))
 @click.option("--url", help=f"Send the requests to a server that serves the export: {_URL}.")
 @click.option(
@@ -156,15 +165,16 @@ def verify(verbose, path, photos, url, repeats, as_json, **options) -> None:
     from the same path as then.
     """
     with one_line_errors(verbose):
+        check_images(photos, refuse_text=False)  # the export says what it refuses
         chosen = chosen_nets(options, required=False)
         with quiet_tensorflow(verbose):
-            from vgg_keras.saved_models.export import read_metadata
             from vgg_keras.serving import verify as run_verification
-        net = _net_of_export(chosen[0], read_metadata(path)) if chosen else None
+            from vgg_keras.serving.source import read_export
+        net = _net_of_export(chosen[0], read_export(path)) if chosen else None
         checks, load_seconds = run_verification(path, net, photos, url=url, repeats=repeats)
         if as_json:
             found = [asdict(check) | {"passed": check.passed} for check in checks]
-            click.echo(json.dumps({"checks": found, "load_seconds": load_seconds}))
+            echo(json.dumps({"checks": found, "load_seconds": load_seconds}))
         else:
             _show(checks, load_seconds)
         if not all(check.passed for check in checks):
@@ -179,7 +189,7 @@ def _net_of_export(chosen: ChosenNet, metadata):
 
 @command()
 @click.option("--url", required=True, help=f"URL of the model: {_URL}.")
-@click.argument("images", nargs=-1, required=True, type=IMAGE, metavar="IMAGE...")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option(
     "--batch-size",
     type=click.IntRange(1),
@@ -199,6 +209,7 @@ def _net_of_export(chosen: ChosenNet, metadata):
 def request(verbose, url, images, batch_size, timeout, as_json) -> None:
     """Classify JPEG or PNG images on a server of TensorFlow Serving."""
     with one_line_errors(verbose):
+        check_images(images, refuse_text=False)  # the server says what it refuses
         from vgg_keras.saved_models.client import classify, connect
 
         with quiet_tensorflow(verbose):
@@ -210,7 +221,7 @@ def request(verbose, url, images, batch_size, timeout, as_json) -> None:
             if not as_json:
                 _show_answer(image, answer)
         if as_json:
-            click.echo(
+            echo(
                 json.dumps([{"image": i} | asdict(a) for i, a in zip(images, answers, strict=True)])
             )
         if any(answer.error for answer in answers):
@@ -218,7 +229,6 @@ def request(verbose, url, images, batch_size, timeout, as_json) -> None:
 
 
 def _show(checks, load_seconds: float | None) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -229,26 +239,26 @@ def _show(checks, load_seconds: float | None) -> None:
     for check in checks:
         table.add_row(
             check.signature,
-            check.request,
+            printable(check.request),
             "" if check.skipped else f"{check.difference:.1e}",
             f"{check.tolerance:.1e}",
             "" if check.skipped else f"{1000 * check.seconds:.1f}",
             "skipped" if check.skipped else "" if check.passed else "TOO FAR",
         )
-    Console().print(table)
+    print_table(table)
     for check in checks:
         if check.skipped:
-            click.echo(f"{check.signature} was skipped: {check.skipped}")
+            echo(f"{check.signature} was skipped: {check.skipped}")
     if load_seconds is not None:
-        click.echo(f"loaded in {load_seconds:.1f} s")
+        echo(f"loaded in {load_seconds:.1f} s")
     far = sum(not check.passed for check in checks)
-    click.echo(f"{far} of {len(checks)} checks differ by too much" if far else "as the Keras net")
+    echo(f"{far} of {len(checks)} checks differ by too much" if far else "as the Keras net")
 
 
 def _show_answer(image: str, answer) -> None:
     if answer.error:
-        click.echo(f"{image} {answer.error}")
+        echo(f"{image} {answer.error}")
         return
-    click.echo(image)
+    echo(image)
     for name, probability in zip(answer.class_names, answer.probabilities, strict=True):
-        click.echo(f"{100 * probability:6.1f} %  {name}")
+        echo(f"{100 * probability:6.1f} %  {name}")

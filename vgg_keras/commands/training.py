@@ -23,10 +23,13 @@ from vgg_keras.commands.options import (
     data_dir_option,
     data_option,
 )
+from vgg_keras.commands.terminal import echo
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import RECIPES, Recipe
 from vgg_keras.run_files import JOURNAL
+
+_OF_THE_RECIPE = {"default": None}  # also for a switch, for which click would take False
 
 
 def recipe_options(kind: type[Recipe], without: Collection[str] = ()):
@@ -47,8 +50,7 @@ def recipe_options(kind: type[Recipe], without: Collection[str] = ()):
             flag,
             field.name,
             type=kinds.get(field.name, hints[field.name]),
-            default=None,  # the recipe has the value; click would take False for a switch
-            required=field.name == "data",  # the only field without a default
+            **({"required": True} if field.name == "data" else _OF_THE_RECIPE),
             help=field.metadata["help"],
         )
         if field.name not in without:
@@ -150,7 +152,7 @@ def train(verbose, **options) -> None:
         with quiet_tensorflow(verbose):
             from vgg_keras.training import train as run_training
         path = run_training(recipe, cluster=take_cluster(options), **options)
-        click.echo(f"{path}: done", err=True)
+        echo(f"{path}: done", err=True)
 
 
 @command()
@@ -173,7 +175,7 @@ def statistics(verbose, data, data_dir, split, out, on_bad_image) -> None:
         computed = compute_statistics(images)
         if out:
             computed.save(out)
-        click.echo(json.dumps(dataclasses.asdict(computed)))
+        echo(json.dumps(dataclasses.asdict(computed)))
 
 
 @command()
@@ -192,9 +194,9 @@ def curves(verbose, runs, out) -> None:
                 f"one: {', '.join(missing)}"
             )
         with quiet_tensorflow(verbose):
-            from vgg_keras.report.figures import learning_curves, save_figure
-        save_figure(learning_curves({path.name: path / JOURNAL for path in runs}), out)
-        click.echo(out)
+            from vgg_keras.report.figures import journals_of, learning_curves, save_figure
+        save_figure(learning_curves(journals_of(runs)), out)
+        echo(out)
 
 
 @command()

@@ -180,12 +180,12 @@ def _table(extractor: FeatureExtractor, split: Split, one: Pass, folder: Path | 
     ]
     shape = len(split), extractor.model.output_shape[-1]
     rows = open_row_cache(folder, f"{one.views}-q{one.test_scale}", decisive, shape)
-    return Table(rows, _is_without_nan, [row_pass(extractor, one)])
+    return Table(rows, _is_finite, [row_pass(extractor, one)])
 
 
-def _is_without_nan(rows: np.ndarray) -> np.ndarray:
+def _is_finite(rows: np.ndarray) -> np.ndarray:
     """Which descriptors are complete: one that a kill cut off ends in NaN."""
-    return ~np.isnan(rows).any(1)
+    return np.isfinite(rows).all(1)
 
 
 def _extractors(

@@ -304,7 +304,7 @@ def _score_fn(net: TrainedNet, find: Finder, classes: np.ndarray) -> Score:
 
 def _is_complete(rows: np.ndarray) -> np.ndarray:
     """Which rows are complete: one that a kill cut off still holds NaN."""
-    return ~np.isnan(rows).reshape(len(rows), -1).any(1)
+    return np.isfinite(rows).reshape(len(rows), -1).all(1)
 
 
 def _centre_frames(images: Split, scale: int, crop_size: int) -> np.ndarray:

@@ -16,13 +16,12 @@ from vgg_keras.errors import ArgumentError, RunError
 from vgg_keras.pipelines.images import decode
 from vgg_keras.saved_models.client import connect
 from vgg_keras.saved_models.errors import RequestError, excerpt
-from vgg_keras.saved_models.export import read_metadata
 from vgg_keras.saved_models.images import BROKEN, Limits, read_sizes
 from vgg_keras.saved_models.records import Request
 from vgg_keras.saved_models.replay import Reply, replay, replay_on_server
 from vgg_keras.serving.expectations import Expectation, Expectations
 from vgg_keras.serving.localise import Localisers
-from vgg_keras.serving.source import load_localisers, load_source
+from vgg_keras.serving.source import load_localisers, load_source, read_export
 from vgg_keras.trained import TrainedNet
 
 log = logging.getLogger(__name__)
@@ -100,7 +99,7 @@ def verify(
         checks, load_seconds = verify("exports/vgg16/1", photos=["cat.jpg"])
         assert all(check.passed for check in checks)
     """
-    metadata = read_metadata(path)
+    metadata = read_export(path)
     if net is None:
         net = load_source(metadata)
     _check_same_net(path, metadata, net)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
 from vgg_keras.errors import WeightsError
 from vgg_keras.nets import FC_NAMES, get_net
+from vgg_keras.pipelines.checks import is_finite
+from vgg_keras.pipelines.contents import read_json
+from vgg_keras.pipelines.files import check_pair
 from vgg_keras.pipelines.statistics import ILSVRC, Statistics
 from vgg_keras.run_files import BEST_WEIGHTS, NET, STATISTICS
 from vgg_keras.weights.arrays import open_npy, open_npz
@@ -22,7 +24,7 @@ from vgg_keras.weights.hdf5 import open_hdf5, open_keras_archive
 from vgg_keras.weights.matconvnet import open_mat
 from vgg_keras.weights.naming import Kernel
 from vgg_keras.weights.preprocessing import Preprocessing, get_preprocessing, refit
-from vgg_keras.weights.selection import LayerReader, declared_bytes, is_finite
+from vgg_keras.weights.selection import LayerReader, declared_bytes
 from vgg_keras.weights.stored import Stored, errors_with_path, refuse_expansion
 from vgg_keras.weights.torch_files import open_safetensors, open_torch
 
@@ -163,9 +165,13 @@ def _weights_of_folder(folder: Path) -> tuple[Path, Preprocessing]:
         raise WeightsError(
             f"{folder} is not a run or saved net: it has neither {STATISTICS} nor {NET}."
         )
-    with errors_with_path(folder / NET):
-        mean = json.loads((folder / NET).read_text())["mean"]
-        return folder / BEST_WEIGHTS, Preprocessing(_colour(mean))
+    description = read_json(folder / NET, _Description, WeightsError)
+    check_pair(folder / BEST_WEIGHTS, folder / NET, description, WeightsError)
+    return folder / BEST_WEIGHTS, Preprocessing(_colour(description["mean"]))
+
+
+class _Description(TypedDict):
+    mean: tuple[float, float, float]
 
 
 def _colour(values: Sequence[float]) -> tuple[float, float, float]:
