@@ -81,7 +81,8 @@ class RestServer:
         connection = self._connection(self._address, timeout=self.timeout)
         try:
             connection.request("POST", self._path, body, self._headers)
-            response = HTTPResponse(_Timed(connection.sock, deadline), method="POST")
+            timed: Any = _Timed(connection.sock, deadline)  # HTTPResponse only calls its makefile
+            response = HTTPResponse(timed, method="POST")
             response.begin()
             if 300 <= response.status < 400:
                 raise RequestError(

@@ -142,8 +142,8 @@ _BATCH_SIZE = (
 data_option = click.option(
     "--data",
     required=True,
-    help="Data: shapes, folder:DIR, tfds:NAME[/CONFIG], cls-loc:DIR, caltech256:PATH or "
-    "voc-action:PATH.",
+    help="Data: shapes, folder:DIR, tfds:NAME[/CONFIG][?image=FEATURE&label=FEATURE], cls-loc:DIR, "
+    "caltech256:PATH or voc-action:PATH.",
 )
 data_dir_option = click.option(
     "--data-dir", help="Folder in which TensorFlow Datasets stores data [~/tensorflow_datasets]."
