@@ -113,6 +113,7 @@ MALFORMED = {
     "not asked for: gzip": [
         response(gzip.compress(bytes(10**6)), "200 OK", "Content-Encoding: gzip")
     ],
+    "more than 1,048,576 lists": [response(b"[" + b"[]," * 2**20 + b"1]")],
     "more than max_bytes=100,000": [response(bytes(100_001))],
     "more than max_bytes=100,000 ": [
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
