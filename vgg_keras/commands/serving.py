@@ -136,6 +136,7 @@ def _localisers(folders, scales, classifier):
     try:
         localisers.check(classifier)
     except ArgumentError as error:
+        names: dict[str | None, str | None]
         names = {"test_scales": "localiser_scales", "nets": "localisers"}
         text = str(error).replace("test_scales", "localiser_scales")
         raise ArgumentError(text, names.get(error.argument, error.argument)) from error
