@@ -157,7 +157,7 @@ def test_the_timeout_holds_for_the_whole_answer(server, start):
 
     def drip():
         yield start
-        for _ in range(40):
+        for _ in range(200):
             time.sleep(0.05)
             yield b"X"
 
@@ -165,7 +165,7 @@ def test_the_timeout_holds_for_the_whole_answer(server, start):
     began = time.monotonic()
     with pytest.raises(RequestError, match="timed out"):
         ask(server, timeout=0.3)
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 5
 
 
 def test_redirects_are_not_followed(server):
