@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import gzip
+import importlib
 import json
 import socket
 import threading
@@ -22,6 +23,9 @@ from tests.saved_models.servers import grpc_server
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.saved_models.client import Answer, classify, connect
 from vgg_keras.saved_models.errors import RequestError
+from vgg_keras.saved_models.records import Request
+from vgg_keras.saved_models.replay import Reply
+from vgg_keras.serving.expectations import Expectation
 
 OUTPUTS = {
     "classes": [[1, 0]],
@@ -340,3 +344,13 @@ def test_answers_are_not_decompressed(service, monkeypatch):
     monkeypatch.setattr(service, "compression", grpc.Compression.Gzip)
     with pytest.raises(RequestError, match="gzip"):
         ask_grpc(service, {"error": [texts(bytes(10**6))]})
+
+
+def test_verify_names_a_server_that_answers_with_other_outputs():
+    expected = Expectation(
+        Request("features", {}), "1 photo", 1, lambda found: found["features"].max()
+    )
+    reply = Reply({"error": np.array([b""], object)}, seconds=(0.1,))
+    check = importlib.import_module("vgg_keras.serving.verify")._check
+    with pytest.raises(RequestError, match=r"of features must .* Received: error object \(1,\)"):
+        check(expected, reply, 1e-5)
