@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,12 +15,16 @@ import h5py
 import keras
 import msgspec
 
+from vgg_keras.callbacks.divergence import divergence
 from vgg_keras.callbacks.errors import CheckpointError
 from vgg_keras.callbacks.file_names import BEST_WEIGHTS, LAST_WEIGHTS
 from vgg_keras.callbacks.monitor import MonitorCallback
+from vgg_keras.pipelines.checks import is_finite
 from vgg_keras.pipelines.contents import naming_file, parse_json
 from vgg_keras.pipelines.errors import WriteError
 from vgg_keras.pipelines.files import atomic_path
+
+log = logging.getLogger(__name__)
 
 _ATTRIBUTE = "training_state"  # of the HDF5 file
 
@@ -50,7 +55,8 @@ class Checkpoint(MonitorCallback):
     Keras's `BackupAndRestore` saves neither the seeds nor the states of other callbacks.
 
     An epoch whose logs lack the monitored metric is saved as the last one, and is not compared with
-    the best one. If no epoch has the metric, a warning at the end of training says so.
+    the best one. If no epoch has the metric, a warning at the end of training says so. An epoch
+    that diverged is not saved, which is logged: training continues from the last one before it.
 
     Put this callback last in `callbacks`, so that it saves what the others did in an epoch.
 
@@ -89,7 +95,7 @@ class Checkpoint(MonitorCallback):
             the model.
 
         Raises:
-            CheckpointError: the file is damaged or belongs to another model.
+            CheckpointError: the file is damaged, belongs to another model, or holds NaN or Inf.
         """
         path = self.folder / LAST_WEIGHTS
         if not path.exists():
@@ -102,12 +108,25 @@ class Checkpoint(MonitorCallback):
                 variable.assign(value)
             for name, callback in self.stateful.items():
                 callback.set_state(state["callbacks"][name])
+            for variable in model.variables + model.optimizer.variables:
+                if not is_finite(keras.ops.convert_to_numpy(variable)):
+                    raise ValueError(
+                        f"it holds NaN or Inf in {variable.path}: training had diverged. Start "
+                        f"again in another folder, with a lower learning rate"
+                    )
         self.best = state["best"]
         return Progressed(state["epochs"], state["finished"])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         value = self.monitored_value(logs)
-        if value is not None and (self.best is None or value > self.best):
+        if reason := divergence(logs):
+            log.warning("epoch %d is not saved, because training diverged: %s", epoch + 1, reason)
+            return
+        if (
+            value is not None
+            and self.may_be_best(value, logs)
+            and (self.best is None or value > self.best)
+        ):
             self.best = value
             with _writing(self.folder / BEST_WEIGHTS, self.model.variables) as path:
                 _without_optimizer(self.model).save_weights(path)

@@ -28,7 +28,8 @@ class PlateauDecay(MonitorCallback):
     state at every `fit` (keras#9462).
 
     An epoch whose logs lack the metric is ignored: it is not counted as an epoch without
-    improvement. If no epoch has the metric, a warning at the end of training says so.
+    improvement. If no epoch has the metric, a warning at the end of training says so. An epoch
+    that diverged, or whose metric is not finite, never counts as an improvement.
 
         model.fit(x, y, validation_split=0.1, epochs=74, callbacks=[PlateauDecay(patience=3)])
 
@@ -96,7 +97,7 @@ class PlateauDecay(MonitorCallback):
         value = self.monitored_value(logs)
         if value is None:
             return
-        if self._improves(value):
+        if self.may_be_best(value, logs) and self._improves(value):
             self.best, self.wait = value, 0
             return
         self.wait += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -86,6 +87,8 @@ class _InFile(TypedDict):
 
 def _triple(values: Iterable[float]) -> tuple[float, float, float]:
     red, green, blue = map(float, values)
+    if not all(map(math.isfinite, (red, green, blue))):
+        raise ValueError(f"all numbers must be finite, not {red}, {green}, {blue}")
     return red, green, blue
 
 

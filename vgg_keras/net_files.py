@@ -18,8 +18,9 @@ from vgg_keras.errors import ArgumentError, RunError, WeightsError, WriteError
 from vgg_keras.facts import NetFacts, as_colour, as_pair
 from vgg_keras.ilsvrc import wnids
 from vgg_keras.nets import get_net, weight_layers
+from vgg_keras.pipelines.checks import is_finite
 from vgg_keras.pipelines.contents import naming_file, read_json
-from vgg_keras.pipelines.files import atomic_path, atomic_write
+from vgg_keras.pipelines.files import check_pair, write_pair
 from vgg_keras.pipelines.statistics import ILSVRC, Statistics
 from vgg_keras.recipes import Recipe
 from vgg_keras.run_files import BEST_WEIGHTS, CLASSES, NET, RECIPE, STATISTICS
@@ -83,9 +84,13 @@ def load_model(
     """The model of a run or of a saved net, with its best weights; one of boxes has no soft-max.
 
     Raises:
-        RunError: the weights cannot be read.
+        RunError: the weights cannot be read, hold NaN or Inf, or are not those that the
+            description was saved with.
     """
     _check_size(folder / BEST_WEIGHTS, facts.architecture)
+    if (folder / NET).is_file():
+        description = read_json(folder / NET, dict[str, Any], RunError)
+        check_pair(folder / BEST_WEIGHTS, folder / NET, description, RunError)
     model = facts.architecture.build(
         precision=facts.precision,
         classifier_activation=None if facts.regression else classifier_activation,
@@ -172,6 +177,12 @@ def _load_weights(model: keras.Model, file: Path) -> None:
     problem = f"cannot be read as weights of net {model.name} with {model.output_shape[-1]} outputs"
     with naming_file(file, RunError, problem):
         model.load_weights(file)
+    for variable in model.weights:
+        if not is_finite(keras.ops.convert_to_numpy(variable)):
+            raise RunError(
+                f"{file} holds NaN or Inf in {variable.path}: its training had diverged. Train the "
+                f"net again in another folder, with a lower learning_rate."
+            )
 
 
 def _check_size(file: Path, architecture: Architecture) -> None:
@@ -242,16 +253,14 @@ def write_net(folder: Path, facts: NetFacts, logits: keras.Model) -> None:
         raise RunError(
             f"{folder} is not empty and holds no saved net. Save the net into another folder."
         )
-    # The description is emptied first and written last: a kill leaves no false pair, and a folder
-    # into which the net can be saved again.
-    atomic_write(folder / NET, "{}\n")
+    file = folder / BEST_WEIGHTS
     needed = sum(4 * math.prod(variable.shape) for variable in logits.variables) + 2**18
     try:
-        with atomic_path(folder / BEST_WEIGHTS, size=needed) as temporary:
-            logits.save_weights(temporary)
+        write_pair(file, folder / NET, logits.save_weights, _to_json(facts), indent=2, size=needed)
     except (OSError, RuntimeError) as error:  # HDF5 raises RuntimeError on a full disk
-        raise WriteError(f"{folder / BEST_WEIGHTS} could not be written: {error}") from error
-    atomic_write(folder / NET, json.dumps(_to_json(facts), indent=2) + "\n")
+        raise WriteError(
+            f"{file} could not be written; what was saved before is intact: {error}"
+        ) from error
 
 
 def _to_json(facts: NetFacts) -> dict[str, Any]:

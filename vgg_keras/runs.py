@@ -11,6 +11,7 @@ from pathlib import Path
 from vgg_keras import provenance
 from vgg_keras.errors import RunError
 from vgg_keras.net_files import read_class_names, read_recipe
+from vgg_keras.pipelines.checks import normal_form
 from vgg_keras.pipelines.files import atomic_write, locked
 from vgg_keras.recipes import Recipe
 from vgg_keras.run_files import (
@@ -94,7 +95,7 @@ def record_classes(path: Path, class_names: Sequence[str]) -> None:
     file = path / CLASSES
     if not file.exists():
         atomic_write(file, json.dumps(list(class_names), indent=0) + "\n")
-    elif read_class_names(path) != tuple(class_names):
+    elif [*map(normal_form, read_class_names(path))] != [*map(normal_form, class_names)]:
         raise RunError(
             f"The classes of the data are not those that {path} was begun with, see {file}. Give "
             f"the data that it was begun with, or another folder."

@@ -14,7 +14,15 @@ import keras
 import tensorflow as tf
 
 from vgg_keras import runs
-from vgg_keras.callbacks import Checkpoint, Journal, PlateauDecay, Progress, WarmStart
+from vgg_keras.callbacks import (
+    Checkpoint,
+    Journal,
+    PlateauDecay,
+    Progress,
+    RaiseOnDivergence,
+    WarmStart,
+    WarnOfChance,
+)
 from vgg_keras.distribution import Cluster, Devices, check_divisible, find_devices, is_cpu_only
 from vgg_keras.errors import MissingPackageError
 from vgg_keras.net_files import build_for_training
@@ -52,8 +60,7 @@ def train(
     CPU the final weights are bit-identical to those of an uninterrupted run.
 
     Args:
-        recipe: what to train.
-        out: run folder.
+        recipe, out: what to train, and the run folder.
         data_dir: where TFDS stores its data.
         devices, cluster: see `find_devices`. Processes of a cluster share the folder; one writes.
         tensorboard: whether to write event files under `out`/tensorboard.
@@ -67,6 +74,7 @@ def train(
     Raises:
         RunError: the folder cannot be used for this recipe.
         SourceError, BadImageError: the data cannot be used.
+        DivergenceError: the loss of an epoch is not finite. The epochs before it are saved.
         ArgumentError: the recipe does not fit the data or the devices.
         MissingPackageError: `tensorboard` is wanted and not installed.
 
@@ -151,11 +159,12 @@ class _Session:
             warn_of_other_versions(out)
         images = self.steps * recipe.batch_size
         progress = Progress(self.steps, images)
-        callbacks = [*warm_start, plateau, *further]
+        diverged = RaiseOnDivergence(_advice(recipe, out))
+        callbacks = [*warm_start, plateau, *further, diverged]
         if self.devices.is_writer:  # the others follow the same course without writing
             journal = Journal(out / JOURNAL, images, exclude=("val_loss",))
-            shown = [progress] if verbose else []
-            callbacks = [*warm_start, journal, *shown, plateau, *further, checkpoint]
+            shown = [progress, WarnOfChance()] if verbose else [WarnOfChance()]
+            callbacks = [*warm_start, journal, *shown, plateau, *further, diverged, checkpoint]
         screened = naming_bad_images(self.data.training, self.data.validation)
         with screened, self.devices.scope():
             try:
@@ -200,6 +209,16 @@ class _Session:
             shard=self.devices.shard,
             **self.data.validation_targets,
         )
+
+
+def _advice(recipe: Recipe, out: Path) -> str:
+    """How to go on after training diverged."""
+    return (
+        f"{out} keeps the last epoch before that. Train into another folder with a learning_rate "
+        f'below {recipe.learning_rate:g}, and with init_from="{out}" init_layers="all" if an epoch '
+        f"of it was good. Your own call of `model.fit` can also clip gradients (`clipnorm` of the "
+        f"optimizer) or freeze layers (`trainable = False`)."
+    )
 
 
 def _warm_start(recipe: Recipe, model: keras.Model, out: Path, task: Task) -> list[WarmStart]:

@@ -13,11 +13,11 @@ from vgg_keras import runs
 from vgg_keras.errors import ArgumentError, RunError, SourceError
 from vgg_keras.pipelines.contents import read_json
 from vgg_keras.pipelines.files import atomic_write
-from vgg_keras.pipelines.screening import find_bad_images
+from vgg_keras.pipelines.screening import check_labels, find_bad_images
 from vgg_keras.pipelines.splits import Source, Split
 from vgg_keras.pipelines.statistics import ILSVRC, Statistics, compute_statistics
 from vgg_keras.recipes import Recipe
-from vgg_keras.run_files import BAD_IMAGES, STATISTICS
+from vgg_keras.run_files import BAD_IMAGES, LAST_WEIGHTS, STATISTICS
 from vgg_keras.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -43,13 +43,16 @@ def prepare_data(
     statistics: Statistics | None,
     is_writer: bool,
 ) -> TrainingData:
-    """Claims the folder, screens the images, and computes the statistics that are not given."""
+    """Claims the folder, screens images and labels, and computes statistics that are not given."""
     runs.prepare_run_folder(out, recipe)
     runs.record_classes(out, source.class_names)
     splits = _usable(splits, source.class_names, recipe, out)
     (training, training_targets), (validation, validation_targets) = (
         task.targets(source, split, recipe) for split in splits
     )
+    if is_writer and not (out / LAST_WEIGHTS).exists():  # checked once, when the run begins
+        for split in (training, validation):
+            check_labels(split, source.class_names, source.spec)
     statistics = statistics or _computed_statistics(training)
     if is_writer:
         statistics.save(out / STATISTICS)

@@ -20,7 +20,7 @@ from vgg_keras.nets import get_net, weight_layers
 from vgg_keras.pipelines.contents import naming_file, read_json
 from vgg_keras.run_files import CLASSES, JOURNAL
 from vgg_keras.sweeps.space import Sweep, scale_text
-from vgg_keras.sweeps.trials import TUNER_FOLDER, run_path, score
+from vgg_keras.sweeps.trials import TUNER_FOLDER, has_diverged, run_path, score
 from vgg_keras.text import printable
 
 TrialRow = dict[str, Any]
@@ -32,8 +32,9 @@ def read_trials(folder: str | os.PathLike) -> list[TrialRow]:
 
     Returns:
         One row for each trial: `net`, `weight_layers`, `train_scale`, `width`, `run` (its folder),
-        `status`, `epochs`, `parameters`, and `multiply_adds` for one crop. Finished trials also
-        have `error` (the objective in percent), `top1_error`, `top5_error` and `seconds`.
+        `status` (Keras Tuner's, or "DIVERGED"), `epochs`, `parameters`, and `multiply_adds` for one
+        crop. Finished trials also have `error` (the objective in percent), `top1_error`,
+        `top5_error` and `seconds`.
 
     Raises:
         SweepError: the folder holds no sweep, the sweep has no trials yet, or a file of a trial is
@@ -83,18 +84,19 @@ def _row(sweep: Sweep, folder: Path, file: Path) -> TrialRow:
     path = run_path(folder, point, trial["trial_id"] if sweep.tuner == "hyperband" else None)
     crop = sweep.recipe.crop_size
     layers = weight_layers(get_net(point.net), _num_classes(path), crop, point.width)
+    status = "DIVERGED" if has_diverged(path) else trial["status"]
     row = {
         "net": point.net,
         "weight_layers": get_net(point.net).weight_layers,
         "train_scale": list(point.train_scale),
         "width": point.width,
         "run": str(path),
-        "status": trial["status"],
+        "status": status,
         "epochs": len(read_journal(path / JOURNAL)),
         "parameters": sum(layer.parameters for layer in layers),
         "multiply_adds": sum(layer.multiply_adds for layer in layers),
     }
-    return row | (score(path, sweep.objective) if trial["status"] == _COMPLETED else {})
+    return row | (score(path, sweep.objective) if status == _COMPLETED else {})
 
 
 def _num_classes(path: Path) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -14,7 +15,9 @@ from typing import Any
 import keras
 import keras_tuner
 
-from vgg_keras.errors import SweepError, UserError
+from vgg_keras.callbacks import RaiseOnDivergence
+from vgg_keras.callbacks.errors import DivergenceError
+from vgg_keras.errors import ArgumentError, SweepError, UserError
 from vgg_keras.net_files import build_for_training
 from vgg_keras.pipelines.contents import naming_file
 from vgg_keras.pipelines.evaluation import validation_stream
@@ -94,6 +97,9 @@ class VggHyperModel(keras_tuner.HyperModel):
             hp: values that the tuner chose.
             model: from `build`.
             options: further arguments of `model.fit`.
+
+        Raises:
+            DivergenceError: the loss of an epoch is not finite. A tuner counts the trial as failed.
         """
         recipe = self.recipe(hp)
         sizes: dict[str, Any] = {"crop_size": recipe.crop_size, "batch_size": recipe.batch_size}
@@ -113,6 +119,7 @@ class VggHyperModel(keras_tuner.HyperModel):
             **sizes,
         )
         given = {"epochs": recipe.epochs, "verbose": 0} | options
+        given["callbacks"] = [*given.get("callbacks", ()), RaiseOnDivergence()]
         return model.fit(
             training,
             validation_data=validation,
@@ -197,6 +204,7 @@ class SweepTuner(keras_tuner.Tuner):
         self.sweep = sweep
         self.folder = folder
         self.train_options = dict(options)
+        self.diverged: set[str] = set()
         space = keras_tuner.HyperParameters()
         choose_point(sweep, space)
         oracle = _ORACLES[sweep.tuner](
@@ -204,6 +212,7 @@ class SweepTuner(keras_tuner.Tuner):
             objective=keras_tuner.Objective("error", "min"),
             seed=sweep.recipe.seed + 1,  # Keras Tuner takes 0 as no seed
             hyperparameters=space,
+            max_consecutive_failed_trials=math.inf,  # trials that diverge do not end a search
         )
         super().__init__(
             oracle=oracle, directory=str(folder), project_name=TUNER_FOLDER, overwrite=overwrite
@@ -220,7 +229,10 @@ class SweepTuner(keras_tuner.Tuner):
                 raise ValueError("it was killed while it began a trial")
 
     def run_trial(self, trial: Any, *_: Any, **__: Any) -> dict[str, float]:
-        """Trains the net of a trial, unless it is trained already; returns its errors."""
+        """Trains the net of a trial, unless it is trained already; returns its errors.
+
+        `on_trial_end` marks a trial that diverged as failed.
+        """
         values = trial.hyperparameters.values
         point = choose_point(self.sweep, trial.hyperparameters)
         rung = None
@@ -229,11 +241,21 @@ class SweepTuner(keras_tuner.Tuner):
             rung = Rung(trial.trial_id, epochs, values.get("tuner/trial_id"))
         try:
             path = run_point(self.sweep, self.folder, point, rung, **self.train_options)
+        except DivergenceError as error:
+            log.warning("%s", error)
+            self.diverged.add(trial.trial_id)
+            return {"error": 100.0}  # Keras Tuner would show a traceback instead of an exception
         except UserError as error:
             # After any other error Keras Tuner would continue with the next trial, which would
             # most likely fail for the same reason.
             raise keras_tuner.errors.FatalError(str(error)) from error
         return score(path, self.sweep.objective)
+
+    def on_trial_end(self, trial: Any) -> None:
+        """Ends a trial, see `keras_tuner.Tuner`; one that diverged is failed and has no rank."""
+        if trial.trial_id in self.diverged:
+            trial.status = "FAILED"
+        super().on_trial_end(trial)
 
 
 def _is_worker() -> bool:
@@ -258,6 +280,8 @@ def _open_tuner(sweep: Sweep, folder: Path, options: Mapping[str, Any]) -> Sweep
 def run_sweep(sweep: Sweep, folder: str | os.PathLike, **options: Any) -> Path:
     """Runs a search, or continues one that was interrupted.
 
+    A trial that diverges is not ranked, and the search continues with the next one.
+
     With Keras Tuner's environment variables KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and
     KERASTUNER_ORACLE_PORT several processes share a search: a chief, which hands out trials, and
     workers, which see the folder under the same path.
@@ -272,13 +296,17 @@ def run_sweep(sweep: Sweep, folder: str | os.PathLike, **options: Any) -> Path:
         The folder.
 
     Raises:
-        SweepError: the folder cannot be used, or a trial failed.
+        SweepError: the folder cannot be used, or a trial failed for another reason.
+        ArgumentError: the recipe has no data.
 
     Example:
-        run_sweep(Sweep(RECIPES["paper"], nets=("A", "D")), "sweeps/x")
+        recipe = replace(RECIPES["paper"], data="folder:ilsvrc")
+        run_sweep(Sweep(recipe, nets=("A", "D")), "sweeps/x")
         net = TrainedNet.load(best_run("sweeps/x"))
     """
     folder = Path(folder)
+    if not sweep.recipe.data:
+        raise ArgumentError("data must be given in the recipe of a sweep. Received: ''", "data")
     sweep.save(folder)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # Keras Tuner prints; stdout is for results

@@ -13,7 +13,9 @@ import numpy as np
 
 from vgg_keras.errors import WeightsError
 from vgg_keras.nets import FC_NAMES, get_net
+from vgg_keras.pipelines.checks import is_finite
 from vgg_keras.pipelines.contents import read_json
+from vgg_keras.pipelines.files import check_pair
 from vgg_keras.pipelines.statistics import ILSVRC, Statistics
 from vgg_keras.run_files import BEST_WEIGHTS, NET, STATISTICS
 from vgg_keras.weights.arrays import open_npy, open_npz
@@ -22,7 +24,7 @@ from vgg_keras.weights.hdf5 import open_hdf5, open_keras_archive
 from vgg_keras.weights.matconvnet import open_mat
 from vgg_keras.weights.naming import Kernel
 from vgg_keras.weights.preprocessing import Preprocessing, get_preprocessing, refit
-from vgg_keras.weights.selection import LayerReader, declared_bytes, is_finite
+from vgg_keras.weights.selection import LayerReader, declared_bytes
 from vgg_keras.weights.stored import Stored, errors_with_path, refuse_expansion
 from vgg_keras.weights.torch_files import open_safetensors, open_torch
 
@@ -163,11 +165,12 @@ def _weights_of_folder(folder: Path) -> tuple[Path, Preprocessing]:
         raise WeightsError(
             f"{folder} is not a run or saved net: it has neither {STATISTICS} nor {NET}."
         )
-    mean = read_json(folder / NET, _Mean, WeightsError)["mean"]
-    return folder / BEST_WEIGHTS, Preprocessing(_colour(mean))
+    description = read_json(folder / NET, _Description, WeightsError)
+    check_pair(folder / BEST_WEIGHTS, folder / NET, description, WeightsError)
+    return folder / BEST_WEIGHTS, Preprocessing(_colour(description["mean"]))
 
 
-class _Mean(TypedDict):
+class _Description(TypedDict):
     mean: tuple[float, float, float]
 
 
