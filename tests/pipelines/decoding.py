@@ -148,8 +148,10 @@ def main() -> None:
     for name, door in doors().items():
         door([rare["JPEG"], rare["PNG"], rare["BMP"]])
         before = peak()
+        door([image for image in hostile if len(image) < JUNK])
         for image in hostile:
-            door([image])
+            if len(image) >= JUNK:
+                door([image])
         memory[name] = peak() - before
     truncated = [image[:i] for image in rare.values() for i in range(0, len(image) + 9, 10)]
     for door in doors().values():
