@@ -181,7 +181,7 @@ def _list_split(
         )
     return FolderSplit(
         name,
-        np.array([os.path.join(folder, file) for found in files.values() for file in found]),
+        np.array([f"{folder}/{file}" for found in files.values() for file in found]),
         np.repeat(np.arange(len(files)), [len(found) for found in files.values()]),
         str(root),
         class_names,
