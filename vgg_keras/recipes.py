@@ -160,15 +160,15 @@ class Recipe:
         """Returns the recipe that `to_json` wrote.
 
         Raises:
-            ArgumentError: the text is not a JSON object, a field is unknown, or the value of a
-                field is not allowed.
+            ArgumentError: the text is not a JSON object, a field is unknown or missing, or the
+                value of a field is not allowed.
         """
         try:
             fields = parse_json(text, dict[str, Any])
             kind = LocalisationRecipe if "regression" in fields else cls
-            unknown = fields.keys() - {field.name for field in dataclasses.fields(kind)}
-            if unknown:
-                raise ValueError(f"unknown fields: {', '.join(sorted(unknown))}")
+            different = fields.keys() ^ {field.name for field in dataclasses.fields(kind)}
+            if different:
+                raise ValueError(f"unknown or missing: {', '.join(sorted(different))}")
             return msgspec.convert(fields, kind)
         except (ValueError, RecursionError) as error:
             raise ArgumentError(
