@@ -16,10 +16,10 @@ from vgg_keras.pipelines.exif import orientation
 from vgg_keras.pipelines.formats import (
     NOT_INLINED,
     apply_bmp_palette,
+    check_png,
     function_of_bytes,
     is_bmp,
     is_png,
-    png_metadata,
     png_size,
 )
 
@@ -89,13 +89,7 @@ def _decode_pixels(image_bytes: tf.Tensor) -> tf.Tensor:
 
     Without `channels=3` TensorFlow's decoder writes outside its memory for an animated WebP.
     """
-    checked = tf.cond(
-        is_png(image_bytes),
-        lambda: png_metadata(image_bytes).size,
-        lambda: tf.constant(0, tf.int64),
-    )
-    with tf.control_dependencies([checked]):
-        image_bytes = tf.identity(image_bytes)
+    image_bytes = tf.cond(is_png(image_bytes), lambda: check_png(image_bytes), lambda: image_bytes)
     image = tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
     return tf.ensure_shape(image, (None, None, 3))
 

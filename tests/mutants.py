@@ -4,8 +4,8 @@
 
 `mutants.toml` lists modules and the tests that hold each. Cosmic Ray changes one operator or number
 of a module at a time; the tests of the module must fail. The files of the project are not changed:
-each mutant is compiled in a process of its own, which is forked from one that has imported
-TensorFlow and has not started it, because the import takes longer than most tests.
+a mutant is imported from a copy of the module, in a process of its own. That is forked from a
+process that has imported TensorFlow and has not started it, because the import is slow.
 """
 
 from __future__ import annotations
@@ -16,21 +16,19 @@ import difflib
 import gc
 import importlib
 import importlib.abc
-import importlib.machinery
-import importlib.util
-import linecache
+import math
 import multiprocessing
 import os
 import random
 import signal
 import sys
+import tempfile
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
+from importlib.util import spec_from_file_location
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -39,7 +37,7 @@ _forks = multiprocessing.get_context("fork")
 
 # A mutant that cannot be imported is broken: no test judges it, and it is not counted.
 SURVIVED, CAUGHT, TIMEOUT, BROKEN = "survived", "caught", "too slow", "broken"
-OUTCOMES = {0: SURVIVED, 1: CAUGHT}  # by the exit code of pytest; BROKEN for any other
+OUTCOMES = {0: SURVIVED, 1: CAUGHT, -signal.SIGALRM: TIMEOUT}  # by exit code; else BROKEN
 
 
 @dataclass(frozen=True)
@@ -91,42 +89,30 @@ def _change(before: str, after: str) -> str:
     return f"{i1 + 1}: " + " -> ".join(lines)
 
 
-class _Loader(importlib.machinery.SourceFileLoader):
-    """Loads a mutant in place of the module's file."""
-
-    mutant: Mutant
-
-    def get_code(self, fullname: str):
-        path = self.get_filename(fullname)
-        # Where AutoGraph and tracebacks look for the source. No time of change: never read again.
-        lines = self.mutant.source.splitlines(keepends=True)
-        linecache.cache[path] = (len(self.mutant.source), None, lines, path)
-        return compile(self.mutant.source, path, "exec", dont_inherit=True)
-
-
 class _Finder(importlib.abc.MetaPathFinder):
-    def __init__(self, mutant: Mutant):
-        self.mutant = mutant
+    """Finds the file of a mutant in place of that of the module.
+
+    It is a file, because AutoGraph and tracebacks read the source again.
+    """
+
+    def __init__(self, mutant: Mutant, file: Path):
         name = ".".join(Path(mutant.path).with_suffix("").parts)
         # The folders beside vgg_keras/ are its subpackages.
         self.name = name if name.startswith("vgg_keras.") else f"vgg_keras.{name}"
+        self.file = file
+        file.write_text(mutant.source)
 
     def find_spec(self, name, path=None, target=None):
-        if name != self.name:
-            return None
-        file = str(ROOT / self.mutant.path)
-        loader = _Loader(name, file)
-        loader.mutant = self.mutant
-        return importlib.util.spec_from_file_location(name, file, loader=loader)
+        return spec_from_file_location(name, self.file) if name == self.name else None
 
 
-def _run(mutant: Mutant, tests: list[str], folder: Path) -> None:
+def _run(mutant: Mutant, tests: list[str], limit: float, folder: Path) -> None:
     """Runs the tests of a mutant, in a process of its own; the exit code is that of pytest."""
-    os.setsid()
-    log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    signal.alarm(math.ceil(limit))  # ends the process, whatever it is doing
+    log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    finder = _Finder(mutant)
+    finder = _Finder(mutant, folder / "mutant.py")
     sys.meta_path.insert(0, finder)
 
     import pytest
@@ -136,53 +122,26 @@ def _run(mutant: Mutant, tests: list[str], folder: Path) -> None:
     phases = (Phase.explicit, Phase.generate)
     settings.register_profile("mutants", derandomize=True, database=None, phases=phases)
     settings.load_profile("mutants")
-    options = [
-        "-x",
-        "-q",
-        "--tb=line",
-        "-m",
-        "not slow",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:xdist",
-    ]
-    code = pytest.main([*options, f"--basetemp={folder / 'tmp'}", *tests])
+    options = ["-x", "-q", "--tb=line", f"--basetemp={folder / 'tmp'}", "-m", "not slow"]
+    for plugin in ("cacheprovider", "xdist", "timeout"):
+        options += ["-p", f"no:{plugin}"]
+    code = pytest.main([*options, *tests])
     if code == 0 and finder.name not in sys.modules:
         code = pytest.ExitCode.NO_TESTS_COLLECTED  # the tests do not reach the module
     sys.stdout.flush()
     os._exit(code)
 
 
-def _outcomes(
-    jobs: list[tuple[Mutant, list[str]]], workers: int, limit: float, folder: Path
-) -> Iterator[tuple[Mutant, str]]:
-    """Runs mutants, `workers` at a time, and yields their outcomes."""
-    todo = list(reversed(jobs))
-    running: dict[int, tuple[BaseProcess, Mutant, float]] = {}
-    slots = set(range(workers))
-    while todo or running:
-        while todo and slots:
-            mutant, tests = todo.pop()
-            slot = slots.pop()
-            (folder / str(slot)).mkdir(parents=True, exist_ok=True)
-            process = _forks.Process(target=_run, args=(mutant, tests, folder / str(slot)))
-            process.start()
-            running[slot] = process, mutant, time.monotonic() + limit
-        wait([process.sentinel for process, _, _ in running.values()], timeout=0.5)
-        for slot, (process, mutant, deadline) in list(running.items()):
-            late = time.monotonic() > deadline
-            if late and process.is_alive():
-                os.killpg(process.pid, signal.SIGKILL)
-            elif process.is_alive():
-                continue
-            process.join()
-            del running[slot]
-            slots.add(slot)
-            yield mutant, TIMEOUT if late else OUTCOMES.get(process.exitcode, BROKEN)
+def _judge(mutant: Mutant, tests: list[str], limit: float = 600) -> tuple[str, str]:
+    """Runs the tests of a mutant; returns the outcome and what was printed."""
+    with tempfile.TemporaryDirectory() as folder:
+        process = _forks.Process(target=_run, args=(mutant, tests, limit, Path(folder)))
+        process.start()
+        process.join()
+        return OUTCOMES.get(process.exitcode, BROKEN), (Path(folder) / "log").read_text()
 
 
-def check(path: str, workers: int, folder: Path) -> Counter[str]:
+def check(path: str, workers: int) -> Counter[str]:
     """Tests the mutants of a module and prints those that were not caught.
 
     Returns:
@@ -192,21 +151,21 @@ def check(path: str, workers: int, folder: Path) -> Counter[str]:
         SystemExit: the tests fail without a change.
     """
     tests = CONFIG["modules"][path]
-    original = Mutant(path, (ROOT / path).read_text(), "nothing")
     start = time.monotonic()
-    for _, outcome in _outcomes([(original, tests)], 1, 600, folder):
-        if outcome != SURVIVED:
-            sys.exit(f"{path}: the tests fail without a change\n{(folder / '0/log').read_text()}")
+    outcome, printed = _judge(Mutant(path, (ROOT / path).read_text(), ""), tests)
+    if outcome != SURVIVED:
+        sys.exit(f"{path}: the tests fail without a change\n{printed}")
     limit = 10 + 4 * workers * (time.monotonic() - start)
-    every = mutants(path)
-    most = CONFIG["most_mutants"]
-    if len(every) > most:
-        every = random.Random(0).sample(every, most)
+    found = mutants(path)
+    if len(found) > CONFIG["most_mutants"]:
+        found = random.Random(0).sample(found, CONFIG["most_mutants"])
     counts: Counter[str] = Counter()
-    for mutant, outcome in _outcomes([(m, tests) for m in every], workers, limit, folder):
-        counts[outcome] += 1
-        if outcome in (SURVIVED, TIMEOUT):
-            print(f"{outcome:9} {path}:{mutant.change}", flush=True)
+    with ThreadPoolExecutor(workers) as pool:
+        outcomes = pool.map(lambda mutant: _judge(mutant, tests, limit)[0], found)
+        for mutant, outcome in zip(found, outcomes, strict=True):
+            counts[outcome] += 1
+            if outcome in (SURVIVED, TIMEOUT):
+                print(f"{outcome:9} {path}:{mutant.change}", flush=True)
     return counts
 
 
@@ -214,7 +173,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("modules", nargs="*", help="paths; by default all of mutants.toml")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
-    parser.add_argument("--folder", type=Path, default=ROOT / "build/mutants")
     options = parser.parse_args()
     os.chdir(ROOT)
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -225,7 +183,7 @@ def main() -> None:
     rows = []
     for path in options.modules or CONFIG["modules"]:
         start = time.monotonic()
-        counts = check(path, options.workers, options.folder)
+        counts = check(path, options.workers)
         total += counts
         rows.append((path, counts, time.monotonic() - start))
         print(_row(*rows[-1]), flush=True)

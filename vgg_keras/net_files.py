@@ -293,7 +293,7 @@ def _from_json(folder: Path) -> NetFacts:
     if not (folder / BEST_WEIGHTS).is_file():
         raise RunError(f"{folder} holds no {BEST_WEIGHTS}.")
     if file.read_bytes().strip() == b"{}":
-        raise RunError(f"{folder} holds no complete net: saving it was interrupted.")
+        raise RunError(f"{folder} holds no complete net: {NET} is empty, saving was interrupted.")
     with naming_file(file, RunError):
         found = msgspec.convert(read_json(file, _NetInFile, RunError), _NetInFile)
         recipe = found["recipe"]

@@ -173,15 +173,7 @@ def _list_split(
         (files[first] if separator else beside).append(file)
     for class_folder, found in files.items():
         if all(file.count("/") > 1 for file in found):
-            inner = _first_texts(list_folders(folder / class_folder))
-            raise SourceError(
-                f"The class folder {text_of_path(folder / class_folder)} holds no images"
-                + (
-                    f" itself, only folders: {inner}. Give the folder that holds the class folders."
-                    if inner
-                    else ". Fill it or remove it."
-                )
-            )
+            raise _without_images(folder / class_folder)
     ignored = [file for file in beside if file != BOXES_FILE]
     if ignored:
         log.info(
@@ -193,6 +185,18 @@ def _list_split(
         np.repeat(np.arange(len(files)), [len(found) for found in files.values()]),
         str(root),
         class_names,
+    )
+
+
+def _without_images(class_folder: Path) -> SourceError:
+    inner = list_folders(class_folder)
+    if not inner:
+        return SourceError(
+            f"The class folder {text_of_path(class_folder)} holds no images. Fill it or remove it."
+        )
+    return SourceError(
+        f"The class folder {text_of_path(class_folder)} must hold images itself. It holds only "
+        f"folders: {_first_texts(inner)}. {_ADVICE}"
     )
 
 

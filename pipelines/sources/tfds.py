@@ -218,6 +218,7 @@ def _open_builder(
 ) -> Source:
     features = builder.info.features
     image_key, label_key = image_and_label(spec, builder, several_labels, chosen or {})
+    _check_pixels(spec, image_key, features[image_key])
     is_several = not isinstance(features[label_key], tfds.features.ClassLabel)
     split_type = SeveralLabelsSplit if is_several else TfdsSplit
     if not prepare and not builder.is_prepared():
@@ -232,6 +233,19 @@ def _open_builder(
         name = VALIDATION if tfds_split == validation else tfds_split
         splits[name] = split_type(name, builder, tfds_split, image_key, label_key, class_names)
     return Source(spec, class_names, _train_first(splits))
+
+
+def _check_pixels(spec: str, image_key: str, feature: tfds.features.Image) -> None:
+    """Raises a SourceError if the pixels are no intensities of 8 or 16 bits.
+
+    TFDS stores the bits of float32 pixels as the bytes of an RGBA image.
+    """
+    dtype = np.dtype(feature.np_dtype)
+    if dtype not in (np.uint8, np.uint16):
+        raise SourceError(
+            f"The images of {spec} must be uint8 or uint16. Received: feature {image_key!r} of "
+            f"{dtype}"
+        )
 
 
 def _train_first(splits: dict[str, Split]) -> dict[str, Split]:

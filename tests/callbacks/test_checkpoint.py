@@ -70,6 +70,13 @@ class TestCheckpoint:
         other.load_weights(tmp_path / "best.weights.h5")
         assert {float(w.min()) for w in other.get_weights()} == {1.0}
 
+    def test_files_of_the_same_training_are_identical(self, tmp_path):
+        self.fit(tmp_path / "a", 2)
+        keras.Model(small_model().inputs, small_model().outputs)  # other models change no names
+        self.fit(tmp_path / "b", 2)
+        for name in ("best.weights.h5", "last.weights.h5"):
+            assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
     def test_an_empty_folder_restores_nothing(self, tmp_path):
         assert Checkpoint(tmp_path).restore(small_model()) == (0, False)
 

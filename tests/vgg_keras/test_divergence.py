@@ -90,7 +90,7 @@ def spoil(folder, layer, value):
 
 
 class TestLoading:
-    """NaN in the first layer does not reach the scores: the ReLU of TensorFlow makes it 0."""
+    """NaN in the first layer does not reach the scores: max-pooling or ReLU hides it."""
 
     @pytest.fixture(params=["run", "saved net"])
     def folder(self, request, tmp_path):

@@ -345,6 +345,8 @@ class TestScales:
             ((384, 384), (384,), (352, 384, 416)),
             ((256, 512), (384,), (256, 384, 512)),
             ((73, 73, 64), (73,), (64, 73, 82)),
+            ((256, 256, 192), (256,), (229, 256, 283)),  # the step is 27.4
+            ((384, 384, 256), (384,), (347, 384, 421)),  # the step is 36.6
             ((73, 146, 64), (109,), (73, 109, 146)),
             ((256, 257), (256,), (256, 257)),
         ],
@@ -440,6 +442,11 @@ class TestProcedure:
     def test_no_scale_stands_for_those_of_the_paper(self, scales):
         assert Procedure("dense", scales) == Procedure()
 
+    def test_every_scale_is_at_least_the_crop_size(self):
+        Procedure("centre", 32).passes(self.facts)
+        with pytest.raises(ArgumentError, match=r"at least the crop size, 32\. Received: 31"):
+            Procedure("centre", (32, 31)).passes(self.facts)
+
     def test_a_localisation_net_is_refused(self):
         facts = NetFacts(Architecture("A", 4, 32), MEAN, ("a",), 40, regression="per-class")
         with pytest.raises(ArgumentError, match="A classification net is needed"):
@@ -474,7 +481,7 @@ class TestCache:
         np.testing.assert_allclose(got[1:], expected[1:], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(got[0], 1 / CLASSES)
 
-    @pytest.mark.parametrize("broken", ["zeros", "empty", "shape", "text"])
+    @pytest.mark.parametrize("broken", ["zeros", "empty", "shape", "dtype", "text"])
     def test_a_damaged_file_is_repaired_or_named(self, model, split, tmp_path, broken):
         expected = posteriors(model, split, "dense", 40, cache_dir=tmp_path)
         (file,) = tmp_path.glob("*.npy")
@@ -485,6 +492,8 @@ class TestCache:
             return
         if broken == "shape":
             np.save(file, np.zeros((3, 3), np.float32))
+        elif broken == "dtype":
+            np.save(file, expected.astype(np.float64))
         else:
             file.write_bytes({"empty": b"", "text": b"no posteriors here"}[broken])
         with pytest.raises(OSError, match=r"dense-q40-.*cannot be used as cached rows"):

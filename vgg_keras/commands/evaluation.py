@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
 from vgg_keras.commands.nets import ChosenNet, chosen_nets, net_options
 from vgg_keras.commands.options import (
@@ -38,7 +39,7 @@ predictions_option = click.option(
 )
 
 
-@click.command()
+@command()
 @net_options(several="several nets are tested one after the other, and fused")
 @data_option
 @data_dir_option
@@ -144,7 +145,7 @@ def _check_classes(chosen: Sequence[ChosenNet], source, split: str) -> None:
             labels_for_net(one.facts(), source, split)
 
 
-@click.command()
+@command()
 @click.argument("files", nargs=-1, required=True, type=FILE)
 @predictions_option
 @json_option
@@ -162,7 +163,7 @@ def fuse(verbose, files, out, as_json) -> None:
         _show([fused.result()], as_json)
 
 
-@click.command()
+@command()
 @click.argument("number", type=int)
 @click.option(
     "--results",
@@ -187,7 +188,7 @@ def table(verbose, number, results, kind, as_json) -> None:
         echo_lines(render(built, "json" if as_json else kind, width))
 
 
-@click.command()
+@command()
 @click.option(
     "--results",
     required=True,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from vgg_keras.commands.base import group
 from vgg_keras.commands.errors import one_line_errors
 from vgg_keras.commands.nets import nets_in_folders
 from vgg_keras.commands.options import (
@@ -36,7 +37,7 @@ from vgg_keras.recipes import LOCALISATION_RECIPES, PRECISIONS
 from vgg_keras.run_files import LOCALISATION_CACHE
 
 
-@click.group()
+@group()
 def localise() -> None:
     """Localisation (Appendix A): a box for each of the five most probable classes."""
 

@@ -6,6 +6,7 @@ import json
 
 import click
 
+from vgg_keras.commands.base import group
 from vgg_keras.commands.errors import one_line_errors
 from vgg_keras.commands.options import (
     FILE,
@@ -27,7 +28,7 @@ from vgg_keras.sweeps.space import OBJECTIVES, TUNERS, Sweep, default_recipe
 _NOT_OF_THE_RECIPE = ("net", "train_scale", "width", "init_from", "init_layers", "data", "epochs")
 
 
-@click.group(invoke_without_command=True)
+@group(invoke_without_command=True)
 @click.option("--data", help="Data: shapes, folder:DIR or tfds:NAME[/CONFIG].")
 @data_dir_option
 @click.option("--out", type=FOLDER, help="Folder of the sweep.")

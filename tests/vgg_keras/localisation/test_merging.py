@@ -92,6 +92,20 @@ def test_distances_equal_a_worked_example():
     assert match_distance(one, one + 0.5) > 1
 
 
+def test_boxes_within_a_third_of_their_width_are_merged_by_default():
+    """Shifted by 0.3 widths the distance is 0.3 + 1 - 0.7 / 1.3 = 0.76, by 0.35 it is 0.87."""
+    box = np.array([0.0, 0, 0.4, 0.4])
+    for shift, count in ((0.3, 1), (0.35, 2)):
+        boxes = np.stack([box, box + [shift * 0.4, 0, shift * 0.4, 0]])
+        assert len(merge(boxes, np.ones(2))[0]) == count
+
+
+def test_boxes_without_an_area_have_a_least_side():
+    """Two points that are 2e-6 apart are two least sides apart, and do not overlap."""
+    point = np.full(4, 0.5)
+    np.testing.assert_allclose(match_distance(point, point + [2e-6, 0, 2e-6, 0]), 2 + 1, rtol=1e-6)
+
+
 def test_a_threshold_that_is_negative_or_not_finite_is_refused():
     for threshold in (-0.1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match=r"0 or more\. Received: "):
