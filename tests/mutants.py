@@ -106,6 +106,13 @@ class _Finder(importlib.abc.MetaPathFinder):
         return spec_from_file_location(name, self.file) if name == self.name else None
 
 
+class _PropertiesLast:
+    """Runs the tests of hypothesis last: they take longest, and an example catches most mutants."""
+
+    def pytest_collection_modifyitems(self, items):
+        items.sort(key=lambda item: hasattr(getattr(item, "function", None), "hypothesis"))
+
+
 def _run(mutant: Mutant, tests: list[str], limit: float, folder: Path) -> None:
     """Runs the tests of a mutant, in a process of its own; the exit code is that of pytest."""
     signal.alarm(math.ceil(limit))  # ends the process, whatever it is doing
@@ -125,7 +132,7 @@ def _run(mutant: Mutant, tests: list[str], limit: float, folder: Path) -> None:
     options = ["-x", "-q", "--tb=line", f"--basetemp={folder / 'tmp'}", "-m", "not slow"]
     for plugin in ("cacheprovider", "xdist", "timeout"):
         options += ["-p", f"no:{plugin}"]
-    code = pytest.main([*options, *tests])
+    code = pytest.main([*options, *tests], plugins=[_PropertiesLast()])
     if code == 0 and finder.name not in sys.modules:
         code = pytest.ExitCode.NO_TESTS_COLLECTED  # the tests do not reach the module
     sys.stdout.flush()

@@ -6,6 +6,7 @@ took. A decoder that writes outside its memory ends the process instead.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import resource
@@ -105,10 +106,8 @@ def doors() -> dict[str, Callable[[list[bytes]], object]]:
     def each(function: Callable[[bytes], object]) -> Callable[[list[bytes]], None]:
         def run(images: list[bytes]) -> None:
             for image in images:
-                try:
+                with contextlib.suppress(tf.errors.InvalidArgumentError):
                     function(image)
-                except tf.errors.InvalidArgumentError:
-                    pass
 
         return run
 
@@ -149,8 +148,10 @@ def main() -> None:
     for name, door in doors().items():
         door([rare["JPEG"], rare["PNG"], rare["BMP"]])
         before = peak()
+        door([image for image in hostile if len(image) < JUNK])
         for image in hostile:
-            door([image])
+            if len(image) >= JUNK:
+                door([image])
         memory[name] = peak() - before
     truncated = [image[:i] for image in rare.values() for i in range(0, len(image) + 9, 10)]
     for door in doors().values():

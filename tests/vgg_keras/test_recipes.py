@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
-from vgg_keras.pipelines.errors import ArgumentError
+from vgg_keras.pipelines.errors import ArgumentError, SourceError
 from vgg_keras.recipes import LOCALISATION_RECIPES, RECIPES, LocalisationRecipe, Recipe
 
 
@@ -86,6 +87,7 @@ def test_the_validation_scale_is_that_of_section_4_1():
     assert Recipe(train_scale=256).validation_scale == 256
     assert Recipe(train_scale=(224, 224)).validation_scale == 224
     assert Recipe(train_scale=(256, 257)).validation_scale == 256
+    assert Recipe(train_scale=32768).validation_scale == 32768  # the largest
     assert Recipe(train_scale=(256, 512)).validation_scale == 384
 
 
@@ -97,7 +99,8 @@ def test_the_validation_scale_is_that_of_section_4_1():
         ({"train_scale": (512, 256)}, "S_MIN <= S_MAX"),
         ({"train_scale": (256, 384, 512)}, "S_MIN <= S_MAX"),
         ({"train_scale": (256,)}, "S_MIN <= S_MAX"),
-        ({"train_scale": 200}, "at least the crop size, 224. Received: 200"),
+        ({"train_scale": 200}, "at least the crop size, 224, .* Received: 200"),
+        ({"train_scale": (256, 32769)}, "at most 32768. Received: 256,32769"),
         ({"dropout": 1.5}, "dropout must be from 0 to 1"),
         ({"epochs": 0}, "epochs must be from 1"),
         ({"initialisation": "he"}, "gaussian, gaussian-0.1, glorot"),
@@ -139,3 +142,25 @@ def test_a_localisation_net_has_4_outputs_per_box():
     assert Recipe().outputs(1000) == 1000
     assert LocalisationRecipe().outputs(1000) == 4000
     assert LocalisationRecipe(regression="single-class").outputs(1000) == 4
+
+
+def test_a_recipe_has_data_only_if_they_were_given():
+    """Runs of before have "shapes" in their recipe, which was the default."""
+    assert {recipe.data for recipe in (*RECIPES.values(), *LOCALISATION_RECIPES.values())} == {""}
+    old = json.dumps(json.loads(Recipe().to_json()) | {"data": "shapes"})
+    assert Recipe.from_json(old) == Recipe(data="shapes")
+
+
+def test_training_without_data_writes_nothing(tmp_path):
+    from vgg_keras import train
+    from vgg_keras.localisation.task import train_localisation
+    from vgg_keras.sweeps.space import Sweep
+    from vgg_keras.sweeps.tuner import run_sweep
+
+    for run in (train, train_localisation):
+        recipe = (RECIPES if run is train else LOCALISATION_RECIPES)["small"]
+        with pytest.raises(SourceError, match=r"Data must be given as .*Received: ''"):
+            run(recipe, tmp_path / "run")
+    with pytest.raises(ArgumentError, match=r"data must be given .*Received: ''"):
+        run_sweep(Sweep(RECIPES["paper"], nets=("A",)), tmp_path / "sweep")
+    assert not list(tmp_path.iterdir())

@@ -17,7 +17,7 @@ import keras_tuner
 
 from vgg_keras.callbacks import RaiseOnDivergence
 from vgg_keras.callbacks.errors import DivergenceError
-from vgg_keras.errors import SweepError, UserError
+from vgg_keras.errors import ArgumentError, SweepError, UserError
 from vgg_keras.net_files import build_for_training
 from vgg_keras.pipelines.contents import naming_file
 from vgg_keras.pipelines.evaluation import validation_stream
@@ -297,12 +297,16 @@ def run_sweep(sweep: Sweep, folder: str | os.PathLike, **options: Any) -> Path:
 
     Raises:
         SweepError: the folder cannot be used, or a trial failed for another reason.
+        ArgumentError: the recipe has no data.
 
     Example:
-        run_sweep(Sweep(RECIPES["paper"], nets=("A", "D")), "sweeps/x")
+        recipe = replace(RECIPES["paper"], data="folder:ilsvrc")
+        run_sweep(Sweep(recipe, nets=("A", "D")), "sweeps/x")
         net = TrainedNet.load(best_run("sweeps/x"))
     """
     folder = Path(folder)
+    if not sweep.recipe.data:
+        raise ArgumentError("data must be given in the recipe of a sweep. Received: ''", "data")
     sweep.save(folder)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # Keras Tuner prints; stdout is for results
