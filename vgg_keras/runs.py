@@ -72,10 +72,13 @@ def prepare_run_folder(path: Path, recipe: Recipe) -> None:
 
 
 def finished_files(path: Path) -> list[str]:
-    """Names of the files of a run folder that hold results of a finished epoch."""
+    """Names of the files of a run folder that hold results of a finished epoch.
+
+    An epoch that diverged, which has null in the journal, is no result.
+    """
     finished = {
         BEST_WEIGHTS: (path / BEST_WEIGHTS).exists,
-        JOURNAL: lambda: read_journal(path / JOURNAL),
+        JOURNAL: lambda: any(None not in entry.values() for entry in read_journal(path / JOURNAL)),
         LAST_WEIGHTS: lambda: _has_finished_epoch(path),
     }
     return [name for name, is_finished in finished.items() if is_finished()]
