@@ -1,19 +1,24 @@
-"""Atomic writes, which never lose what was saved before, and locks between processes."""
+"""Atomic writes, which never lose what was saved before, pairs of files, and locks."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import filelock
 
-from vgg_keras.pipelines.errors import WriteError
+from vgg_keras.pipelines.errors import UserError, WriteError
+
+DIGEST_KEY = "sha256"  # key of a file's digest in its description
 
 _PREFIX = ".tmp-"  # of the temporary folders
 _LOCK = ".lock"
@@ -106,6 +111,71 @@ def _remove_leftovers(parent: Path) -> None:
             if time.time() - folder.lstat().st_mtime > _UNLOCKED_SECONDS:
                 with locked(folder / _LOCK, wait=False):
                     shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_pair(
+    path: str | os.PathLike,
+    description_path: str | os.PathLike,
+    write: Callable[[Path], object],
+    description: Mapping[str, Any],
+    *,
+    indent: int | None = None,
+    size: int = 0,
+) -> None:
+    """Writes a file and another one that describes it, as JSON.
+
+    Neither is moved into place before both are on the disk, and the description has the digest of
+    the file. A process that is killed between the two moves therefore leaves no pair that
+    `check_pair` accepts.
+
+    Args:
+        path: the file.
+        description_path: its description.
+        write: writes the file, given its temporary path.
+        description: contents of the description.
+        indent: see `json.dumps`.
+        size: see `atomic_path`.
+
+    Raises:
+        OSError: see `atomic_path`. What was saved before is intact.
+    """
+    with _atomic_paths(description_path, path) as (text, file):
+        if size:
+            _reserve(file, size)
+        write(file)
+        contents = {**description, DIGEST_KEY: _digest(file)}
+        text.write_text(json.dumps(contents, indent=indent) + "\n", encoding="utf-8")
+
+
+def check_pair(
+    path: Path, description_path: Path, description: Mapping[str, Any], error: type[UserError]
+) -> None:
+    """Checks that a description is that of a file.
+
+    A description without a digest, as earlier versions wrote it, is accepted.
+
+    Raises:
+        UserError: it is that of another file; of the class `error`.
+    """
+    if DIGEST_KEY in description and description[DIGEST_KEY] != _digest(path):
+        raise error(
+            f"{path} is not the file that {description_path} describes: saving them was "
+            f"interrupted, or one of the two was replaced. Save both again."
+        )
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_state(path: str | os.PathLike) -> str:
+    """Size and time of modification, by which a change of a file is noticed without reading it."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return "missing"
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def _reserve(path: Path, size: int) -> None:

@@ -20,9 +20,10 @@ from vgg_keras.ilsvrc import wnids
 from vgg_keras.nets import get_net, weight_layers
 from vgg_keras.pipelines.checks import is_finite
 from vgg_keras.pipelines.contents import naming_file, read_json
-from vgg_keras.pipelines.files import atomic_path, atomic_write
-from vgg_keras.pipelines.statistics import ILSVRC, Statistics
+from vgg_keras.pipelines.files import check_pair, write_pair
+from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.recipes import Recipe
+from vgg_keras.run_data import load_statistics
 from vgg_keras.run_files import BEST_WEIGHTS, CLASSES, NET, RECIPE, STATISTICS
 from vgg_keras.version import __version__
 from vgg_keras.weights.reading import read
@@ -84,9 +85,13 @@ def load_model(
     """The model of a run or of a saved net, with its best weights; one of boxes has no soft-max.
 
     Raises:
-        RunError: the weights cannot be read, or hold NaN or Inf.
+        RunError: the weights cannot be read, hold NaN or Inf, or are not those that the
+            description was saved with.
     """
     _check_size(folder / BEST_WEIGHTS, facts.architecture)
+    if (folder / NET).is_file():
+        description = read_json(folder / NET, dict[str, Any], RunError)
+        check_pair(folder / BEST_WEIGHTS, folder / NET, description, RunError)
     model = facts.architecture.build(
         precision=facts.precision,
         classifier_activation=None if facts.regression else classifier_activation,
@@ -227,7 +232,7 @@ def _facts_of_run(folder: Path) -> NetFacts:
     class_names = read_class_names(folder)
     return NetFacts(
         architecture=architecture_of(recipe, len(class_names)),
-        mean=Statistics.load(folder / STATISTICS).mean,
+        mean=load_statistics(folder).mean,
         class_names=class_names,
         train_scale=recipe.train_scale,
         recipe=recipe,
@@ -249,16 +254,14 @@ def write_net(folder: Path, facts: NetFacts, logits: keras.Model) -> None:
         raise RunError(
             f"{folder} is not empty and holds no saved net. Save the net into another folder."
         )
-    # The description is emptied first and written last: a kill leaves no false pair, and a folder
-    # into which the net can be saved again.
-    atomic_write(folder / NET, "{}\n")
+    file = folder / BEST_WEIGHTS
     needed = sum(4 * math.prod(variable.shape) for variable in logits.variables) + 2**18
     try:
-        with atomic_path(folder / BEST_WEIGHTS, size=needed) as temporary:
-            logits.save_weights(temporary)
+        write_pair(file, folder / NET, logits.save_weights, _to_json(facts), indent=2, size=needed)
     except (OSError, RuntimeError) as error:  # HDF5 raises RuntimeError on a full disk
-        raise WriteError(f"{folder / BEST_WEIGHTS} could not be written: {error}") from error
-    atomic_write(folder / NET, json.dumps(_to_json(facts), indent=2) + "\n")
+        raise WriteError(
+            f"{file} could not be written; what was saved before is intact: {error}"
+        ) from error
 
 
 def _to_json(facts: NetFacts) -> dict[str, Any]:
@@ -290,7 +293,7 @@ def _from_json(folder: Path) -> NetFacts:
     if not (folder / BEST_WEIGHTS).is_file():
         raise RunError(f"{folder} holds no {BEST_WEIGHTS}.")
     if file.read_bytes().strip() == b"{}":
-        raise RunError(f"{folder} holds no complete net: saving it was interrupted.")
+        raise RunError(f"{folder} holds no complete net: {NET} is empty, saving was interrupted.")
     with naming_file(file, RunError):
         found = msgspec.convert(read_json(file, _NetInFile, RunError), _NetInFile)
         recipe = found["recipe"]

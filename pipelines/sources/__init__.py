@@ -76,5 +76,5 @@ def open_source(
         spec, location, data_dir=data_dir, prepare=prepare, several_labels=several_labels
     )
     sizes = ", ".join(f"{len(split):,} in {name}" for name, split in source.splits.items())
-    log.info("%s: %s images, %d classes", spec, sizes, len(source.class_names))
+    log.info("%s: %d classes; images: %s", spec, len(source.class_names), sizes)
     return source

@@ -113,7 +113,7 @@ def _annotated_files(root: Path, split: str) -> dict[str, str]:
     listed = list_files(annotations)
     stems = {file.removesuffix(".xml"): file for file in listed if file.endswith(".xml")}
     if not stems:
-        raise _nothing_in(annotations, "annotations like NAME.xml", listed)
+        raise _unusable(f"{annotations} must hold annotations, NAME.xml", listed)
     listed = list_files(images)
     found, others = {}, []
     for file in sorted(listed, key=lambda file: file.split("/")):
@@ -124,7 +124,8 @@ def _annotated_files(root: Path, split: str) -> dict[str, str]:
         else:
             found[file] = annotation
     if not found:
-        raise _nothing_in(images, f"images that have an annotation in {annotations}", listed)
+        rule = f"{images} must hold images that have annotations in {annotations}"
+        raise _unusable(rule, listed, list(stems.values()))
     suffixes = tuple({os.path.splitext(file)[1] for file in found})
     missing = [file for file in others if file.endswith(suffixes)]
     if missing and split == VALIDATION:
@@ -140,12 +141,10 @@ def _annotated_files(root: Path, split: str) -> dict[str, str]:
     return found
 
 
-def _nothing_in(folder: Path, wanted: str, listed: list[str]) -> SourceError:
-    inside = first_few([text_of_path(file) for file in listed]) or "nothing"
-    return SourceError(
-        f"{text_of_path(folder)} holds no {wanted}. If it holds archives, unpack them. It holds: "
-        f"{inside}."
-    )
+def _unusable(rule: str, *listings: list[str]) -> SourceError:
+    """The error about folders that hold nothing of use, with what they hold."""
+    found = [first_few([text_of_path(file) for file in files]) or "no file" for files in listings]
+    return SourceError(f"{rule}. Unpack any archives. Received: {' and '.join(found)}")
 
 
 def _objects(file: str) -> list[tuple[str, list[float]]]:

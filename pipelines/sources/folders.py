@@ -14,6 +14,7 @@ import tensorflow as tf
 from vgg_keras.pipelines.box_sources import BOXES_FILE, read_boxes_file
 from vgg_keras.pipelines.checks import first_few, normal_form
 from vgg_keras.pipelines.errors import SourceError
+from vgg_keras.pipelines.files import file_state
 from vgg_keras.pipelines.sources.listing import list_files, list_folders, text_of_path
 from vgg_keras.pipelines.sources.orders import IndexedSplit
 from vgg_keras.pipelines.splits import (
@@ -71,6 +72,17 @@ class FolderSplit(IndexedSplit):
     def ids_of(self, indices: Iterable[int]) -> list[str]:
         root = text_of_path(os.path.join(self.root, "")) if self.root else ""
         return [name.removeprefix(root) for name in self.names_of(indices)]
+
+    def identities(self) -> list[str]:
+        names = self.names_of(range(len(self)))
+        return [
+            f"{os.path.abspath(name)} {state}"
+            for name, state in zip(names, self._states(), strict=True)
+        ]
+
+    def _states(self) -> Iterable[str]:
+        """The state of the file that holds each image."""
+        return map(file_state, self.paths.tolist())
 
     def without(self, names: Sequence[str]) -> Split:
         kept = ~np.isin(self.names_of(range(len(self))), list(names))
@@ -161,15 +173,7 @@ def _list_split(
         (files[first] if separator else beside).append(file)
     for class_folder, found in files.items():
         if all(file.count("/") > 1 for file in found):
-            inner = _first_texts(list_folders(folder / class_folder))
-            raise SourceError(
-                f"The class folder {text_of_path(folder / class_folder)} holds no images"
-                + (
-                    f" itself, only folders: {inner}. Give the folder that holds the class folders."
-                    if inner
-                    else ". Fill it or remove it."
-                )
-            )
+            raise _without_images(folder / class_folder)
     ignored = [file for file in beside if file != BOXES_FILE]
     if ignored:
         log.info(
@@ -177,10 +181,22 @@ def _list_split(
         )
     return FolderSplit(
         name,
-        np.array([os.path.join(folder, file) for found in files.values() for file in found]),
+        np.array([f"{folder}/{file}" for found in files.values() for file in found]),
         np.repeat(np.arange(len(files)), [len(found) for found in files.values()]),
         str(root),
         class_names,
+    )
+
+
+def _without_images(class_folder: Path) -> SourceError:
+    inner = list_folders(class_folder)
+    if not inner:
+        return SourceError(
+            f"The class folder {text_of_path(class_folder)} holds no images. Fill it or remove it."
+        )
+    return SourceError(
+        f"The class folder {text_of_path(class_folder)} must hold images itself. It holds only "
+        f"folders: {_first_texts(inner)}. {_ADVICE}"
     )
 
 

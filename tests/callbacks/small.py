@@ -19,7 +19,7 @@ def small_model(units=4, seed=0, dropout=0.5):
         name="small",
     )
     model.compile(
-        keras.optimizers.SGD(0.1, momentum=0.9),
+        keras.optimizers.SGD(0.1, momentum=0.9, name="sgd"),
         "sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )

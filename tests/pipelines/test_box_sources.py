@@ -284,10 +284,10 @@ class TestClsLoc:
         folder = cls_loc / kind / "CLS-LOC" / split
         shutil.rmtree(folder)
         folder.mkdir()
-        with pytest.raises(SourceError, match=rf"{kind}/CLS-LOC/{split} holds no .*holds: nothing"):
+        with pytest.raises(SourceError, match=rf"{kind}/CLS-LOC/{split} must hold .*: no file"):
             open_source(f"cls-loc:{cls_loc}")
         (folder / "n01.tar").write_bytes(b"")
-        with pytest.raises(SourceError, match=rf"{kind}/CLS-LOC/{split} .*unpack.*holds: n01\.tar"):
+        with pytest.raises(SourceError, match=rf"{kind}/CLS-LOC/{split} .*Unpack any.*: n01\.tar"):
             open_source(f"cls-loc:{cls_loc}")
 
     @pytest.mark.parametrize(

@@ -46,7 +46,9 @@ class TestWhatIsRead:
         assert ids(open_source(spec)["train"]) == ["train/cat/1.jpg"]
         for split in ("train", "test"):
             (tmp_path / split).rename(tmp_path / f"my-{split}")
-        with pytest.raises(SourceError, match=r"images holds no images itself, only folders: cat"):
+        with pytest.raises(
+            SourceError, match=r"images must hold images itself.*folders: cat\. .*DIR/val"
+        ):
             open_source(spec)
 
     def test_the_order_is_that_of_classes_and_then_of_names(self, tmp_path):
@@ -81,7 +83,7 @@ class TestWhatIsRead:
         spec = write_folder(tmp_path)
         write(tmp_path, "test/cat/1.jpg", "train/n01.tar", "boxes.csv")
         open_source(spec)
-        assert f"{spec}: 24 in train, 12 in val images, 3 classes" in caplog.text
+        assert f"{spec}: 3 classes; images: 24 in train, 12 in val" in caplog.text
         assert f"{tmp_path}: ignored beside the splits: test" in caplog.text
         assert f"{tmp_path}/train: ignored beside the class folders: n01.tar" in caplog.text
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from vgg_keras.evaluation.metrics import ErrorCount
 from vgg_keras.metadata import PredictionsInFile, members, net_name
 from vgg_keras.pipelines.checks import first_few, indices_of
 from vgg_keras.pipelines.contents import naming_file, read_json
-from vgg_keras.pipelines.files import atomic_path, atomic_write
+from vgg_keras.pipelines.files import DIGEST_KEY, check_pair, write_pair
 
 FORMATS = (".parquet", ".csv")
 TOP = 5
@@ -96,9 +95,7 @@ class Predictions:
         table = self._table(as_text=path.suffix == ".csv")
         metadata = self.result() | {"predictions": path.name, "class_names": list(self.class_names)}
         try:
-            with atomic_path(path) as temporary:
-                _write(table, temporary)
-            atomic_write(_companion(path), json.dumps(metadata, indent=2) + "\n")
+            write_pair(path, _companion(path), lambda file: _write(table, file), metadata, indent=2)
         except OSError as error:  # PyArrow's do not name the file
             raise WriteError(f"{path} cannot be written: {error}") from error
 
@@ -124,7 +121,7 @@ class Predictions:
 
         Raises:
             PredictionsError: the file, or the JSON file beside it, is missing or holds something
-                else, or a posterior is not finite.
+                else, a posterior is not finite, or the two were not saved together.
         """
         path = known_format(path)
         beside = _companion(path)
@@ -138,10 +135,11 @@ class Predictions:
         metadata: Any = read_json(beside, PredictionsInFile, PredictionsError, problem)
         class_names = tuple(metadata.pop("class_names"))
         with naming_file(path, PredictionsError, problem):
+            check_pair(path, beside, metadata, PredictionsError)
             names, labels, posteriors = _read(path)
             indices = indices_of(labels, class_names, lambda name: ValueError(f"no class {name!r}"))
             posteriors = posteriors.reshape(len(names), len(class_names))
-        for key in ("predictions", "images", "top1_error", "top5_error"):
+        for key in ("predictions", "images", "top1_error", "top5_error", DIGEST_KEY):
             metadata.pop(key, None)
         return cls(names, indices, posteriors, class_names, metadata)
 

@@ -19,6 +19,7 @@ from vgg_keras.pipelines.evaluation import read_images
 from vgg_keras.pipelines.files import atomic_path
 from vgg_keras.pipelines.sources.own import as_split
 from vgg_keras.pipelines.splits import Source
+from vgg_keras.text import figure_text
 
 
 class Neighbours(NamedTuple):
@@ -199,9 +200,9 @@ def draw_sheet(
     figure = Figure(figsize=(2 * columns, 2.3 * len(images)), layout="constrained")
     axes = figure.subplots(len(images), columns, squeeze=False)
     for i, (first, *rest) in enumerate(axes):
-        _draw(first, queries[i], Path(images[i]).name)
+        _draw(first, queries[i], figure_text(Path(images[i]).name))
         for axis, row, cosine in zip(rest, *(values[i] for values in neighbours), strict=True):
-            labels = ", ".join(features.labels_of(row))
+            labels = figure_text(", ".join(features.labels_of(row)))
             _draw(axis, others[row], f"{labels}\n{cosine:.3f}")
     try:
         with atomic_path(path) as temporary:
@@ -212,5 +213,5 @@ def draw_sheet(
 
 def _draw(axis: Any, pixels: np.ndarray, title: str) -> None:
     axis.imshow(pixels)
-    axis.set_title(title.replace("$", r"\$"), fontsize=8)
+    axis.set_title(title, fontsize=8)
     axis.axis("off")

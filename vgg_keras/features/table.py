@@ -17,7 +17,7 @@ from vgg_keras.errors import FeaturesError, WriteError
 from vgg_keras.metadata import MetadataInFile, members
 from vgg_keras.pipelines.checks import indices_of
 from vgg_keras.pipelines.contents import naming_file, parse_json, read_json
-from vgg_keras.pipelines.files import atomic_path, atomic_write
+from vgg_keras.pipelines.files import atomic_path, check_pair, write_pair
 
 FORMATS = (".parquet", ".npy")
 _PARQUET_KEY = b"vgg_keras"  # in the metadata of a Parquet file
@@ -93,7 +93,7 @@ class Features:
 
         Raises:
             FeaturesError: `path` ends in neither .parquet nor .npy.
-            WriteError: the file cannot be written. A Parquet file that was there is intact.
+            WriteError: the file cannot be written; what was there before is intact.
         """
         path = check_format(path)
         columns = {
@@ -120,7 +120,8 @@ class Features:
         """Reads a file that `save` wrote. Nothing in it is executed.
 
         Raises:
-            FeaturesError: the file is missing or holds something else.
+            FeaturesError: the file is missing or holds something else, or a `.npy` file and the
+                JSON file beside it were not saved together.
         """
         path = check_format(path)
         if not path.is_file():
@@ -243,15 +244,12 @@ class _RestInFile(_OfFile):
 
 
 def _write_npy(path: Path, values: np.ndarray, rest: dict[str, Any]) -> None:
-    # The JSON file is removed first and written last, so that a kill leaves no false pair.
-    _json_path(path).unlink(missing_ok=True)
-    with atomic_path(path, size=values.nbytes) as temporary:
-        np.save(temporary, values)
-    atomic_write(_json_path(path), json.dumps(rest) + "\n")
+    write_pair(path, _json_path(path), lambda file: np.save(file, values), rest, size=values.nbytes)
 
 
 def _read_npy(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     rest: Any = read_json(_json_path(path), _RestInFile, FeaturesError, "holds no features")
+    check_pair(path, _json_path(path), rest, FeaturesError)
     return np.load(path, allow_pickle=False), rest
 
 

@@ -34,6 +34,7 @@ from vgg_keras.report.results import (
 )
 from vgg_keras.report.tables import build_table
 from vgg_keras.run_files import JOURNAL
+from vgg_keras.text import printable
 from vgg_keras.trained import TrainedNet
 
 _CLASSES_IN_MATRIX = 40
@@ -79,7 +80,11 @@ def write_report(
     classified = [one for one in found if one.keys() >= {"top1_error", "top5_error"}]
     classified.sort(key=lambda result: (result["top1_error"], result["file"]))
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_shown,
     )
     template = resources.files("vgg_keras.report").joinpath("page.html.j2").read_text("utf-8")
     page = environment.from_string(template).render(
@@ -94,6 +99,11 @@ def write_report(
     path = Path(out) / "index.html"
     atomic_write(path, page)
     return path
+
+
+def _shown(value: Any) -> Any:
+    """A value as the page shows it; `Markup` is escaped already."""
+    return type(value)(printable(value)) if isinstance(value, str) else value
 
 
 def _summary(result: Result) -> dict[str, Any]:
@@ -133,13 +143,9 @@ def _curves(found: Sequence[Result]) -> dict[str, Any]:
     nets = [net for result in found for net in members(result)]
     runs = [Path(path) for path in dict.fromkeys(net["run"] for net in nets if "run" in net)]
     available = [path for path in runs if (path / JOURNAL).is_file()]
-    names = [path.name for path in available]
-    journals = {
-        path.name if names.count(path.name) == 1 else str(path): path / JOURNAL
-        for path in available
-    }
+    figure = figures.learning_curves(figures.journals_of(available)) if available else None
     return {
-        "figure": figures.figure_uri(figures.learning_curves(journals)) if journals else None,
+        "figure": figures.figure_uri(figure) if figure else None,
         "missing": [str(path) for path in runs if path not in available],
     }
 

@@ -20,6 +20,7 @@ from vgg_keras.errors import ArgumentError, PredictionsError
 from vgg_keras.evaluation.procedure import CROP_OF_PAPER
 from vgg_keras.metadata import ANSWERS_KEY, ResultInFile, members
 from vgg_keras.pipelines.contents import naming_file, parse_json
+from vgg_keras.pipelines.files import DIGEST_KEY
 from vgg_keras.report.appendices import PAPER_TABLES
 from vgg_keras.report.generalisation import TRANSFER_MEASURES
 from vgg_keras.report.paper import Tested
@@ -30,7 +31,7 @@ PREDICTIONS_KEY = "predictions"  # name of the prediction file beside the result
 _REQUIRED_KEYS = {"protocol", "images"}
 _MEASURES = TRANSFER_MEASURES | {key for t in PAPER_TABLES.values() for _, key in t.measures}
 # Keys that say how a result is stored. Results that differ only in these are the same.
-_STORAGE_KEYS = {"file", "class_names", PREDICTIONS_KEY, ANSWERS_KEY}
+_STORAGE_KEYS = {"file", "class_names", DIGEST_KEY, PREDICTIONS_KEY, ANSWERS_KEY}
 # Settings of a result: key, default, and the words for any other value.
 _OTHER_SETTINGS = (
     ("flip", True, "no flip"),

@@ -21,6 +21,7 @@ from vgg_keras.pipelines.contents import naming_file, read_json
 from vgg_keras.run_files import CLASSES, JOURNAL
 from vgg_keras.sweeps.space import Sweep, scale_text
 from vgg_keras.sweeps.trials import TUNER_FOLDER, has_diverged, run_path, score
+from vgg_keras.text import printable
 
 TrialRow = dict[str, Any]
 _COMPLETED = "COMPLETED"  # as Keras Tuner writes it
@@ -110,7 +111,7 @@ def trials_table(rows: Sequence[TrialRow], title: str) -> Table:
         rows: from `read_trials`.
         title: title of the table.
     """
-    table = Table(title=title)
+    table = Table(title=printable(title))
     table.add_column("net (layers)")
     for column in (
         "S",

@@ -15,7 +15,9 @@ from vgg_keras.errors import WeightsError
 from vgg_keras.nets import FC_NAMES, get_net
 from vgg_keras.pipelines.checks import is_finite
 from vgg_keras.pipelines.contents import read_json
-from vgg_keras.pipelines.statistics import ILSVRC, Statistics
+from vgg_keras.pipelines.files import check_pair
+from vgg_keras.pipelines.statistics import ILSVRC
+from vgg_keras.run_data import load_statistics
 from vgg_keras.run_files import BEST_WEIGHTS, NET, STATISTICS
 from vgg_keras.weights.arrays import open_npy, open_npz
 from vgg_keras.weights.caffe import open_caffemodel
@@ -159,16 +161,17 @@ def _weights_of_folder(folder: Path) -> tuple[Path, Preprocessing]:
     if not (folder / BEST_WEIGHTS).is_file():
         raise WeightsError(f"{folder} is not a run or saved net with weights: no {BEST_WEIGHTS}.")
     if (folder / STATISTICS).is_file():
-        return folder / BEST_WEIGHTS, Preprocessing(Statistics.load(folder / STATISTICS).mean)
+        return folder / BEST_WEIGHTS, Preprocessing(load_statistics(folder).mean)
     if not (folder / NET).is_file():
         raise WeightsError(
             f"{folder} is not a run or saved net: it has neither {STATISTICS} nor {NET}."
         )
-    mean = read_json(folder / NET, _Mean, WeightsError)["mean"]
-    return folder / BEST_WEIGHTS, Preprocessing(_colour(mean))
+    description = read_json(folder / NET, _Description, WeightsError)
+    check_pair(folder / BEST_WEIGHTS, folder / NET, description, WeightsError)
+    return folder / BEST_WEIGHTS, Preprocessing(_colour(description["mean"]))
 
 
-class _Mean(TypedDict):
+class _Description(TypedDict):
     mean: tuple[float, float, float]
 
 

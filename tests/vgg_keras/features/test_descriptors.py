@@ -17,6 +17,8 @@ from vgg_keras.errors import ArgumentError
 from vgg_keras.evaluation.rows import RowFiller
 from vgg_keras.features.descriptors import compute_descriptors, default_scales, extract_features
 from vgg_keras.features.extractor import FeatureExtractor
+from vgg_keras.features.procedure import SCALES as PAPER_SCALES
+from vgg_keras.features.procedure import check_procedure
 from vgg_keras.pipelines.errors import BadImageError, SourceError
 from vgg_keras.pipelines.images import decode, rescale
 from vgg_keras.pipelines.sources import open_source
@@ -322,6 +324,14 @@ class TestExtractFeatures:
     def test_bad_arguments_are_refused(self, extractors, source, options, message):
         with pytest.raises(ValueError, match=message):
             extract_features([extractors[0]], source, **options)
+
+    def test_procedures_are_refused_by_argument(self):
+        check_procedure("mean", [256])
+        check_procedure("stack", PAPER_SCALES, "image+box")
+        assert PAPER_SCALES == (256, 384, 512)
+        for bad in (("sum", [256]), ("mean", []), ("mean", [256, 256]), ("mean", [256], "boxes")):
+            with pytest.raises(ArgumentError, match="Received: "):
+                check_procedure(*bad)
 
     def test_a_net_that_gives_nan_is_refused(self, source, tmp_path):
         model = lively("A")
