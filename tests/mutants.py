@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import difflib
 import gc
 import importlib
@@ -62,7 +63,8 @@ def mutants(path: str) -> list[Mutant]:
         nodes = ast_nodes(get_ast(original))
         for occurrence in range(sum(len(list(operator.mutation_positions(n))) for n in nodes)):
             source = mutate_code(original, operator, occurrence)
-            found.setdefault(_meaning(source), source)
+            with contextlib.suppress(SyntaxError):  # `not` before `name := value`
+                found.setdefault(_meaning(source), source)
     return [Mutant(path, source, _change(original, source)) for source in found.values() if source]
 
 
