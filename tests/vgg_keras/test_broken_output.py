@@ -21,15 +21,11 @@ class Broken(io.StringIO):
 
     encoding = "utf-8"
 
-    def __init__(self, error: int):
-        super().__init__()
-        self.error = error
-
     def write(self, text):
         if isinstance(text, bytes):
             raise TypeError("text is expected")
         if text:
-            raise OSError(self.error, "the reader has gone")
+            raise BrokenPipeError(errno.EPIPE, "the reader has gone")
         return 0
 
 
@@ -64,10 +60,9 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("error", [errno.EPIPE, errno.ENOSPC])
-def test_results_are_saved_before_they_are_printed(command, error, files, tmp_path, monkeypatch):
+def test_results_are_saved_before_they_are_printed(command, files, tmp_path, monkeypatch):
     arguments = COMMANDS[command].format(files, tmp_path / "out").split()
-    monkeypatch.setattr(sys, "stdout", Broken(error))
+    monkeypatch.setattr(sys, "stdout", Broken())
     with pytest.raises(SystemExit) as ended:
         main([command, *arguments])
     assert ended.value.code == 1
