@@ -169,6 +169,15 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def file_state(path: str | os.PathLike) -> str:
+    """Size and time of modification, by which a change of a file is noticed without reading it."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return "missing"
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
 def _reserve(path: Path, size: int) -> None:
     """Reserves `size` bytes, which quotas and limits can refuse too, and releases them."""
     if hasattr(os, "posix_fallocate"):

@@ -8,6 +8,7 @@ inside `tf.data`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -47,7 +48,7 @@ def png_size(png_bytes: tf.Tensor) -> tf.Tensor:
 
 @function_of_bytes
 def check_png(png_bytes: tf.Tensor) -> tf.Tensor:
-    """Returns the file if its chunks end where it ends.
+    """Returns the file if its chunks end within it.
 
     Libpng allocates the length that a chunk states before it reads the chunk: 2 GiB for a file of
     41 bytes. It must not see a file that does not pass this check.
@@ -56,18 +57,29 @@ def check_png(png_bytes: tf.Tensor) -> tf.Tensor:
         tf.errors.InvalidArgumentError: a chunk is longer than the rest of the file, the last chunk
             is missing, or there are too many chunks for the length of the file.
     """
-    end, _ = _read_chunks(png_bytes, lambda name, length: ())
-    with tf.control_dependencies([end]):
+    is_whole, _ = _read_chunks(png_bytes, lambda name, length: ())
+    check = tf.debugging.Assert(is_whole, ["The chunks of a PNG do not end within the file."])
+    with tf.control_dependencies([check]):
         return tf.identity(png_bytes)
 
 
-@function_of_bytes
-def png_metadata(png_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """What a PNG holds besides pixels: number of compressed chunks, and bytes of all chunks, int64.
+class PngMetadata(NamedTuple):
+    """What a PNG holds besides pixels.
 
-    Raises:
-        tf.errors.InvalidArgumentError: see `check_png`.
+    Attributes:
+        is_whole: whether the file passes `check_png`; the other attributes are defined if it does.
+        texts: number of compressed chunks that are not pixels, int64.
+        size: bytes of all chunks that are not pixels, int64.
     """
+
+    is_whole: tf.Tensor
+    texts: tf.Tensor
+    size: tf.Tensor
+
+
+@function_of_bytes
+def png_metadata(png_bytes: tf.Tensor) -> PngMetadata:
+    """Reads the heads of all chunks."""
     compressed = tf.constant([_number(name) for name in (b"zTXt", b"iTXt", b"iCCP")], tf.int64)
     pixels, none = tf.constant(_number(b"IDAT"), tf.int64), tf.constant(0, tf.int64)
 
@@ -75,55 +87,59 @@ def png_metadata(png_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         is_compressed = tf.reduce_any(tf.equal(name, compressed))
         return tf.cast(is_compressed, tf.int64), tf.where(tf.equal(name, pixels), none, length)
 
-    _, (texts, size) = _read_chunks(png_bytes, values)
-    return texts, size
+    is_whole, sums = _read_chunks(png_bytes, values)
+    return PngMetadata(is_whole, *sums)
 
 
 def _read_chunks(
     png_bytes: tf.Tensor, values: Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, ...]]
 ) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
-    """Reads the heads of all chunks of a PNG (PNG specification, §5.3).
+    """Reads the heads of the chunks of a PNG one after the other (PNG specification, §5.3).
 
     Args:
         png_bytes: the file.
         values: function from name and length of a chunk, int64, to int64 values.
 
     Returns:
-        Position of the last chunk, and the sums of the values over all chunks, int64.
-
-    Raises:
-        tf.errors.InvalidArgumentError: see `check_png`.
+        Whether the file passes `check_png`, and the sums of the values over all chunks but the
+        last, int64.
     """
     size = tf.cast(tf.strings.length(png_bytes), tf.int64)
     # Outside the loop, where constants are made once.
-    start, frame, head_size, shift, low, last = (
+    first, frame, head_size, shift, low, last = (
         tf.constant(n, tf.int64)
         for n in (len(_PNG_SIGNATURE), _CHUNK_FRAME, 8, 32, 2**32 - 1, _number(b"IEND"))
     )
     none, scalar = tf.constant(0, tf.int64), tf.constant((), tf.int32)
+    final = tf.maximum(size - frame, none)  # a chunk that starts later does not end in the file
 
     def head_at(start: tf.Tensor) -> tf.Tensor:
         """Length and name of a chunk, in one number."""
-        head = tf.strings.substr(png_bytes, start, head_size)
+        head = tf.strings.substr(png_bytes, tf.minimum(start, final), head_size)
         return tf.reshape(tf.io.decode_raw(head, tf.int64, little_endian=False), scalar)
 
-    def next_chunk(start: tf.Tensor, head: tf.Tensor, sums: tuple) -> tuple:
-        length = tf.bitwise.bitwise_and(tf.bitwise.right_shift(head, shift), low)
-        added = values(tf.bitwise.bitwise_and(head, low), length)
-        sums = tuple(total + value for total, value in zip(sums, added, strict=True))
-        start = tf.minimum(start + length + frame, size)  # there, reading the head fails
-        return start, head_at(start), sums
+    def name_of(head: tf.Tensor) -> tf.Tensor:
+        return tf.bitwise.bitwise_and(head, low)
 
-    end, head, sums = tf.while_loop(
-        lambda start, head, sums: tf.not_equal(tf.bitwise.bitwise_and(head, low), last),
+    def end_of(start: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        length = tf.bitwise.bitwise_and(tf.bitwise.right_shift(head, shift), low)
+        return start + length + frame, length
+
+    def next_chunk(start: tf.Tensor, head: tf.Tensor, sums: tuple) -> tuple:
+        end, length = end_of(start, head)
+        added = values(name_of(head), length)
+        sums = tuple(total + value for total, value in zip(sums, added, strict=True))
+        return end, head_at(end), sums
+
+    start, head, sums = tf.while_loop(
+        lambda start, head, sums: tf.not_equal(name_of(head), last) & (start <= final),
         next_chunk,
-        (start, head_at(start), tuple(none for _ in values(none, none))),
+        (first, head_at(first), tuple(none for _ in values(none, none))),
         parallel_iterations=1,
         maximum_iterations=_SMALL_CHUNKS + tf.strings.length(png_bytes) // _MEAN_CHUNK,
     )
-    check = tf.debugging.assert_equal(tf.bitwise.bitwise_and(head, low), last, "too many chunks")
-    with tf.control_dependencies([check]):
-        return tf.identity(end), sums
+    is_last = tf.equal(name_of(head), last) & (start <= final)
+    return is_last & (end_of(start, head)[0] <= size), sums
 
 
 def _number(name: bytes) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import copy
 import dataclasses
+import hashlib
 import importlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -212,9 +213,18 @@ class Split(abc.ABC):
     def identities(self) -> list[str]:
         """Texts by which caches recognise the images, one for each image in order.
 
-        Two images have the same text only if they are the same image, also across splits.
+        Two images have the same text only if they are the same image with the same contents, also
+        across splits. A file is the same as long as its absolute path, its size and its time of
+        modification are.
         """
         return self.names_of(range(len(self)))
+
+    def fingerprint(self) -> str:
+        """Hash that changes when images are added, removed, reordered or changed."""
+        fingerprint = hashlib.blake2b(digest_size=16)
+        for identity in self.identities():
+            fingerprint.update(identity.encode("utf-8", "surrogateescape") + b"\0")
+        return fingerprint.hexdigest()
 
     @abc.abstractmethod
     def without(self, names: Sequence[str]) -> Split:

@@ -89,8 +89,9 @@ def connect(url: str, timeout: float = TIMEOUT, max_bytes: int = MAX_BYTES) -> S
     return RestServer(url.rstrip("/"), timeout, max_bytes)
 
 
+_NAME = r"[^/:?#\x00-\x1f\x7f]+"
 _URL = re.compile(
-    r"(grpc://(?P<grpc>[^/?#@\s]+)/(?P<name>[^/:?#\s]+)|https?://[^/?#\s]+/v1/models/[^/:?#\s]+)"
+    rf"(grpc://(?P<grpc>[^/?#@\s]+)/(?P<name>{_NAME})|https?://[^/?#\s]+/v1/models/{_NAME})"
     r"(/versions/(?P<version>\d{1,18}))?/?",
     re.ASCII,
 )

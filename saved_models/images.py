@@ -220,9 +220,10 @@ def _exceeded_limit(limits: Limits, size: tf.Tensor, encoded: tf.Tensor) -> tf.T
         return tf.cond(scans > limits.scans, refusal(rule, scans, "scans"), lambda: "")
 
     def refusal_of_png() -> tf.Tensor:
-        texts, metadata = png_metadata(encoded)
+        is_whole, texts, metadata = png_metadata(encoded)
         return tf.case(
             [
+                (~is_whole, lambda: tf.constant(BROKEN)),
                 (
                     texts > limits.texts,
                     refusal(f"a PNG may have {limits.texts} compressed texts.", texts, "texts"),

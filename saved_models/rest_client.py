@@ -22,6 +22,7 @@ from vgg_keras.saved_models.errors import RequestError, excerpt
 from vgg_keras.saved_models.tensors import MAX_BYTES, TIMEOUT, Tensors
 
 _CHUNK = 2**20  # bytes
+_MAX_LISTS = 2**20  # of JSON; in Python an empty list takes thirty times its two bytes
 
 
 class RestServer:
@@ -64,6 +65,8 @@ class RestServer:
             raise RequestError(
                 f"{self.url} does not answer: {excerpt(str(error) or type(error).__name__)}"
             ) from error
+        if content.count(b"[") + content.count(b"{") > _MAX_LISTS:
+            raise RequestError(f"{self.url} answers with more than {_MAX_LISTS:,} lists.")
         found = _json_object(content)
         if status != 200 or "outputs" not in found:
             text = found.get("error")
@@ -81,7 +84,8 @@ class RestServer:
         connection = self._connection(self._address, timeout=self.timeout)
         try:
             connection.request("POST", self._path, body, self._headers)
-            response = HTTPResponse(_Timed(connection.sock, deadline), method="POST")
+            timed: Any = _Timed(connection.sock, deadline)  # HTTPResponse only calls its makefile
+            response = HTTPResponse(timed, method="POST")
             response.begin()
             if 300 <= response.status < 400:
                 raise RequestError(

@@ -35,7 +35,6 @@ class NetInFile(TypedDict, total=False):
     pool_rounding: str
     preprocessing: str | None
     source_mean: _Colour | None
-    protocol: str
     data: str
     split: str | None
     skipped: list[str]
@@ -58,6 +57,7 @@ class MetadataInFile(NetInFile, total=False):
 class PredictionsInFile(MetadataInFile, total=False):
     """Types of the file beside a table of predictions."""
 
+    protocol: str
     class_names: Required[Annotated[list[str], msgspec.Meta(min_length=1)]]
 
 

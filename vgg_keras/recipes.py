@@ -51,7 +51,8 @@ def _field(default: Any, help_text: str) -> Any:
 class Recipe:
     """How a net is trained. The defaults are the paper's for single-scale training at S = 256.
 
-    Each field is described by the help text beside it.
+    Each field is described by the help text beside it. `data` has no default: `train` refuses a
+    recipe without it.
 
     Raises:
         ArgumentError: the value of a field is not allowed.
@@ -62,8 +63,8 @@ class Recipe:
     """
 
     net: str = _field("A", "Net of Table 1.")
-    data: str = _field(
-        "shapes", "Training data: shapes, folder:DIR, tfds:NAME[/CONFIG] or cls-loc:DIR."
+    data: str = _field(  # none by default: a run is never trained on data that nobody chose
+        "", "Training data: folder:DIR, tfds:NAME[/CONFIG], cls-loc:DIR or shapes (drawn shapes)."
     )
     crop_size: int = _field(224, "Side of the training crops in pixels, a multiple of 32.")
     width: float = _field(1.0, "Factor on the number of channels of all hidden layers.")
@@ -159,15 +160,15 @@ class Recipe:
         """Returns the recipe that `to_json` wrote.
 
         Raises:
-            ArgumentError: the text is not a JSON object, a field is unknown, or the value of a
-                field is not allowed.
+            ArgumentError: the text is not a JSON object, a field is unknown or missing, or the
+                value of a field is not allowed.
         """
         try:
             fields = parse_json(text, dict[str, Any])
             kind = LocalisationRecipe if "regression" in fields else cls
-            unknown = fields.keys() - {field.name for field in dataclasses.fields(kind)}
-            if unknown:
-                raise ValueError(f"unknown fields: {', '.join(sorted(unknown))}")
+            different = fields.keys() ^ {field.name for field in dataclasses.fields(kind)}
+            if different:
+                raise ValueError(f"unknown or missing: {', '.join(sorted(different))}")
             return msgspec.convert(fields, kind)
         except (ValueError, RecursionError) as error:
             raise ArgumentError(

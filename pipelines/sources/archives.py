@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import os
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from vgg_keras.pipelines.errors import SourceError
+from vgg_keras.pipelines.files import file_state
 from vgg_keras.pipelines.sources.folders import FolderSplit
 from vgg_keras.pipelines.sources.listing import list_files, text_of_path
 
@@ -113,6 +115,11 @@ class ArchiveSplit(FolderSplit):
     """Images of an `Archive`; `root` is the archive's."""
 
     archive: Archive = dataclasses.field(kw_only=True)
+
+    def _states(self) -> Iterable[str]:
+        if self.archive.root.is_dir():
+            return super()._states()
+        return itertools.repeat(file_state(self.archive.root), len(self))
 
     def read(self, example: Mapping[str, tf.Tensor]) -> tf.Tensor:
         def bytes_of(path: np.ndarray | bytes) -> bytes:  # bytes in a graph, an array eagerly

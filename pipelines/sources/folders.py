@@ -14,6 +14,7 @@ import tensorflow as tf
 from vgg_keras.pipelines.box_sources import BOXES_FILE, read_boxes_file
 from vgg_keras.pipelines.checks import first_few, normal_form
 from vgg_keras.pipelines.errors import SourceError
+from vgg_keras.pipelines.files import file_state
 from vgg_keras.pipelines.sources.listing import list_files, list_folders, text_of_path
 from vgg_keras.pipelines.sources.orders import IndexedSplit
 from vgg_keras.pipelines.splits import (
@@ -71,6 +72,17 @@ class FolderSplit(IndexedSplit):
     def ids_of(self, indices: Iterable[int]) -> list[str]:
         root = text_of_path(os.path.join(self.root, "")) if self.root else ""
         return [name.removeprefix(root) for name in self.names_of(indices)]
+
+    def identities(self) -> list[str]:
+        names = self.names_of(range(len(self)))
+        return [
+            f"{os.path.abspath(name)} {state}"
+            for name, state in zip(names, self._states(), strict=True)
+        ]
+
+    def _states(self) -> Iterable[str]:
+        """The state of the file that holds each image."""
+        return map(file_state, self.paths.tolist())
 
     def without(self, names: Sequence[str]) -> Split:
         kept = ~np.isin(self.names_of(range(len(self))), list(names))
@@ -169,7 +181,7 @@ def _list_split(
         )
     return FolderSplit(
         name,
-        np.array([os.path.join(folder, file) for found in files.values() for file in found]),
+        np.array([f"{folder}/{file}" for found in files.values() for file in found]),
         np.repeat(np.arange(len(files)), [len(found) for found in files.values()]),
         str(root),
         class_names,

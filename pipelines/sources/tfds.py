@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from vgg_keras.pipelines.errors import SourceError
+from vgg_keras.pipelines.files import file_state
 from vgg_keras.pipelines.sources.orders import StreamedSplit
 from vgg_keras.pipelines.sources.tfds_features import (
     chosen_features,
@@ -90,7 +92,11 @@ class TfdsSplit(StreamedSplit):
         return self._index[0]
 
     def identities(self) -> list[str]:
-        return [f"{name}?image={self.image_key}" for name in self._names()]
+        # Without reading the records: the files, and the index in their order, which is fixed.
+        files = self.builder.info.splits[self.tfds_split].filepaths
+        states = [f"{os.path.abspath(file)} {file_state(file)}" for file in files]
+        origin = hashlib.blake2b("\0".join(states).encode(), digest_size=16).hexdigest()
+        return [f"{origin} {self.image_key} {i}" for i in self._kept(range(self._size()))]
 
     def all_labels(self) -> np.ndarray:
         return self._index[1]

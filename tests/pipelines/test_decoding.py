@@ -34,7 +34,7 @@ def test_truncated_images_of_every_format_do_not_crash(outcome):
 
 @pytest.mark.slow
 def test_hostile_images_cost_no_more_memory_than_reading_them(outcome):
-    several_copies = 8 * JUNK / 2**20
+    several_copies = 12 * JUNK / 2**20  # tf.data and its tensors of strings make some
     assert all(used < several_copies for used in outcome["memory"].values()), outcome["memory"]
 
 
@@ -50,8 +50,8 @@ def test_an_animated_webp_is_an_error(name):
 @pytest.mark.parametrize("name", ["PNG", "animated PNG", "GIF", "animated GIF", "WebP"])
 def test_still_images_and_first_frames_are_decoded(name):
     image = rare_images()[name]
-    assert decode(image).shape == (40, 48, 3)
-    assert upright_size(image).numpy().tolist() == [40, 48]
+    assert decode(image).shape == (20, 24, 3)
+    assert upright_size(image).numpy().tolist() == [20, 24]
 
 
 class TestPngChunks:
@@ -60,8 +60,8 @@ class TestPngChunks:
     texts = chunk(b"tEXt", b"a\0b") + chunk(b"zTXt", b"a\0\0") + chunk(b"iTXt", b"a\0\1\0\0\0")
 
     def test_other_chunks_are_counted(self):
-        texts, size = png_metadata(png(self.texts, chunk(b"abCd", bytes(100))))
-        assert (int(texts), int(size)) == (2, 13 + 3 + 3 + 6 + 100)
+        metadata = png_metadata(png(self.texts, chunk(b"abCd", bytes(100))))
+        assert [int(value) for value in metadata] == [True, 2, 13 + 3 + 3 + 6 + 100]
 
     @pytest.mark.parametrize("before", [b"", texts, chunk(b"eXIf", b"II*\0" + bytes(99))])
     def test_whole_files_are_decoded(self, before):
@@ -83,15 +83,15 @@ class TestPngChunks:
     def test_a_length_beyond_the_end_is_an_error(self, name, length):
         stated = chunk(name, b"a\0", length)
         for image in (png(before=stated), png(after=stated), png()[:33] + stated[:8]):
-            with pytest.raises(tf.errors.InvalidArgumentError):
-                png_metadata(image)
+            assert not png_metadata(image).is_whole
             with pytest.raises(tf.errors.InvalidArgumentError):
                 decode(image)
 
     @pytest.mark.parametrize("image", [png(end=b""), png()[:-1], png(chunk(b"abCd") * 9999)])
-    def test_a_missing_end_or_too_many_chunks_are_an_error(self, image):
+    def test_a_missing_end_and_too_many_chunks_are_errors(self, image):
+        assert not png_metadata(image).is_whole
         with pytest.raises(tf.errors.InvalidArgumentError):
-            png_metadata(image)
+            decode(image)
 
     @pytest.mark.parametrize("image", [png()[:8] + png()[33:], png()[:20], png()[:8]])
     def test_a_png_without_header_has_no_size(self, image):

@@ -141,3 +141,29 @@ def test_a_data_set_with_several_images_and_labels(data_dir):
     assert not set(photos["train"].identities()) & set(masks["train"].identities())
     with pytest.raises(SourceError, match=r"one feature with boxes\. Received: body, head"):
         boxed_split(photos, photos["train"])
+
+
+def pixels_of_tfds(folder, dtype, value):
+    """Decoded pixels of a data set of one grey image."""
+    features = F.FeaturesDict(
+        {"image": F.Image(shape=(40, 48, 1), dtype=dtype), "label": F.ClassLabel(num_classes=2)}
+    )
+    rows = {"image": np.full((1, 40, 48, 1), value, dtype), "label": [0]}
+    data = tf.data.Dataset.from_tensor_slices(rows)
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="grey",
+        version="1.0.0",
+        features=features,
+        split_datasets={"train": data},
+        config="x",
+        data_dir=folder,
+    )
+    split = open_source("tfds:grey", folder)["train"]
+    return np.unique([decode(split.read(e)) for e in split.in_order()]).tolist()
+
+
+def test_pixels_of_8_and_16_bits_are_read_and_others_are_refused(tmp_path):
+    assert pixels_of_tfds(tmp_path / "8", np.uint8, 77) == [77]
+    assert pixels_of_tfds(tmp_path / "16", np.uint16, 0x4D3A) == [0x4D]
+    with pytest.raises(SourceError, match="Received: feature 'image' of float32"):
+        pixels_of_tfds(tmp_path / "float", np.float32, 0.5)

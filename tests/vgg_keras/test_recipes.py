@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
-from vgg_keras.pipelines.errors import ArgumentError
+from vgg_keras.pipelines.errors import ArgumentError, SourceError
 from vgg_keras.recipes import LOCALISATION_RECIPES, RECIPES, LocalisationRecipe, Recipe
 
 
@@ -141,3 +142,25 @@ def test_a_localisation_net_has_4_outputs_per_box():
     assert Recipe().outputs(1000) == 1000
     assert LocalisationRecipe().outputs(1000) == 4000
     assert LocalisationRecipe(regression="single-class").outputs(1000) == 4
+
+
+def test_a_recipe_has_data_only_if_they_were_given():
+    """Runs of before have "shapes" in their recipe, which was the default."""
+    assert {recipe.data for recipe in (*RECIPES.values(), *LOCALISATION_RECIPES.values())} == {""}
+    old = json.dumps(json.loads(Recipe().to_json()) | {"data": "shapes"})
+    assert Recipe.from_json(old) == Recipe(data="shapes")
+
+
+def test_training_without_data_writes_nothing(tmp_path):
+    from vgg_keras import train
+    from vgg_keras.localisation.task import train_localisation
+    from vgg_keras.sweeps.space import Sweep
+    from vgg_keras.sweeps.tuner import run_sweep
+
+    for run in (train, train_localisation):
+        recipe = (RECIPES if run is train else LOCALISATION_RECIPES)["small"]
+        with pytest.raises(SourceError, match=r"Data must be given as .*Received: ''"):
+            run(recipe, tmp_path / "run")
+    with pytest.raises(ArgumentError, match=r"data must be given .*Received: ''"):
+        run_sweep(Sweep(RECIPES["paper"], nets=("A",)), tmp_path / "sweep")
+    assert not list(tmp_path.iterdir())

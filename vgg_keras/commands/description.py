@@ -6,13 +6,14 @@ import json
 
 import click
 
+from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
 from vgg_keras.commands.options import NetName, json_option
 from vgg_keras.commands.terminal import echo_lines, print_table
 from vgg_keras.nets import TABLE_1
 
 
-@click.command()
+@command()
 @click.option(
     "--net",
     "nets",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
 from vgg_keras.commands.nets import ChosenNet, chosen_nets, net_options
 from vgg_keras.commands.options import (
@@ -38,7 +39,7 @@ predictions_option = click.option(
 )
 
 
-@click.command()
+@command()
 @net_options(several="several nets are tested one after the other, and fused")
 @data_option
 @data_dir_option
@@ -93,9 +94,9 @@ def evaluate(
             from vgg_keras.evaluation.predictions import fuse as run_fusion
 
             predictions.append(run_fusion(predictions))
-        _show([one.result() for one in predictions], as_json)
         if out:
             predictions[-1].save(out)
+        _show([one.result() for one in predictions], as_json)
 
 
 def _procedure(options: dict) -> Procedure:
@@ -144,7 +145,7 @@ def _check_classes(chosen: Sequence[ChosenNet], source, split: str) -> None:
             labels_for_net(one.facts(), source, split)
 
 
-@click.command()
+@command()
 @click.argument("files", nargs=-1, required=True, type=FILE)
 @predictions_option
 @json_option
@@ -157,12 +158,12 @@ def fuse(verbose, files, out, as_json) -> None:
     with one_line_errors(verbose):
         _check_out(out)
         fused = run_fusion([Predictions.load(file) for file in files])
-        _show([fused.result()], as_json)
         if out:
             fused.save(out)
+        _show([fused.result()], as_json)
 
 
-@click.command()
+@command()
 @click.argument("number", type=int)
 @click.option(
     "--results",
@@ -187,7 +188,7 @@ def table(verbose, number, results, kind, as_json) -> None:
         echo_lines(render(built, "json" if as_json else kind, width))
 
 
-@click.command()
+@command()
 @click.option(
     "--results",
     required=True,

@@ -6,6 +6,7 @@ import json
 
 import click
 
+from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
 from vgg_keras.commands.nets import chosen_nets, net_options
 from vgg_keras.commands.options import (
@@ -16,6 +17,7 @@ from vgg_keras.commands.options import (
     add_options,
     bad_image_option,
     batch_size_option,
+    check_images,
     data_dir_option,
     data_option,
     devices_option,
@@ -80,7 +82,7 @@ _PROCEDURE = (
 )
 
 
-@click.command()
+@command()
 @net_options(several="the features of several nets are stacked", without=("train_scale",))
 @data_option
 @data_dir_option
@@ -132,7 +134,7 @@ def features(
             echo(f"{out}: {len(found)} images, {dimensions} features each")
 
 
-@click.command()
+@command()
 @click.option(
     "--features",
     "files",
@@ -199,7 +201,7 @@ def _line(result: dict) -> str:
     )
 
 
-@click.command()
+@command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option(
     "--features",
@@ -231,17 +233,18 @@ def _line(result: dict) -> str:
 def similar(verbose, images, file, top, moved_to, sheet, data, data_dir, as_json) -> None:
     """Find the images whose features are the most similar to those of IMAGE."""
     with one_line_errors(verbose):
+        check_images(images)
         with quiet_tensorflow(verbose):
             from vgg_keras.features.similar import draw_sheet, nearest, query_descriptors
             from vgg_keras.features.table import Features
         found = Features.load(file)
         close = nearest(query_descriptors(found, images, moved_to=moved_to), found, top)
-        _show(images, found, close, as_json)
         if sheet:
             from vgg_keras.pipelines.sources import open_source
 
             source = open_source(data or found.metadata["data"], data_dir, several_labels=True)
             draw_sheet(images, found, close, source, sheet)
+        _show(images, found, close, as_json)
 
 
 def _show(images, found, close, as_json: bool) -> None:

@@ -8,9 +8,17 @@ from pathlib import Path
 
 import click
 
+from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
 from vgg_keras.commands.nets import ChosenNet, chosen_nets, net_options, nets_in_folders
-from vgg_keras.commands.options import FOLDER, PROCEDURE, SCALES, add_options, json_option
+from vgg_keras.commands.options import (
+    FOLDER,
+    PROCEDURE,
+    SCALES,
+    add_options,
+    check_images,
+    json_option,
+)
 from vgg_keras.commands.terminal import echo, print_table
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.quiet import quiet_tensorflow
@@ -73,7 +81,7 @@ _EXPORT = (
 )
 
 
-@click.command()
+@command()
 @net_options()
 @add_options(_EXPORT)
 @json_option
@@ -93,7 +101,7 @@ def export(
         given_limits = {"pixels": max_pixels, "aspect": max_aspect}
         limits = Limits(**{k: v for k, v in given_limits.items() if v is not None})
         net = chosen.load(precision="float32")
-        found = _localisers(localisers, localiser_scales, net.architecture.pool_rounding)
+        found = _localisers(localisers, localiser_scales, net)
         with quiet_tensorflow(verbose):
             path = run_export(
                 net,
@@ -111,18 +119,31 @@ def export(
             echo(f"wrote {path}, {size / 2**20:,.1f} MiB")
 
 
-def _localisers(folders, scales, pool_rounding: str):
-    """The localisation nets of an export, or None."""
+def _localisers(folders, scales, classifier):
+    """The localisation nets of an export, or None.
+
+    Raises:
+        ArgumentError: they do not fit the classification net. It names the arguments of `export`.
+    """
     if not folders:
         return None
     from vgg_keras.serving import Localisers
 
+    pool_rounding = classifier.architecture.pool_rounding
     arguments = {"precision": "float32", "pool_rounding": pool_rounding}
     nets = [one.load() for one in nets_in_folders(folders, "localiser", arguments)]
-    return Localisers(nets, scales[0] if len(scales) == 1 else scales or None)
+    localisers = Localisers(nets, scales[0] if len(scales) == 1 else scales or None)
+    try:
+        localisers.check(classifier)
+    except ArgumentError as error:
+        names: dict[str | None, str | None]
+        names = {"test_scales": "localiser_scales", "nets": "localisers"}
+        text = str(error).replace("test_scales", "localiser_scales")
+        raise ArgumentError(text, names.get(error.argument, error.argument)) from error
+    return localisers
 
 
-@click.command()
+@command()
 @click.argument("path", type=FOLDER)
 @click.argument("photos", nargs=-1, metavar="[PHOTO]...")
 @net_options(without=("pool_rounding",))
@@ -145,6 +166,7 @@ def verify(verbose, path, photos, url, repeats, as_json, **options) -> None:
     from the same path as then.
     """
     with one_line_errors(verbose):
+        check_images(photos, refuse_text=False)  # the export says what it refuses
         chosen = chosen_nets(options, required=False)
         with quiet_tensorflow(verbose):
             from vgg_keras.serving import verify as run_verification
@@ -166,7 +188,7 @@ def _net_of_export(chosen: ChosenNet, metadata):
     return chosen.load(metadata["class_names"], **changes)
 
 
-@click.command()
+@command()
 @click.option("--url", required=True, help=f"URL of the model: {_URL}.")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option(
@@ -188,11 +210,9 @@ def _net_of_export(chosen: ChosenNet, metadata):
 def request(verbose, url, images, batch_size, timeout, as_json) -> None:
     """Classify JPEG or PNG images on a server of TensorFlow Serving."""
     with one_line_errors(verbose):
+        check_images(images, refuse_text=False)  # the server says what it refuses
         from vgg_keras.saved_models.client import classify, connect
 
-        missing = [image for image in images if not Path(image).is_file()]
-        if missing:
-            raise ArgumentError(f"There is no such file: {missing[0]}")
         with quiet_tensorflow(verbose):
             server = connect(url, timeout)
         files = (Path(image).read_bytes() for image in images)

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
 from vgg_keras.commands.options import (
     FILE,
@@ -27,6 +28,8 @@ from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import RECIPES, Recipe
 from vgg_keras.run_files import JOURNAL
+
+_OF_THE_RECIPE = {"default": None}  # also for a switch, for which click would take False
 
 
 def recipe_options(kind: type[Recipe], without: Collection[str] = ()):
@@ -47,7 +50,7 @@ def recipe_options(kind: type[Recipe], without: Collection[str] = ()):
             flag,
             field.name,
             type=kinds.get(field.name, hints[field.name]),
-            default=None,  # the recipe has the value; click would take False for a switch
+            **({"required": True} if field.name == "data" else _OF_THE_RECIPE),
             help=field.metadata["help"],
         )
         if field.name not in without:
@@ -139,7 +142,7 @@ def take_cluster(options: dict[str, Any]):
     return Cluster(coordinator, processes, process_id)
 
 
-@click.command()
+@command()
 @training_options(RECIPES)
 @click.pass_obj
 def train(verbose, **options) -> None:
@@ -152,7 +155,7 @@ def train(verbose, **options) -> None:
         echo(f"{path}: done", err=True)
 
 
-@click.command()
+@command()
 @data_option
 @data_dir_option
 @click.option("--split", default="train", show_default=True, help="Split to use.")
@@ -175,7 +178,7 @@ def statistics(verbose, data, data_dir, split, out, on_bad_image) -> None:
         echo(json.dumps(dataclasses.asdict(computed)))
 
 
-@click.command()
+@command()
 @click.argument("runs", nargs=-1, required=True, type=FOLDER)
 @click.option(
     "--out", type=FILE, default=Path("curves.png"), show_default=True, help="PNG file to write."
@@ -196,7 +199,7 @@ def curves(verbose, runs, out) -> None:
         echo(out)
 
 
-@click.command()
+@command()
 @click.option(
     "--out",
     type=FOLDER,

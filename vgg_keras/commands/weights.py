@@ -7,13 +7,14 @@ from dataclasses import asdict
 
 import click
 
+from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
 from vgg_keras.commands.nets import preprocessing_option
 from vgg_keras.commands.options import ANY_PATH, FILE, NetName, json_option
 from vgg_keras.commands.terminal import echo
 
 
-@click.command()
+@command()
 @click.argument("source", type=ANY_PATH)
 @click.argument("target", type=FILE)
 @click.option("--net", type=NetName(), help="Net that SOURCE must hold [inferred from its layers].")

@@ -170,10 +170,10 @@ def row_pass(extractor: FeatureExtractor, one: Pass) -> RowPass:
 
 def _table(extractor: FeatureExtractor, split: Split, one: Pass, folder: Path | None) -> Table:
     """The descriptors at one scale, as far as they are cached."""
-    # Everything that decides the rows, except the contents of the images.
+    # Everything that decides the rows.
     decisive = folder and [
         extractor.digest,
-        split.identities(),
+        split.fingerprint(),
         extractor.mean,
         extractor.min_side,
         asdict(one),

@@ -17,7 +17,7 @@ import keras_tuner
 
 from vgg_keras.callbacks import RaiseOnDivergence
 from vgg_keras.callbacks.errors import DivergenceError
-from vgg_keras.errors import SweepError, UserError
+from vgg_keras.errors import ArgumentError, SweepError, UserError
 from vgg_keras.net_files import build_for_training
 from vgg_keras.pipelines.contents import naming_file
 from vgg_keras.pipelines.evaluation import validation_stream
@@ -204,6 +204,7 @@ class SweepTuner(keras_tuner.Tuner):
         self.sweep = sweep
         self.folder = folder
         self.train_options = dict(options)
+        self.diverged: set[str] = set()
         space = keras_tuner.HyperParameters()
         choose_point(sweep, space)
         oracle = _ORACLES[sweep.tuner](
@@ -230,7 +231,7 @@ class SweepTuner(keras_tuner.Tuner):
     def run_trial(self, trial: Any, *_: Any, **__: Any) -> dict[str, float]:
         """Trains the net of a trial, unless it is trained already; returns its errors.
 
-        The error of a trial that diverges is NaN, which fails the trial.
+        `on_trial_end` marks a trial that diverged as failed.
         """
         values = trial.hyperparameters.values
         point = choose_point(self.sweep, trial.hyperparameters)
@@ -242,12 +243,19 @@ class SweepTuner(keras_tuner.Tuner):
             path = run_point(self.sweep, self.folder, point, rung, **self.train_options)
         except DivergenceError as error:
             log.warning("%s", error)
-            return {"error": math.nan}  # Keras Tuner marks the trial as failed and goes on
+            self.diverged.add(trial.trial_id)
+            return {"error": 100.0}  # Keras Tuner would show a traceback instead of an exception
         except UserError as error:
             # After any other error Keras Tuner would continue with the next trial, which would
             # most likely fail for the same reason.
             raise keras_tuner.errors.FatalError(str(error)) from error
         return score(path, self.sweep.objective)
+
+    def on_trial_end(self, trial: Any) -> None:
+        """Ends a trial, see `keras_tuner.Tuner`; one that diverged is failed and has no rank."""
+        if trial.trial_id in self.diverged:
+            trial.status = "FAILED"
+        super().on_trial_end(trial)
 
 
 def _is_worker() -> bool:
@@ -289,12 +297,16 @@ def run_sweep(sweep: Sweep, folder: str | os.PathLike, **options: Any) -> Path:
 
     Raises:
         SweepError: the folder cannot be used, or a trial failed for another reason.
+        ArgumentError: the recipe has no data.
 
     Example:
-        run_sweep(Sweep(RECIPES["paper"], nets=("A", "D")), "sweeps/x")
+        recipe = replace(RECIPES["paper"], data="folder:ilsvrc")
+        run_sweep(Sweep(recipe, nets=("A", "D")), "sweeps/x")
         net = TrainedNet.load(best_run("sweeps/x"))
     """
     folder = Path(folder)
+    if not sweep.recipe.data:
+        raise ArgumentError("data must be given in the recipe of a sweep. Received: ''", "data")
     sweep.save(folder)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # Keras Tuner prints; stdout is for results

@@ -7,7 +7,6 @@ takes RGB, and `averageImage` is the mean to subtract.
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,7 @@ def _tensors(layers: list[Any]) -> Iterator[tuple[str, str, StoredTensor]]:
         for i, tensor in enumerate(weights if isinstance(weights, list) else [weights]):
             fields[f"weights{{{i + 1}}}"] = (_PARTS[i] if i < len(_PARTS) else str(i), tensor)
         for field, (part, tensor) in fields.items():
-            if isinstance(tensor, StoredTensor) and math.prod(tensor.shape):
+            if isinstance(tensor, StoredTensor) and 0 not in tensor.shape:
                 yield f"{layer.get('name')}/{part}", f"layers{{{number}}}.{field}", tensor
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -207,6 +209,22 @@ class TestScores:
         np.testing.assert_allclose(again.boxes[1:], found.boxes[1:], atol=1e-6)
         localise([net], source, **options, threshold=0.1)
         assert len(list(tmp_path.glob("answers-*.npy"))) == 2
+
+    def test_another_data_set_with_the_same_names_has_its_own_boxes(
+        self, net, classifier, data, tmp_path
+    ):
+        options = {"classifiers": [classifier], "test_scales": (40,), "verbose": 0}
+        shutil.copytree(data.removeprefix("folder:"), tmp_path / "other")
+        for image in (tmp_path / "other/val").glob("*/*"):
+            stat = image.stat()
+            pixels = tf.io.decode_image(tf.io.read_file(str(image)), 3, expand_animations=False)
+            tf.io.write_file(str(image), tf.io.encode_jpeg(255 - pixels))
+            os.utime(image, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        other = open_source(f"folder:{tmp_path / 'other'}")
+        localise([net], open_source(data), cache_dir=tmp_path / "cache", **options)
+        found = localise([net], other, cache_dir=tmp_path / "cache", **options)
+        expected = localise([net], other, **options)
+        np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-6)
 
     def test_classes_are_taken_from_predictions(self, net, classifier, data):
         source = open_source(data)
