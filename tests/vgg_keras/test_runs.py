@@ -115,6 +115,7 @@ def finished(data, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_killed_runs_end_with_bit_identical_weights(data, finished, tmp_path):
     """Every second kill comes shortly after an epoch, during its writes or the next epoch. The
     others come at any moment from the start of the process to the end of its first epoch."""
@@ -234,6 +235,7 @@ def test_evaluate_counts_each_image_once(data, finished, batch_size):
     assert result["top1_error"] == pytest.approx(best, abs=1e-3)  # Q = 36 is the validation scale
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_continues(data, finished, tmp_path):
     """It is killed in its first pass. Its rows are not computed again; the results are the same."""
     arguments = (
@@ -306,6 +308,7 @@ def test_four_devices_and_one_give_the_same_losses(data, tmp_path):
         np.testing.assert_allclose(got[key], value, atol=1e-5, err_msg=key)
 
 
+@pytest.mark.slow
 def test_a_run_can_start_from_layers_of_another(data, finished, tmp_path):
     done = subprocess.run(
         command(
