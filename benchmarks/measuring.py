@@ -49,7 +49,8 @@ def machine() -> dict:
         "devices": gpus or [_processor()],
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
-        **{name: metadata.version(name) for name in ("tensorflow", "keras", "numpy", "pillow")},
+        "tensorflow": tf.__version__,  # its package has several names
+        **{name: metadata.version(name) for name in ("keras", "numpy", "pillow")},
     }
 
 

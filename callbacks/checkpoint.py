@@ -49,8 +49,8 @@ class Checkpoint(MonitorCallback):
 
     `last.weights.h5` holds everything that training continues from: weights, optimizer state, seeds
     of random layers, states of other callbacks, and the epoch. Since this is one file, its parts
-    always belong to the same epoch. `best.weights.h5` holds only the weights of the best epoch.
-    Each write is atomic.
+    always belong to the same epoch. It is also saved before the first epoch, if there is none.
+    `best.weights.h5` holds only the weights of the best epoch. Each write is atomic.
 
     Keras's `BackupAndRestore` saves neither the seeds nor the states of other callbacks.
 
@@ -117,6 +117,12 @@ class Checkpoint(MonitorCallback):
         self.best = state["best"]
         return Progressed(state["epochs"], state["finished"])
 
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        # From here on, a missing file was removed, and not lost by a kill in the first epoch.
+        if not (self.folder / LAST_WEIGHTS).exists():
+            self.model.optimizer.build(self.model.trainable_variables)
+            self._save_last(0)
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         value = self.monitored_value(logs)
         if reason := divergence(logs):
@@ -130,8 +136,11 @@ class Checkpoint(MonitorCallback):
             self.best = value
             with _writing(self.folder / BEST_WEIGHTS, self.model.variables) as path:
                 _without_optimizer(self.model).save_weights(path)
+        self._save_last(epoch + 1)
+
+    def _save_last(self, epochs: int) -> None:
         state = {
-            "epochs": epoch + 1,
+            "epochs": epochs,
             "finished": bool(self.model.stop_training),
             "best": self.best,
             "seeds": [keras.ops.convert_to_numpy(v).tolist() for v in _seed_states(self.model)],

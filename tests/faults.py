@@ -90,7 +90,9 @@ class FaultyDisk:
             def operation(path, *args, **options):
                 folder = options.get("dir_fd")
                 place = "" if folder is None else os.readlink(f"/proc/self/fd/{folder}")
-                self._count(name, os.path.join(place, path) if place else path)
+                path_here = os.path.join(place, path)
+                if name != "mkdir" or not os.path.exists(path_here):
+                    self._count(name, path_here)
                 return real(path, *args, **options)
 
             return operation

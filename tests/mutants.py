@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import difflib
 import gc
 import importlib
@@ -62,7 +63,8 @@ def mutants(path: str) -> list[Mutant]:
         nodes = ast_nodes(get_ast(original))
         for occurrence in range(sum(len(list(operator.mutation_positions(n))) for n in nodes)):
             source = mutate_code(original, operator, occurrence)
-            found.setdefault(_meaning(source), source)
+            with contextlib.suppress(SyntaxError):  # `not` before `name := value`
+                found.setdefault(_meaning(source), source)
     return [Mutant(path, source, _change(original, source)) for source in found.values() if source]
 
 
@@ -106,6 +108,13 @@ class _Finder(importlib.abc.MetaPathFinder):
         return spec_from_file_location(name, self.file) if name == self.name else None
 
 
+class _PropertiesLast:
+    """Runs the tests of hypothesis last: they take longest, and an example catches most mutants."""
+
+    def pytest_collection_modifyitems(self, items):
+        items.sort(key=lambda item: hasattr(getattr(item, "function", None), "hypothesis"))
+
+
 def _run(mutant: Mutant, tests: list[str], limit: float, folder: Path) -> None:
     """Runs the tests of a mutant, in a process of its own; the exit code is that of pytest."""
     signal.alarm(math.ceil(limit))  # ends the process, whatever it is doing
@@ -125,7 +134,7 @@ def _run(mutant: Mutant, tests: list[str], limit: float, folder: Path) -> None:
     options = ["-x", "-q", "--tb=line", f"--basetemp={folder / 'tmp'}", "-m", "not slow"]
     for plugin in ("cacheprovider", "xdist", "timeout"):
         options += ["-p", f"no:{plugin}"]
-    code = pytest.main([*options, *tests])
+    code = pytest.main([*options, *tests], plugins=[_PropertiesLast()])
     if code == 0 and finder.name not in sys.modules:
         code = pytest.ExitCode.NO_TESTS_COLLECTED  # the tests do not reach the module
     sys.stdout.flush()

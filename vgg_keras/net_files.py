@@ -21,8 +21,9 @@ from vgg_keras.nets import get_net, weight_layers
 from vgg_keras.pipelines.checks import is_finite
 from vgg_keras.pipelines.contents import naming_file, read_json
 from vgg_keras.pipelines.files import check_pair, write_pair
-from vgg_keras.pipelines.statistics import ILSVRC, Statistics
+from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.recipes import Recipe
+from vgg_keras.run_data import load_statistics
 from vgg_keras.run_files import BEST_WEIGHTS, CLASSES, NET, RECIPE, STATISTICS
 from vgg_keras.version import __version__
 from vgg_keras.weights.reading import read
@@ -231,7 +232,7 @@ def _facts_of_run(folder: Path) -> NetFacts:
     class_names = read_class_names(folder)
     return NetFacts(
         architecture=architecture_of(recipe, len(class_names)),
-        mean=Statistics.load(folder / STATISTICS).mean,
+        mean=load_statistics(folder).mean,
         class_names=class_names,
         train_scale=recipe.train_scale,
         recipe=recipe,

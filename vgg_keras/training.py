@@ -94,11 +94,11 @@ def train(
     warm_start = _warm_start(recipe, model, out, task)
     with contextlib.ExitStack() as locks:
         with used.writer_first("claim the run folder"):
-            given = given_statistics(recipe, out)
+            given_statistics(recipe, out)
             # Everything that can be refused cheaply has been; the folder is written from here on.
             if used.is_writer:
                 locks.enter_context(runs.lock_run(out))
-            data = prepare_data(source, splits, recipe, out, task, given, used.is_writer)
+            data = prepare_data(source, splits, recipe, out, task, used.is_writer)
         further = [*(boards if used.is_writer else ()), *callbacks]
         _Session(recipe, out, task, used, data).fit(model, warm_start, further, verbose)
     return out
@@ -161,12 +161,14 @@ class _Session:
         progress = Progress(self.steps, images)
         diverged = RaiseOnDivergence(_advice(recipe, out))
         callbacks = [*warm_start, plateau, *further, diverged]
-        if self.devices.is_writer:  # the others follow the same course without writing
-            journal = Journal(out / JOURNAL, images, exclude=("val_loss",))
-            shown = [progress, WarnOfChance()] if verbose else [WarnOfChance()]
-            callbacks = [*warm_start, journal, *shown, plateau, *further, diverged, checkpoint]
         screened = naming_bad_images(self.data.training, self.data.validation)
-        with screened, self.devices.scope():
+        with screened, runs.watched(out) as check_folder, self.devices.scope():
+            if self.devices.is_writer:  # the others follow the same course without writing
+                watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: check_folder())
+                journal = Journal(out / JOURNAL, images, exclude=("val_loss",))
+                shown = [progress, WarnOfChance()] if verbose else [WarnOfChance()]
+                writing = [watch, journal, *shown, plateau, *further, diverged, checkpoint]
+                callbacks = [*warm_start, *writing]
             try:
                 model.fit(
                     self._training_stream(done.epochs),
@@ -225,7 +227,8 @@ def _warm_start(recipe: Recipe, model: keras.Model, out: Path, task: Task) -> li
     """The warm-start callback, if there is to be one; raises if its layers do not fit."""
     if not recipe.init_from:
         _warn_of_scratch(recipe)
-    if not recipe.init_from or (out / LAST_WEIGHTS).exists():
+    has_weights = runs.is_run_of(out, recipe) and (out / LAST_WEIGHTS).exists()
+    if not recipe.init_from or has_weights:
         return []
     source = recipe.init_from
     layers = task.start_layers(recipe, model)

@@ -144,7 +144,7 @@ def _annotated_files(root: Path, split: str) -> dict[str, str]:
 def _unusable(rule: str, *listings: list[str]) -> SourceError:
     """The error about folders that hold nothing of use, with what they hold."""
     found = [first_few([text_of_path(file) for file in files]) or "no file" for files in listings]
-    return SourceError(f"{rule}. Unpack archives. Received: {' and '.join(found)}")
+    return SourceError(f"{rule}. Unpack any archives. Received: {' and '.join(found)}")
 
 
 def _objects(file: str) -> list[tuple[str, list[float]]]:

@@ -15,6 +15,7 @@ from vgg_keras.pipelines.box_sources import BOXES_FILE, read_boxes_file
 from vgg_keras.pipelines.checks import first_few, normal_form
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.files import file_state
+from vgg_keras.pipelines.images import no_autograph
 from vgg_keras.pipelines.sources.listing import list_files, list_folders, text_of_path
 from vgg_keras.pipelines.sources.orders import IndexedSplit
 from vgg_keras.pipelines.splits import (
@@ -58,6 +59,7 @@ class FolderSplit(IndexedSplit):
     root: str = ""
     class_names: tuple[str, ...] | None = None
 
+    @no_autograph
     def _examples(self, indices: tf.data.Dataset) -> tf.data.Dataset:
         paths = tf.constant([os.fsencode(path) for path in self.paths], tf.string)
         labels = tf.constant(self.labels)
@@ -181,7 +183,7 @@ def _list_split(
         )
     return FolderSplit(
         name,
-        np.array([os.path.join(folder, file) for found in files.values() for file in found]),
+        np.array([f"{folder}/{file}" for found in files.values() for file in found]),
         np.repeat(np.arange(len(files)), [len(found) for found in files.values()]),
         str(root),
         class_names,

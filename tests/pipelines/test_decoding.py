@@ -34,7 +34,7 @@ def test_truncated_images_of_every_format_do_not_crash(outcome):
 
 @pytest.mark.slow
 def test_hostile_images_cost_no_more_memory_than_reading_them(outcome):
-    several_copies = 8 * JUNK / 2**20
+    several_copies = 12 * JUNK / 2**20  # tf.data and its tensors of strings make some
     assert all(used < several_copies for used in outcome["memory"].values()), outcome["memory"]
 
 
@@ -50,8 +50,8 @@ def test_an_animated_webp_is_an_error(name):
 @pytest.mark.parametrize("name", ["PNG", "animated PNG", "GIF", "animated GIF", "WebP"])
 def test_still_images_and_first_frames_are_decoded(name):
     image = rare_images()[name]
-    assert decode(image).shape == (40, 48, 3)
-    assert upright_size(image).numpy().tolist() == [40, 48]
+    assert decode(image).shape == (20, 24, 3)
+    assert upright_size(image).numpy().tolist() == [20, 24]
 
 
 class TestPngChunks:

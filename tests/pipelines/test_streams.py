@@ -12,7 +12,7 @@ import tensorflow as tf
 from tests.conftest import encode, photo
 from vgg_keras.pipelines import images
 from vgg_keras.pipelines.boxes import Boxes
-from vgg_keras.pipelines.errors import ArgumentError
+from vgg_keras.pipelines.errors import ArgumentError, SourceError
 from vgg_keras.pipelines.evaluation import (
     grid_crops,
     read_images,
@@ -329,6 +329,21 @@ class TestStatistics:
         (tmp_path / "s.json").write_text('{"mean": [1, 2]}')
         with pytest.raises(ValueError, match=r"s\.json holds no statistics"):
             Statistics.load(tmp_path / "s.json")
+
+    def test_numbers_out_of_range_are_refused(self, tmp_path):
+        rows = ((1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, 1.0))
+        good = Statistics((0.0, 255.0, 128.0), (255.0, 0.5, 0.0), rows, 1)
+        good.save(tmp_path / "s.json")
+        assert Statistics.load(tmp_path / "s.json") == good
+        for name, bad in (
+            ("mean", (-0.5, 0.0, 0.0)),
+            ("mean", (255.5, 0.0, 0.0)),
+            ("eigenvectors", ((1.5, 0.0, 0.0), *rows[1:])),
+            ("eigenvectors", (*rows[:2], (0.0, 0.0, -1.5))),
+        ):
+            dataclasses.replace(good, **{name: bad}).save(tmp_path / "s.json")
+            with pytest.raises(SourceError, match=r"s\.json holds no statistics"):
+                Statistics.load(tmp_path / "s.json")
 
 
 class TestShards:

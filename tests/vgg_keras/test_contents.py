@@ -373,7 +373,7 @@ def test_damaged_lists_of_bad_images_are_named(folder, tmp_path, content):
     source = open_source(folder)
     splits = [source["train"], source["val"]]
     with pytest.raises(RunError, match=r"bad_images\.json"):
-        prepare_data(source, splits, recipe, tmp_path, CLASSIFICATION, None, False)
+        prepare_data(source, splits, recipe, tmp_path, CLASSIFICATION, False)
 
 
 @pytest.mark.parametrize("content", [b"[1, 2]", b"[]", b'["a", "a"]', b'{"a": 1}'])

@@ -23,6 +23,7 @@ from vgg_keras.features.extractor import FeatureExtractor
 from vgg_keras.pipelines.statistics import ILSVRC, Statistics
 from vgg_keras.recipes import Recipe
 from vgg_keras.report.figures import learning_curves
+from vgg_keras.runs import finished_files
 from vgg_keras.sweeps.trials import has_diverged
 from vgg_keras.training import train
 
@@ -77,7 +78,8 @@ def test_the_command_line_says_how_to_go_on(data, tmp_path):
     assert "another folder (--out)" in line
     assert "--learning-rate below 1e+20" in line
     assert f"--init-from {tmp_path / 'run'} --init-layers all" in line
-    assert not list((tmp_path / "run").glob("*.weights.h5"))
+    assert not (tmp_path / "run/best.weights.h5").exists()
+    assert not finished_files(tmp_path / "run")  # another recipe may take the folder
 
 
 def spoil(folder, layer, value):

@@ -131,9 +131,8 @@ def rows_once(monkeypatch):
     return known
 
 
-@pytest.mark.parametrize("ending", [".parquet", ".csv"])
-def test_evaluate(work, data, ending, loaded_once, rows_once):
-    out = work / f"d{ending}"
+def test_evaluate(work, data, loaded_once, rows_once):
+    out = work / "d.parquet"
     command = ("evaluate", "--run", work / "run", "--data", data, "--test-scales", 32, "--out", out)
     run_here(*command, "--protocol", "centre")  # another result, which is replaced
     rows_once.clear()
@@ -159,7 +158,8 @@ def test_convert(work, ending):
     def contents():
         return [array.tobytes() for arrays in read(out).layers.values() for array in arrays]
 
-    kill_everywhere(work, lambda: run_here(*command), contents)
+    # The order of the metadata in a .safetensors file is random, so values are compared.
+    kill_everywhere(work, lambda: run_here(*command), contents, lambda _: contents())
 
 
 def test_export(work, monkeypatch):

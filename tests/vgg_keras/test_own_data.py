@@ -50,6 +50,14 @@ def own(folder):
     }
 
 
+@pytest.fixture(scope="module")
+def compiled():
+    """A compiled model that ends in a soft-max, as a net. Its functions are traced once."""
+    model = lively(num_classes=3, classifier_activation="softmax")
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return TrainedNet.of_model(model, mean=MEAN, class_names=("blue", "green", "red"))
+
+
 def test_from_arrays_to_the_command_line(folder, own, tmp_path, monkeypatch):
     """A model is fitted with a user's own callbacks, loaded by `load_model` and evaluated densely
     at several scales. Its export verifies, and the saved net has the same errors on the command
@@ -103,31 +111,24 @@ def test_from_arrays_to_the_command_line(folder, own, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("count", "batch_size"), [(1, 8), (7, 8), (8, 8), (9, 8), (20, 8), (21, 64), (5, 1)]
 )
-def test_accuracy_in_fit_is_that_of_the_central_crop(own, count, batch_size):
+def test_accuracy_in_fit_is_that_of_the_central_crop(own, compiled, count, batch_size):
     """The batch size need not divide the number of images for `metrics=["accuracy"]`."""
     images = read_images(own["val"], range(count))
     labels = own["val"].all_labels()[:count]
     split = Split.from_arrays(list(images.values()), labels, own["val"].class_names)
-    model = lively(num_classes=3, classifier_activation="softmax")
-    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
     stream = validation_stream(
         split, crop_size=CROP, test_scale=36, batch_size=batch_size, mean=MEAN
     )
-    logs = model.evaluate(stream, verbose=0, return_dict=True)
-    net = TrainedNet.of_model(model, mean=MEAN, class_names=split.class_names)
-    found = evaluate(net, split, protocol="centre", test_scales=36, verbose=0).result()
+    logs = compiled.model.evaluate(stream, verbose=0, return_dict=True)
+    found = evaluate(compiled, split, protocol="centre", test_scales=36, verbose=0).result()
     assert logs["accuracy"] == pytest.approx(1 - found["top1_error"] / 100, abs=1e-6)
 
 
 class TestEveryForm:
     """The forms of own data give the posteriors of the files in class folders."""
 
-    def found(self, split):
-        net = lively_net(num_classes=3, class_names=("blue", "green", "red"))
-        return evaluate(net, split, test_scales=(32, 40), verbose=0)
-
     @pytest.mark.parametrize("form", ["arrays", "paths", "dataset", "source"])
-    def test_evaluation_gives_the_same_posteriors(self, form, folder, own):
+    def test_evaluation_gives_the_same_posteriors(self, form, folder, own, compiled):
         data, _ = folder
         paths, labels = data["val"].paths, data["val"].all_labels()
         files = tf.data.Dataset.from_tensor_slices((paths, labels))
@@ -141,7 +142,9 @@ class TestEveryForm:
             ),
             "source": lambda: Source.of(**own),
         }[form]()
-        expected, found = self.found(data), self.found(split)
+        expected, found = (
+            evaluate(compiled, images, test_scales=(32, 40), verbose=0) for images in (data, split)
+        )
         np.testing.assert_allclose(found.posteriors, expected.posteriors, rtol=1e-5, atol=1e-7)
         assert found.labels.tolist() == expected.labels.tolist()
         assert found.result()["top1_error"] == expected.result()["top1_error"]

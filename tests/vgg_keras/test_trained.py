@@ -254,6 +254,7 @@ def test_a_net_is_immutable():
         net.mean = (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_saved_models_load_in_a_new_process(tmp_path):
     lively("A-LRN").save(tmp_path / "model.keras")
     code = (

@@ -94,9 +94,9 @@ def evaluate(
             from vgg_keras.evaluation.predictions import fuse as run_fusion
 
             predictions.append(run_fusion(predictions))
-        _show([one.result() for one in predictions], as_json)
         if out:
             predictions[-1].save(out)
+        _show([one.result() for one in predictions], as_json)
 
 
 def _procedure(options: dict) -> Procedure:
@@ -158,9 +158,9 @@ def fuse(verbose, files, out, as_json) -> None:
     with one_line_errors(verbose):
         _check_out(out)
         fused = run_fusion([Predictions.load(file) for file in files])
-        _show([fused.result()], as_json)
         if out:
             fused.save(out)
+        _show([fused.result()], as_json)
 
 
 @command()

@@ -239,12 +239,12 @@ def similar(verbose, images, file, top, moved_to, sheet, data, data_dir, as_json
             from vgg_keras.features.table import Features
         found = Features.load(file)
         close = nearest(query_descriptors(found, images, moved_to=moved_to), found, top)
-        _show(images, found, close, as_json)
         if sheet:
             from vgg_keras.pipelines.sources import open_source
 
             source = open_source(data or found.metadata["data"], data_dir, several_labels=True)
             draw_sheet(images, found, close, source, sheet)
+        _show(images, found, close, as_json)
 
 
 def _show(images, found, close, as_json: bool) -> None:

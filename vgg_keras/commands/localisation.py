@@ -31,6 +31,7 @@ from vgg_keras.localisation.procedure import (
 )
 from vgg_keras.metadata import members
 from vgg_keras.pipelines.errors import ArgumentError
+from vgg_keras.pipelines.files import check_writable
 from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import LOCALISATION_RECIPES, PRECISIONS
 from vgg_keras.run_files import LOCALISATION_CACHE
@@ -136,6 +137,8 @@ def evaluate(
     """Measure the localisation errors of nets, in percent, by the rule of ILSVRC."""
     with one_line_errors(verbose):
         _check(runs, classifiers, options)
+        if out:
+            check_writable(out)  # before hours of work
         arguments = {"precision": precision}
         nets = nets_in_folders(runs, "run", arguments)
         classifiers = nets_in_folders(classifiers, "classifier", arguments)

@@ -52,11 +52,11 @@ def predict(verbose, images, top, score_maps, as_json, **options) -> None:
         if score_maps:
             score_maps.mkdir(parents=True, exist_ok=True)
         predicted = run_prediction(net, images, **options)
-        _show(predicted, top, as_json)
         if score_maps:
             from vgg_keras.report.maps import draw_predicted
 
             draw_predicted(net, predicted, score_maps)
+        _show(predicted, top, as_json)
 
 
 def _show(predicted, top: int, as_json: bool) -> None:

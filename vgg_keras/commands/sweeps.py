@@ -146,15 +146,15 @@ def show(verbose, folder, out, as_json) -> None:
             from vgg_keras.report.figures import save_figure
             from vgg_keras.sweeps.results import read_trials, sweep_figure, trials_table
         rows, objective = read_trials(folder), Sweep.load(folder).objective
+        if out or any("error" in row for row in rows):
+            out = out or folder / "sweep.png"
+            save_figure(sweep_figure(rows, objective), out)
+            echo(f"drawn: {out}", err=True)
         if as_json:
             echo_lines(json.dumps(rows, indent=2))
         else:
             # As wide as in `table`: a pipe or a file does not break lines.
             print_table(trials_table(rows, str(folder)), width=132)
-        if out or any("error" in row for row in rows):
-            out = out or folder / "sweep.png"
-            save_figure(sweep_figure(rows, objective), out)
-            echo(f"drawn: {out}", err=True)
 
 
 @sweep.command("export")

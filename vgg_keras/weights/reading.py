@@ -16,7 +16,8 @@ from vgg_keras.nets import FC_NAMES, get_net
 from vgg_keras.pipelines.checks import is_finite
 from vgg_keras.pipelines.contents import read_json
 from vgg_keras.pipelines.files import check_pair
-from vgg_keras.pipelines.statistics import ILSVRC, Statistics
+from vgg_keras.pipelines.statistics import ILSVRC
+from vgg_keras.run_data import load_statistics
 from vgg_keras.run_files import BEST_WEIGHTS, NET, STATISTICS
 from vgg_keras.weights.arrays import open_npy, open_npz
 from vgg_keras.weights.caffe import open_caffemodel
@@ -160,7 +161,7 @@ def _weights_of_folder(folder: Path) -> tuple[Path, Preprocessing]:
     if not (folder / BEST_WEIGHTS).is_file():
         raise WeightsError(f"{folder} is not a run or saved net with weights: no {BEST_WEIGHTS}.")
     if (folder / STATISTICS).is_file():
-        return folder / BEST_WEIGHTS, Preprocessing(Statistics.load(folder / STATISTICS).mean)
+        return folder / BEST_WEIGHTS, Preprocessing(load_statistics(folder).mean)
     if not (folder / NET).is_file():
         raise WeightsError(
             f"{folder} is not a run or saved net: it has neither {STATISTICS} nor {NET}."
