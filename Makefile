@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo demo-localise test test-slow test-jax lint wheel clean
+.PHONY: demo demo-localise test test-slow test-jax mutants lint wheel clean
 demo: $(INSTALLED)
 	$(BIN)/vgg-keras demo --out demo --data-dir demo/data
 
@@ -23,6 +23,11 @@ test-slow: $(INSTALLED)
 test-jax: $(INSTALLED)
 	KERAS_BACKEND=jax XLA_FLAGS=--xla_backend_optimization_level=0 \
 		$(BIN)/python -m pytest -n 2 --dist worksteal tests/conformance
+
+# Changes the code in a copy, one operator or number at a time: do the tests notice?
+mutants: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'
+	$(BIN)/python -m tests.mutants
 
 # mypy does not see package_dir: it gets the tree that the wheel is built from.
 lint: $(INSTALLED)

@@ -1,7 +1,8 @@
 """Keras callbacks for any classifier.
 
 `PlateauDecay` and `WarmStart` implement the paper's training recipe (§3.1). `Checkpoint`, `Journal`
-and `Progress` save a run, record it and show it.
+and `Progress` save a run, record it and show it. `RaiseOnDivergence` and `WarnOfChance` report
+training that fails.
 
     model.fit(..., callbacks=[PlateauDecay(), Checkpoint("runs/mine")])
 
@@ -16,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "checkpoint": ["Checkpoint"],
+        "divergence": ["RaiseOnDivergence", "WarnOfChance"],
         "journal": ["Journal", "read_journal"],
         "plateau": ["PlateauDecay"],
         "progress": ["Progress"],
@@ -25,6 +27,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
 
 if TYPE_CHECKING:  # the same names for type checkers and editors
     from vgg_keras.callbacks.checkpoint import Checkpoint as Checkpoint
+    from vgg_keras.callbacks.divergence import RaiseOnDivergence as RaiseOnDivergence
+    from vgg_keras.callbacks.divergence import WarnOfChance as WarnOfChance
     from vgg_keras.callbacks.journal import Journal as Journal
     from vgg_keras.callbacks.journal import read_journal as read_journal
     from vgg_keras.callbacks.plateau import PlateauDecay as PlateauDecay

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol, TypedDict
 
 import h5py
 import keras
+import msgspec
 
+from vgg_keras.callbacks.divergence import divergence
 from vgg_keras.callbacks.errors import CheckpointError
 from vgg_keras.callbacks.file_names import BEST_WEIGHTS, LAST_WEIGHTS
 from vgg_keras.callbacks.monitor import MonitorCallback
+from vgg_keras.pipelines.checks import is_finite
+from vgg_keras.pipelines.contents import naming_file, parse_json
 from vgg_keras.pipelines.errors import WriteError
 from vgg_keras.pipelines.files import atomic_path
+
+log = logging.getLogger(__name__)
 
 _ATTRIBUTE = "training_state"  # of the HDF5 file
 
@@ -42,13 +49,14 @@ class Checkpoint(MonitorCallback):
 
     `last.weights.h5` holds everything that training continues from: weights, optimizer state, seeds
     of random layers, states of other callbacks, and the epoch. Since this is one file, its parts
-    always belong to the same epoch. `best.weights.h5` holds only the weights of the best epoch.
-    Each write is atomic.
+    always belong to the same epoch. It is also saved before the first epoch, if there is none.
+    `best.weights.h5` holds only the weights of the best epoch. Each write is atomic.
 
     Keras's `BackupAndRestore` saves neither the seeds nor the states of other callbacks.
 
     An epoch whose logs lack the monitored metric is saved as the last one, and is not compared with
-    the best one. If no epoch has the metric, a warning at the end of training says so.
+    the best one. If no epoch has the metric, a warning at the end of training says so. An epoch
+    that diverged is not saved, which is logged: training continues from the last one before it.
 
     Put this callback last in `callbacks`, so that it saves what the others did in an epoch.
 
@@ -87,33 +95,52 @@ class Checkpoint(MonitorCallback):
             the model.
 
         Raises:
-            CheckpointError: the file is damaged or belongs to another model.
+            CheckpointError: the file is damaged, belongs to another model, or holds NaN or Inf.
         """
         path = self.folder / LAST_WEIGHTS
         if not path.exists():
             return Progressed(0, False)
         model.optimizer.build(model.trainable_variables)
-        try:
-            with h5py.File(path) as file:
-                state = json.loads(file.attrs[_ATTRIBUTE])
+        with naming_file(path, CheckpointError, "cannot be restored"):
+            state = _read_state(path)
             model.load_weights(path)
             for variable, value in zip(_seed_states(model), state["seeds"], strict=True):
                 variable.assign(value)
             for name, callback in self.stateful.items():
                 callback.set_state(state["callbacks"][name])
-        except (OSError, KeyError, ValueError) as error:
-            raise CheckpointError(f"{path} cannot be restored: {error}") from error
+            for variable in model.variables + model.optimizer.variables:
+                if not is_finite(keras.ops.convert_to_numpy(variable)):
+                    raise ValueError(
+                        f"it holds NaN or Inf in {variable.path}: training had diverged. Start "
+                        f"again in another folder, with a lower learning rate"
+                    )
         self.best = state["best"]
         return Progressed(state["epochs"], state["finished"])
 
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        # From here on, a missing file was removed, and not lost by a kill in the first epoch.
+        if not (self.folder / LAST_WEIGHTS).exists():
+            self.model.optimizer.build(self.model.trainable_variables)
+            self._save_last(0)
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         value = self.monitored_value(logs)
-        if value is not None and (self.best is None or value > self.best):
+        if reason := divergence(logs):
+            log.warning("epoch %d is not saved, because training diverged: %s", epoch + 1, reason)
+            return
+        if (
+            value is not None
+            and self.may_be_best(value, logs)
+            and (self.best is None or value > self.best)
+        ):
             self.best = value
             with _writing(self.folder / BEST_WEIGHTS, self.model.variables) as path:
                 _without_optimizer(self.model).save_weights(path)
+        self._save_last(epoch + 1)
+
+    def _save_last(self, epochs: int) -> None:
         state = {
-            "epochs": epoch + 1,
+            "epochs": epochs,
             "finished": bool(self.model.stop_training),
             "best": self.best,
             "seeds": [keras.ops.convert_to_numpy(v).tolist() for v in _seed_states(self.model)],
@@ -127,13 +154,32 @@ class Checkpoint(MonitorCallback):
 
 
 def read_progress(folder: str | os.PathLike) -> Progressed:
-    """Returns the progress of the run in a folder; (0, False) if nothing was saved."""
+    """Returns the progress of the run in a folder; (0, False) if nothing was saved.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
     path = Path(folder) / LAST_WEIGHTS
     if not path.exists():
         return Progressed(0, False)
-    with h5py.File(path) as file:
-        state = json.loads(file.attrs[_ATTRIBUTE])
+    with naming_file(path, CheckpointError):
+        state = _read_state(path)
     return Progressed(state["epochs"], state["finished"])
+
+
+class _State(TypedDict):
+    """What training continues from, apart from the weights and the state of the optimizer."""
+
+    epochs: Annotated[int, msgspec.Meta(ge=0)]
+    finished: bool
+    best: float | None
+    seeds: list[Any]
+    callbacks: dict[str, dict[str, Any]]
+
+
+def _read_state(path: Path) -> _State:
+    with h5py.File(path) as file:
+        return parse_json(file.attrs[_ATTRIBUTE], _State)
 
 
 @contextlib.contextmanager
@@ -167,9 +213,10 @@ def _without_optimizer(model: keras.Model) -> keras.Model:
     """The same layers without the optimizer, whose state would double the size of the file.
 
     A subclassed model has no graph of layers to make another model from; it is returned as it is.
+    The name is that of the model: Keras would count, and the files of the same run would differ.
     """
     inputs = getattr(model, "inputs", None)
-    return keras.Model(inputs, model.outputs) if inputs else model
+    return keras.Model(inputs, model.outputs, name=model.name) if inputs else model
 
 
 def _seed_states(model: keras.Model) -> list[keras.Variable]:

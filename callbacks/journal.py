@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -12,7 +13,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from vgg_keras.callbacks.errors import JournalError
 from vgg_keras.callbacks.timing import EpochTimer
+from vgg_keras.pipelines.contents import naming_file, parse_json
 from vgg_keras.pipelines.files import atomic_write
 
 # Accuracies in the logs, and the names of the errors in percent that replace them.
@@ -29,18 +32,27 @@ def read_journal(path: str | os.PathLike) -> list[dict[str, Any]]:
     A missing file has no entries.
 
         [entry["val_top1_error"] for entry in read_journal("runs/mine/journal.jsonl")]
+
+    Raises:
+        JournalError: the file holds something else.
     """
-    try:
-        lines = Path(path).read_text().splitlines()
-    except FileNotFoundError:
+    path = Path(path)
+    if not path.exists():
         return []
-    entries = []
-    for line in lines:
-        try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return entries
+    with naming_file(path, JournalError):
+        *lines, incomplete = path.read_bytes().split(b"\n")
+        entries = [_entry(line) for line in lines if line.strip()]
+        with contextlib.suppress(ValueError):  # a last line without a line break may be complete
+            entries.append(_entry(incomplete))
+        return entries
+
+
+def _entry(line: bytes) -> dict[str, Any]:
+    entry = parse_json(line, dict[str, float | None])
+    epoch = entry.get("epoch")
+    if not isinstance(epoch, int) or epoch < 1:
+        raise ValueError(f"an entry must have its epoch, from 1. Received: {epoch!r}")
+    return entry
 
 
 def as_errors(logs: Mapping[str, Any]) -> dict[str, float]:
@@ -76,6 +88,7 @@ class Journal(EpochTimer):
 
     Raises, during training:
         WriteError: the file cannot be written.
+        JournalError: the file holds something else.
     """
 
     def __init__(
@@ -84,6 +97,9 @@ class Journal(EpochTimer):
         super().__init__(images_per_epoch)
         self.exclude = exclude
         self.path = Path(path)
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        read_journal(self.path)  # a damaged file is reported before the first epoch, not after it
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)

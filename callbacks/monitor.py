@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import keras
+
+from vgg_keras.callbacks.divergence import divergence
 
 
 class MonitorCallback(keras.callbacks.Callback):
@@ -35,8 +38,15 @@ class MonitorCallback(keras.callbacks.Callback):
         value = logs.get(self.monitor)
         return None if value is None else float(value)
 
+    def may_be_best(self, value: float, logs: Mapping[str, Any] | None) -> bool:
+        """Whether the monitored value is finite and the epoch did not diverge.
+
+        Weights that are NaN give the accuracy of class 0, so the value alone is not enough.
+        """
+        return math.isfinite(value) and not divergence(logs)
+
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        if self._logged and self.best is None:
+        if self._logged and self.monitor not in self._logged and self.best is None:
             warnings.warn(
                 f"{type(self).__name__} had no effect: it monitors `{self.monitor}`, which was not "
                 f"in the logs of any epoch. Available metrics are: {', '.join(self._logged)}",

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import keras
+import msgspec
 
 from vgg_keras.callbacks.monitor import MonitorCallback
 from vgg_keras.pipelines.checks import check_at_least, check_choice
 from vgg_keras.pipelines.errors import ArgumentError
 
 log = logging.getLogger(__name__)
+
+
+class _State(TypedDict):
+    best: float | None
+    wait: Annotated[int, msgspec.Meta(ge=0)]
+    drops_done: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class PlateauDecay(MonitorCallback):
@@ -21,7 +28,8 @@ class PlateauDecay(MonitorCallback):
     state at every `fit` (keras#9462).
 
     An epoch whose logs lack the metric is ignored: it is not counted as an epoch without
-    improvement. If no epoch has the metric, a warning at the end of training says so.
+    improvement. If no epoch has the metric, a warning at the end of training says so. An epoch
+    that diverged, or whose metric is not finite, never counts as an improvement.
 
         model.fit(x, y, validation_split=0.1, epochs=74, callbacks=[PlateauDecay(patience=3)])
 
@@ -76,7 +84,12 @@ class PlateauDecay(MonitorCallback):
         return {"best": self.best, "wait": self.wait, "drops_done": self.drops_done}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continues from a state that `get_state` returned."""
+        """Continues from a state that `get_state` returned.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        msgspec.convert(state, _State)
         self.best, self.wait = state["best"], state["wait"]
         self.drops_done = state["drops_done"]
 
@@ -84,7 +97,7 @@ class PlateauDecay(MonitorCallback):
         value = self.monitored_value(logs)
         if value is None:
             return
-        if self._improves(value):
+        if self.may_be_best(value, logs) and self._improves(value):
             self.best, self.wait = value, 0
             return
         self.wait += 1

@@ -14,6 +14,8 @@ import numpy as np
 
 from vgg_keras.callbacks.errors import WarmStartError
 from vgg_keras.callbacks.file_names import BEST_WEIGHTS
+from vgg_keras.pipelines.checks import is_finite
+from vgg_keras.pipelines.contents import naming_file
 
 log = logging.getLogger(__name__)
 
@@ -38,16 +40,14 @@ def read_layers(source: keras.Model | str | os.PathLike) -> Layers:
         path = path / BEST_WEIGHTS
     if not path.is_file():
         raise WarmStartError(f"There are no weights to start from: {path} does not exist.")
-    try:
-        with h5py.File(path) as file:
-            groups = [group["vars"] for group in file["layers"].values()]
-            return {
-                str(group.attrs["name"]): [group[str(i)][()] for i in range(len(group))]
-                for group in groups
-                if len(group)
-            }
-    except (OSError, KeyError) as error:
-        raise WarmStartError(f"{path} is not a Keras .weights.h5 file: {error}") from error
+    not_keras = "is not a Keras .weights.h5 file"
+    with naming_file(path, WarmStartError, not_keras), h5py.File(path) as file:
+        groups = [group["vars"] for group in file["layers"].values()]
+        return {
+            str(group.attrs["name"]): [group[str(i)][()] for i in range(len(group))]
+            for group in groups
+            if len(group)
+        }
 
 
 class WarmStart(keras.callbacks.Callback):
@@ -69,7 +69,7 @@ class WarmStart(keras.callbacks.Callback):
 
     Raises, when training begins:
         WarmStartError: `source` does not exist, a layer is missing in the source or in the model,
-            or its shapes differ.
+            its shapes differ, or it holds NaN or Inf.
     """
 
     def __init__(
@@ -118,7 +118,14 @@ class WarmStart(keras.callbacks.Callback):
             raise WarmStartError(
                 f"Cannot start {model.name} from {self.name}: {'; '.join(problems.values())}."
             )
-        return {name: given[name] for name in names if name not in problems}
+        fitting = {name: given[name] for name in names if name not in problems}
+        damaged = [name for name, weights in fitting.items() if not all(map(is_finite, weights))]
+        if damaged:
+            raise WarmStartError(
+                f"Cannot start {model.name} from {self.name}: {', '.join(damaged)} holds NaN or "
+                f"Inf. Start from other weights."
+            )
+        return fitting
 
 
 def _problem(name: str, given: Layers, own: Mapping[str, keras.Layer]) -> str | None:

@@ -7,11 +7,14 @@ have several boxes.
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
+import itertools
 import logging
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,9 +22,10 @@ import numpy as np
 import tensorflow as tf
 
 from vgg_keras.pipelines.boxes import Boxes
+from vgg_keras.pipelines.checks import first_few, normal_form
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.images import upright_size
-from vgg_keras.pipelines.splits import Source, Split, StatedBoxes
+from vgg_keras.pipelines.splits import VALIDATION, VALIDATION_NAMES, Source, Split, StatedBoxes
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +79,7 @@ def boxed_split(
     boxes_of_images, in_pixels = (
         split.stated_boxes()
         if boxes_file is None
-        else StatedBoxes(
-            read_boxes_file(boxes_file, split.name, split.names_of(range(len(split)))), True
-        )
+        else StatedBoxes(read_boxes_file(boxes_file, split), True)
     )
     sizes = _sizes(split) if in_pixels else np.ones((len(split), 2), np.int64)
     kept, problems = [], {}
@@ -102,49 +104,86 @@ def boxed_split(
     return BoxedSplit(split.without(list(skipped)), Boxes.of_images(kept), skipped)
 
 
-def read_boxes_file(
-    path: str | os.PathLike, split_name: str, image_paths: Iterable[str]
-) -> list[list[list[float]]]:
+def read_boxes_file(path: str | os.PathLike, split: Split) -> list[list[list[float]]]:
     """Reads the boxes of image files in class folders from a CSV file.
 
-    The columns are split, class, file, x_min, y_min, x_max, y_max. `wnid` is accepted for `class`.
+    The columns are split, class, file, x_min, y_min, x_max, y_max. `wnid` is accepted for `class`,
+    and `validation` and `valid` for the split `val`. `file` is the path below the class folder. The
+    file is UTF-8 or UTF-16, with commas, semicolons or tabs.
 
     Args:
         path: the CSV file.
-        split_name: rows of other splits are ignored.
-        image_paths: the images, as .../CLASS/FILE.
+        split: the images, whose names end in CLASS/FILE. Rows of other splits are ignored.
 
     Returns:
         One list of boxes for each image, as the file states them; NaN for what is not a number.
 
     Raises:
-        SourceError: the file is missing or has other columns.
+        SourceError: the file is missing, is not such a file, or has rows that two images share.
     """
     found: dict[tuple[str, str], list[list[float]]] = defaultdict(list)
+    split_names = VALIDATION_NAMES if split.name == VALIDATION else (split.name,)
+    for row in _read_rows(path):
+        if row["split"] in split_names:
+            key = normal_form(row["class"] or ""), normal_form(row["file"] or "")
+            found[key].append([float_or_nan(row[column]) for column in _COLUMNS[3:]])
+    keys = _class_and_file(split)
+    shared = next((key for key, count in Counter(keys).items() if count > 1 and key in found), None)
+    if shared:
+        names = split.names_of([i for i, key in enumerate(keys) if key == shared])
+        raise SourceError(
+            f"{path} has boxes of {shared[1]!r} of the class {shared[0]!r}, which several images "
+            f"can be: {first_few(list(map(ascii, names)))}. Rename all but one."
+        )
+    unknown = set(found) - set(keys)
+    if unknown:
+        log.warning("%s has boxes of %d images that do not exist", path, len(unknown))
+    return [found.get(key, []) for key in keys]
+
+
+def _read_rows(path: str | os.PathLike) -> Iterator[dict[str, str]]:
+    """Rows of a CSV file, as Excel and others save it."""
     try:
-        with open(path, newline="", encoding="utf-8") as opened:
-            reader = csv.DictReader(opened)
-            names = ["class" if name == "wnid" else name for name in reader.fieldnames or ()]
-            if not set(_COLUMNS) <= set(names):
-                raise SourceError(
-                    f"{path} must have the columns {','.join(_COLUMNS)}. Received: "
-                    f"{','.join(names)}"
-                )
-            reader.fieldnames = names
-            for row in reader:
-                if row["split"] == split_name:
-                    box = [float_or_nan(row[column]) for column in _COLUMNS[3:]]
-                    found[row["class"], row["file"]].append(box)
+        content = Path(path).read_bytes()
     except OSError as error:
         raise SourceError(
             f"The boxes are expected in {path}: {error}. Give the path of another file as "
             f"boxes_file."
         ) from error
-    keys = [(Path(image).parent.name, Path(image).name) for image in image_paths]
-    unknown = set(found) - set(keys)
-    if unknown:
-        log.warning("%s has boxes of %d images that do not exist", path, len(unknown))
-    return [found.get(key, []) for key in keys]
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SourceError(
+            f"{path} must be encoded in UTF-8 or UTF-16; Excel saves it as 'CSV UTF-8'. "
+            f"Received: {error}"
+        ) from error
+    header = text[: text.find("\n")]
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count), strict=True
+    )
+    try:
+        names = ["class" if name == "wnid" else name for name in map(str.strip, next(reader, []))]
+        if not set(_COLUMNS) <= set(names):
+            raise SourceError(
+                f"{path} must have the columns {','.join(_COLUMNS)}. Received: {','.join(names)!a}"
+            )
+        for row in reader:
+            yield dict(itertools.zip_longest(names, row[: len(names)]))
+    except csv.Error as error:
+        raise SourceError(f"{path}, line {reader.line_num}, cannot be read: {error}.") from error
+
+
+def _class_and_file(split: Split) -> list[tuple[str, str]]:
+    """Class of each image, and its path below the class folder."""
+    classes = dict(enumerate(map(normal_form, split.class_names or ())))
+    keys = []
+    for label, name in zip(split.all_labels(), split.names_of(range(len(split))), strict=True):
+        path = normal_form(name)
+        class_name = classes.get(int(label)) or "/"  # which is never between two "/"
+        _, is_below, file = path.rpartition(f"/{class_name}/")
+        keys.append((class_name, file) if is_below else (Path(path).parent.name, Path(path).name))
+    return keys
 
 
 def float_or_nan(text: str | None) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,23 @@ def indices_of(
         if name not in index:
             raise missing(name)
     return np.array([index[name] for name in wanted], np.int64)
+
+
+def is_finite(array: np.ndarray) -> bool:
+    """Whether all values are finite. No array of the results is made, to save memory.
+
+    ```python
+    is_finite(np.array([1.0, np.nan]))  # False
+    ```
+    """
+    import numpy as np
+
+    return not array.size or bool(np.isfinite(array.min()) and np.isfinite(array.max()))
+
+
+def normal_form(name: str) -> str:
+    """NFC of a name. Systems and editors write one name in different Unicode forms."""
+    return unicodedata.normalize("NFC", name)
 
 
 def first_few(names: Sequence[str], count: int = 3) -> str:

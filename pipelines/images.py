@@ -12,13 +12,14 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from vgg_keras.pipelines.exif import orientation
 from vgg_keras.pipelines.formats import (
     NOT_INLINED,
     apply_bmp_palette,
+    check_png,
     function_of_bytes,
     is_bmp,
     is_png,
-    orientation,
     png_size,
 )
 
@@ -41,14 +42,13 @@ def decode(image_bytes: tf.Tensor) -> tf.Tensor:
 
     Args:
         image_bytes: a JPEG (grey, RGB, CMYK), PNG, GIF (first frame) or BMP file; the format is
-            recognised by content. Transparency is dropped. A JPEG is turned according to its EXIF
-            orientation.
+            recognised by content. Transparency is dropped. Of 16 bits a channel the upper 8 are
+            used. A JPEG is turned according to its EXIF orientation.
 
     Raises:
         tf.errors.InvalidArgumentError: the bytes are not such an image, or a broken one.
     """
-    image = tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
-    image = tf.ensure_shape(image, (None, None, 3))
+    image = _decode_pixels(image_bytes)
     image = tf.cond(
         is_bmp(image_bytes), lambda: apply_bmp_palette(image_bytes, image), lambda: image
     )
@@ -73,7 +73,7 @@ def upright_size(image_bytes: tf.Tensor) -> tf.Tensor:
         return tf.cond(orientation(image_bytes) >= 5, lambda: size[::-1], lambda: size)
 
     def size_of_others() -> tf.Tensor:  # these formats have no orientation
-        return tf.shape(tf.io.decode_image(image_bytes, expand_animations=False))[:2]
+        return tf.shape(_decode_pixels(image_bytes))[:2]
 
     return tf.case(
         [
@@ -82,6 +82,16 @@ def upright_size(image_bytes: tf.Tensor) -> tf.Tensor:
         ],
         default=size_of_others,
     )
+
+
+def _decode_pixels(image_bytes: tf.Tensor) -> tf.Tensor:
+    """Pixels as they are stored, uint8 `(H, W, 3)`. Every format goes through this function.
+
+    Without `channels=3` TensorFlow's decoder writes outside its memory for an animated WebP.
+    """
+    image_bytes = tf.cond(is_png(image_bytes), lambda: check_png(image_bytes), lambda: image_bytes)
+    image = tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
+    return tf.ensure_shape(image, (None, None, 3))
 
 
 def rescaled_size(size: tf.Tensor, scale: tf.Tensor | int) -> tf.Tensor:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import tensorflow as tf
 
-from vgg_keras.pipelines.errors import BadImageError
+from vgg_keras.pipelines.errors import BadImageError, SourceError
 from vgg_keras.pipelines.images import decode, no_autograph
 from vgg_keras.pipelines.splits import Split
 
@@ -23,6 +25,9 @@ _READ_ERRORS = (
     tf.errors.FailedPreconditionError,
     tf.errors.UnknownError,
 )
+# What TensorFlow writes into the message of an error that arose in a data set. A loss that refuses
+# a label raises errors of the same types.
+_IN_A_DATA_SET = re.compile("IteratorGetNext|ReduceDataset")
 
 
 def find_bad_images(split: Split, limit: int | None = None) -> list[str]:
@@ -66,16 +71,40 @@ def without_bad_images(split: Split) -> tuple[Split, list[str]]:
     return split.without(bad), bad
 
 
+def check_labels(split: Split, class_names: Sequence[str], origin: str) -> None:
+    """Checks that every image of a split has one of the classes. A TFDS split is read in full.
+
+    Args:
+        split: the images.
+        class_names: names of the classes; labels are their indices.
+        origin: name of the data, for the message.
+
+    Raises:
+        SourceError: an image has another label. The message names the first one.
+    """
+    labels = split.all_labels()
+    outside = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
+    if len(outside):
+        raise SourceError(
+            f"The labels of {origin} must be from 0 to {len(class_names) - 1}, one for each of its "
+            f"classes. The split {split.name!r} has {len(outside)} images without a class, as test "
+            f"sets have. Received: label {labels[outside[0]]} for "
+            f"{split.names_of(outside[:1])[0]}"
+        )
+
+
 @contextlib.contextmanager
 def naming_bad_images(*splits: Split) -> Iterator[None]:
     """Turns a decoding error inside the block into a `BadImageError` that names the image.
 
     The error that `tf.data` raises does not state which element failed, so the splits are read
-    again to find it.
+    again to find it. Errors that arose elsewhere, such as in a net, are not changed.
     """
     try:
         yield
     except _READ_ERRORS as error:
+        if not _IN_A_DATA_SET.search(str(error)):
+            raise
         for split in splits:
             log.warning("an image of the %r split cannot be read; looking for it", split.name)
             for name in find_bad_images(split, limit=1):

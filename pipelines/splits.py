@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import copy
 import dataclasses
+import hashlib
 import importlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +22,8 @@ import tensorflow as tf
 from vgg_keras.pipelines.errors import ArgumentError, SourceError
 
 TRAIN, VALIDATION = "train", "val"
+# Names under which data sets have their validation images; the first that exists is called `val`.
+VALIDATION_NAMES = (VALIDATION, "validation", "valid")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,9 +213,18 @@ class Split(abc.ABC):
     def identities(self) -> list[str]:
         """Texts by which caches recognise the images, one for each image in order.
 
-        Two images have the same text only if they are the same image, also across splits.
+        Two images have the same text only if they are the same image with the same contents, also
+        across splits. A file is the same as long as its absolute path, its size and its time of
+        modification are.
         """
         return self.names_of(range(len(self)))
+
+    def fingerprint(self) -> str:
+        """Hash that changes when images are added, removed, reordered or changed."""
+        fingerprint = hashlib.blake2b(digest_size=16)
+        for identity in self.identities():
+            fingerprint.update(identity.encode("utf-8", "surrogateescape") + b"\0")
+        return fingerprint.hexdigest()
 
     @abc.abstractmethod
     def without(self, names: Sequence[str]) -> Split:
@@ -235,11 +247,13 @@ class Source:
         spec: what was given to `open_source`.
         class_names: names of the classes, in the order of the labels.
         splits: the splits by name; `train` and `val` are usual.
+        advice: where other splits are looked for, for the message about a missing one.
     """
 
     spec: str
     class_names: tuple[str, ...]
     splits: Mapping[str, Split]
+    advice: str = ""
 
     @classmethod
     def of(cls, **splits: Split) -> Source:
@@ -275,7 +289,8 @@ class Source:
     def __getitem__(self, name: str) -> Split:
         if name not in self.splits:
             raise SourceError(
-                f"{self.spec} has no split {name!r}. Its splits: {', '.join(self.splits)}."
+                f"{self.spec} has no split {name!r}. Its splits: {', '.join(self.splits)}. "
+                f"{self.advice}".rstrip()
             )
         return self.splits[name]
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
+import msgspec
 import numpy as np
 
+from vgg_keras.pipelines.contents import read_json
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.files import atomic_write
 
@@ -59,23 +61,34 @@ class Statistics:
         """Reads a file that `save` wrote.
 
         Raises:
-            SourceError: the file has other contents.
-            OSError: the file cannot be read.
+            SourceError: the file is missing, has other contents, or has numbers out of range.
         """
-        try:
-            fields = json.loads(Path(path).read_text())
-            return cls(
-                mean=_triple(fields["mean"]),
-                eigenvalues=_triple(fields["eigenvalues"]),
-                eigenvectors=tuple(_triple(row) for row in fields["eigenvectors"]),
-                images=int(fields["images"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise SourceError(f"{path} holds no statistics of a training set: {error!r}") from error
+        fields = read_json(path, _InFile, SourceError, "holds no statistics of a training set")
+        red, green, blue = map(_triple, fields["eigenvectors"])
+        return cls(
+            mean=_triple(fields["mean"]),
+            eigenvalues=_triple(fields["eigenvalues"]),
+            eigenvectors=(red, green, blue),
+            images=fields["images"],
+        )
+
+
+_Colour = Annotated[float, msgspec.Meta(ge=0, le=255)]
+_Component = Annotated[float, msgspec.Meta(ge=-1.001, le=1.001)]  # of a unit vector
+_Row = tuple[_Component, _Component, _Component]
+
+
+class _InFile(TypedDict):
+    mean: tuple[_Colour, _Colour, _Colour]
+    eigenvalues: tuple[_Colour, _Colour, _Colour]
+    eigenvectors: tuple[_Row, _Row, _Row]
+    images: Annotated[int, msgspec.Meta(ge=0)]
 
 
 def _triple(values: Iterable[float]) -> tuple[float, float, float]:
     red, green, blue = map(float, values)
+    if not all(map(math.isfinite, (red, green, blue))):
+        raise ValueError(f"all numbers must be finite, not {red}, {green}, {blue}")
     return red, green, blue
 
 

@@ -14,20 +14,20 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "client": ["Answer", "GrpcServer", "RestServer", "Server", "classify", "connect"],
+        "client": ["Answer", "Server", "classify", "connect"],
         "errors": ["ExportError", "ReplayError", "RequestError"],
         "export": ["Endpoint", "class_name_table", "read_metadata", "write_version"],
+        "grpc_client": ["GrpcServer"],
         "images": ["Limits", "apply_by_size", "images_of_examples", "read_sizes"],
         "records": ["Request", "examples"],
         "replay": ["Reply", "replay", "replay_on_server"],
+        "rest_client": ["RestServer"],
         "tensors": ["Tensors", "image_inputs"],
     },
 )
 
 if TYPE_CHECKING:  # the same names for type checkers and editors
     from vgg_keras.saved_models.client import Answer as Answer
-    from vgg_keras.saved_models.client import GrpcServer as GrpcServer
-    from vgg_keras.saved_models.client import RestServer as RestServer
     from vgg_keras.saved_models.client import Server as Server
     from vgg_keras.saved_models.client import classify as classify
     from vgg_keras.saved_models.client import connect as connect
@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors
     from vgg_keras.saved_models.export import class_name_table as class_name_table
     from vgg_keras.saved_models.export import read_metadata as read_metadata
     from vgg_keras.saved_models.export import write_version as write_version
+    from vgg_keras.saved_models.grpc_client import GrpcServer as GrpcServer
     from vgg_keras.saved_models.images import Limits as Limits
     from vgg_keras.saved_models.images import apply_by_size as apply_by_size
     from vgg_keras.saved_models.images import images_of_examples as images_of_examples
@@ -47,5 +48,6 @@ if TYPE_CHECKING:  # the same names for type checkers and editors
     from vgg_keras.saved_models.replay import Reply as Reply
     from vgg_keras.saved_models.replay import replay as replay
     from vgg_keras.saved_models.replay import replay_on_server as replay_on_server
+    from vgg_keras.saved_models.rest_client import RestServer as RestServer
     from vgg_keras.saved_models.tensors import Tensors as Tensors
     from vgg_keras.saved_models.tensors import image_inputs as image_inputs

@@ -10,24 +10,21 @@ gRPC sends image files as they are. REST sends them as base64, which is a third 
 
 from __future__ import annotations
 
-import base64
 import itertools
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import numpy as np
-import requests
 
 from vgg_keras.pipelines.checks import check_at_least
 from vgg_keras.pipelines.errors import ArgumentError
-from vgg_keras.saved_models.errors import RequestError
-from vgg_keras.saved_models.tensors import Tensors, image_inputs
-
-TIMEOUT = 60.0  # seconds
+from vgg_keras.saved_models.errors import RequestError, excerpt
+from vgg_keras.saved_models.grpc_client import GrpcServer
+from vgg_keras.saved_models.rest_client import RestServer
+from vgg_keras.saved_models.tensors import MAX_BYTES, TIMEOUT, Tensors, image_inputs
 
 
 class Server(Protocol):
@@ -37,7 +34,8 @@ class Server(Protocol):
         """Sends one request and returns the outputs by name; strings are bytes.
 
         Raises:
-            RequestError: the server cannot be reached, takes too long, or refuses the request.
+            RequestError: the server cannot be reached, takes too long, or refuses the request;
+                or its answer is too large or has no tensors.
         """
         ...
 
@@ -59,36 +57,56 @@ class Answer:
     error: str = ""
 
 
-def connect(url: str, timeout: float = TIMEOUT) -> Server:
+def connect(url: str, timeout: float = TIMEOUT, max_bytes: int = MAX_BYTES) -> Server:
     """Returns a client for a model on a server. It sends nothing yet.
 
         connect("grpc://localhost:8500/vgg16").predict({"images": pixels}, "images")["score_map"]
 
     Args:
         url: `http[s]://HOST:PORT/v1/models/NAME[/versions/N]` for REST, or
-            `grpc://HOST:PORT/NAME[/versions/N]`.
-        timeout: number of seconds to wait for an answer. REST waits as long for the beginning of
-            the answer, and then for each part of it.
+            `grpc://HOST:PORT/NAME[/versions/N]`. `http[s]://USER:PASSWORD@HOST...` sends basic
+            authentication.
+        timeout: number of seconds for a request and its answer.
+        max_bytes: largest number of bytes of an answer. Numbers in REST's text take several times
+            as much memory.
 
     Raises:
-        ArgumentError: the URL has another form, or the timeout is not above 0.
+        ArgumentError: the URL has another form, or a limit is not above 0.
     """
-    parts = urlsplit(url)
-    prefix = "" if parts.scheme == "grpc" else "/v1/models"
-    match = re.fullmatch(rf"{prefix}/([^/:]+)(?:/versions/(\d+))?/?", parts.path)
-    known = parts.scheme in ("http", "https", "grpc") and parts.netloc
-    if not known or not match or parts.query or parts.fragment:
-        raise ArgumentError(
-            "url must be http://HOST:PORT/v1/models/NAME or grpc://HOST:PORT/NAME, either of them "
-            f"with /versions/N at the end or without. Received: {url!r}",
-            "url",
-        )
     if not timeout > 0:
         raise ArgumentError(f"timeout must be above 0 seconds. Received: {timeout}", "timeout")
-    if parts.scheme == "grpc":
-        name, version = match.groups()
-        return GrpcServer(parts.netloc, name, int(version) if version else None, timeout)
-    return RestServer(url.rstrip("/"), timeout)
+    check_at_least("max_bytes", max_bytes, 1)
+    match = _URL.fullmatch(url)
+    if not match or not _has_valid_port(url):
+        raise ArgumentError(
+            "url must be http://HOST:PORT/v1/models/NAME or grpc://HOST:PORT/NAME, either of them "
+            f"with /versions/N at the end or without. Received: {_without_credentials(url)!r}",
+            "url",
+        )
+    if match["grpc"]:
+        version = int(match["version"]) if match["version"] else None
+        return GrpcServer(match["grpc"], match["name"], version, timeout, max_bytes)
+    return RestServer(url.rstrip("/"), timeout, max_bytes)
+
+
+_NAME = r"[^/:?#\x00-\x1f\x7f]+"
+_URL = re.compile(
+    rf"(grpc://(?P<grpc>[^/?#@\s]+)/(?P<name>{_NAME})|https?://[^/?#\s]+/v1/models/{_NAME})"
+    r"(/versions/(?P<version>\d{1,18}))?/?",
+    re.ASCII,
+)
+
+
+def _has_valid_port(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:  # no number, above 65535, or a bracket that is not closed
+        return False
+
+
+def _without_credentials(url: str) -> str:
+    """The URL without what stands before the last @, which may be a password."""
+    return re.sub(r"(?s)(?<=//).*@", "", url) if "//" in url else url.rpartition("@")[2]
 
 
 def classify(server: Server, images: Iterable[bytes], batch_size: int = 8) -> Iterator[Answer]:
@@ -109,174 +127,60 @@ def classify(server: Server, images: Iterable[bytes], batch_size: int = 8) -> It
     check_at_least("batch_size", batch_size, 1)
     images = iter(images)
     while batch := list(itertools.islice(images, batch_size)):
-        for classes, names, probabilities, message in _rows(
-            server.predict(image_inputs(batch)), len(batch)
-        ):
-            yield Answer(
-                tuple(int(index) for index in classes),
-                tuple(name.decode() for name in names),
-                tuple(float(probability) for probability in probabilities),
-                message.decode(),
-            )
+        yield from _answers(server.predict(image_inputs(batch)), len(batch))
 
 
-def _rows(outputs: Tensors, count: int) -> Iterator[tuple]:
-    """Rows of the outputs of `serving_default`, one for each image.
+class _Rule(NamedTuple):
+    """What an output of `serving_default` must be: kinds of its dtype, dimensions, and range."""
 
-    Raises:
-        RequestError: the outputs are not those of an export of vgg-keras for `count` images.
-    """
-    columns = []
-    for name, (kinds, ndim) in _OUTPUTS.items():
-        column = outputs.get(name)
-        if column is None or column.dtype.kind not in kinds or column.ndim != ndim:
-            raise RequestError(
-                f"The model's serving_default lacks the output {name!r} in the form that exports "
-                f"of vgg-keras have. Its outputs: {_shapes(outputs)}."
-            )
-        if len(column) != count or not all(isinstance(text, bytes) for text in _texts(column)):
-            raise RequestError(
-                f"{count} images were sent, and {name!r} does not have one value for each. "
-                f"Its outputs: {_shapes(outputs)}."
-            )
-        columns.append(column)
-    return zip(*columns, strict=True)
+    kinds: str
+    ndim: int
+    low: float = -np.inf
+    high: float = np.inf
 
 
-# By output: kinds of dtype (integers; strings as objects; floats and JSON's whole numbers), and
-# the number of dimensions.
-_OUTPUTS = {
-    "classes": ("iu", 2),
-    "class_names": ("O", 2),
-    "probabilities": ("fiu", 2),
-    "error": ("O", 1),
+_RULES = {
+    "classes": _Rule("iu", 2, low=-1),
+    "class_names": _Rule("O", 2),
+    "probabilities": _Rule("fiu", 2, 0, 1.001),  # JSON has whole numbers; means are rounded
+    "error": _Rule("O", 1),
 }
 
 
-def _texts(column: np.ndarray) -> Iterable:
-    return column.flat if column.dtype == object else ()
+def _answers(outputs: Tensors, count: int) -> Iterator[Answer]:
+    """Answers for `count` images.
 
-
-def _shapes(outputs: Tensors) -> str:
-    return ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in outputs.items())
-
-
-class RestServer:
-    """A model on a server with TensorFlow Serving's REST interface, in its column format.
-
-    See https://www.tensorflow.org/tfx/serving/api_rest. Use `connect` to make one.
-
-    Args:
-        url: URL of the model.
-        timeout: number of seconds to wait for an answer.
+    Raises:
+        RequestError: the outputs are not those of an export of vgg-keras for so many images.
     """
+    columns = [_column(outputs, name, rule, count) for name, rule in _RULES.items()]
+    if len({column.shape for column in columns if column.ndim == 2}) > 1:
+        raise _malformed("does not have one name and one probability for each class", outputs)
+    for classes, names, probabilities, error in zip(*columns, strict=True):
+        yield Answer(
+            tuple(map(int, classes)), tuple(names), tuple(map(float, probabilities)), error
+        )
 
-    def __init__(self, url: str, timeout: float = TIMEOUT):
-        self.url = url
-        self.timeout = timeout
-        self._session = requests.Session()
 
-    def predict(self, inputs: Tensors, signature: str = "serving_default") -> dict[str, np.ndarray]:
-        """See `Server.predict`."""
-        body = {
-            "signature_name": signature,
-            "inputs": {k: _to_json(v.tolist()) for k, v in inputs.items()},
-        }
+def _column(outputs: Tensors, name: str, rule: _Rule, count: int) -> np.ndarray:
+    """An output with one row for each image; strings are decoded."""
+    column = outputs.get(name)
+    if column is None or column.dtype.kind not in rule.kinds or column.ndim != rule.ndim:
+        raise _malformed(
+            f"lacks the output {name!r} in the form that exports of vgg-keras have", outputs
+        )
+    if len(column) != count:
+        raise _malformed(f"has not one value of {name!r} for each of {count} images", outputs)
+    if rule.kinds == "O":
         try:
-            response = self._session.post(
-                f"{self.url}:predict", data=json.dumps(body), timeout=self.timeout
-            )
-        except requests.RequestException as error:
-            raise RequestError(f"{self.url} does not answer: {error}") from error
-        found = _json_object(response)
-        if not response.ok or "outputs" not in found:
-            text = found.get("error") or f"{response.reason}: {_beginning(response.text)}"
-            raise RequestError(f"{self.url} answers {response.status_code} {text}")
-        outputs = found["outputs"]
-        if not isinstance(outputs, Mapping):  # the only output of a signature comes without a name
-            outputs = {"outputs": outputs}
-        try:
-            return {name: _from_json(values) for name, values in outputs.items()}
-        except (ValueError, TypeError) as error:
-            raise RequestError(
-                f"{self.url} answers with something that is not a tensor ({error}): "
-                f"{_beginning(response.text)}"
-            ) from error
+            return np.vectorize(bytes.decode, otypes=[object])(column)
+        except (TypeError, UnicodeDecodeError) as error:
+            raise _malformed(f"has {name!r} that are not UTF-8 strings", outputs) from error
+    if not ((column >= rule.low) & (column <= rule.high)).all():  # NaN is not in the range either
+        raise _malformed(f"has {name!r} that are not from {rule.low} to {rule.high}", outputs)
+    return column
 
 
-class GrpcServer:
-    """A model on a server with TensorFlow Serving's gRPC interface, `PredictionService`.
-
-    Use `connect` to make one.
-
-    Args:
-        address: `HOST:PORT`.
-        model: name of the model on the server.
-        version: version of the model. By default the server chooses one.
-        timeout: number of seconds to wait for an answer.
-    """
-
-    def __init__(
-        self, address: str, model: str, version: int | None = None, timeout: float = TIMEOUT
-    ):
-        # These import TensorFlow, which REST does not need.
-        import grpc
-        from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
-
-        self.timeout = timeout
-        self.address = address
-        self._errors = grpc.RpcError
-        self._request = predict_pb2.PredictRequest()
-        self._request.model_spec.name = model
-        if version is not None:
-            self._request.model_spec.version.value = version
-        # Score maps of large images exceed the 4 MB that gRPC allows by default.
-        unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        channel = grpc.insecure_channel(address, unlimited)
-        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-
-    def predict(self, inputs: Tensors, signature: str = "serving_default") -> dict[str, np.ndarray]:
-        """See `Server.predict`."""
-        import tensorflow as tf
-
-        request = type(self._request)()
-        request.CopyFrom(self._request)
-        request.model_spec.signature_name = signature
-        for name, array in inputs.items():
-            request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
-        try:
-            response = self._stub.Predict(request, timeout=self.timeout)
-        except self._errors as error:
-            raise RequestError(
-                f"grpc://{self.address} answers {error.code().name}: {error.details()}"
-            ) from error
-        return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
-
-
-def _to_json(values: Any) -> Any:
-    """Numbers as they are and strings as {"b64": ...}, in lists of any depth."""
-    if isinstance(values, list):
-        return [_to_json(value) for value in values]
-    if isinstance(values, bytes):
-        return {"b64": base64.b64encode(values).decode()}
-    return values
-
-
-def _from_json(values: Any) -> np.ndarray:
-    array = np.array(values)
-    if array.dtype.kind == "U":
-        array = np.vectorize(str.encode, otypes=[object])(array)
-    return array
-
-
-def _beginning(text: str) -> str:
-    """The first words of an answer, on one line."""
-    return " ".join(text[:400].split())[:200] or "nothing"
-
-
-def _json_object(response: requests.Response) -> dict[str, Any]:
-    try:
-        found = response.json()
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+def _malformed(reason: str, outputs: Tensors) -> RequestError:
+    shapes = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in outputs.items())
+    return RequestError(f"The model's serving_default {reason}. Its outputs: {excerpt(shapes)}")

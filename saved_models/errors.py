@@ -3,12 +3,14 @@
 UserError
 ├── ExportError (ValueError)   an export cannot be written or read
 ├── ReplayError (ValueError)   an export failed in a fresh process
-└── RequestError (OSError)     a server cannot be reached or refuses a request
+└── RequestError (OSError)     a server cannot be reached, refuses, or answers nonsense
 """
 
 from __future__ import annotations
 
 from vgg_keras.pipelines.errors import UserError
+
+_LONGEST_EXCERPT = 300  # characters
 
 
 class ExportError(UserError, ValueError):
@@ -20,4 +22,14 @@ class ReplayError(UserError, ValueError):
 
 
 class RequestError(UserError, OSError):
-    """A server cannot be reached or refuses a request. The message quotes the server."""
+    """A server cannot be reached, refuses a request, or gives an answer that cannot be used.
+
+    The message quotes the server.
+    """
+
+
+def excerpt(text: str | None) -> str:
+    """Returns the beginning of a server's text for a message: one line, printable characters."""
+    words = " ".join((text or "")[: 2 * _LONGEST_EXCERPT].split())
+    escaped = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
+    return escaped[:_LONGEST_EXCERPT] or "nothing"

@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from vgg_keras.pipelines.contents import read_json
 from vgg_keras.pipelines.errors import ArgumentError, WriteError
 from vgg_keras.pipelines.files import atomic_write
 from vgg_keras.saved_models.errors import ExportError
@@ -160,19 +161,18 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
         path: version folder.
 
     Raises:
-        ExportError: the folder is not an export of vgg-keras.
+        ExportError: the folder is not an export of vgg-keras, or the file is damaged.
     """
     file = Path(path) / ASSETS_EXTRA / METADATA
-    try:
-        metadata = json.loads(file.read_text())
-        if not isinstance(metadata, dict) or not metadata:
-            raise ValueError(f"{METADATA} is empty")
-        return metadata
-    except (OSError, ValueError) as error:
+    if not file.is_file():
         hint = ""
         if found := versions(Path(path)):
             hint = f" Give a version folder, such as {Path(path) / str(found[-1])}."
-        raise ExportError(f"{path} is not an export of vgg-keras: {error}.{hint}") from error
+        raise ExportError(f"{path} is not an export of vgg-keras: there is no {file}.{hint}")
+    metadata = read_json(file, dict[str, Any], ExportError)
+    if not metadata:
+        raise ExportError(f"{path} is not an export of vgg-keras: {file} is empty.")
+    return metadata
 
 
 def _write_model(path: Path, endpoints: Mapping[str, Endpoint], resources: Iterable[Any]) -> None:

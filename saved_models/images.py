@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from vgg_keras.pipelines.errors import ArgumentError
-from vgg_keras.pipelines.formats import is_png
+from vgg_keras.pipelines.formats import is_png, png_metadata
 from vgg_keras.pipelines.images import (
     decode,
     no_autograph,
@@ -25,6 +25,7 @@ UNREADABLE = "cannot be read as a JPEG or PNG image"
 BROKEN = "is broken: its header can be read, its pixels cannot"
 
 _DECODERS = 16  # images that are decoded at once, at most
+_BLOCK = 2**20  # bytes of a file that are compared at once
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Limits:
         scans: greatest number of scans of a progressive JPEG. The time to decode a scan depends on
             the size of the image, however few bytes the scan has. Usual files have about ten scans.
         texts: greatest number of compressed texts in a PNG, each of which may inflate to 8 MB.
+        metadata: greatest number of bytes of a PNG that are not pixels.
 
     Raises:
         ArgumentError: `pixels` or `aspect` is out of its range.
@@ -48,6 +50,7 @@ class Limits:
     aspect: float = 8.0
     scans: int = 100
     texts: int = 8
+    metadata: int = 8_000_000
 
     def __post_init__(self) -> None:
         if not 1 <= self.pixels < 2**62:
@@ -72,7 +75,9 @@ def read_sizes(image_bytes: tf.Tensor, limits: Limits) -> tuple[tf.Tensor, tf.Te
 
     @no_autograph
     def read_size(index: tf.Tensor, encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        tf.debugging.Assert(tf.io.is_jpeg(encoded) | is_png(encoded), [UNREADABLE])
+        check = tf.debugging.Assert(tf.io.is_jpeg(encoded) | is_png(encoded), [UNREADABLE])
+        with tf.control_dependencies([check]):  # other files cost nothing
+            encoded = tf.identity(encoded)
         size = upright_size(encoded)
         error = _exceeded_limit(limits, size, encoded)
         return index, tf.where(tf.equal(error, ""), size, 0), error
@@ -199,9 +204,6 @@ def images_of_examples(serialised: tf.Tensor, feature: str) -> tf.Tensor:
 
 def _exceeded_limit(limits: Limits, size: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
     """Message about the first limit that an image exceeds; empty if it exceeds none."""
-    is_jpeg = tf.io.is_jpeg(encoded)
-    scans = tf.cond(is_jpeg, lambda: _count_scans(encoded), lambda: 0)
-    texts = tf.cond(is_jpeg, lambda: 0, lambda: _count_compressed_texts(encoded))
     short, long = tf.reduce_min(size), tf.reduce_max(size)
     pixels = tf.cast(short, tf.int64) * tf.cast(long, tf.int64)
     size_text = tf.strings.reduce_join(tf.as_string(size), separator=" x ")
@@ -212,6 +214,30 @@ def _exceeded_limit(limits: Limits, size: tf.Tensor, encoded: tf.Tensor) -> tf.T
         message = [f"is refused: {rule} Received: ", tf.as_string(received), f" {unit}"]
         return lambda: tf.strings.join(message)
 
+    def refusal_of_jpeg() -> tf.Tensor:
+        scans = _count_scans(encoded, limits.scans)
+        rule = f"a progressive JPEG may have {limits.scans} scans."
+        return tf.cond(scans > limits.scans, refusal(rule, scans, "scans"), lambda: "")
+
+    def refusal_of_png() -> tf.Tensor:
+        is_whole, texts, metadata = png_metadata(encoded)
+        return tf.case(
+            [
+                (~is_whole, lambda: tf.constant(BROKEN)),
+                (
+                    texts > limits.texts,
+                    refusal(f"a PNG may have {limits.texts} compressed texts.", texts, "texts"),
+                ),
+                (
+                    metadata > limits.metadata,
+                    refusal(
+                        f"a PNG may have {limits.metadata} bytes besides pixels.", metadata, "bytes"
+                    ),
+                ),
+            ],
+            default=lambda: tf.constant(""),
+        )
+
     return tf.case(
         [
             (pixels > limits.pixels, refusal(f"it may have {limits.pixels} pixels.")),
@@ -219,39 +245,32 @@ def _exceeded_limit(limits: Limits, size: tf.Tensor, encoded: tf.Tensor) -> tf.T
                 tf.cast(long, tf.float32) > limits.aspect * tf.cast(short, tf.float32),
                 refusal(f"its longer side may be {limits.aspect:g} times its shorter one."),
             ),
-            (
-                scans > limits.scans,
-                refusal(f"a progressive JPEG may have {limits.scans} scans.", scans, "scans"),
-            ),
-            (
-                texts > limits.texts,
-                refusal(f"a PNG may have {limits.texts} compressed texts.", texts, "texts"),
-            ),
+            (tf.io.is_jpeg(encoded), refusal_of_jpeg),
         ],
-        default=lambda: tf.constant(""),
+        default=refusal_of_png,
     )
 
 
-def _count_scans(image_bytes: tf.Tensor) -> tf.Tensor:
-    """Number of scan headers in a JPEG, int32.
+def _count_scans(image_bytes: tf.Tensor, limit: int) -> tf.Tensor:
+    """Number of scan headers in a JPEG, int32. Counting stops soon after the limit.
 
     A scan header is a marker, the length 6 + 2n, and n components (ITU-T T.81, B.2.3). All five
     bytes are checked, so that other data, which may follow the image, are hardly ever counted.
+    The file is read in blocks, because the comparisons take several times the memory of a block.
     """
-    data = tf.pad(tf.io.decode_raw(image_bytes, tf.uint8), [[0, 4]])
-    marker, components = (data[:-4] == 0xFF) & (data[1:-3] == 0xDA), data[4:]
-    length = (data[2:-2] == 0) & (data[3:-1] == 6 + 2 * components)
-    found = marker & length & (components >= 1) & (components <= 4)
-    return tf.reduce_sum(tf.cast(found, tf.int32))
 
+    def count_in_block(start: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        block = tf.io.decode_raw(tf.strings.substr(image_bytes, start, _BLOCK + 4), tf.uint8)
+        data = tf.pad(block, [[0, tf.maximum(_BLOCK + 4 - tf.size(block), 0)]])
+        marker, components = (data[:-4] == 0xFF) & (data[1:-3] == 0xDA), data[4:]
+        length = (data[2:-2] == 0) & (data[3:-1] == 6 + 2 * components)
+        found = marker & length & (components >= 1) & (components <= 4)
+        return start + _BLOCK, count + tf.reduce_sum(tf.cast(found, tf.int32))
 
-def _count_compressed_texts(image_bytes: tf.Tensor) -> tf.Tensor:
-    """Number of chunks in a PNG, found by name, that are inflated and are not pixels; int32."""
-    data = tf.pad(tf.io.decode_raw(image_bytes, tf.uint8), [[0, 3]])
-    count = tf.constant(0)
-    for name in (b"zTXt", b"iTXt", b"iCCP"):
-        here = [data[i : tf.size(data) - 3 + i] == byte for i, byte in enumerate(name)]
-        count += tf.reduce_sum(tf.cast(tf.reduce_all(tf.stack(here), 0), tf.int32))
+    size = tf.strings.length(image_bytes)
+    _, count = tf.while_loop(
+        lambda start, count: (start < size) & (count <= limit), count_in_block, (0, 0)
+    )
     return count
 
 

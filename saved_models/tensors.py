@@ -6,6 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+# Limits of the clients on the answer of a server.
+TIMEOUT = 60.0  # seconds
+MAX_BYTES = 2**26
+
 Tensors = Mapping[str, np.ndarray]  # by name; strings are bytes in arrays of objects
 
 

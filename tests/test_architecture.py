@@ -6,6 +6,7 @@ import ast
 import configparser
 import functools
 import re
+import tomllib
 from collections.abc import Collection, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -21,7 +22,9 @@ MAY_IMPORT = {
     "vgg_keras": {"pipelines", "callbacks", "saved_models"},
 }
 FILES = sorted(file for folder in MAY_IMPORT for file in (ROOT / folder).rglob("*.py"))
-FOR_CALLBACKS = {f"vgg_keras.pipelines.{name}" for name in ("checks", "errors", "files")}
+FOR_CALLBACKS = {
+    f"vgg_keras.pipelines.{name}" for name in ("checks", "contents", "errors", "files")
+}
 
 
 @functools.cache
@@ -159,6 +162,16 @@ def test_model_code_is_backend_neutral(module):
     assert not any(
         name.split(".")[0] == "tensorflow" for name in imported(ROOT / f"vgg_keras/{module}.py")
     )
+
+
+def test_modules_and_tests_of_the_mutation_testing_exist():
+    listed = tomllib.loads((ROOT / "tests/mutants.toml").read_text())["modules"]
+    for module, tests in listed.items():
+        assert (ROOT / module) in FILES
+        for test in tests:
+            file, *names = test.split("::")
+            for name in names:
+                assert re.search(rf"^ *(class|def) {name}\b", (ROOT / file).read_text(), re.M), test
 
 
 def test_every_package_is_listed_in_setup_cfg():

@@ -64,3 +64,15 @@ def test_names_that_the_pages_import_exist():
     assert len(imports) > 20
     for module, name in sorted(imports):
         assert hasattr(importlib.import_module(module), name), f"from {module} import {name}"
+
+
+def test_tests_that_the_page_on_reliability_names_exist():
+    page = (README.parent / "docs/reliability.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| ") and "promise" not in line]
+    for row in rows:
+        named = re.findall(r"`([\w/]+\.py)((?:::\w+)*)`", row)
+        assert named or "---" in row, row
+        for path, names in named:
+            text = (README.parent / "tests" / path).read_text()
+            for name in names.split("::")[1:]:
+                assert re.search(rf"(def|class) {name}\b", text), f"{path} has no {name}"

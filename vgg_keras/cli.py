@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from vgg_keras.commands.base import group
 from vgg_keras.commands.description import describe
 from vgg_keras.commands.evaluation import evaluate, fuse, report, table
 from vgg_keras.commands.features import features, similar, transfer
@@ -38,7 +39,7 @@ COMMANDS = (
 )
 
 
-@click.group(
+@group(
     commands={command.name: command for command in COMMANDS},
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )

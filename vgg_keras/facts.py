@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -101,11 +102,13 @@ def as_pair(scale: int | Sequence[int] | None) -> tuple[int, int] | None:
 
 
 def as_colour(values: Sequence[float]) -> tuple[float, float, float]:
-    """Three numbers, R, G and B, as floats."""
+    """Three finite numbers, R, G and B, as floats."""
     try:
         red, green, blue = map(float, values)
+        if not all(map(math.isfinite, (red, green, blue))):
+            raise ValueError("not finite")
     except (TypeError, ValueError) as error:
         raise ArgumentError(
-            f"mean must be three numbers, R, G and B. Received: {values!r}", "mean"
+            f"mean must be three finite numbers, R, G and B. Received: {values!r}", "mean"
         ) from error
     return red, green, blue

@@ -3,12 +3,93 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Required, TypedDict
+
+import msgspec
 
 Metadata = Mapping[str, Any]
+MAX_SCALE = 2**15  # greatest side of a rescaled image in pixels
 
 # Key of the answers for each image in a localisation result: the file format has this name.
 ANSWERS_KEY = "pictures"
+
+_Side = Annotated[int, msgspec.Meta(ge=1, le=MAX_SCALE)]
+_Percentage = Annotated[float, msgspec.Meta(ge=0, le=100.001)]  # rounding may exceed 100
+_Fraction = Annotated[float, msgspec.Meta(ge=-1000, le=1000)]  # of the side of an image
+_Box = tuple[_Fraction, _Fraction, _Fraction, _Fraction]
+_Colour = tuple[float, float, float]
+
+
+class NetInFile(TypedDict, total=False):
+    """Types of what a file says of a net and its test; other keys may have any value."""
+
+    run: str
+    weights: str
+    model: str
+    net: str
+    train_scale: tuple[_Side, _Side] | None
+    test_scales: list[_Side]
+    crop_size: _Side
+    width: Annotated[float, msgspec.Meta(gt=0)]
+    precision: str
+    pool_rounding: str
+    preprocessing: str | None
+    source_mean: _Colour | None
+    data: str
+    split: str | None
+    skipped: list[str]
+    flip: bool
+    map_average: str
+    regression: str | None
+    tuned: str | None
+    layer: str
+    aggregate: str
+    region: str
+    digest: str
+
+
+class MetadataInFile(NetInFile, total=False):
+    """Types of the metadata of a net or, under `members`, of several nets."""
+
+    members: Annotated[list[NetInFile], msgspec.Meta(min_length=1)]
+
+
+class PredictionsInFile(MetadataInFile, total=False):
+    """Types of the file beside a table of predictions."""
+
+    protocol: str
+    class_names: Required[Annotated[list[str], msgspec.Meta(min_length=1)]]
+
+
+_Answer = TypedDict("_Answer", {"class": str, "box": _Box, "right": bool})
+_Answered = TypedDict(
+    "_Answered",
+    {
+        "image": str,
+        "class": str,
+        "boxes": list[_Box],
+        "answers": Annotated[list[_Answer], msgspec.Meta(min_length=1)],
+    },
+)
+
+
+class ResultInFile(MetadataInFile, total=False):
+    """Types of a result."""
+
+    protocol: Required[str]
+    images: Required[Annotated[int, msgspec.Meta(ge=0)]]
+    top1_error: _Percentage
+    top5_error: _Percentage
+    top1_localisation_error: _Percentage
+    top5_localisation_error: _Percentage
+    gt_class_localisation_error: _Percentage
+    mean_ap: _Percentage
+    mean_class_recall: _Percentage
+    spread: float | None
+    train_per_class: int | None
+    features: MetadataInFile
+    predictions: Annotated[str, msgspec.Meta(pattern="^[^/]+$")]  # name of a file
+    pictures: list[_Answered]
 
 
 def members(metadata: Metadata) -> Sequence[dict[str, Any]]:

@@ -8,17 +8,22 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import keras
+import msgspec
 
 from vgg_keras.architecture import Architecture
 from vgg_keras.errors import ArgumentError, RunError, WeightsError, WriteError
 from vgg_keras.facts import NetFacts, as_colour, as_pair
 from vgg_keras.ilsvrc import wnids
-from vgg_keras.pipelines.files import atomic_path, atomic_write
-from vgg_keras.pipelines.statistics import ILSVRC, Statistics
+from vgg_keras.nets import get_net, weight_layers
+from vgg_keras.pipelines.checks import is_finite
+from vgg_keras.pipelines.contents import naming_file, read_json
+from vgg_keras.pipelines.files import check_pair, write_pair
+from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.recipes import Recipe
+from vgg_keras.run_data import load_statistics
 from vgg_keras.run_files import BEST_WEIGHTS, CLASSES, NET, RECIPE, STATISTICS
 from vgg_keras.version import __version__
 from vgg_keras.weights.reading import read
@@ -56,10 +61,22 @@ def read_recipe(file: Path) -> Recipe:
     Raises:
         RunError: the file holds something else.
     """
-    try:
-        return Recipe.from_json(file.read_text())
-    except ValueError as error:
-        raise RunError(f"{file} cannot be read: {error}") from error
+    with naming_file(file, RunError):
+        return Recipe.from_json(file.read_bytes())
+
+
+def read_class_names(folder: Path) -> tuple[str, ...]:
+    """The names of the classes of a run.
+
+    Raises:
+        RunError: the file holds something else.
+    """
+    file = folder / CLASSES
+    with naming_file(file, RunError):
+        names = tuple(read_json(file, list[str], RunError))
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"class names must be one or more, all different. Received: {names}")
+        return names
 
 
 def load_model(
@@ -68,8 +85,13 @@ def load_model(
     """The model of a run or of a saved net, with its best weights; one of boxes has no soft-max.
 
     Raises:
-        RunError: the weights cannot be read.
+        RunError: the weights cannot be read, hold NaN or Inf, or are not those that the
+            description was saved with.
     """
+    _check_size(folder / BEST_WEIGHTS, facts.architecture)
+    if (folder / NET).is_file():
+        description = read_json(folder / NET, dict[str, Any], RunError)
+        check_pair(folder / BEST_WEIGHTS, folder / NET, description, RunError)
     model = facts.architecture.build(
         precision=facts.precision,
         classifier_activation=None if facts.regression else classifier_activation,
@@ -153,13 +175,31 @@ def _names_of_outputs(path: Path, number: int, given: Sequence[str]) -> tuple[st
 
 
 def _load_weights(model: keras.Model, file: Path) -> None:
-    try:
+    problem = f"cannot be read as weights of net {model.name} with {model.output_shape[-1]} outputs"
+    with naming_file(file, RunError, problem):
         model.load_weights(file)
-    except (OSError, KeyError, ValueError) as error:
+    for variable in model.weights:
+        if not is_finite(keras.ops.convert_to_numpy(variable)):
+            raise RunError(
+                f"{file} holds NaN or Inf in {variable.path}: its training had diverged. Train the "
+                f"net again in another folder, with a lower learning_rate."
+            )
+
+
+def _check_size(file: Path, architecture: Architecture) -> None:
+    """Refuses a net that is larger than its weights file before memory is reserved for it."""
+    layers = weight_layers(
+        get_net(architecture.net),
+        architecture.num_classes,
+        architecture.crop_size,
+        architecture.width,
+    )
+    parameters = sum(layer.parameters for layer in layers)
+    if 2 * parameters > file.stat().st_size:  # 2 bytes each at least
         raise RunError(
-            f"{file} cannot be read as weights of net {model.name} with "
-            f"{model.output_shape[-1]} outputs: {error}"
-        ) from error
+            f"{file} has {file.stat().st_size:,} bytes, too few for {architecture}, which has "
+            f"{parameters:,} parameters. It is cut short, or is of another net."
+        )
 
 
 def architecture_of(recipe: Recipe, num_classes: int) -> Architecture:
@@ -189,10 +229,10 @@ def _facts_of_run(folder: Path) -> NetFacts:
         if not (folder / name).is_file():
             raise RunError(f"{folder} holds no {name}: its first epoch has not ended.")
     recipe = read_recipe(folder / RECIPE)
-    class_names = tuple(json.loads((folder / CLASSES).read_text()))
+    class_names = read_class_names(folder)
     return NetFacts(
         architecture=architecture_of(recipe, len(class_names)),
-        mean=Statistics.load(folder / STATISTICS).mean,
+        mean=load_statistics(folder).mean,
         class_names=class_names,
         train_scale=recipe.train_scale,
         recipe=recipe,
@@ -214,16 +254,14 @@ def write_net(folder: Path, facts: NetFacts, logits: keras.Model) -> None:
         raise RunError(
             f"{folder} is not empty and holds no saved net. Save the net into another folder."
         )
-    # The description is emptied first and written last: a kill leaves no false pair, and a folder
-    # into which the net can be saved again.
-    atomic_write(folder / NET, "{}\n")
+    file = folder / BEST_WEIGHTS
     needed = sum(4 * math.prod(variable.shape) for variable in logits.variables) + 2**18
     try:
-        with atomic_path(folder / BEST_WEIGHTS, size=needed) as temporary:
-            logits.save_weights(temporary)
+        write_pair(file, folder / NET, logits.save_weights, _to_json(facts), indent=2, size=needed)
     except (OSError, RuntimeError) as error:  # HDF5 raises RuntimeError on a full disk
-        raise WriteError(f"{folder / BEST_WEIGHTS} could not be written: {error}") from error
-    atomic_write(folder / NET, json.dumps(_to_json(facts), indent=2) + "\n")
+        raise WriteError(
+            f"{file} could not be written; what was saved before is intact: {error}"
+        ) from error
 
 
 def _to_json(facts: NetFacts) -> dict[str, Any]:
@@ -240,23 +278,32 @@ def _to_json(facts: NetFacts) -> dict[str, Any]:
     }
 
 
+class _NetInFile(TypedDict):
+    architecture: Architecture
+    mean: tuple[float, float, float]
+    class_names: list[str]
+    train_scale: tuple[int, int] | None
+    recipe: dict[str, Any] | None
+    regression: str | None
+    precision: str
+
+
 def _from_json(folder: Path) -> NetFacts:
     file = folder / NET
     if not (folder / BEST_WEIGHTS).is_file():
         raise RunError(f"{folder} holds no {BEST_WEIGHTS}.")
     if file.read_bytes().strip() == b"{}":
-        raise RunError(f"{folder} holds no complete net: saving it was interrupted.")
-    try:
-        found = json.loads(file.read_text())
+        raise RunError(f"{folder} holds no complete net: {NET} is empty, saving was interrupted.")
+    with naming_file(file, RunError):
+        found = msgspec.convert(read_json(file, _NetInFile, RunError), _NetInFile)
         recipe = found["recipe"]
+        keras.dtype_policies.get(found["precision"])  # refuses what is none
         return NetFacts(
-            architecture=Architecture(**found["architecture"]),
+            architecture=found["architecture"],
             mean=found["mean"],
-            class_names=found["class_names"],
+            class_names=tuple(found["class_names"]),
             train_scale=found["train_scale"],
             recipe=None if recipe is None else Recipe.from_json(json.dumps(recipe)),
             regression=found["regression"],
             precision=found["precision"],
         )
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{file} cannot be read: {error!r}") from error

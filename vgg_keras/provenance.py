@@ -8,10 +8,12 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import keras
 
+from vgg_keras.errors import RunError
+from vgg_keras.pipelines.contents import read_json
 from vgg_keras.pipelines.files import atomic_write
 from vgg_keras.run_files import ENVIRONMENT
 
@@ -33,9 +35,18 @@ def record_environment(path: Path) -> None:
 def warn_of_other_versions(path: Path) -> None:
     """Logs a warning if versions of packages have changed since the run was started.
 
-    A run that continues with other versions is not bit-identical to a run without interruption.
+    A run that continues with other versions is not bit-identical to a run without interruption. A
+    missing or damaged record is a warning too.
     """
-    recorded = json.loads((path / ENVIRONMENT).read_text())["packages"]
+    try:
+        recorded = read_json(path / ENVIRONMENT, _Environment, RunError)["packages"]
+    except RunError as error:
+        log.warning(
+            "%s. It is not known with which versions of packages the run was started; results may "
+            "differ from those of a run that was not interrupted",
+            error,
+        )
+        return
     now = _versions()
     changed = [f"{n} {v} -> {now[n]}" for n, v in recorded.items() if n in now and now[n] != v]
     if changed:
@@ -45,6 +56,10 @@ def warn_of_other_versions(path: Path) -> None:
             path,
             ", ".join(changed),
         )
+
+
+class _Environment(TypedDict):
+    packages: dict[str, str | None]
 
 
 def _environment() -> dict[str, Any]:

@@ -12,9 +12,13 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from vgg_keras.errors import ArgumentError
+from vgg_keras.metadata import MAX_SCALE
 from vgg_keras.nets import INITIALISATIONS, LRN_PRESETS, check_geometry, get_net
 from vgg_keras.pipelines.checks import check_choice
+from vgg_keras.pipelines.contents import parse_json
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 SERVING_PRECISIONS = ("float32", "bfloat16")
@@ -47,7 +51,8 @@ def _field(default: Any, help_text: str) -> Any:
 class Recipe:
     """How a net is trained. The defaults are the paper's for single-scale training at S = 256.
 
-    Each field is described by the help text beside it.
+    Each field is described by the help text beside it. `data` has no default: `train` refuses a
+    recipe without it.
 
     Raises:
         ArgumentError: the value of a field is not allowed.
@@ -58,8 +63,8 @@ class Recipe:
     """
 
     net: str = _field("A", "Net of Table 1.")
-    data: str = _field(
-        "shapes", "Training data: shapes, folder:DIR, tfds:NAME[/CONFIG] or cls-loc:DIR."
+    data: str = _field(  # none by default: a run is never trained on data that nobody chose
+        "", "Training data: folder:DIR, tfds:NAME[/CONFIG], cls-loc:DIR or shapes (drawn shapes)."
     )
     crop_size: int = _field(224, "Side of the training crops in pixels, a multiple of 32.")
     width: float = _field(1.0, "Factor on the number of channels of all hidden layers.")
@@ -116,10 +121,11 @@ class Recipe:
         scale = self.train_scale
         pair = (scale, scale) if isinstance(scale, int) else tuple(scale)
         object.__setattr__(self, "train_scale", pair)
-        if len(pair) != 2 or not self.crop_size <= pair[0] <= pair[1]:
+        if len(pair) != 2 or not self.crop_size <= pair[0] <= pair[1] <= MAX_SCALE:
+            given = ",".join(map(str, pair))
             raise ArgumentError(
                 f"train_scale must be S, or S_MIN,S_MAX with S_MIN <= S_MAX, at least the crop "
-                f"size, {self.crop_size}. Received: {','.join(map(str, pair))}",
+                f"size, {self.crop_size}, and at most {MAX_SCALE}. Received: {given}",
                 "train_scale",
             )
         for name, choices in _CHOICES.items():
@@ -150,17 +156,21 @@ class Recipe:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Recipe:
+    def from_json(cls, text: str | bytes) -> Recipe:
         """Returns the recipe that `to_json` wrote.
 
         Raises:
-            ArgumentError: the text is not a JSON object, a field is unknown, or the value of a
-                field is not allowed.
+            ArgumentError: the text is not a JSON object, a field is unknown or missing, or the
+                value of a field is not allowed.
         """
         try:
-            fields = json.loads(text)
-            return (LocalisationRecipe if "regression" in fields else cls)(**fields)
-        except (TypeError, json.JSONDecodeError) as error:
+            fields = parse_json(text, dict[str, Any])
+            kind = LocalisationRecipe if "regression" in fields else cls
+            different = fields.keys() ^ {field.name for field in dataclasses.fields(kind)}
+            if different:
+                raise ValueError(f"unknown or missing: {', '.join(sorted(different))}")
+            return msgspec.convert(fields, kind)
+        except (ValueError, RecursionError) as error:
             raise ArgumentError(
                 f"text must be a recipe that to_json wrote ({error})", "text"
             ) from error

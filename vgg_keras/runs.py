@@ -5,18 +5,23 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from vgg_keras import provenance
+from vgg_keras.callbacks.checkpoint import read_progress
+from vgg_keras.callbacks.journal import read_journal
 from vgg_keras.errors import RunError
-from vgg_keras.net_files import read_recipe
+from vgg_keras.net_files import read_class_names, read_recipe
+from vgg_keras.pipelines.checks import normal_form
 from vgg_keras.pipelines.files import atomic_write, locked
 from vgg_keras.recipes import Recipe
 from vgg_keras.run_files import (
     BAD_IMAGES,
     BEST_WEIGHTS,
     CLASSES,
+    DATA,
     ENVIRONMENT,
     JOURNAL,
     LAST_WEIGHTS,
@@ -25,7 +30,7 @@ from vgg_keras.run_files import (
     STATISTICS,
 )
 
-_BESIDE_THE_RECIPE = (ENVIRONMENT, STATISTICS, CLASSES, BAD_IMAGES, JOURNAL, BEST_WEIGHTS)
+_OF_ONE_RECIPE = (ENVIRONMENT, STATISTICS, CLASSES, BAD_IMAGES, DATA, JOURNAL, LAST_WEIGHTS)
 
 log = logging.getLogger(__name__)
 
@@ -37,18 +42,26 @@ def prepare_run_folder(path: Path, recipe: Recipe) -> None:
     it within `lock_run`.
 
     Raises:
-        RunError: the folder holds a run of another recipe, or cannot be written.
+        RunError: the folder holds a run of another recipe, or one whose last weights are missing,
+            or cannot be written.
     """
     file = path / RECIPE
     differences = read_recipe(file).differences(recipe) if file.exists() else []
+    finished = finished_files(path)
+    if finished and not differences and not (path / LAST_WEIGHTS).exists():
+        raise RunError(
+            f"{path} holds {' and '.join(finished)} of a trained net, but not {LAST_WEIGHTS}, from "
+            f"which its training would continue. Give another folder to train again, or remove "
+            f"these files if they are no longer needed."
+        )
     if differences:
-        if (path / LAST_WEIGHTS).exists():
+        if finished:
             raise RunError(
                 f"{path} holds a run of another recipe ({'; '.join(differences)}). Give the recipe "
                 f"of that run to continue it, or another folder."
             )
         log.info("%s: the run of another recipe, with no finished epoch, is replaced", path)
-        for name in _BESIDE_THE_RECIPE:
+        for name in _OF_ONE_RECIPE:
             (path / name).unlink(missing_ok=True)
     try:
         if differences or not file.exists():
@@ -56,6 +69,52 @@ def prepare_run_folder(path: Path, recipe: Recipe) -> None:
         provenance.record_environment(path)
     except OSError as error:
         raise RunError(str(error)) from error
+
+
+def finished_files(path: Path) -> list[str]:
+    """Names of the files of a run folder that hold results of a finished epoch.
+
+    An epoch that diverged, which has null in the journal, is no result.
+    """
+    finished = {
+        BEST_WEIGHTS: (path / BEST_WEIGHTS).exists,
+        JOURNAL: lambda: any(None not in entry.values() for entry in read_journal(path / JOURNAL)),
+        LAST_WEIGHTS: lambda: _has_finished_epoch(path),
+    }
+    return [name for name, is_finished in finished.items() if is_finished()]
+
+
+def _has_finished_epoch(path: Path) -> bool:
+    """Whether the last weights are those after an epoch, and not those before the first."""
+    try:
+        return read_progress(path).epochs > 0
+    except (OSError, KeyError, ValueError):
+        return True  # a damaged file may be repaired
+
+
+@contextlib.contextmanager
+def watched(path: Path) -> Iterator[Callable[[], None]]:
+    """Gives a function that raises an error if a run folder is no longer at its path.
+
+    Without that, the next epoch would be written into a new folder of that name.
+
+    Raises:
+        RunError: the folder was renamed or deleted.
+    """
+    opened = os.open(path, os.O_RDONLY)  # its number is not given to another folder meanwhile
+
+    def check() -> None:
+        if not path.exists() or not os.path.samestat(os.fstat(opened), os.stat(path)):
+            raise RunError(
+                f"{path} was renamed, replaced or deleted while the run was trained, so this epoch "
+                f"cannot be saved. Move the folder back and give the same command again to "
+                f"continue after the last epoch that was saved."
+            )
+
+    try:
+        yield check
+    finally:
+        os.close(opened)
 
 
 @contextlib.contextmanager
@@ -89,12 +148,12 @@ def record_classes(path: Path, class_names: Sequence[str]) -> None:
     """Writes the class names into the run folder, or checks that they are those recorded there.
 
     Raises:
-        RunError: the run was begun with other classes.
+        RunError: the run was begun with other classes, or the file holds something else.
     """
     file = path / CLASSES
     if not file.exists():
         atomic_write(file, json.dumps(list(class_names), indent=0) + "\n")
-    elif json.loads(file.read_text()) != list(class_names):
+    elif [*map(normal_form, read_class_names(path))] != [*map(normal_form, class_names)]:
         raise RunError(
             f"The classes of the data are not those that {path} was begun with, see {file}. Give "
             f"the data that it was begun with, or another folder."

@@ -58,7 +58,8 @@ def compile_with(
     The metrics are weighted, so that the filling of the last validation batch does not count.
     """
     model.compile(
-        optimizer=keras.optimizers.SGD(recipe.learning_rate, momentum=recipe.momentum),
+        # Without a name Keras counts, and the files of the same run would differ.
+        optimizer=keras.optimizers.SGD(recipe.learning_rate, momentum=recipe.momentum, name="sgd"),
         loss=loss,
         weighted_metrics=list(metrics),
         jit_compile="auto" if _uses_xla() else False,

@@ -112,7 +112,7 @@ class TrainedNet(NetFacts):
                 logits. A model that gives boxes has neither.
 
         Raises:
-            RunError: the folder is no run and no saved net, or has no weights yet.
+            RunError: the folder is no run and no saved net, or its weights are missing or damaged.
             WeightsError: the file cannot be read, or its FC layers are missing.
             ArgumentError: an argument does not fit.
         """

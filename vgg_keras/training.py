@@ -14,7 +14,15 @@ import keras
 import tensorflow as tf
 
 from vgg_keras import runs
-from vgg_keras.callbacks import Checkpoint, Journal, PlateauDecay, Progress, WarmStart
+from vgg_keras.callbacks import (
+    Checkpoint,
+    Journal,
+    PlateauDecay,
+    Progress,
+    RaiseOnDivergence,
+    WarmStart,
+    WarnOfChance,
+)
 from vgg_keras.distribution import Cluster, Devices, check_divisible, find_devices, is_cpu_only
 from vgg_keras.errors import MissingPackageError
 from vgg_keras.net_files import build_for_training
@@ -52,8 +60,7 @@ def train(
     CPU the final weights are bit-identical to those of an uninterrupted run.
 
     Args:
-        recipe: what to train.
-        out: run folder.
+        recipe, out: what to train, and the run folder.
         data_dir: where TFDS stores its data.
         devices, cluster: see `find_devices`. Processes of a cluster share the folder; one writes.
         tensorboard: whether to write event files under `out`/tensorboard.
@@ -67,6 +74,7 @@ def train(
     Raises:
         RunError: the folder cannot be used for this recipe.
         SourceError, BadImageError: the data cannot be used.
+        DivergenceError: the loss of an epoch is not finite. The epochs before it are saved.
         ArgumentError: the recipe does not fit the data or the devices.
         MissingPackageError: `tensorboard` is wanted and not installed.
 
@@ -86,11 +94,11 @@ def train(
     warm_start = _warm_start(recipe, model, out, task)
     with contextlib.ExitStack() as locks:
         with used.writer_first("claim the run folder"):
-            given = given_statistics(recipe, out)
+            given_statistics(recipe, out)
             # Everything that can be refused cheaply has been; the folder is written from here on.
             if used.is_writer:
                 locks.enter_context(runs.lock_run(out))
-            data = prepare_data(source, splits, recipe, out, task, given, used.is_writer)
+            data = prepare_data(source, splits, recipe, out, task, used.is_writer)
         further = [*(boards if used.is_writer else ()), *callbacks]
         _Session(recipe, out, task, used, data).fit(model, warm_start, further, verbose)
     return out
@@ -151,13 +159,16 @@ class _Session:
             warn_of_other_versions(out)
         images = self.steps * recipe.batch_size
         progress = Progress(self.steps, images)
-        callbacks = [*warm_start, plateau, *further]
-        if self.devices.is_writer:  # the others follow the same course without writing
-            journal = Journal(out / JOURNAL, images, exclude=("val_loss",))
-            shown = [progress] if verbose else []
-            callbacks = [*warm_start, journal, *shown, plateau, *further, checkpoint]
+        diverged = RaiseOnDivergence(_advice(recipe, out))
+        callbacks = [*warm_start, plateau, *further, diverged]
         screened = naming_bad_images(self.data.training, self.data.validation)
-        with screened, self.devices.scope():
+        with screened, runs.watched(out) as check_folder, self.devices.scope():
+            if self.devices.is_writer:  # the others follow the same course without writing
+                watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: check_folder())
+                journal = Journal(out / JOURNAL, images, exclude=("val_loss",))
+                shown = [progress, WarnOfChance()] if verbose else [WarnOfChance()]
+                writing = [watch, journal, *shown, plateau, *further, diverged, checkpoint]
+                callbacks = [*warm_start, *writing]
             try:
                 model.fit(
                     self._training_stream(done.epochs),
@@ -202,11 +213,22 @@ class _Session:
         )
 
 
+def _advice(recipe: Recipe, out: Path) -> str:
+    """How to go on after training diverged."""
+    return (
+        f"{out} keeps the last epoch before that. Train into another folder with a learning_rate "
+        f'below {recipe.learning_rate:g}, and with init_from="{out}" init_layers="all" if an epoch '
+        f"of it was good. Your own call of `model.fit` can also clip gradients (`clipnorm` of the "
+        f"optimizer) or freeze layers (`trainable = False`)."
+    )
+
+
 def _warm_start(recipe: Recipe, model: keras.Model, out: Path, task: Task) -> list[WarmStart]:
     """The warm-start callback, if there is to be one; raises if its layers do not fit."""
     if not recipe.init_from:
         _warn_of_scratch(recipe)
-    if not recipe.init_from or (out / LAST_WEIGHTS).exists():
+    has_weights = runs.is_run_of(out, recipe) and (out / LAST_WEIGHTS).exists()
+    if not recipe.init_from or has_weights:
         return []
     source = recipe.init_from
     layers = task.start_layers(recipe, model)

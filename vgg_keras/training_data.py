@@ -10,13 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from vgg_keras import runs
-from vgg_keras.errors import ArgumentError, SourceError
+from vgg_keras.errors import ArgumentError, RunError, SourceError
+from vgg_keras.pipelines.contents import read_json
 from vgg_keras.pipelines.files import atomic_write
-from vgg_keras.pipelines.screening import find_bad_images
+from vgg_keras.pipelines.screening import check_labels, find_bad_images
 from vgg_keras.pipelines.splits import Source, Split
 from vgg_keras.pipelines.statistics import ILSVRC, Statistics, compute_statistics
 from vgg_keras.recipes import Recipe
-from vgg_keras.run_files import BAD_IMAGES, STATISTICS
+from vgg_keras.run_data import (
+    changed_images,
+    describe_images,
+    load_statistics,
+    record_data,
+)
+from vgg_keras.run_files import BAD_IMAGES, DATA, STATISTICS
 from vgg_keras.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -39,20 +46,47 @@ def prepare_data(
     recipe: Recipe,
     out: Path,
     task: Task,
-    statistics: Statistics | None,
     is_writer: bool,
 ) -> TrainingData:
-    """Claims the folder, screens the images, and computes the statistics that are not given."""
+    """Claims the folder, screens images and labels, and computes statistics that are not given."""
     runs.prepare_run_folder(out, recipe)
     runs.record_classes(out, source.class_names)
+    images = describe_images(splits) if is_writer else {}
+    changes = changed_images(out, images)
+    if changes:
+        _notice(out, changes)
     splits = _usable(splits, source.class_names, recipe, out)
     (training, training_targets), (validation, validation_targets) = (
         task.targets(source, split, recipe) for split in splits
     )
-    statistics = statistics or _computed_statistics(training)
+    if is_writer and (changes or not runs.finished_files(out)):  # checked once
+        for split in (training, validation):
+            check_labels(split, source.class_names, source.spec)
+    statistics = given_statistics(recipe, out) or _computed_statistics(training)
     if is_writer:
         statistics.save(out / STATISTICS)
+        record_data(out, images, statistics)
     return TrainingData(training, training_targets, validation, validation_targets, statistics)
+
+
+def _notice(out: Path, changes: str) -> None:
+    """Says that the images of a run have changed, and forgets what depended on them.
+
+    The statistics of a run with a finished epoch stay, because its weights belong to them.
+    """
+    (out / BAD_IMAGES).unlink(missing_ok=True)
+    if runs.finished_files(out):
+        log.warning(
+            "The images are not those that %s was begun with (%s): the results will differ from "
+            "those of a run that was not interrupted. Give another folder to train on these "
+            "images only.",
+            out,
+            changes,
+        )
+        return
+    log.info("%s: the images have changed since the run was begun (%s)", out, changes)
+    for name in (DATA, STATISTICS):
+        (out / name).unlink(missing_ok=True)
 
 
 def _usable(
@@ -66,7 +100,12 @@ def _usable(
         log.info("reading every image once to find those that cannot be read")
         bad = {split.name: find_bad_images(split) for split in splits}
         atomic_write(file, json.dumps(bad, indent=2) + "\n")
-    bad = json.loads(file.read_text())
+    bad = read_json(file, dict[str, list[str]], RunError)
+    if missing := {split.name for split in splits} - bad.keys():
+        raise RunError(
+            f"{file} names no images of the splits {', '.join(sorted(missing))}. Remove it, and "
+            f"the images are read again."
+        )
     for split in splits:
         log.info("%s: %d of %d images skipped", split.name, len(bad[split.name]), len(split))
         for name in bad[split.name]:
@@ -89,9 +128,18 @@ def _check_classes(split: Split, class_names: Sequence[str]) -> None:
 
 
 def given_statistics(recipe: Recipe, out: Path) -> Statistics | None:
-    """Those of the run, of ILSVRC or of a file; None if they must be computed."""
+    """Those of the run, of ILSVRC or of a file; None if they must be computed.
+
+    Raises:
+        ArgumentError: the recipe names no statistics.
+        RunError: the statistics of the run have been changed.
+        SourceError: a file has other contents.
+    """
     if (out / STATISTICS).exists() and runs.is_run_of(out, recipe):
-        return Statistics.load(out / STATISTICS)
+        own = load_statistics(out)
+        if Path(recipe.statistics).is_file() and Statistics.load(recipe.statistics) != own:
+            log.warning("%s has changed; %s keeps its own statistics", recipe.statistics, out)
+        return own
     if recipe.statistics == "ilsvrc":
         return ILSVRC
     if recipe.statistics == "training-set":

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 from typing import NamedTuple
 
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.splits import Source
+
+log = logging.getLogger(__name__)
 
 
 class _Opener(NamedTuple):
@@ -38,7 +41,7 @@ def open_source(
     prepare: bool = True,
     several_labels: bool = False,
 ) -> Source:
-    """Opens a data set.
+    """Opens a data set, and logs how many images it has.
 
     ```python
     data = open_source("folder:ilsvrc")
@@ -50,7 +53,8 @@ def open_source(
             `shapes`, drawn shapes, which are made on first use;
             `folder:DIR`, with DIR/train/CLASS/* and DIR/val/CLASS/*, or with DIR/CLASS/* as a
             single split named `all`;
-            `tfds:NAME[/CONFIG]`, a TensorFlow data set;
+            `tfds:NAME[/CONFIG]`, a TensorFlow data set, with `?image=FEATURE&label=FEATURE` if it
+            has several images or labels;
             `cls-loc:DIR`, ILSVRC's images with object boxes;
             `caltech256:PATH` and `voc-action:PATH`, the archive of the data set or its folder.
         data_dir: folder in which TFDS stores its data; by default ~/tensorflow_datasets.
@@ -68,6 +72,9 @@ def open_source(
         raise SourceError(f"Data must be given as {', '.join(forms)} or {last}. Received: {spec!r}")
     module, name = opener.function.split(":")
     open_kind = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    return open_kind(
+    source = open_kind(
         spec, location, data_dir=data_dir, prepare=prepare, several_labels=several_labels
     )
+    sizes = ", ".join(f"{len(split):,} in {name}" for name, split in source.splits.items())
+    log.info("%s: %d classes; images: %s", spec, len(source.class_names), sizes)
+    return source

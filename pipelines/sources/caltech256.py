@@ -4,6 +4,7 @@
 
 The 257th class, clutter, is one of the paper's 257 (§B). Some class folders hold other files, such
 as `198.spider/RENAME2` and `056.dog/greg/`. Files that are not named like an image are ignored.
+Images may end in `.JPG` and `.jpeg` too.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ import re
 
 import numpy as np
 
+from vgg_keras.pipelines.checks import first_few
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.sources.archives import Archive, ArchiveSplit
+from vgg_keras.pipelines.sources.listing import text_of_path
 from vgg_keras.pipelines.splits import Source
 
 log = logging.getLogger(__name__)
 
 _EXPECTED = "256_ObjectCategories.tar of Caltech-256 (Griffin et al., 2007), or its folder"
-_IMAGE = re.compile(r"(?:.*/)?(?P<folder>\d{3}\.[^/]+)/\d{3}_\d{4}\.jpg")
+_IMAGE = re.compile(r"(?:.*/)?(?P<folder>\d{3}\.[^/]+)/\d{3}_\d{4}\.jpe?g", re.IGNORECASE)
 
 
 def open_caltech256(spec: str, location: str, **unused: object) -> Source:
@@ -35,10 +38,11 @@ def open_caltech256(spec: str, location: str, **unused: object) -> Source:
         raise SourceError(
             f"{archive.root} holds no images like 001.ak47/001_0001.jpg. Expected: {_EXPECTED}."
         )
-    if len(found) < len(archive.files):
-        log.info("%s: %d other files ignored", archive.root, len(archive.files) - len(found))
+    others = [text_of_path(name) for name in archive.files if name not in found]
+    if others:
+        log.info("%s: %d other files ignored: %s", archive.root, len(others), first_few(others))
     folders, labels = np.unique(list(found.values()), return_inverse=True)
-    class_names = tuple(folders.tolist())
+    class_names = tuple(map(text_of_path, folders.tolist()))
     split = ArchiveSplit(
         "all",
         np.array([archive.path_of(name) for name in found]),

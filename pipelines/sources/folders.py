@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,9 +12,29 @@ import numpy as np
 import tensorflow as tf
 
 from vgg_keras.pipelines.box_sources import BOXES_FILE, read_boxes_file
+from vgg_keras.pipelines.checks import first_few, normal_form
 from vgg_keras.pipelines.errors import SourceError
+from vgg_keras.pipelines.files import file_state
+from vgg_keras.pipelines.images import no_autograph
+from vgg_keras.pipelines.sources.listing import list_files, list_folders, text_of_path
 from vgg_keras.pipelines.sources.orders import IndexedSplit
-from vgg_keras.pipelines.splits import TRAIN, VALIDATION, Source, Split, StatedBoxes
+from vgg_keras.pipelines.splits import (
+    TRAIN,
+    VALIDATION,
+    VALIDATION_NAMES,
+    Source,
+    Split,
+    StatedBoxes,
+)
+
+log = logging.getLogger(__name__)
+
+_ADVICE = (
+    "The splits of DIR are looked for in DIR/train, and in DIR/val, DIR/validation or DIR/valid. "
+    "To hold images out, move some of each class from DIR/train/CLASS to DIR/val/CLASS. To use any "
+    "other folder of class folders, such as DIR/test, give it as folder:DIR/test, with the split "
+    "all."
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,7 +47,7 @@ class FolderSplit(IndexedSplit):
 
     Attributes:
         name: name of the split.
-        paths: the files, `(N,)` of str.
+        paths: the files, `(N,)` of str, with surrogates for bytes that are not UTF-8.
         labels: int64 `(N,)`, -1 if unknown.
         root: folder of the data set; "" if the files have none.
         class_names: names of the classes.
@@ -38,84 +59,148 @@ class FolderSplit(IndexedSplit):
     root: str = ""
     class_names: tuple[str, ...] | None = None
 
+    @no_autograph
     def _examples(self, indices: tf.data.Dataset) -> tf.data.Dataset:
-        paths, labels = tf.constant(self.paths), tf.constant(self.labels)
+        paths = tf.constant([os.fsencode(path) for path in self.paths], tf.string)
+        labels = tf.constant(self.labels)
         return indices.map(lambda i: {"index": i, "label": labels[i], "path": paths[i]})
 
     def read(self, example: Mapping[str, tf.Tensor]) -> tf.Tensor:
         return tf.io.read_file(example["path"])
 
     def names_of(self, indices: Iterable[int]) -> list[str]:
-        return [str(self.paths[i]) for i in indices]
+        return [text_of_path(self.paths[i]) for i in indices]
 
     def ids_of(self, indices: Iterable[int]) -> list[str]:
-        if not self.root:
-            return self.names_of(indices)
-        return [Path(name).relative_to(self.root).as_posix() for name in self.names_of(indices)]
+        root = text_of_path(os.path.join(self.root, "")) if self.root else ""
+        return [name.removeprefix(root) for name in self.names_of(indices)]
+
+    def identities(self) -> list[str]:
+        names = self.names_of(range(len(self)))
+        return [
+            f"{os.path.abspath(name)} {state}"
+            for name, state in zip(names, self._states(), strict=True)
+        ]
+
+    def _states(self) -> Iterable[str]:
+        """The state of the file that holds each image."""
+        return map(file_state, self.paths.tolist())
 
     def without(self, names: Sequence[str]) -> Split:
-        kept = ~np.isin(self.paths, list(names))
+        kept = ~np.isin(self.names_of(range(len(self))), list(names))
         return dataclasses.replace(self, paths=self.paths[kept], labels=self.labels[kept])
 
     def stated_boxes(self) -> StatedBoxes:
         if not self.root:
             return super().stated_boxes()
-        file = Path(self.root) / BOXES_FILE
-        return StatedBoxes(read_boxes_file(file, self.name, self.paths), True)
+        return StatedBoxes(read_boxes_file(Path(self.root) / BOXES_FILE, self), True)
 
 
 def open_folder(spec: str, location: str, **unused: object) -> Source:
     """Opens class folders: `train` and `val`, or a single split named `all`.
+
+    `validation` and `valid` are read as `val`. A class folder may hold further folders, whose
+    images are of its class.
 
     Raises:
         SourceError: a folder is missing or empty, or the splits have different classes.
     """
     root = Path(location).expanduser().absolute()
     if not root.is_dir():
-        raise SourceError(f"There is no folder {root}.")
-    if (root / TRAIN).is_dir() or (root / VALIDATION).is_dir():
-        folders = {name: root / name for name in (TRAIN, VALIDATION) if (root / name).is_dir()}
-    else:
-        folders = {"all": root}
+        raise SourceError(f"There is no folder {text_of_path(root)}.")
+    folders = _split_folders(root)
     classes = {name: _class_folders(folder) for name, folder in folders.items()}
-    if len(classes) == 2 and classes[TRAIN] != classes[VALIDATION]:
+    if len(classes) == 2 and set(classes[TRAIN]) != set(classes[VALIDATION]):
         only = [
-            f"only in {name}: {', '.join(sorted(set(classes[name]) - set(classes[other])))}"
+            f"only in {folders[name].name}: {', '.join(map(repr, names))}"
             for name, other in ((TRAIN, VALIDATION), (VALIDATION, TRAIN))
-            if set(classes[name]) - set(classes[other])
+            if (names := sorted(set(classes[name]) - set(classes[other])))
         ]
-        raise SourceError(f"{root}: train and val must have the same classes; {'; '.join(only)}.")
+        raise SourceError(
+            f"{text_of_path(root)}: train and val must have the same classes; {'; '.join(only)}."
+        )
     class_names = tuple(next(iter(classes.values())))
     splits = {
-        name: _list_split(name, folder, class_names, root) for name, folder in folders.items()
+        name: _list_split(name, folder, class_names, classes[name], root)
+        for name, folder in folders.items()
     }
-    return Source(spec, class_names, splits)
+    return Source(spec, class_names, splits, _ADVICE)
 
 
-def _class_folders(folder: Path) -> list[str]:
-    names = sorted(
-        entry.name
-        for entry in os.scandir(folder)
-        if entry.is_dir() and not entry.name.startswith(".")
-    )
-    if not names:
-        raise SourceError(f"{folder} holds no class folders. It must hold one folder per class.")
-    return names
+def _split_folders(root: Path) -> dict[str, Path]:
+    """The folder of each split. A class of flat class folders may be named like a split."""
+    names = list_folders(root)
+    found = {
+        split: root / next(name for name in candidates if name in names)
+        for split, candidates in ((TRAIN, (TRAIN,)), (VALIDATION, VALIDATION_NAMES))
+        if set(candidates) & set(names)
+    }
+    classes = set(names) - {TRAIN, *VALIDATION_NAMES, "test"}
+    is_class = len(found) == 1 and classes and not any(map(list_folders, found.values()))
+    if not found or is_class:
+        return {"all": root}
+    ignored = [name for name in names if root / name not in found.values()]
+    if ignored:
+        log.info("%s: ignored beside the splits: %s", text_of_path(root), _first_texts(ignored))
+    return found
 
 
-def _list_split(name: str, folder: Path, class_names: tuple[str, ...], root: Path) -> FolderSplit:
-    paths: list[str] = []
-    labels: list[int] = []
-    for label, class_name in enumerate(class_names):
-        found = sorted(
-            entry.path
-            for entry in os.scandir(folder / class_name)
-            if not entry.is_dir() and not entry.name.startswith(".")
-        )
-        if not found:
+def _class_folders(folder: Path) -> dict[str, str]:
+    """The folder of each class. Names are in NFC, since systems differ in their Unicode forms."""
+    folders: dict[str, str] = {}
+    for name in list_folders(folder):
+        class_name = normal_form(text_of_path(name))
+        if class_name in folders:
             raise SourceError(
-                f"The class folder {folder / class_name} holds no images. Fill it or remove it."
+                f"{text_of_path(folder)} must not hold two class folders of the same name in two "
+                f"Unicode forms. Received: {folders[class_name]!a} and {name!a}"
             )
-        paths += found
-        labels += [label] * len(found)
-    return FolderSplit(name, np.array(paths), np.array(labels, np.int64), str(root), class_names)
+        folders[class_name] = name
+    if not folders:
+        found = _first_texts(list_files(folder)) or "nothing"
+        raise SourceError(
+            f"{text_of_path(folder)} holds no class folders. It must hold one folder per class. "
+            f"It holds: {found}."
+        )
+    return folders
+
+
+def _list_split(
+    name: str, folder: Path, class_names: tuple[str, ...], classes: Mapping[str, str], root: Path
+) -> FolderSplit:
+    files: dict[str, list[str]] = {classes[class_name]: [] for class_name in class_names}
+    beside: list[str] = []
+    for file in list_files(folder):
+        first, separator, _ = file.partition("/")
+        (files[first] if separator else beside).append(file)
+    for class_folder, found in files.items():
+        if all(file.count("/") > 1 for file in found):
+            raise _without_images(folder / class_folder)
+    ignored = [file for file in beside if file != BOXES_FILE]
+    if ignored:
+        log.info(
+            "%s: ignored beside the class folders: %s", text_of_path(folder), _first_texts(ignored)
+        )
+    return FolderSplit(
+        name,
+        np.array([f"{folder}/{file}" for found in files.values() for file in found]),
+        np.repeat(np.arange(len(files)), [len(found) for found in files.values()]),
+        str(root),
+        class_names,
+    )
+
+
+def _without_images(class_folder: Path) -> SourceError:
+    inner = list_folders(class_folder)
+    if not inner:
+        return SourceError(
+            f"The class folder {text_of_path(class_folder)} holds no images. Fill it or remove it."
+        )
+    return SourceError(
+        f"The class folder {text_of_path(class_folder)} must hold images itself. It holds only "
+        f"folders: {_first_texts(inner)}. {_ADVICE}"
+    )
+
+
+def _first_texts(names: Sequence[str]) -> str:
+    return first_few([text_of_path(name) for name in names])

@@ -143,6 +143,9 @@ def from_paths(
             f"Received a folder: {first_few(folders)}"
         )
     missing = [file for file in files if not Path(file).is_file()]
+    special = [file for file in missing if Path(file).exists()]
+    if special:
+        raise SourceError(f"Images must be regular files. Received: {first_few(special)}")
     if missing:
         raise SourceError(f"There is no such file: {first_few(missing)}")
     checked, names = _checked_labels(labels, len(files), class_names)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,27 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from vgg_keras.pipelines.errors import SourceError
+from vgg_keras.pipelines.files import file_state
 from vgg_keras.pipelines.sources.orders import StreamedSplit
-from vgg_keras.pipelines.splits import TRAIN, VALIDATION, Source, Split, StatedBoxes
+from vgg_keras.pipelines.sources.tfds_features import (
+    chosen_features,
+    find_box_features,
+    image_and_label,
+)
+from vgg_keras.pipelines.splits import (
+    TRAIN,
+    VALIDATION,
+    VALIDATION_NAMES,
+    Source,
+    Split,
+    StatedBoxes,
+)
 
 # Splits that people validate on; the first that a data set has is called `val`.
-_VALIDATION_NAMES = (VALIDATION, "validation", "test")
+_VALIDATION_NAMES = (*VALIDATION_NAMES, "test")
 
-# TFDS's names for all classes of an image, and for those that are not only difficult to see.
-_SEVERAL, _CLEAR = "labels", "labels_no_difficult"
+# TFDS's name for the classes of an image that are not only difficult to see.
+_CLEAR = "labels_no_difficult"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,6 +91,13 @@ class TfdsSplit(StreamedSplit):
     def _names(self) -> Sequence[str]:
         return self._index[0]
 
+    def identities(self) -> list[str]:
+        # Without reading the records: the files, and the index in their order, which is fixed.
+        files = self.builder.info.splits[self.tfds_split].filepaths
+        states = [f"{os.path.abspath(file)} {file_state(file)}" for file in files]
+        origin = hashlib.blake2b("\0".join(states).encode(), digest_size=16).hexdigest()
+        return [f"{origin} {self.image_key} {i}" for i in self._kept(range(self._size()))]
+
     def all_labels(self) -> np.ndarray:
         return self._index[1]
 
@@ -96,18 +117,25 @@ class TfdsSplit(StreamedSplit):
         return StatedBoxes([values.tolist() for values in every], False)
 
     def _box_feature(self) -> tuple[str, str | None, bool]:
-        """See `_find_box_feature`.
+        """See `find_box_features`.
 
         Raises:
-            SourceError: there is no such feature.
+            SourceError: there is no such feature, or there are several.
         """
         features = self.builder.info.features
-        found = _find_box_feature(features)
-        if found is None:
+        found = find_box_features(features)
+        if not found:
             raise SourceError(
-                f"{self.builder.info.full_name} has no boxes. Its features: {', '.join(features)}."
+                f"{self.builder.info.full_name} has no boxes. Its features: "
+                f"{', '.join(sorted(features))}."
             )
-        return found
+        if len(found) > 1:
+            names = [f"{outer}/{inner}" if inner else outer for outer, inner, _ in found]
+            raise SourceError(
+                f"{self.builder.info.full_name} must have one feature with boxes. Received: "
+                f"{', '.join(sorted(names))}"
+            )
+        return found[0]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -156,14 +184,16 @@ def open_tfds(
 
     Raises:
         SourceError: TFDS has no data set of that name; or it needs files that the user must
-            download (the message names the site); or its images do not have one label, or
-            several labels if these are accepted.
+            download (the message names the site); or it does not have one image and one label an
+            example, or several labels if these are accepted, and the spec does not choose.
     """
+    name, _, query = location.partition("?")
+    chosen = chosen_features(spec, query)
     try:
-        builder = tfds.builder(location, data_dir=_expanded(data_dir))
+        builder = tfds.builder(name, data_dir=_expanded(data_dir))
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
-        raise SourceError(f"TFDS has no data set {location!r}: {error}") from error
-    return _open_builder(spec, builder, prepare, several_labels)
+        raise SourceError(f"TFDS has no data set {name!r}: {error}") from error
+    return _open_builder(spec, builder, prepare, several_labels, chosen)
 
 
 def open_shapes(
@@ -175,30 +205,22 @@ def open_shapes(
     return _open_builder(spec, Shapes(data_dir=_expanded(data_dir)), prepare)
 
 
-def _find_box_feature(features: tfds.features.FeaturesDict) -> tuple[str, str | None, bool] | None:
-    """Name of the feature with boxes, name of the boxes in it, and whether they have labels."""
-    for name, feature in features.items():
-        if isinstance(feature, tfds.features.BBoxFeature):
-            return name, None, False
-        inner = getattr(feature, "feature", None)
-        if isinstance(inner, tfds.features.FeaturesDict):
-            for key, value in inner.items():
-                if isinstance(value, tfds.features.BBoxFeature):
-                    return name, key, "label" in inner
-    return None
-
-
 def _expanded(data_dir: str | os.PathLike | None) -> str | None:
     return os.path.expanduser(data_dir) if data_dir is not None else None
 
 
 def _open_builder(
-    spec: str, builder: tfds.core.DatasetBuilder, prepare: bool, several_labels: bool = False
+    spec: str,
+    builder: tfds.core.DatasetBuilder,
+    prepare: bool,
+    several_labels: bool = False,
+    chosen: Mapping[str, str] | None = None,
 ) -> Source:
     features = builder.info.features
-    is_several = several_labels and _is_sequence_of_labels(dict(features).get(_SEVERAL))
+    image_key, label_key = image_and_label(spec, builder, several_labels, chosen or {})
+    _check_pixels(spec, image_key, features[image_key])
+    is_several = not isinstance(features[label_key], tfds.features.ClassLabel)
     split_type = SeveralLabelsSplit if is_several else TfdsSplit
-    image_key, label_key = ("image", _SEVERAL) if is_several else _keys(spec, builder)
     if not prepare and not builder.is_prepared():
         raise SourceError(f"{spec} is not prepared in {builder.data_dir}.")
     _prepare(spec, builder)
@@ -213,27 +235,22 @@ def _open_builder(
     return Source(spec, class_names, _train_first(splits))
 
 
-def _is_sequence_of_labels(feature: tfds.features.FeatureConnector | None) -> bool:
-    return isinstance(getattr(feature, "feature", None), tfds.features.ClassLabel)
+def _check_pixels(spec: str, image_key: str, feature: tfds.features.Image) -> None:
+    """Raises a SourceError if the pixels are no intensities of 8 or 16 bits.
+
+    TFDS stores the bits of float32 pixels as the bytes of an RGBA image.
+    """
+    dtype = np.dtype(feature.np_dtype)
+    if dtype not in (np.uint8, np.uint16):
+        raise SourceError(
+            f"The images of {spec} must be uint8 or uint16. Received: feature {image_key!r} of "
+            f"{dtype}"
+        )
 
 
 def _train_first(splits: dict[str, Split]) -> dict[str, Split]:
     order: Sequence[str] = sorted(splits, key=lambda name: (name != TRAIN, name != VALIDATION))
     return {name: splits[name] for name in order}
-
-
-def _keys(spec: str, builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
-    """Names of the features that hold the image and its label."""
-    features = builder.info.features
-    images = [k for k, f in features.items() if isinstance(f, tfds.features.Image)]
-    labels = [k for k, f in features.items() if isinstance(f, tfds.features.ClassLabel)]
-    if not images or not labels:
-        raise SourceError(
-            f"{spec} has no single label an image, which classification needs. "
-            f"Its features: {', '.join(features)}."
-        )
-    label = "label" if "label" in labels else labels[0]
-    return ("image" if "image" in images else images[0]), label
 
 
 def _prepare(spec: str, builder: tfds.core.DatasetBuilder) -> None:

@@ -14,12 +14,13 @@ from __future__ import annotations
 import dataclasses
 import posixpath
 from collections.abc import Iterable, Sequence
-from xml.etree import ElementTree
 
 import numpy as np
 
 from vgg_keras.pipelines.box_sources import float_or_nan
+from vgg_keras.pipelines.checks import first_few
 from vgg_keras.pipelines.errors import SourceError
+from vgg_keras.pipelines.sources.annotations import annotated_objects, stated_box
 from vgg_keras.pipelines.sources.archives import Archive, ArchiveSplit
 from vgg_keras.pipelines.splits import TRAIN, VALIDATION, Source, Split, StatedBoxes
 
@@ -39,7 +40,7 @@ ACTIONS = (
 )
 _EXPECTED = "VOCtrainval_11-May-2012.tar of PASCAL VOC 2012, or its folder"
 _SETS = (TRAIN, VALIDATION, "test")
-_EDGES = ("xmin", "ymin", "xmax", "ymax")
+_SUFFIXES = (".jpg", ".JPG", ".jpeg", ".JPEG")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,15 +77,18 @@ def open_voc_action(spec: str, location: str, *, several_labels: bool, **unused:
 
     Raises:
         SourceError: images with several labels are not accepted; there is no folder or archive; or
-            a file of it is missing or damaged.
+            a file of it is missing or damaged; or there are the sets of several data sets.
     """
     if not several_labels:
         raise SourceError(f"{spec} has no single label an image, which classification needs.")
     archive = Archive.open(location, _EXPECTED)
     suffix = "ImageSets/Action/train.txt"
     tops = [name.removesuffix(suffix) for name in archive.files if name.endswith(suffix)]
-    if not tops:
-        raise SourceError(f"{archive.root} holds no {suffix}. Expected: {_EXPECTED}.")
+    if len(tops) != 1:
+        found = first_few(tops) or "none"
+        raise SourceError(
+            f"{archive.root} must hold one {suffix}. Received: {found}. Expected: {_EXPECTED}."
+        )
     lists = {name: posixpath.join(tops[0], f"ImageSets/Action/{name}.txt") for name in _SETS}
     splits = {
         name: _open_split(name, archive, tops[0], file)
@@ -95,8 +99,9 @@ def open_voc_action(spec: str, location: str, *, several_labels: bool, **unused:
 
 
 def _open_split(name: str, archive: Archive, top: str, file: str) -> PeopleSplit:
-    lines = [line.split() for line in archive.read(file).decode().splitlines() if line.strip()]
-    if not lines or any(len(line) < 2 or not line[1].isdigit() for line in lines):
+    text = archive.read(file).decode("utf-8-sig", "surrogateescape")  # as os.fsdecode
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    if not lines or any(len(line) < 2 or not line[1].isdecimal() for line in lines):
         raise SourceError(
             f"Each line of {archive.path_of(file)} must have an image name and an object number."
         )
@@ -109,7 +114,7 @@ def _open_split(name: str, archive: Archive, top: str, file: str) -> PeopleSplit
                 f"{len(annotations[image])}."
             )
     people = [annotations[image][number - 1] for image, number in listed]
-    images = [posixpath.join(top, f"JPEGImages/{image}.jpg") for image, _ in listed]
+    images = [_image_file(archive, top, image) for image, _ in listed]
     return PeopleSplit(
         name,
         np.array([archive.path_of(image) for image in images]),
@@ -126,15 +131,16 @@ def _open_split(name: str, archive: Archive, top: str, file: str) -> PeopleSplit
 def _objects(archive: Archive, top: str, image: str) -> list[tuple[list[float], list[int]]]:
     """Box and targets of each object of an image."""
     file = posixpath.join(top, f"Annotations/{image}.xml")
-    try:
-        found = ElementTree.fromstring(archive.read(file)).findall("object")
-    except (ElementTree.ParseError, OSError) as error:
-        raise SourceError(f"{archive.path_of(file)} cannot be read: {error}") from error
     return [
         (
-            # VOC counts pixels from 1.
-            [float_or_nan(one.findtext(f"bndbox/{edge}")) - 1 for edge in _EDGES],
-            [1 if float_or_nan(one.findtext(f"actions/{a}")) == 1 else -1 for a in ACTIONS],
+            [edge - 1 for edge in stated_box(found)],  # VOC counts pixels from 1
+            [1 if float_or_nan(found.findtext(f"actions/{a}")) == 1 else -1 for a in ACTIONS],
         )
-        for one in found
+        for found in annotated_objects(archive.read(file), archive.path_of(file))
     ]
+
+
+def _image_file(archive: Archive, top: str, image: str) -> str:
+    """Name of an image's file; the published one if there is no such file."""
+    names = [posixpath.join(top, "JPEGImages", image + suffix) for suffix in _SUFFIXES]
+    return next((name for name in names if name in archive.files), names[0])

@@ -11,7 +11,7 @@ def small_model(units=4, seed=0, dropout=0.5):
     keras.utils.set_random_seed(seed)
     model = keras.Sequential(
         [
-            keras.layers.Input((3,)),
+            keras.layers.Input((3,), name="inputs"),
             keras.layers.Dense(units, name="hidden"),
             keras.layers.Dropout(dropout, seed=1, name="drop"),
             keras.layers.Dense(2, name="out"),
@@ -19,7 +19,7 @@ def small_model(units=4, seed=0, dropout=0.5):
         name="small",
     )
     model.compile(
-        keras.optimizers.SGD(0.1, momentum=0.9),
+        keras.optimizers.SGD(0.1, momentum=0.9, name="sgd"),
         "sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )

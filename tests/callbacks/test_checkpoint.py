@@ -60,15 +60,23 @@ class TestCheckpoint:
         checkpoint.set_model(model)
         model.stop_training = False
         best = []
-        for epoch, value in enumerate((0.3, 0.5, 0.4)):
+        for epoch, value in enumerate((0.3, 0.5, 0.5, 0.4)):  # the first of equal epochs is best
             model.set_weights([np.full(w.shape, epoch, "float32") for w in model.get_weights()])
             checkpoint.on_epoch_end(epoch, {"val_accuracy": value})
             best.append(read_layers(tmp_path)["out"][0][0, 0])
-        assert best == [0, 1, 1]
+        assert best == [0, 1, 1, 1]
         assert sorted(p.name for p in tmp_path.iterdir()) == ["best.weights.h5", "last.weights.h5"]
         other = small_model(seed=5)
         other.load_weights(tmp_path / "best.weights.h5")
         assert {float(w.min()) for w in other.get_weights()} == {1.0}
+
+    def test_files_of_the_same_training_are_identical(self, tmp_path):
+        self.fit(tmp_path / "a", 2)
+        other = small_model()
+        keras.Model(other.inputs, other.outputs)  # Keras counts models without a name
+        self.fit(tmp_path / "b", 2)
+        for name in ("best.weights.h5", "last.weights.h5"):
+            assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
     def test_an_empty_folder_restores_nothing(self, tmp_path):
         assert Checkpoint(tmp_path).restore(small_model()) == (0, False)

@@ -46,6 +46,23 @@ class TestPlateauDecay:
         assert callback.drops_done == 3
         assert callback.model.stop_training
 
+    def test_the_defaults_are_those_of_the_paper(self, caplog):
+        """Three drops by 10 (§3.1), each after three epochs without improvement."""
+        with caplog.at_level("INFO"):
+            rates, _ = self.follow([0.5] * 50)
+        expected = [0.1] * 3 + [0.01] * 3 + [1e-3] * 3 + [1e-4] * 4
+        np.testing.assert_allclose(rates, expected, rtol=1e-5)
+        assert [record.getMessage() for record in caplog.records] == [
+            "epoch 4: plateau, learning rate 0.01",
+            "epoch 7: plateau, learning rate 0.001",
+            "epoch 10: plateau, learning rate 0.0001",
+            "epoch 13: plateau after 3 drops, training ends",
+        ]
+
+    def test_a_factor_of_2_halves_the_rate(self):
+        rates, _ = self.follow([0.5] * 3, patience=1, factor=2)
+        np.testing.assert_allclose(rates, [0.1, 0.05, 0.025])
+
     def test_an_improvement_resets_the_wait(self):
         rates, _ = self.follow([0.1, 0.1, 0.2, 0.2, 0.3, 0.3], patience=2)
         np.testing.assert_allclose(rates, [0.1] * 6)
@@ -55,6 +72,9 @@ class TestPlateauDecay:
         assert rates[-1] == pytest.approx(0.01)
         rates, _ = self.follow([3.0, 2.0, 1.0], patience=1, mode="min")
         assert rates[-1] == pytest.approx(0.1)
+        for mode, values in (("max", [1.0, 1.5]), ("min", [1.5, 1.0])):
+            rates, _ = self.follow(values, patience=1, min_delta=0.5, mode=mode)
+            assert rates[-1] == pytest.approx(0.01)  # a gain of min_delta is none
 
     def test_without_drops_the_first_plateau_stops_training(self):
         rates, callback = self.follow([0.5] * 9, patience=3, drops=0)
@@ -73,6 +93,9 @@ class TestPlateauDecay:
     def test_config_round_trip(self):
         config = PlateauDecay(patience=7, mode="min").get_config()
         assert PlateauDecay(**config).get_config() == config
+
+    def test_the_least_values_are_accepted(self):
+        PlateauDecay(factor=1.01, patience=1, drops=0)
 
     @pytest.mark.parametrize("bad", [{"factor": 1}, {"patience": 0}, {"drops": -1}, {"mode": "up"}])
     def test_bad_arguments_are_refused(self, bad):

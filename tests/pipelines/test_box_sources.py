@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
 
 from tests.conftest import encode, photo, write_folder
-from vgg_keras.pipelines.box_sources import boxed_split
+from vgg_keras.pipelines.box_sources import boxed_split, read_boxes_file
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.sources import open_source
 
@@ -65,9 +66,76 @@ class TestBoxesFile:
             boxed_split(source, source["train"])
         assert len(boxed_split(source, source["train"], tmp_path / "other.csv").boxes) == 9
 
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be-sig"])
+    @pytest.mark.parametrize("separator", [",", ";", "\t"])
+    @pytest.mark.parametrize("newline", ["\n", "\r\n"])
+    def test_files_of_spreadsheets_are_read(self, boxed, tmp_path, encoding, separator, newline):
+        source, file = boxed(), tmp_path / "data/boxes.csv"
+        text = file.read_text().replace(",", separator).replace("\n", newline)
+        if encoding == "utf-16-be-sig":
+            file.write_bytes(("\ufeff" + text).encode("utf-16-be"))
+        else:
+            file.write_bytes(text.encode(encoding))
+        boxes = read_boxes_file(file, source["train"])
+        assert boxes == [[[6, 4, 29, 19]]] * 9
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"\xff\xfes\0p\0\0", "must be encoded in UTF-8 or UTF-16"),
+            (
+                (HEADER + "train,gr\xfcn,1.jpg,1,1,9,9\n").encode("latin-1"),
+                "must be encoded in UTF",
+            ),
+            (HEADER.encode("utf-16-le"), "must have the columns"),
+            ((HEADER + f"train,blue,{'1' * 200_000},1,1,9,9\n").encode(), "line 2, .*field limit"),
+            ((HEADER + 'train,"blue,1.jpg,1,1,9,9\n').encode(), "line 2, .*unexpected end"),
+            (b"", "must have the columns"),
+        ],
+    )
+    def test_what_cannot_be_read_is_named(self, boxed, tmp_path, content, message):
+        source, file = boxed(), tmp_path / "data/boxes.csv"
+        file.write_bytes(content)
+        with pytest.raises(SourceError, match=rf"data/boxes\.csv.*{message}"):
+            boxed_split(source, source["train"])
+
+    def test_files_below_a_class_folder_are_named_by_their_path(self, boxed, tmp_path):
+        source = boxed((0, "train,blue,more/blue/0.jpg,0,0,59,39\n"))
+        (tmp_path / "data/train/blue/more/blue").mkdir(parents=True)
+        shutil.move(tmp_path / "data/train/blue/0.jpg", tmp_path / "data/train/blue/more/blue")
+        source = open_source(source.spec)
+        with pytest.raises(SourceError, match=r"more/blue/0\.jpg: it has no box"):
+            boxed_split(source, source["train"])
+
+    def test_names_are_matched_in_any_unicode_form(self, tmp_path):
+        for form, split in (("NFC", "train"), ("NFD", "val")):
+            folder = tmp_path / split / unicodedata.normalize(form, "grün")
+            folder.mkdir(parents=True)
+            file = folder / unicodedata.normalize(form, "é.jpg")
+            file.write_bytes(encode(photo(np.random.default_rng(0), 40, 60)))
+            other = unicodedata.normalize("NFD" if form == "NFC" else "NFC", "grün,é.jpg")
+            with open(tmp_path / "boxes.csv", "a") as opened:
+                opened.write(f"{HEADER if split == 'train' else ''}{split},{other},6,4,29,19\n")
+        source = open_source(f"folder:{tmp_path}")
+        for split in source.splits.values():
+            np.testing.assert_allclose(boxed_split(source, split).boxes[0], [[0.1, 0.1, 0.5, 0.5]])
+
+    def test_a_row_that_two_images_can_have_is_refused(self, boxed, tmp_path):
+        source = boxed()
+        for form in ("NFC", "NFD"):
+            name = unicodedata.normalize(form, "é.jpg")
+            shutil.copy(tmp_path / "data/train/blue/0.jpg", tmp_path / "data/train/blue" / name)
+        source = open_source(source.spec)
+        with open(tmp_path / "data/boxes.csv", "a") as opened:
+            opened.write("train,blue,é.jpg,1,1,9,9\n")
+        with pytest.raises(
+            SourceError, match=r"several images can be: .*e\\u0301\.jpg.*\\xe9\.jpg"
+        ):
+            boxed_split(source, source["train"])
+
     def test_other_columns_are_refused(self, boxed):
         source = boxed(header="split,class,file,x,y,w,h\n")
-        with pytest.raises(SourceError, match=r"must have the columns .*Received: split,class"):
+        with pytest.raises(SourceError, match=r"must have the columns .*Received: 'split,class"):
             boxed_split(source, source["train"])
 
 
@@ -178,8 +246,60 @@ class TestClsLoc:
         with pytest.raises(SourceError, match=r"v_2\.xml cannot be read"):
             open_source(f"cls-loc:{cls_loc}")
         file.unlink()
-        with pytest.raises(SourceError, match=r"v_2\.xml cannot be read"):
+        with pytest.raises(SourceError, match=r"Annotations/CLS-LOC/val\..*1 of 2 .*, v_2\.JPEG"):
             open_source(f"cls-loc:{cls_loc}")
         shutil.rmtree(cls_loc / "Annotations/CLS-LOC/val")
         with pytest.raises(SourceError, match=r"needs the folder .*Annotations/CLS-LOC/val"):
+            open_source(f"cls-loc:{cls_loc}")
+
+    def test_hidden_files_are_ignored(self, cls_loc):
+        for file in list(cls_loc.rglob("*.*")):
+            file.with_name("._" + file.name).write_bytes(b"\0\5\x16\7")
+        (cls_loc / "Data/CLS-LOC/val/.DS_Store").write_bytes(b"\0")
+        source = open_source(f"cls-loc:{cls_loc}")
+        assert [len(split) for split in source.splits.values()] == [2, 2]
+
+    @pytest.mark.parametrize("sorted_too", [(), ("Annotations",)])
+    def test_validation_images_may_be_in_class_folders(self, cls_loc, sorted_too):
+        for kind in ("Data", *sorted_too):
+            val = cls_loc / kind / "CLS-LOC/val"
+            for file in list(val.iterdir()):
+                folder = val / {"v_1": "n02", "v_2": "n01"}[file.stem]
+                folder.mkdir()
+                shutil.move(file, folder)
+        (cls_loc / "Data/CLS-LOC/val/valprep.sh").write_text("mkdir n01")
+        source = open_source(f"cls-loc:{cls_loc}")
+        val = source["val"]
+        assert val.ids_of([0, 1]) == [
+            "Data/CLS-LOC/val/n01/v_2.JPEG",
+            "Data/CLS-LOC/val/n02/v_1.JPEG",
+        ]
+        assert val.all_labels().tolist() == [0, 1]
+        boxes = boxed_split(source, val).boxes
+        np.testing.assert_allclose(boxes[0], [[1 / 60, 1 / 40, 1, 1]], atol=1e-6)  # that of n01
+
+    @pytest.mark.parametrize("kind", ["Data", "Annotations"])
+    @pytest.mark.parametrize("split", ["train", "val"])
+    def test_a_folder_that_is_empty_or_packed_is_named(self, cls_loc, kind, split):
+        folder = cls_loc / kind / "CLS-LOC" / split
+        shutil.rmtree(folder)
+        folder.mkdir()
+        with pytest.raises(SourceError, match=rf"{kind}/CLS-LOC/{split} must hold .*: no file"):
+            open_source(f"cls-loc:{cls_loc}")
+        (folder / "n01.tar").write_bytes(b"")
+        with pytest.raises(SourceError, match=rf"{kind}/CLS-LOC/{split} .*Unpack any.*: n01\.tar"):
+            open_source(f"cls-loc:{cls_loc}")
+
+    @pytest.mark.parametrize(
+        ("encoding", "is_read"),
+        [("latin-1", True), ("utf-16", True), ("cp1252", True), ("big5", False), ("x-no", False)],
+    )
+    def test_annotations_of_other_encodings_are_read_or_named(self, cls_loc, encoding, is_read):
+        file = cls_loc / "Annotations/CLS-LOC/val/v_1.xml"
+        text = f'<?xml version="1.0" encoding="{encoding}"?>{ANNOTATION.replace("NAME", "é")}'
+        file.write_bytes(text.encode(encoding if is_read else "utf-8"))
+        if is_read:
+            assert open_source(f"cls-loc:{cls_loc}")["val"].all_labels().tolist() == [1, 1]
+            return
+        with pytest.raises(SourceError, match=r"v_1\.xml cannot be read"):
             open_source(f"cls-loc:{cls_loc}")

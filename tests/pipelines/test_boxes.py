@@ -119,6 +119,8 @@ def test_boxes_are_indexed_and_drawn_by_image():
     boxes = Boxes.of_images([[[0, 0, 1, 1]], [], [[0, 0, 0.5, 1], [0.5, 0, 1, 1]]])
     assert len(boxes) == 3
     assert [len(boxes[i]) for i in range(3)] == [1, 0, 2]
+    assert boxes[2].tolist() == [[0, 0, 0.5, 1], [0.5, 0, 1, 1]]
+    assert (boxes.values.dtype, boxes.splits.dtype) == (np.float32, np.int64)
     drawn = [boxes.drawn(tf.constant(2, tf.int64), draw).numpy()[0] for draw in (0.0, 0.49, 0.51)]
     assert drawn == [0, 0, 0.5]
     assert boxes.drawn(tf.constant(2, tf.int64), np.float32(1 - 2**-24)).numpy()[0] == 0.5

@@ -1,13 +1,23 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 
-from vgg_keras.pipelines.errors import BadImageError
+from tests.conftest import TINY
+from vgg_keras import training
+from vgg_keras.pipelines import screening
+from vgg_keras.pipelines.errors import BadImageError, SourceError
 from vgg_keras.pipelines.screening import find_bad_images, naming_bad_images, without_bad_images
 from vgg_keras.pipelines.sources import open_source
-from vgg_keras.pipelines.statistics import compute_statistics
+from vgg_keras.pipelines.statistics import ILSVRC, compute_statistics
+from vgg_keras.pipelines.training import training_stream
+from vgg_keras.recipes import Recipe
 
 
 @pytest.fixture
@@ -52,3 +62,69 @@ def test_a_bad_image_is_named_in_the_error(broken):
 def test_other_errors_are_not_changed(folder):
     with pytest.raises(ZeroDivisionError), naming_bad_images(open_source(folder)["train"]):
         raise ZeroDivisionError
+
+
+def spoilt_labels(spec, label):
+    """A source whose validation split has an image with the given label."""
+    source = open_source(spec)
+    val = source["val"]
+    labels = np.where(np.arange(len(val)) == 5, label, val.labels)
+    return replace(source, splits={**source.splits, "val": replace(val, labels=labels)})
+
+
+@pytest.mark.parametrize("label", [-1, 3, 2**40])
+def test_a_label_without_a_class_is_refused_before_the_first_epoch(
+    folder, tmp_path, monkeypatch, caplog, label
+):
+    monkeypatch.setattr(training, "open_source", lambda *_: spoilt_labels(folder, label))
+    recipe = Recipe(data=folder, batch_size=8, epochs=1, **TINY)
+    message = rf"from 0 to 2, .*'val' has 1 images without a class.*label {label} for .*001\.jpg"
+    with pytest.raises(SourceError, match=message):
+        training.train(recipe, tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run/journal.jsonl").exists()
+    assert "cannot be read" not in caplog.text
+
+
+@pytest.mark.parametrize("fault", ["label", "net"])
+def test_a_failure_in_the_net_is_not_an_unreadable_image(folder, monkeypatch, caplog, fault):
+    """It has the type of a decoder's error, and no image is read in search of one."""
+    source = open_source(folder)
+    if fault == "label":
+        source["train"].labels[:] = -1
+
+    class Failing(keras.layers.Layer):
+        def call(self, x):
+            with tf.control_dependencies([tf.debugging.assert_less(tf.reduce_max(x), -1e9)]):
+                return tf.identity(x)
+
+    layers = [Failing()] if fault == "net" else []
+    model = keras.Sequential(
+        [keras.Input((32, 32, 3)), keras.layers.Flatten(), *layers, keras.layers.Dense(3)]
+    )
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    stream = training_stream(
+        source["train"], crop_size=32, train_scale=32, batch_size=8, statistics=ILSVRC
+    )
+    monkeypatch.setattr(screening, "find_bad_images", lambda *_, **__: pytest.fail("searched"))
+    with pytest.raises(tf.errors.InvalidArgumentError), naming_bad_images(source["train"]):
+        model.fit(stream, steps_per_epoch=1, verbose=0)
+    assert "cannot be read" not in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", None])
+def test_an_image_that_fails_while_a_net_is_trained_is_named(folder, content):
+    source = open_source(folder)
+    broken = Path(source["train"].paths[3])
+    if content is None:
+        broken.unlink()
+    else:
+        broken.write_bytes(content)
+    model = keras.Sequential(
+        [keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    stream = training_stream(
+        source["train"], crop_size=32, train_scale=32, batch_size=8, statistics=ILSVRC
+    )
+    with pytest.raises(BadImageError, match=broken.name), naming_bad_images(source["train"]):
+        model.fit(stream, steps_per_epoch=3, verbose=0)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import logging
+import os
+import shutil
 import tarfile
 
 import numpy as np
@@ -63,6 +67,43 @@ class TestCaltech256:
             assert split.read(example).numpy() == inside.read_bytes()
         assert find_bad_images(split) == []
         assert len(split.without(split.names_of([1]))) == 6
+
+    def test_names_links_and_hidden_files(self, folder, tmp_path):
+        """Any case of the suffix is read, and hard links are, packed and unpacked."""
+        (folder / "001.ak47/001_0001.jpg").rename(folder / "001.ak47/001_0001.JPG")
+        os.link(folder / "056.dog/056_0001.jpg", folder / "056.dog/056_0003.jpg")
+        (folder / "056.dog/._056_0001.jpg").write_bytes(b"\0\5\x16\7")
+        (folder / ".trash/056.dog").mkdir(parents=True)
+        (folder / ".trash/056.dog/056_0009.jpg").write_bytes(jpeg())
+        for path in (folder, packed(folder, tmp_path / "c.tar", folder.name)):
+            split = open_source(f"caltech256:{path}")["all"]
+            assert split.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2]
+            assert find_bad_images(split) == []
+            third, fifth = (split.read(list(split.in_order())[i]) for i in (3, 5))
+            assert third == fifth
+
+    def test_linked_class_folders_are_read(self, folder, tmp_path):
+        (tmp_path / "links").mkdir()
+        for name in ("001.ak47", "056.dog"):
+            (tmp_path / "links" / name).symlink_to(folder / name)
+        source = open_source(f"caltech256:{tmp_path / 'links'}")
+        assert source["all"].labels.tolist() == [0, 0, 0, 1, 1]
+        archive = packed(tmp_path / "links", tmp_path / "c.tar", folder.name)
+        with pytest.raises(SourceError, match=r"symbolic links .*Unpack it.*/001\.ak47"):
+            open_source(f"caltech256:{archive}")
+
+    def test_a_sparse_file_is_refused_by_name(self, tmp_path):
+        with tarfile.open(tmp_path / "c.tar", "w", format=tarfile.GNU_FORMAT) as tar:
+            member = tarfile.TarInfo("001.ak47/001_0001.jpg")
+            member.type, member.size = tarfile.GNUTYPE_SPARSE, 512
+            tar.addfile(member, io.BytesIO(bytes(512)))
+        with pytest.raises(SourceError, match=r"sparse files.*001_0001\.jpg"):
+            open_source(f"caltech256:{tmp_path / 'c.tar'}")
+
+    def test_other_files_are_counted_and_named(self, folder, caplog):
+        caplog.set_level(logging.INFO, logger="vgg_keras")
+        open_source(f"caltech256:{folder}")
+        assert "2 other files ignored: 001.ak47/RENAME2, 056.dog/greg/vision309" in caplog.text
 
     def test_a_missing_image_is_named(self, folder):
         split = open_source(f"caltech256:{folder}")["all"]
@@ -154,6 +195,19 @@ class TestVocAction:
         with pytest.raises(SourceError, match="no single label an image"):
             open_source(f"voc-action:{folder}")
 
+    def test_lists_and_names_of_other_systems_are_read(self, folder):
+        file = folder / "ImageSets/Action/val.txt"
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+        (folder / "JPEGImages/2010_000002.jpg").rename(folder / "JPEGImages/2010_000002.JPG")
+        val = open_source(f"voc-action:{folder}", several_labels=True)["val"]
+        assert val.ids_of([0]) == ["JPEGImages/2010_000002.JPG#1"]
+        assert find_bad_images(val) == []
+
+    def test_two_years_in_a_folder_are_refused(self, folder):
+        shutil.copytree(folder, folder.with_name("VOC2011"))
+        with pytest.raises(SourceError, match=r"must hold one .*Received: VOC2011/, VOC2012/"):
+            open_source(f"voc-action:{folder.parent}", several_labels=True)
+
     @pytest.mark.parametrize(
         ("file", "content", "message"),
         [
@@ -161,7 +215,11 @@ class TestVocAction:
             ("ImageSets/Action/val.txt", "2010_000002 9\n", "names object 9 of 2010_000002"),
             ("ImageSets/Action/val.txt", "2010_000003 1\n", r"no .*Annotations/2010_000003\.xml"),
             ("Annotations/2010_000002.xml", "<annotation>", r"2010_000002\.xml cannot be read"),
-            ("ImageSets/Action/train.txt", None, r"holds no ImageSets/Action/train\.txt.*VOCtrain"),
+            (
+                "ImageSets/Action/train.txt",
+                None,
+                r"one ImageSets/Action/train\.txt.*none.*VOCtrain",
+            ),
         ],
     )
     def test_missing_and_broken_files_are_named(self, folder, file, content, message):

@@ -104,7 +104,7 @@ class TestErrors:
 
     def test_splits_with_different_classes_are_refused(self, tmp_path, folder):
         shutil.move(tmp_path / "data/val/green", tmp_path / "data/val/grün")
-        with pytest.raises(SourceError, match="only in train: green; only in val: grün"):
+        with pytest.raises(SourceError, match="only in train: 'green'; only in val: 'grün'"):
             open_source(folder)
 
     def test_a_missing_split_is_named(self, tmp_path, folder):

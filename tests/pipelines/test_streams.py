@@ -12,7 +12,7 @@ import tensorflow as tf
 from tests.conftest import encode, photo
 from vgg_keras.pipelines import images
 from vgg_keras.pipelines.boxes import Boxes
-from vgg_keras.pipelines.errors import ArgumentError
+from vgg_keras.pipelines.errors import ArgumentError, SourceError
 from vgg_keras.pipelines.evaluation import (
     grid_crops,
     read_images,
@@ -300,14 +300,50 @@ class TestStatistics:
         np.testing.assert_allclose(rebuilt, covariance, rtol=1e-3, atol=0.5)
         assert list(computed.eigenvalues) == sorted(computed.eigenvalues, reverse=True)
 
+    def test_grey_images_have_one_component(self, tmp_path):
+        pixels = np.tile(np.arange(0, 256, 5, dtype=np.uint8)[:, None, None], (1, 9, 3))
+        (tmp_path / "grey.png").write_bytes(encode(pixels, "PNG"))
+        paths = np.array([str(tmp_path / "grey.png")])
+        computed = compute_statistics(FolderSplit("train", paths, np.zeros(1, np.int64)))
+        variance = pixels[:, 0, 0].astype(float).var()
+        np.testing.assert_allclose(computed.eigenvalues, [3 * variance / 255, 0, 0], atol=1e-3)
+        assert min(computed.eigenvalues) >= 0
+        np.testing.assert_allclose(np.abs(computed.eigenvectors)[:, 0], 3**-0.5, rtol=1e-5)
+
+    def test_the_constants_of_ilsvrc_are_those_that_were_published(self):
+        """The mean is that of the VGG team's files. The components are an orthonormal basis."""
+        assert ILSVRC.mean == (123.68, 116.779, 103.939)
+        np.testing.assert_allclose(np.array(ILSVRC.eigenvalues) / 255, [0.2175, 0.0188, 0.0045])
+        vectors = np.array(ILSVRC.eigenvectors)
+        np.testing.assert_allclose(vectors.T @ vectors, np.eye(3), atol=1e-3)
+        assert ILSVRC.images == 1_281_167
+
     def test_statistics_are_saved_and_loaded(self, tmp_path):
         ILSVRC.save(tmp_path / "s.json")
         assert Statistics.load(tmp_path / "s.json") == ILSVRC
+        assert (tmp_path / "s.json").read_text().startswith('{\n  "mean": [\n')
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            ILSVRC.images = 1
 
     def test_a_file_without_statistics_is_named(self, tmp_path):
         (tmp_path / "s.json").write_text('{"mean": [1, 2]}')
         with pytest.raises(ValueError, match=r"s\.json holds no statistics"):
             Statistics.load(tmp_path / "s.json")
+
+    def test_numbers_out_of_range_are_refused(self, tmp_path):
+        rows = ((1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, 1.0))
+        good = Statistics((0.0, 255.0, 128.0), (255.0, 0.5, 0.0), rows, 1)
+        good.save(tmp_path / "s.json")
+        assert Statistics.load(tmp_path / "s.json") == good
+        for name, bad in (
+            ("mean", (-0.5, 0.0, 0.0)),
+            ("mean", (255.5, 0.0, 0.0)),
+            ("eigenvectors", ((1.5, 0.0, 0.0), *rows[1:])),
+            ("eigenvectors", (*rows[:2], (0.0, 0.0, -1.5))),
+        ):
+            dataclasses.replace(good, **{name: bad}).save(tmp_path / "s.json")
+            with pytest.raises(SourceError, match=r"s\.json holds no statistics"):
+                Statistics.load(tmp_path / "s.json")
 
 
 class TestShards:

@@ -68,6 +68,14 @@ def with_texts(count, name):
     return PNG[:33] + chunk * count + PNG[33:]
 
 
+def with_chunk(name, data=b"", length=None):
+    """A PNG with a chunk in front of its pixels. `length` is stated instead of the true one."""
+    stated = len(data) if length is None else length
+    body = name + data
+    chunk = struct.pack(">I", stated) + body + struct.pack(">I", zlib.crc32(body))
+    return PNG[:33] + chunk + PNG[33:]
+
+
 def zipped():
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -160,6 +168,22 @@ REFUSED = [
     ],
 ]
 
+REFUSED += [
+    *[
+        (with_chunk(name, b"a\0", length), BROKEN)
+        for name in (b"tEXt", b"sPLT", b"eXIf", b"iCCP", b"abCd")
+        for length in (10**6, 2**31 - 1, 2**32 - 1)
+    ],
+    (PNG[:33] + b"\x7f\xff\xff\xfftEXt", BROKEN),
+    *[
+        (
+            with_chunk(name, b"a\0" + bytes(8_000_000)),
+            "8000000 bytes besides pixels. Received: 80000",
+        )
+        for name in (b"tEXt", b"sPLT", b"eXIf", b"abCd")
+    ],
+]
+
 # Unusual images that can be read.
 READ = [
     *(as_mode(mode, "JPEG") for mode in ("L", "CMYK")),
@@ -173,6 +197,8 @@ READ = [
     save(Image.fromarray(NOISE), "PNG"),
     JPEG + NOISE.tobytes(),
     with_texts(8, b"zTXt"),
+    with_chunk(b"abCd", b"zTXt" * 99),
+    with_chunk(b"tEXt", b"a\0" + bytes(7_000_000)),
     JPEG + b"\0" * 999,
     JPEG + JPEG,
     JPEG + b"text",

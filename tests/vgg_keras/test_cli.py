@@ -2,19 +2,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from tests.conftest import encode
 from tests.tiny import MEAN, lively
 from tests.vgg_keras.test_nets import PARAMETERS
 from vgg_keras import TrainedNet
 from vgg_keras.cli import main
 from vgg_keras.commands.errors import one_line_errors, with_flags
-from vgg_keras.commands.options import NetName, Several, TrainScale
+from vgg_keras.commands.options import NetName, Several, TrainScale, check_images
 from vgg_keras.errors import ArgumentError, RunError
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.pipelines.sources import open_source
@@ -84,11 +88,13 @@ def test_flags_that_are_not_given_do_not_change_the_recipe(name, monkeypatch):
     monkeypatch.setattr(
         vgg_keras.training, "train", lambda recipe, out, **_: received.append(recipe)
     )
-    assert invoke("train", "--recipe", name, "--out", "x").exit_code == 0
-    assert received == [RECIPES[name]]
+    command = ("train", "--recipe", name, "--out", "x", "--data", "folder:x")
+    assert invoke(*command).exit_code == 0
+    changes = {"data": "folder:x"}
+    assert received == [dataclasses.replace(RECIPES[name], **changes)]
     flags = ("--train-scale", 300, "--no-flip", "--net", "vgg19", "--width", 0.5)
-    assert invoke("train", "--recipe", name, "--out", "x", *flags).exit_code == 0
-    changes = {"train_scale": (300, 300), "flip": False, "net": "E", "width": 0.5}
+    assert invoke(*command, *flags).exit_code == 0
+    changes |= {"train_scale": (300, 300), "flip": False, "net": "E", "width": 0.5}
     assert received[1] == dataclasses.replace(RECIPES[name], **changes)
 
 
@@ -116,6 +122,112 @@ def test_every_command_and_option_has_a_help_text(name, command):
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert parameter.help, parameter.opts
+
+
+OPTIONS = [
+    (f"{name} {option.opts[0]}", name.split(), option)
+    for name, command in [("", main), *commands(main)]
+    for option in command.params
+    if isinstance(option, click.Option) and not option.is_eager
+]
+
+
+def test_every_option_that_takes_one_value_is_refused_if_it_is_given_twice():
+    """Click takes the last value without a word."""
+    assert len(OPTIONS) > 200
+    for title, command, option in OPTIONS:
+        once = [option.opts[0], *([] if option.is_flag else ["1"] * option.nargs)]
+        again = [option.secondary_opts[0]] if option.secondary_opts else once
+        result = invoke(*command, *once, *again, "--help")
+        if option.multiple:
+            assert result.exit_code == 0, title
+        else:
+            assert result.exit_code == 2, title
+            assert f"Error: {option.opts[0]}" in result.output, title
+            assert "must be given once" in result.output, title
+
+
+def test_the_message_about_an_option_given_twice_says_how_to_give_several_values():
+    scales = ("--test-scales", 64, "--test-scales", 80)
+    result = invoke("predict", "x.jpg", *scales)
+    assert result.output.endswith(
+        "Error: --test-scales must be given once, with commas between values. Received: 2 times\n"
+    )
+    assert invoke("predict", "--help", "--help").exit_code == 0
+
+
+def test_an_empty_path_is_not_the_current_folder():
+    """As in `--out "$UNSET"`."""
+    paths = [found for found in OPTIONS if isinstance(found[2].type, click.Path)]
+    assert len(paths) > 30
+    for title, command, option in paths:
+        result = invoke(*command, option.opts[0], "")
+        assert result.exit_code == 2, title
+        assert "a path must not be empty" in result.output, title
+
+
+@pytest.mark.parametrize("command", [("train",), ("localise", "train"), ("sweep",)], ids=" ".join)
+def test_training_needs_data(command, tmp_path):
+    result = invoke(*command, "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert "Missing option '--data'" in result.output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("predict", "--run", "."),
+        ("similar", "--features", "f.npy"),
+        ("request", "--url", "http://h/v1/models/m"),
+        ("verify", "e/1"),
+    ],
+    ids=lambda command: command[0],
+)
+class TestImagePaths:
+    """Every command that takes images says what is wrong with a path, before it loads a net."""
+
+    def test_what_is_no_file_is_named(self, command, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        Path("photos").mkdir()
+        os.mkfifo("fifo")
+        for path, message in {
+            "photos": "Images must be given as files, those of a folder as photos/*. Received a "
+            "folder: photos",
+            "none.jpg": "There is no such file: none.jpg",
+            "photos/*.jpg": "No file has a name of this form: photos/*.jpg",
+            "fifo": "Images must be regular files. Received: fifo",
+            "": "There is no such file: ''",
+        }.items():
+            result = invoke(*command, path)
+            assert (result.exit_code, result.output) == (1, f"Error: {message}\n")
+
+
+def test_text_is_not_taken_for_a_broken_image(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pixels = np.full((60, 80, 3), 200, np.uint8)
+    for kind in ("JPEG", "PNG", "GIF", "BMP"):
+        Path(f"image.{kind}").write_bytes(encode(pixels, kind))
+    Path("empty.jpg").touch()
+    check_images([path.name for path in tmp_path.iterdir()])
+    Path("run").mkdir()
+    for text in ("a.jpg\nb.jpg\n", "<html>" + "é" * 400, "1"):
+        Path("list.txt").write_text(text)
+        result = invoke("predict", "--run", "run", "list.txt")
+        assert result.exit_code == 1
+        assert result.output == (
+            "Error: Images must be JPEG, PNG, GIF or BMP files. Received: list.txt, which is text\n"
+        )
+        skipping = invoke("predict", "--run", "run", "list.txt", "--on-bad-image", "skip")
+        assert "list.txt" not in skipping.output
+
+
+def test_a_run_and_a_weights_file_are_not_confused_without_a_hint(tmp_path):
+    (tmp_path / "w.npz").touch()
+    result = invoke("predict", "x", "--run", tmp_path / "w.npz")
+    assert "A weights file is given as --weights." in result.output
+    result = invoke("predict", "x", "--weights", tmp_path)
+    assert "A run or saved net is given as --run." in result.output
 
 
 class TestErrors:
@@ -263,7 +375,7 @@ class TestNets:
         for key in ("top1_error", "top5_error", "images", "protocol", "pool_rounding"):
             assert printed[key] == expected[key]
         assert printed["pool_rounding"] == "up"  # the setting of the saved net
-        assert len(list((tmp_path / "net/evaluation").iterdir())) == 1
+        assert len(list((tmp_path / "net/evaluation").glob("*.npy"))) == 1
         line = invoke("evaluate", *options).stdout
         assert line == (
             f"net A, Q = 36, centre: top-1 error {expected['top1_error']:.2f} %, "

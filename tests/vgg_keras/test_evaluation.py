@@ -41,4 +41,9 @@ def test_top5_error_is_0_with_fewer_than_five_classes():
 
 
 def test_nan_counts_as_an_error():
-    assert count([[np.nan, np.nan]], [0]).top1_error == 100.0
+    counter = count([[np.nan] * 9], [0])
+    assert (counter.top1_error, counter.top5_error) == (100.0, 100.0)
+
+
+def test_no_image_has_no_error():
+    assert (ErrorCount().top1_error, ErrorCount().top5_error) == (0.0, 0.0)

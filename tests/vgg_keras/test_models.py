@@ -24,10 +24,15 @@ class TestSlidingDense:
     @pytest.mark.parametrize("window", [1, 2, 3])
     def test_equals_a_convolution_with_the_same_kernel(self, window):
         layer = SlidingDense(7, window)
-        x = random_images(2, 5, 6, 4)
-        y = layer(x)
-        kernel = tf.reshape(layer.kernel, (window, window, 4, 7))
-        np.testing.assert_allclose(y, tf.nn.conv2d(x, kernel, 1, "VALID"), rtol=1e-4, atol=1e-3)
+        x = random_images(2, 5, 6, 2)
+        layer.build(x.shape)
+        layer.bias.assign(np.arange(7))
+        kernel = tf.reshape(layer.kernel, (window, window, 2, 7))
+        expected = tf.nn.conv2d(x, kernel, 1, "VALID") + layer.bias
+        np.testing.assert_allclose(layer(x), expected, rtol=1e-4, atol=1e-3)
+
+    def test_a_window_of_1_is_the_default(self):
+        assert SlidingDense(7)(random_images(2, 3, 4, 5)).shape == (2, 3, 4, 7)
 
     def test_an_input_of_the_window_size_equals_dense(self):
         layer = SlidingDense(7, 3)
@@ -36,18 +41,48 @@ class TestSlidingDense:
         expected = x.reshape(2, -1) @ np.asarray(layer.kernel)
         np.testing.assert_allclose(y[:, 0, 0], expected, rtol=1e-4, atol=1e-3)
 
-    def test_a_map_below_the_window_size_is_refused(self):
+    @pytest.mark.parametrize("shape", [(1, 2, 5, 4), (1, 5, 2, 4)])
+    def test_a_map_below_the_window_size_is_refused(self, shape):
         with pytest.raises(ValueError, match="smaller than the crop size"):
-            SlidingDense(7, 3)(random_images(1, 2, 5, 4))
+            SlidingDense(7, 3)(random_images(*shape))
+
+    @pytest.mark.parametrize("shape", [(1, 4, 4), (1, 4, 4, 5), (1, 4, 4, 4, 1)])
+    def test_another_rank_or_number_of_channels_is_refused(self, shape):
+        layer = SlidingDense(7, 3)
+        if len(shape) == 4:
+            layer(random_images(1, 5, 3, 4))
+        with pytest.raises(ValueError, match="incompatible with the layer"):
+            layer(random_images(*shape))
 
     def test_config_round_trip_and_output_shape(self):
         layer = SlidingDense(7, 3, activation="relu", kernel_regularizer="l2")
         again = SlidingDense.from_config(layer.get_config())
         assert again.get_config() == layer.get_config()
         assert layer.compute_output_shape((None, None, 8, 4)) == (None, None, 6, 7)
+        assert layer.compute_output_shape((None, 3, 8, 4)) == (None, 1, 6, 7)
+
+
+@pytest.mark.parametrize("layer", [SlidingDense, LocalResponseNormalisation])
+def test_layers_are_registered_with_keras(layer):
+    assert keras.saving.get_registered_name(layer) == f"vgg_keras>{layer.__name__}"
 
 
 class TestLRN:
+    def test_the_defaults_are_those_of_krizhevsky(self):
+        assert LocalResponseNormalisation().constants == LRN_PRESETS["krizhevsky"]
+
+    def test_config_round_trip_and_output_shape(self):
+        layer = LocalResponseNormalisation(1.0, 3, 0.5, 0.25, name="lrn")
+        again = LocalResponseNormalisation.from_config(layer.get_config())
+        assert again.get_config() == layer.get_config()
+        assert (again.name, again.constants) == ("lrn", layer.constants)
+        assert layer.compute_output_shape((None, 4, 5, 6)) == (None, 4, 5, 6)
+
+    @pytest.mark.parametrize("size", [0, 2, 4, 6])
+    def test_an_even_size_is_refused(self, size):
+        with pytest.raises(ArgumentError, match=f"size must be odd. Received: size={size}"):
+            LocalResponseNormalisation(size=size)
+
     def test_large_values_do_not_overflow_in_half_precision(self):
         x = np.full((1, 1, 1, 5), 2000.0)
         layer = LocalResponseNormalisation(dtype="float16")

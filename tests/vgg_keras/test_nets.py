@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from vgg_keras.nets import (
+    INITIALISATIONS,
+    LRN_PRESETS,
     NETS,
     TABLE_1,
     WARM_START_LAYERS,
@@ -108,8 +112,50 @@ def test_configuration_rows_are_those_of_table_1():
     assert rows[-4:] == [("FC-1024",), ("FC-1024",), ("FC-10",), ("soft-max",)]
 
 
+def test_configuration_rows_are_those_of_the_paper_by_default():
+    rows = configuration_rows([get_net("B"), get_net("E")])
+    assert rows[1:3] == [("input (224 x 224 RGB image)",), ("conv3-64\nconv3-64",) * 2]
+    assert rows[-4:] == [("FC-4096",), ("FC-4096",), ("FC-1000",), ("soft-max",)]
+
+
+def test_the_smallest_net_has_one_channel_and_one_class():
+    layers = weight_layers(NETS["A"], 1, crop_size=32, width=1e-6)
+    assert {layer.outputs for layer in layers} == {1}
+
+
+def test_initial_weights_have_the_standard_deviations_of_section_3_1():
+    """The variance of 1e-2 is the paper's word; published code has a standard deviation of 1e-2."""
+    assert INITIALISATIONS["gaussian-0.1"] ** 2 == pytest.approx(1e-2)
+    assert INITIALISATIONS["gaussian"] == 1e-2
+
+
+@pytest.mark.parametrize("preset", LRN_PRESETS)
+def test_lrn_constants_are_those_of_krizhevsky_and_caffe(preset):
+    """Krizhevsky et al.: k = 2, n = 5, alpha = 1e-4, beta = 0.75. Caffe's CaffeNet has the same
+    values, but k was always 1, and alpha multiplies the mean of squares, not their sum."""
+    k, over = {"krizhevsky": (2, 1), "caffe": (1, 5)}[preset]
+    found = LRN_PRESETS[preset]
+    assert (found.k, found.size, found.beta) == (k, 5, 0.75)
+    assert found.alpha * over == pytest.approx(1e-4)
+
+
+def test_nets_and_their_parts_cannot_be_changed():
+    for value in (NETS["A"], LRN_PRESETS["caffe"], weight_layers(NETS["A"])[0]):
+        for field in dataclasses.fields(value):
+            with pytest.raises(dataclasses.FrozenInstanceError):
+                setattr(value, field.name, None)
+
+
 @pytest.mark.parametrize(
-    "bad", [{"crop_size": 50}, {"crop_size": 0}, {"width": 0}, {"num_classes": 0}]
+    "bad",
+    [
+        {"crop_size": 50},
+        {"crop_size": 0},
+        {"crop_size": -32},
+        {"width": 0},
+        {"width": float("inf")},
+        {"num_classes": 0},
+    ],
 )
 def test_bad_geometry_is_refused(bad):
     with pytest.raises(ValueError, match=f"Received: {next(iter(bad))}="):

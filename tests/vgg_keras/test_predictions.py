@@ -64,8 +64,23 @@ class TestFiles:
         path = tmp_path / f"p.{ending}"
         predictions().save(path)
         path.write_bytes(content)
+        with pytest.raises(
+            PredictionsError, match=rf"p\.{ending} is not the file that .* describes"
+        ):
+            Predictions.load(path)
+        (tmp_path / f"p.{ending}.json").write_text('{"class_names": ["a"]}')
         with pytest.raises(PredictionsError, match=f"p.{ending} does not hold predictions"):
             Predictions.load(path)
+
+    def test_a_pair_of_an_earlier_version_has_no_digest(self, tmp_path, ending):
+        one, beside = predictions(), tmp_path / f"p.{ending}.json"
+        one.save(tmp_path / f"p.{ending}")
+        description = json.loads(beside.read_text())
+        del description["sha256"]
+        beside.write_text(json.dumps(description))
+        again = Predictions.load(tmp_path / f"p.{ending}")
+        np.testing.assert_array_equal(again.posteriors, one.posteriors)
+        assert again.metadata == one.metadata
 
     def test_a_file_that_cannot_be_written_is_named(self, tmp_path, ending):
         predictions().save(tmp_path / f"p.{ending}")

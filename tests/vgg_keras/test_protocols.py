@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
 import keras
 import numpy as np
@@ -19,11 +20,11 @@ from vgg_keras.architecture import Architecture
 from vgg_keras.evaluation import posteriors as posteriors_module
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.evaluation.posteriors import make_scorer, row_pass
-from vgg_keras.evaluation.procedure import PROTOCOLS, Pass, Procedure, paper_scales
+from vgg_keras.evaluation.procedure import PROTOCOLS, VIEWS, Pass, Procedure, paper_scales
 from vgg_keras.evaluation.rows import RowFiller
 from vgg_keras.facts import NetFacts
 from vgg_keras.nets import NETS
-from vgg_keras.pipelines.errors import BadImageError, SourceError
+from vgg_keras.pipelines.errors import ArgumentError, BadImageError, SourceError
 from vgg_keras.pipelines.images import rescale
 from vgg_keras.pipelines.sources import open_source
 from vgg_keras.pipelines.sources.folders import FolderSplit
@@ -344,6 +345,8 @@ class TestScales:
             ((384, 384), (384,), (352, 384, 416)),
             ((256, 512), (384,), (256, 384, 512)),
             ((73, 73, 64), (73,), (64, 73, 82)),
+            ((256, 256, 192), (256,), (229, 256, 283)),  # the step is 27.4
+            ((384, 384, 256), (384,), (347, 384, 421)),  # the step is 36.6
             ((73, 146, 64), (109,), (73, 109, 146)),
             ((256, 257), (256,), (256, 257)),
         ],
@@ -352,6 +355,9 @@ class TestScales:
         facts = self.facts(*arguments)
         assert paper_scales(facts) == single
         assert paper_scales(facts, multi_scale=True) == several
+
+    def test_a_step_down_to_the_crop_size_is_allowed(self):
+        assert paper_scales(self.facts(256, 256), multi_scale=True)[0] == 224
 
     def test_a_step_below_the_crop_size_is_refused(self):
         with pytest.raises(ValueError, match=r"S - 32, S and S \+ 32 is below the crop"):
@@ -389,14 +395,75 @@ class TestScales:
             posteriors(model, split, "dense", 40, batch_size=0)
 
 
+class TestProcedure:
+    facts = NetFacts(Architecture("A", 1, 32), MEAN, ("a",), (48, 64))
+
+    def test_the_default_is_dense_at_the_middle_scale(self):
+        assert Procedure().passes(self.facts) == [Pass("dense", 56, True, "scores")]
+        assert Procedure().metadata(self.facts) == {
+            "protocol": "dense",
+            "test_scales": [56],
+            "flip": True,
+            "map_average": "scores",
+        }
+
+    def test_each_protocol_has_the_views_of_the_paper(self):
+        """The centre is shown as it is; all other views are shown mirrored too (§3.2)."""
+        views = {
+            protocol: [
+                (VIEWS[one.views].grid, one.test_scale, one.flip)
+                for one in Procedure(protocol, 40).passes(self.facts)
+            ]
+            for protocol in PROTOCOLS
+        }
+        assert views == {
+            "centre": [(1, 40, False)],
+            "dense": [(0, 40, True)],
+            "multi-crop": [(5, 40, True)],
+            "multi-crop+dense": [(5, 40, True), (0, 40, True)],
+        }
+
+    @pytest.mark.parametrize("flip", [False, True])
+    def test_flips_and_averages_can_be_chosen(self, flip):
+        procedure = Procedure("dense+multi-crop", (64, 32), flip=flip, map_average="posteriors")
+        assert [(str(one), one.flip, one.map_average) for one in procedure.passes(self.facts)] == [
+            ("multi-crop Q=64", flip, "scores"),  # the map of a crop has one position
+            ("multi-crop Q=32", flip, "scores"),
+            ("dense Q=64", flip, "posteriors"),
+            ("dense Q=32", flip, "posteriors"),
+        ]
+        assert procedure.metadata(self.facts)["test_scales"] == [32, 64]
+
+    def test_several_scales_are_those_of_section_4_2(self):
+        passes = Procedure(multi_scale=True).passes(self.facts)
+        assert [one.test_scale for one in passes] == [48, 56, 64]
+
+    @pytest.mark.parametrize("scales", [(), [], None])
+    def test_no_scale_stands_for_those_of_the_paper(self, scales):
+        assert Procedure("dense", scales) == Procedure()
+
+    def test_every_scale_is_at_least_the_crop_size(self):
+        Procedure("centre", 32).passes(self.facts)
+        with pytest.raises(ArgumentError, match=r"at least the crop size, 32\. Received: 31"):
+            Procedure("centre", (32, 31)).passes(self.facts)
+
+    def test_a_localisation_net_is_refused(self):
+        facts = NetFacts(Architecture("A", 4, 32), MEAN, ("a",), 40, regression="per-class")
+        with pytest.raises(ArgumentError, match="A classification net is needed"):
+            Procedure().passes(facts)
+
+    @pytest.mark.parametrize("value", [Procedure(), VIEWS["dense"], Pass("dense", 32, True)])
+    def test_procedures_cannot_be_changed(self, value):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            value.flip = False
+
+
 class TestCache:
     def test_a_second_evaluation_reads_the_cache(self, model, split, tmp_path, monkeypatch):
         cache_dir = tmp_path / "cache"
         expected = posteriors(model, split, "dense", 32, 40, cache_dir=cache_dir)
-        assert sorted(p.name.rsplit("-", 1)[0] for p in cache_dir.iterdir()) == [
-            "dense-q32",
-            "dense-q40",
-        ]
+        names = [path.name.rsplit("-", 1)[0] for path in cache_dir.glob("*.npy")]
+        assert sorted(names) == ["dense-q32", "dense-q40"]
         monkeypatch.setattr(RowFiller, "_computed", None)  # no pass is run again
         np.testing.assert_array_equal(
             posteriors(model, split, "dense", 32, 40, cache_dir=cache_dir), expected
@@ -404,7 +471,7 @@ class TestCache:
 
     def test_only_missing_rows_are_computed(self, model, split, tmp_path):
         expected = posteriors(model, split, "dense", 40, cache_dir=tmp_path)
-        (file,) = tmp_path.iterdir()
+        (file,) = tmp_path.glob("*.npy")
         half = np.load(file, mmap_mode="r+")
         half[3:] = np.nan
         half[0] = 1 / CLASSES  # a complete row: not computed again
@@ -414,10 +481,10 @@ class TestCache:
         np.testing.assert_allclose(got[1:], expected[1:], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(got[0], 1 / CLASSES)
 
-    @pytest.mark.parametrize("broken", ["zeros", "empty", "shape", "text"])
+    @pytest.mark.parametrize("broken", ["zeros", "empty", "shape", "dtype", "text"])
     def test_a_damaged_file_is_repaired_or_named(self, model, split, tmp_path, broken):
         expected = posteriors(model, split, "dense", 40, cache_dir=tmp_path)
-        (file,) = tmp_path.iterdir()
+        (file,) = tmp_path.glob("*.npy")
         if broken == "zeros":  # what NumPy reads from a truncated file
             file.write_bytes(file.read_bytes()[:-50])
             got = posteriors(model, split, "dense", 40, cache_dir=tmp_path)
@@ -425,9 +492,11 @@ class TestCache:
             return
         if broken == "shape":
             np.save(file, np.zeros((3, 3), np.float32))
+        elif broken == "dtype":
+            np.save(file, expected.astype(np.float64))
         else:
             file.write_bytes({"empty": b"", "text": b"no posteriors here"}[broken])
-        with pytest.raises(OSError, match=r"dense-q40-.*holds no cached rows.*Remove it"):
+        with pytest.raises(OSError, match=r"dense-q40-.*cannot be used as cached rows"):
             posteriors(model, split, "dense", 40, cache_dir=tmp_path)
 
     def test_other_weights_images_and_procedures_have_other_cache_files(
@@ -440,7 +509,7 @@ class TestCache:
         posteriors(model, split.without(split.paths[:1]), "dense", 40, cache_dir=tmp_path)
         posteriors(model, split, "dense", 40, flip=False, cache_dir=tmp_path)
         posteriors(model, split, "dense", 40, map_average="posteriors", cache_dir=tmp_path)
-        assert len(list(tmp_path.iterdir())) == 7
+        assert len(list(tmp_path.glob("*.npy"))) == 7
 
     def test_a_cache_dir_that_cannot_be_written_is_refused(self, model, split, tmp_path):
         (tmp_path / "file").touch()
@@ -499,12 +568,14 @@ class TestEvaluate:
         model.get_layer("fc2").bias.assign(np.full(model.get_layer("fc2").units, np.nan))
         bad = net_of(model, class_names="abcdefg", train_scale=(32, 48))
         for policy in ("stop", "skip"):
-            with pytest.raises(ValueError, match=r"The net gives NaN for .*\.png\. Its weights"):
+            with pytest.raises(
+                ValueError, match=r"The net gives NaN or Inf for .*\.png\. Its weights"
+            ):
                 evaluate(bad, self.source(split), on_bad_image=policy)
 
     def test_images_without_a_class_are_refused(self, net, split):
         hidden = FolderSplit("val", split.paths, np.where(split.labels == 3, -1, split.labels))
-        with pytest.raises(SourceError, match=r"an image without a class.*3\.png, label -1"):
+        with pytest.raises(SourceError, match=r"without a class.*: label -1 for .*3\.png"):
             evaluate(net, self.source(hidden))
 
     def test_too_little_memory_is_explained(self, net, split, monkeypatch):
@@ -517,25 +588,26 @@ class TestEvaluate:
         with pytest.raises(MemoryError, match=r"0\.png\. Remove it, or test at a smaller"):
             evaluate(net, self.source(split), batch_size=1)
 
-    def test_data_sets_with_the_same_file_names_have_different_caches(
-        self, shapes_dir, tmp_path, monkeypatch
-    ):
-        """A second data set with the same file names has its own cache file."""
+    def test_data_sets_with_the_same_names_have_different_caches(self, shapes_dir, tmp_path):
         source = open_source("shapes", shapes_dir)
         few = source["val"].without(source["val"].names_of(range(8, 400)))
         source = dataclasses.replace(source, splits={"val": few})
         net = net_of(
             vgg("A", 10, CROP, 1 / 16), class_names=source.class_names, train_scale=(32, 32)
         )
-        predictions = evaluate(net, source, cache_dir=tmp_path)
+        cache_dir = tmp_path / "cache"
+        predictions = evaluate(net, source, cache_dir=cache_dir)
         assert predictions.labels.tolist() == few.all_labels().tolist()
         assert all(name.startswith("shapes/1.") for name in predictions.names)
-        evaluate(net, source, cache_dir=tmp_path)
-        assert len(list(tmp_path.glob("dense-q32-*"))) == 1
-        renamed = [name.replace("shapes/", "shapes/large/") for name in few.names_of(range(8))]
-        monkeypatch.setattr(type(few), "names_of", lambda _, indices: [renamed[i] for i in indices])
-        evaluate(net, source, cache_dir=tmp_path)
-        assert len(list(tmp_path.glob("dense-q32-*"))) == 2
+        evaluate(net, source, cache_dir=cache_dir)
+        assert len(list(cache_dir.glob("dense-q32-*"))) == 1
+        shutil.copytree(shapes_dir, tmp_path / "copy")
+        copied = open_source("shapes", tmp_path / "copy")["val"]
+        other = dataclasses.replace(
+            source, splits={"val": copied.without(copied.names_of(range(8, 400)))}
+        )
+        evaluate(net, other, cache_dir=cache_dir)
+        assert len(list(cache_dir.glob("dense-q32-*"))) == 2
 
     def test_unknown_values_are_refused(self, net, split):
         with pytest.raises(ValueError, match="on_bad_image must be one of stop, skip"):

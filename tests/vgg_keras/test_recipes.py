@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
+import json
+
 import pytest
 
-from vgg_keras.pipelines.errors import ArgumentError
-from vgg_keras.recipes import RECIPES, LocalisationRecipe, Recipe
+from vgg_keras.pipelines.errors import ArgumentError, SourceError
+from vgg_keras.recipes import LOCALISATION_RECIPES, RECIPES, LocalisationRecipe, Recipe
 
 
 def test_recipes_are_the_papers():
@@ -14,6 +17,8 @@ def test_recipes_are_the_papers():
     assert (first.dropout, first.learning_rate, first.epochs) == (0.5, 1e-2, 74)
     assert (first.plateau_drops, first.plateau_factor, first.crop_size) == (3, 10, 224)
     assert (first.train_scale, first.init_layers) == ((256, 256), "warm-start")
+    assert (first.width, first.colour_shift, first.flip, first.seed) == (1, 0.1, True, 0)
+    assert first.plateau_patience == 5
     assert (second.train_scale, second.learning_rate, second.init_layers) == (
         (384, 384),
         1e-3,
@@ -22,8 +27,67 @@ def test_recipes_are_the_papers():
     assert (third.train_scale, third.learning_rate, third.init_layers) == ((256, 512), 1e-3, "all")
 
 
+def test_localisation_recipes_are_those_of_section_a_1():
+    """Net D with a box for each class; rate 1e-3; every layer is tuned; S = 256 or 384."""
+    paper, other = (LOCALISATION_RECIPES[name] for name in ("paper", "paper-384"))
+    assert (paper.net, paper.learning_rate) == ("D", 1e-3)
+    assert (paper.regression, paper.tuned) == ("per-class", "all")
+    assert (paper.train_scale, other.train_scale) == ((256, 256), (384, 384))
+    assert paper.differences(other) == ["train_scale: (256, 256) -> (384, 384)"]
+
+
+def test_small_recipes_have_the_scales_of_the_paper_in_proportion():
+    """S is drawn from [256;512], times 64/224. Localisation differs in its own fields alone."""
+    small, boxes = RECIPES["small"], LOCALISATION_RECIPES["small"]
+    assert (small.crop_size, small.width) == (64, 0.25)
+    assert small.train_scale == (round(256 * 64 / 224), round(512 * 64 / 224))
+    assert (small.epochs, small.batch_size, small.plateau_patience) == (40, 64, 3)
+    assert (boxes.net, boxes.learning_rate) == ("D", 1e-3)
+    assert small.differences(boxes) == ["net: A -> D", "learning_rate: 0.01 -> 0.001"]
+
+
+def test_a_recipe_cannot_be_changed():
+    for recipe in (Recipe(), LocalisationRecipe()):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            recipe.seed = 1
+
+
+def test_json_text_has_a_field_a_line():
+    text = Recipe(seed=3).to_json()
+    assert text.endswith("\n}\n")
+    assert '\n  "seed": 3\n' in text
+
+
+@pytest.mark.parametrize(
+    ("field", "allowed", "refused"),
+    [
+        ("epochs", [1, 1e9], [0, -1]),
+        ("batch_size", [1, 4096], [0]),
+        ("learning_rate", [0, 1e-9, 10], [-1e-9, float("nan")]),
+        ("momentum", [0, 0.5, 1], [-0.1, 1.1]),
+        ("weight_decay", [0, 2], [-1e-9]),
+        ("dropout", [0, 0.5, 1], [-0.1, 1.1]),
+        ("plateau_patience", [1, 99], [0]),
+        ("plateau_factor", [1.001, 1.5, 100], [1, 0.5]),
+        ("plateau_drops", [0, 1], [-1]),
+        ("colour_shift", [0, 0.5, 2], [-0.1]),
+        ("seed", [0, 2**31 - 1], [-1, 2**31]),
+    ],
+)
+def test_ranges_include_their_ends(field, allowed, refused):
+    for value in allowed:
+        assert getattr(Recipe(**{field: value}), field) == value
+    for value in refused:
+        with pytest.raises(ArgumentError, match=f"{field} must be from .* Received: ") as error:
+            Recipe(**{field: value})
+        assert error.value.argument == field
+
+
 def test_the_validation_scale_is_that_of_section_4_1():
     assert Recipe(train_scale=256).validation_scale == 256
+    assert Recipe(train_scale=(224, 224)).validation_scale == 224
+    assert Recipe(train_scale=(256, 257)).validation_scale == 256
+    assert Recipe(train_scale=32768).validation_scale == 32768  # the largest
     assert Recipe(train_scale=(256, 512)).validation_scale == 384
 
 
@@ -33,7 +97,10 @@ def test_the_validation_scale_is_that_of_section_4_1():
         ({"net": "Z"}, "A, A-LRN, B"),
         ({"crop_size": 100}, "multiple of 32"),
         ({"train_scale": (512, 256)}, "S_MIN <= S_MAX"),
-        ({"train_scale": 200}, "at least the crop size, 224. Received: 200"),
+        ({"train_scale": (256, 384, 512)}, "S_MIN <= S_MAX"),
+        ({"train_scale": (256,)}, "S_MIN <= S_MAX"),
+        ({"train_scale": 200}, "at least the crop size, 224, .* Received: 200"),
+        ({"train_scale": (256, 32769)}, "at most 32768. Received: 256,32769"),
         ({"dropout": 1.5}, "dropout must be from 0 to 1"),
         ({"epochs": 0}, "epochs must be from 1"),
         ({"initialisation": "he"}, "gaussian, gaussian-0.1, glorot"),
@@ -53,7 +120,8 @@ def test_unknown_fields_in_a_file_are_refused():
 
 def test_recipe_round_trip():
     recipe = Recipe(net="E", train_scale=(256, 512), seed=3)
-    assert Recipe.from_json(recipe.to_json()) == recipe
+    for one in (recipe, LocalisationRecipe(tuned="fc")):
+        assert Recipe.from_json(one.to_json()) == one
     assert recipe.differences(Recipe(net="E", train_scale=(256, 512))) == ["seed: 3 -> 0"]
 
 
@@ -71,5 +139,28 @@ def test_a_text_that_is_not_a_recipe_is_refused(text):
 
 def test_a_localisation_net_has_4_outputs_per_box():
     """It has 4 outputs for one box, and 4000 for one box per class of ILSVRC (§A.1)."""
+    assert Recipe().outputs(1000) == 1000
     assert LocalisationRecipe().outputs(1000) == 4000
     assert LocalisationRecipe(regression="single-class").outputs(1000) == 4
+
+
+def test_a_recipe_has_data_only_if_they_were_given():
+    """Runs of before have "shapes" in their recipe, which was the default."""
+    assert {recipe.data for recipe in (*RECIPES.values(), *LOCALISATION_RECIPES.values())} == {""}
+    old = json.dumps(json.loads(Recipe().to_json()) | {"data": "shapes"})
+    assert Recipe.from_json(old) == Recipe(data="shapes")
+
+
+def test_training_without_data_writes_nothing(tmp_path):
+    from vgg_keras import train
+    from vgg_keras.localisation.task import train_localisation
+    from vgg_keras.sweeps.space import Sweep
+    from vgg_keras.sweeps.tuner import run_sweep
+
+    for run in (train, train_localisation):
+        recipe = (RECIPES if run is train else LOCALISATION_RECIPES)["small"]
+        with pytest.raises(SourceError, match=r"Data must be given as .*Received: ''"):
+            run(recipe, tmp_path / "run")
+    with pytest.raises(ArgumentError, match=r"data must be given .*Received: ''"):
+        run_sweep(Sweep(RECIPES["paper"], nets=("A",)), tmp_path / "sweep")
+    assert not list(tmp_path.iterdir())

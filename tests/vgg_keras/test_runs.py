@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,11 +30,14 @@ from vgg_keras.cli import main
 from vgg_keras.errors import RunError
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.pipelines.sources import open_source
+from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.provenance import warn_of_other_versions
 from vgg_keras.recipes import Recipe
-from vgg_keras.runs import is_run_of, lock_run, prepare_run_folder, record_classes
+from vgg_keras.run_data import changed_images, describe_images, record_data
+from vgg_keras.runs import is_run_of, lock_run, prepare_run_folder, record_classes, watched
 from vgg_keras.trained import TrainedNet
 from vgg_keras.training import train
+from vgg_keras.weights import read as weights
 
 TINY = ("--net", "A", *TRAIN_TINY, "--learning-rate", "0.001")
 
@@ -62,6 +67,32 @@ def run_here(*arguments, code=0):
     done = CliRunner().invoke(main, [str(argument) for argument in arguments])
     assert done.exit_code == code, done.output[-3000:]
     return done.stderr if code else done.stdout
+
+
+def recipe_of(data: str) -> Recipe:
+    """A recipe of three tiny epochs."""
+    return Recipe(
+        net="A",
+        data=data,
+        crop_size=32,
+        width=1 / 16,
+        train_scale=(32, 40),
+        epochs=3,
+        batch_size=4,
+        statistics="training-set",
+    )
+
+
+class Interrupting(keras.callbacks.Callback):
+    """Interrupts the training at the beginning of an epoch, counted from 0."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            raise KeyboardInterrupt
 
 
 def arrays(path: Path) -> dict[str, np.ndarray]:
@@ -108,6 +139,8 @@ def test_killed_runs_end_with_bit_identical_weights(data, finished, tmp_path):
         process.join()
         assert process.exitcode == -signal.SIGKILL, "ended before it could be killed"
     run(*arguments)
+    best = [(path / "best.weights.h5").read_bytes() for path in (finished, out)]
+    assert best[0] == best[1]
     expected, got = (arrays(path / "last.weights.h5") for path in (finished, out))
     assert expected.keys() == got.keys()
     assert any(key.startswith("optimizer") for key in got)
@@ -129,6 +162,7 @@ def test_a_run_folder_has_all_files(data, finished):
         "statistics.json",
         "classes.json",
         "environment.json",
+        "data.json",
         "journal.jsonl",
         "best.weights.h5",
         "last.weights.h5",
@@ -363,7 +397,7 @@ def test_changed_versions_are_logged(tmp_path, caplog):
 class TestUnfinishedFolders:
     """Files that a kill leaves before the end of the first epoch are replaced."""
 
-    @pytest.mark.parametrize("left", [".recipe.json.tmp.json", "recipe.json"])
+    @pytest.mark.parametrize("left", [".tmp-killed", "recipe.json"])
     def test_an_unfinished_recipe_is_replaced(self, left, tmp_path):
         out = tmp_path / "run"
         out.mkdir()
@@ -373,7 +407,7 @@ class TestUnfinishedFolders:
 
     def test_files_of_the_replaced_recipe_are_removed(self, tmp_path):
         prepare_run_folder(tmp_path, Recipe(seed=1))
-        for name in ("statistics.json", "best.weights.h5", "journal.jsonl", "bad_images.json"):
+        for name in ("statistics.json", "journal.jsonl", "bad_images.json", "data.json"):
             (tmp_path / name).touch()
         prepare_run_folder(tmp_path, Recipe(seed=2))
         assert {p.name for p in tmp_path.iterdir()} == {"recipe.json", "environment.json"}
@@ -401,11 +435,137 @@ class TestUnfinishedFolders:
         with pytest.raises(RunError, match="seed: 1 -> 2"):
             prepare_run_folder(tmp_path, Recipe(seed=2))
 
+    @pytest.mark.parametrize(
+        ("name", "content"), [("best.weights.h5", ""), ("journal.jsonl", '{"epoch": 1}\n')]
+    )
+    @pytest.mark.parametrize("seed", [1, 2])
+    def test_results_without_the_last_weights_are_not_replaced(self, name, content, seed, tmp_path):
+        """People remove the last weights to save space."""
+        prepare_run_folder(tmp_path, Recipe(seed=1))
+        (tmp_path / name).write_text(content)
+        message = "seed: 1 -> 2" if seed == 2 else f"{name} of a trained net, but not last.weights"
+        with pytest.raises(RunError, match=message):
+            prepare_run_folder(tmp_path, Recipe(seed=seed))
+        assert (tmp_path / name).read_text() == content
+
+    def test_weights_of_no_epoch_are_replaced(self, data, tmp_path):
+        """A kill in the first epoch leaves the initial weights, from which the run continues."""
+        out = tmp_path / "run"
+        recipe = dataclasses.replace(recipe_of(data), epochs=1)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, out, callbacks=[Interrupting(epoch=0)], verbose=0)
+        first = arrays(out / "last.weights.h5")
+        prepare_run_folder(out, recipe)
+        assert arrays(out / "last.weights.h5").keys() == first.keys()
+        prepare_run_folder(out, dataclasses.replace(recipe, seed=5))
+        assert not (out / "last.weights.h5").exists()
+
     def test_changed_classes_are_refused(self, tmp_path):
-        record_classes(tmp_path, ["a", "b"])
-        record_classes(tmp_path, ["a", "b"])
+        record_classes(tmp_path, ["a", "e\u0301"])
+        record_classes(tmp_path, ["a", "\xe9"])  # another Unicode form of the same name
         with pytest.raises(RunError, match=r"not those that .* was begun with"):
             record_classes(tmp_path, ["a", "b", "c"])
+
+
+class TestChangedFolders:
+    """What is changed while a run is trained, or before it continues, is noticed."""
+
+    @pytest.fixture
+    def own(self, tmp_path):
+        return write_folder(tmp_path / "own", train=4, val=2)
+
+    @pytest.mark.parametrize("change", ["renamed", "deleted", "replaced"])
+    def test_a_folder_that_is_not_at_its_path_any_more_is_noticed(self, change, tmp_path):
+        out = tmp_path / "run"
+        out.mkdir()
+        with watched(out) as check:
+            check()
+            if change == "renamed":
+                out.rename(tmp_path / "elsewhere")
+            else:
+                out.rmdir()
+            if change == "replaced":
+                out.mkdir()
+            with pytest.raises(RunError, match="run was renamed, replaced or deleted while"):
+                check()
+
+    def test_a_run_whose_folder_is_renamed_ends_and_continues_when_it_is_back(self, own, tmp_path):
+        out, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+        renamer = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: epoch == 1 and out.rename(elsewhere)
+        )
+        with pytest.raises(RunError, match="Move the folder back"):
+            train(recipe_of(own), out, callbacks=[renamer], verbose=0)
+        assert not out.exists()
+        elsewhere.rename(out)
+        train(recipe_of(own), out, verbose=0)
+        assert len(read_journal(out / "journal.jsonl")) == 3
+
+    @pytest.mark.parametrize("change", ["removed", "added", "written", "none"])
+    def test_changes_of_images_are_told_apart(self, own, change, tmp_path):
+        image = tmp_path / "own/train/red/001.jpg"
+
+        def images():
+            source = open_source(own)
+            return describe_images([source["train"], source["val"]])
+
+        assert changed_images(tmp_path, images()) == ""  # a run of an earlier version
+        record_data(tmp_path, images(), ILSVRC)
+        if change == "removed":
+            image.unlink()
+        elif change == "added":
+            shutil.copy(image, image.with_name("new.jpg"))
+        elif change == "written":
+            shutil.copy(image.with_name("002.jpg"), image)
+        expected = {
+            "removed": "train: 12 images then, 11 now",
+            "added": "train: 12 images then, 13 now",
+            "written": "train: other files, or files of another size or time of modification",
+            "none": "",
+        }
+        assert changed_images(tmp_path, images()) == expected[change]
+
+    def test_changed_images_are_logged_when_a_run_continues(self, own, tmp_path, caplog):
+        out = tmp_path / "run"
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe_of(own), out, callbacks=[Interrupting(epoch=1)], verbose=0)
+        statistics = (out / "statistics.json").read_bytes()
+        assert "begun with" not in caplog.text
+        (tmp_path / "own/train/red/001.jpg").unlink()
+        train(recipe_of(own), out, verbose=0)
+        assert f"not those that {out} was begun with (train: 12 images then, 11" in caplog.text
+        assert (out / "statistics.json").read_bytes() == statistics
+
+    def test_a_run_without_a_finished_epoch_has_the_statistics_of_the_images_of_now(
+        self, own, tmp_path
+    ):
+        out = tmp_path / "run"
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                train(recipe_of(own), out, callbacks=[Interrupting(epoch=0)], verbose=0)
+            (tmp_path / "own/train/red/001.jpg").unlink(missing_ok=True)
+        assert json.loads((out / "statistics.json").read_text())["images"] == 11
+        assert json.loads((out / "data.json").read_text())["splits"]["train"]["images"] == 11
+
+    def test_a_changed_mean_is_refused_wherever_the_run_is_read(self, own, tmp_path, caplog):
+        out, given = tmp_path / "run", tmp_path / "given.json"
+        dataclasses.replace(ILSVRC, images=5).save(given)
+        recipe = dataclasses.replace(recipe_of(own), statistics=str(given), epochs=1)
+        train(recipe, out, verbose=0)
+        changed = dataclasses.replace(ILSVRC, mean=(1.0, 2.0, 3.0))
+        changed.save(given)
+        train(recipe, out, verbose=0)
+        assert f"{given} has changed; {out} keeps its own statistics" in caplog.text
+        changed.save(out / "statistics.json")
+        for read in (
+            lambda: train(recipe, out),
+            lambda: TrainedNet.load(out),
+            lambda: weights(out),
+        ):
+            with pytest.raises(
+                RunError, match=r"statistics\.json has changed since .*\[1.0, 2.0, 3"
+            ):
+                read()
 
 
 class TestRefused:
@@ -478,7 +638,7 @@ class TestRefused:
         (tmp_path / "other/train/red").rename(tmp_path / "other/train/pink")
         (tmp_path / "other/val/red").rename(tmp_path / "other/val/pink")
         error = run_here("evaluate", "--run", finished, "--data", spec, code=1)
-        assert "the first is pink" in error
+        assert "the first is 'pink'" in error
         assert "was not trained on" in error
 
     def test_evaluation_below_the_crop_size_is_refused(self, data, finished):

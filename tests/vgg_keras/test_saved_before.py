@@ -40,7 +40,7 @@ def expected(unpacked, tmp_path, monkeypatch):
 
 
 def listing(folder):
-    return sorted(path.name for path in Path(folder).iterdir())
+    return sorted(path.name for path in Path(folder).glob("[!.]*"))
 
 
 def assert_same(predictions, file):
@@ -69,61 +69,44 @@ def test_fused_predictions_are_the_same(expected):
     assert_same(found, "fused.parquet")
 
 
-def test_cached_posteriors_are_used(expected):
+def test_posteriors_are_the_same_as_the_cached_ones(expected):
+    """Caches of earlier versions are left alone: they did not notice images that were changed."""
     from vgg_keras.pipelines.sources.own import as_split
 
     before = listing("kept")
     net = TrainedNet.load("run")
     passes = Procedure("dense", multi_scale=True).passes(net)
     _, rows, _ = score(net, as_split(expected["paths"]), passes, cache_dir="kept", verbose=0)
-    np.testing.assert_allclose(rows, expected["posteriors"], rtol=1e-6)
-    assert listing("kept") == before
-
-
-def test_cached_posteriors_of_a_weights_file_are_used(expected):
-    from vgg_keras.pipelines.sources.own import as_split
-
-    before = listing("kept-weights")
-    net = TrainedNet.load("net.weights.h5", class_names=CLASSES, train_scale=(32, 48))
-    passes = Procedure("dense").passes(net)
-    score(net, as_split(expected["paths"]), passes, cache_dir="kept-weights", verbose=0)
-    assert listing("kept-weights") == before
+    np.testing.assert_allclose(rows, expected["posteriors"], rtol=1e-5, atol=1e-7)
+    assert set(listing("kept")) > set(before)
 
 
 def test_localisation_nets_give_the_same_boxes(expected):
     from vgg_keras import centre_of_true_class, localise
 
     boxes, net, data = TrainedNet.load("boxes"), TrainedNet.load("run"), open_source("folder:data")
-    before = listing("boxes/localisation")
-    found = localise(boxes, data, classifiers=net, verbose=0)
-    cached = localise(boxes, data, classifiers=net, cache_dir="boxes/localisation", verbose=0)
-    assert [n for n in listing("boxes/localisation") if n.startswith("answers")] == [
-        n for n in before if n.startswith("answers")
-    ]
-    np.testing.assert_allclose(found.boxes, cached.boxes, atol=1e-5)
-    for one in (found, cached):
-        result = one.result()
-        assert {key: result[key] for key in expected["localise"]} == expected["localise"]
+    (cached,) = Path("boxes/localisation").glob("answers-*.npy")  # of the earlier version
+    found = localise(boxes, data, classifiers=net, cache_dir="boxes/localisation", verbose=0)
+    np.testing.assert_allclose(found.boxes, np.load(cached), atol=1e-5)
+    result = found.result()
+    assert {key: result[key] for key in expected["localise"]} == expected["localise"]
     result = centre_of_true_class(boxes, data, verbose=0).result()
     assert {key: result[key] for key in expected["centre-gt"]} == expected["centre-gt"]
 
 
-def test_features_and_their_cache_are_used(expected):
+def test_features_are_used_and_the_same_as_new_ones(expected):
     from vgg_keras import FeatureExtractor, Features
     from vgg_keras.features import compute_descriptors
     from vgg_keras.pipelines.sources.own import as_split
 
     features, again = Features.load("features.parquet"), Features.load("features.npy")
     np.testing.assert_array_equal(features.values, again.values)
-    before = listing("kept")
     rows = compute_descriptors(
         FeatureExtractor.load("run"),
         as_split(expected["paths"]),
         test_scales=(32, 48),
-        cache_dir="kept",
         verbose=0,
     )
-    assert listing("kept") == before
     index = {
         f"data/val/{name}".replace("val/val", "val"): i for i, name in enumerate(features.names)
     }

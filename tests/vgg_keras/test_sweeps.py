@@ -193,7 +193,8 @@ def test_two_workers_share_a_sweep(script, data, tmp_path):
 class TestTuners:
     """The trials of each tuner. Training is replaced by journals like those of a run."""
 
-    ERRORS: ClassVar = {"A": 30.0, "B": 20.0, "D": 10.0}
+    ERRORS: ClassVar = {"A": 30.0, "B": 20.0, "B-shallow": 20.0, "D": 10.0}
+    diverging: ClassVar[tuple[str, ...]] = ()  # nets whose training diverges
 
     @pytest.fixture
     def given(self, monkeypatch):
@@ -206,9 +207,13 @@ class TestTuners:
             path.mkdir(parents=True)
             error = self.ERRORS[recipe.net] - recipe.epochs
             line = {"val_top1_error": error, "val_top5_error": error / 2, "seconds": 1.0}
-            lines = [json.dumps({"epoch": i + 1} | line) for i in range(recipe.epochs)]
-            (path / "journal.jsonl").write_text("\n".join(lines) + "\n")
-            return ""
+            entries = [{"epoch": i + 1, "loss": 1.0} | line for i in range(recipe.epochs)]
+            diverges = recipe.net in self.diverging
+            if diverges:
+                entries[-1]["loss"] = None
+            lines = [json.dumps(entry) + "\n" for entry in entries]
+            (path / "journal.jsonl").write_text("".join(lines))
+            return "DivergenceError: Training diverged" if diverges else ""
 
         monkeypatch.setattr(trials, "train_in_process", record)
         monkeypatch.setattr(
@@ -236,6 +241,54 @@ class TestTuners:
             assert len(rows) == (6 if tuner == "grid" else 4)
             assert len({row["run"] for row in rows}) == len(rows)
             assert rows[0]["net"] == min((r["net"] for r in rows), key=self.ERRORS.get)
+        before = len(given)
+        run_sweep(sweep, tmp_path / "x")
+        assert len(given) == before
+        self.damage_and_continue(sweep, tmp_path / "x")
+        assert len(given) == before
+
+    def damage_and_continue(self, sweep, folder):
+        """What a kill leaves of the files of Keras Tuner does not change the search."""
+        rows = read_trials(folder)
+        state = folder / "tuner"
+        whole = (state / "oracle.json").read_bytes()
+        unknown_trial = json.loads(whole)
+        unknown_trial["start_order"].pop()
+        last = sorted(state.glob("trial_*/trial.json"))[-1]
+        for file, content in (
+            (state / "oracle.json", b""),
+            (state / "oracle.json", whole[: len(whole) // 2]),
+            (state / "oracle.json", json.dumps(unknown_trial).encode()),
+            (state / "oracle.json", b"[]"),
+            (state / "tuner0.json", b""),
+            (last, b'{"trial_id'),
+        ):
+            file.write_bytes(content)
+            run_sweep(sweep, folder)
+            assert read_trials(folder) == rows
+
+    @pytest.mark.parametrize("diverging", ["D", "A", "AD"])
+    @pytest.mark.parametrize("tuner", TUNERS)
+    def test_a_trial_that_diverges_is_not_ranked(
+        self, tuner, diverging, given, tmp_path, monkeypatch, caplog
+    ):
+        """The search goes on, and a net that starts from one that diverged is not trained."""
+        monkeypatch.setattr(self, "diverging", tuple(diverging))
+        sweep = tiny(tuner=tuner, nets=("A", "B-shallow", "D"), train_scales=((32, 32), (32, 40)))
+        run_sweep(sweep, tmp_path / "x")
+        rows = read_trials(tmp_path / "x")
+        lost = "AD" if "A" in diverging else diverging
+        if tuner == "hyperband":  # its later rungs start from the same net
+            lost = diverging
+        ranked = {row["net"] for row in rows if "error" in row}
+        assert ranked <= {"A", "B-shallow", "D"} - set(lost)
+        assert {row["status"] for row in rows if row["net"] == diverging[0]} <= {"DIVERGED"}
+        assert {row["status"] for row in rows} <= {"COMPLETED", "DIVERGED", "FAILED"}
+        assert "A" not in diverging or "D" not in {recipe.net for recipe in given}
+        if tuner == "grid":
+            assert [row["status"] for row in rows].count("COMPLETED") == 6 - 2 * len(lost)
+            assert best_run(tmp_path / "x").name.startswith("B-shallow") or diverging == "D"
+            assert caplog.text.count("are not ranked") == 2 * len(lost)
         before = len(given)
         run_sweep(sweep, tmp_path / "x")
         assert len(given) == before
@@ -286,12 +339,11 @@ class TestSpace:
 
 def test_the_score_is_that_of_the_best_weights(tmp_path):
     lines = [(50.0, 10.0), (40.0, 12.0), (40.0, 8.0)]
-    (tmp_path / "journal.jsonl").write_text(
-        "".join(
-            json.dumps({"val_top1_error": a, "val_top5_error": b, "seconds": 2.0}) + "\n"
-            for a, b in lines
-        )
-    )
+    entries = [
+        {"epoch": i, "val_top1_error": a, "val_top5_error": b, "seconds": 2.0}
+        for i, (a, b) in enumerate(lines, 1)
+    ]
+    (tmp_path / "journal.jsonl").write_text("".join(json.dumps(e) + "\n" for e in entries))
     found = score(tmp_path, "top5")
     assert (found["error"], found["top1_error"], found["seconds"]) == (12.0, 40.0, 6.0)
 
@@ -353,3 +405,19 @@ def test_the_best_model_of_another_tuner_becomes_a_net(data, tmp_path):
     found = evaluate(net, source, protocol="centre", verbose=0).result()
     accuracy = tuner.oracle.get_best_trials()[0].score
     assert found["top1_error"] == pytest.approx(100 * (1 - accuracy), abs=1e-3)
+
+
+def test_the_hypermodel_reports_a_trial_that_diverges(data, tmp_path):
+    """Keras Tuner counts it as failed, and not as one of the accuracy of class 0."""
+    sweep = tiny(data, nets=("A",))
+    sweep = dataclasses.replace(sweep, recipe=dataclasses.replace(sweep.recipe, learning_rate=1e20))
+    tuner = keras_tuner.RandomSearch(
+        VggHyperModel(sweep),
+        objective=keras_tuner.Objective("val_accuracy", "max"),
+        max_trials=1,
+        directory=str(tmp_path),
+    )
+    tuner.search(verbose=0)
+    (trial,) = tuner.oracle.trials.values()
+    assert (trial.status, trial.score) == ("FAILED", None)
+    assert "DivergenceError: Training diverged in epoch 1" in trial.message

@@ -121,7 +121,7 @@ class TestOfModel:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"mean": (1, 2)}, "mean must be three numbers"),
+            ({"mean": (1, 2)}, "mean must be three finite numbers"),
             ({"class_names": "ab"}, "class_names must fit the outputs of the net: 7 outputs"),
             ({"train_scale": (50, 40)}, "train_scale must be S, or the pair S_min, S_max"),
             ({"regression": "box"}, "regression must be one of per-class, single-class"),
@@ -179,8 +179,7 @@ class TestSave:
                 lively_net().save(tmp_path / name)
             assert sorted((tmp_path / name).iterdir()) == before
 
-    def test_a_kill_between_the_files_leaves_no_net(self, tmp_path):
-        """The description is emptied first: weights of one net never meet facts of another."""
+    def test_a_net_of_an_earlier_version_whose_saving_was_interrupted_is_replaced(self, tmp_path):
         lively_net(seed=1).save(tmp_path / "net")
         (tmp_path / "net" / "net.json").write_text("{}\n")
         with pytest.raises(RunError, match="saving it was interrupted"):

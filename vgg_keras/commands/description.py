@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import click
 
+from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
 from vgg_keras.commands.options import NetName, json_option
+from vgg_keras.commands.terminal import echo_lines, print_table
 from vgg_keras.nets import TABLE_1
 
 
-@click.command()
+@command()
 @click.option(
     "--net",
     "nets",
@@ -37,16 +38,13 @@ from vgg_keras.nets import TABLE_1
 @click.pass_obj
 def describe(verbose, nets, num_classes, crop_size, width, as_json) -> None:
     """Print Table 1: layers, parameters, multiply-adds and receptive fields."""
-    from rich.console import Console
-
     from vgg_keras.describe import configuration_table, describe_net, layer_table
 
     size = (num_classes, crop_size, width)
     with one_line_errors(verbose):
         if as_json:
-            click.echo(json.dumps([describe_net(n, *size) for n in nets or TABLE_1], indent=2))
+            echo_lines(json.dumps([describe_net(n, *size) for n in nets or TABLE_1], indent=2))
             return
-        console = Console(width=None if sys.stdout.isatty() else 132)
-        console.print(configuration_table(nets or TABLE_1, *size))
+        print_table(configuration_table(nets or TABLE_1, *size), width=132)
         for name in nets:
-            console.print(layer_table(name, *size))
+            print_table(layer_table(name, *size), width=132)

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 
 import click
 
+from vgg_keras.commands.terminal import echo
 from vgg_keras.pipelines.errors import ArgumentError, UserError
+from vgg_keras.text import printable
 
 # Flags of arguments that have another name in the library; the first that the command has counts.
 _FLAGS = {
@@ -43,17 +45,17 @@ def one_line_errors(verbose: bool) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        click.echo("Interrupted. What was saved is intact; run it again to continue.", err=True)
+        echo("Interrupted. What was saved is intact; run it again to continue.", err=True)
         raise SystemExit(130) from None
     except UserError as error:
         if verbose:
             raise
-        raise click.ClickException(_message(error)) from error
+        raise click.ClickException(printable(_message(error))) from error
     except OSError as error:
         if verbose or not (error.filename or error.errno in _DISK_IS_FULL):
             raise
         name = f"{error.filename}: " if error.filename else ""
-        raise click.ClickException(f"{name}{error.strerror}") from error
+        raise click.ClickException(printable(f"{name}{error.strerror}")) from error
 
 
 class _Lines(logging.Handler):
@@ -63,7 +65,7 @@ class _Lines(logging.Handler):
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(with_flags(self.format(record), _flags_of_command()), err=True)
+        echo(with_flags(self.format(record), _flags_of_command()), err=True)
 
 
 def _message(error: UserError) -> str:

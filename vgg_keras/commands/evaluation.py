@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
 from vgg_keras.commands.nets import ChosenNet, chosen_nets, net_options
 from vgg_keras.commands.options import (
@@ -24,6 +25,7 @@ from vgg_keras.commands.options import (
     devices_option,
     json_option,
 )
+from vgg_keras.commands.terminal import echo, echo_lines
 from vgg_keras.evaluation.procedure import Procedure
 from vgg_keras.metadata import members
 from vgg_keras.pipelines.errors import ArgumentError
@@ -37,7 +39,7 @@ predictions_option = click.option(
 )
 
 
-@click.command()
+@command()
 @net_options(several="several nets are tested one after the other, and fused")
 @data_option
 @data_dir_option
@@ -92,9 +94,9 @@ def evaluate(
             from vgg_keras.evaluation.predictions import fuse as run_fusion
 
             predictions.append(run_fusion(predictions))
-        _show([one.result() for one in predictions], as_json)
         if out:
             predictions[-1].save(out)
+        _show([one.result() for one in predictions], as_json)
 
 
 def _procedure(options: dict) -> Procedure:
@@ -120,12 +122,9 @@ def _check_out(out: Path | None) -> None:
     """Refuses at once a file that could not be written at the end."""
     if out:
         from vgg_keras.evaluation.predictions import known_format
-        from vgg_keras.pipelines.files import atomic_path
+        from vgg_keras.pipelines.files import check_writable
 
-        probe = known_format(out).with_name(f".{out.name}.probe")
-        with atomic_path(probe) as temporary:
-            temporary.touch()
-        probe.unlink()
+        check_writable(known_format(out))
 
 
 def _check_nets(chosen: Sequence[ChosenNet], procedure: Procedure) -> None:
@@ -146,7 +145,7 @@ def _check_classes(chosen: Sequence[ChosenNet], source, split: str) -> None:
             labels_for_net(one.facts(), source, split)
 
 
-@click.command()
+@command()
 @click.argument("files", nargs=-1, required=True, type=FILE)
 @predictions_option
 @json_option
@@ -159,12 +158,12 @@ def fuse(verbose, files, out, as_json) -> None:
     with one_line_errors(verbose):
         _check_out(out)
         fused = run_fusion([Predictions.load(file) for file in files])
-        _show([fused.result()], as_json)
         if out:
             fused.save(out)
+        _show([fused.result()], as_json)
 
 
-@click.command()
+@command()
 @click.argument("number", type=int)
 @click.option(
     "--results",
@@ -186,10 +185,10 @@ def table(verbose, number, results, kind, as_json) -> None:
     with one_line_errors(verbose):
         built = build_table(number, read_results(results) if results else ())
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 132
-        click.echo(render(built, "json" if as_json else kind, width), nl=False)
+        echo_lines(render(built, "json" if as_json else kind, width))
 
 
-@click.command()
+@command()
 @click.option(
     "--results",
     required=True,
@@ -213,25 +212,29 @@ def report(verbose, results, out, data_dir, examples) -> None:
     with one_line_errors(verbose):
         with quiet_tensorflow(verbose):
             from vgg_keras.report.page import write_report
-        click.echo(write_report(results, out, data_dir=data_dir, examples=examples))
+        echo(write_report(results, out, data_dir=data_dir, examples=examples))
 
 
 def _show(results: list[dict], as_json: bool) -> None:
     """Prints results; as JSON a single one as an object, several as a list."""
     if as_json:
-        click.echo(json.dumps(results if len(results) > 1 else results[0]))
+        echo(json.dumps(results if len(results) > 1 else results[0]))
         return
     for result in results:
-        click.echo(_line(result))
+        echo(_line(result))
 
 
 def _line(result: dict) -> str:
     """A result as a line of text."""
     nets = members(result)
-    who = " + ".join(f"net {m['net']}, Q = {','.join(map(str, m['test_scales']))}" for m in nets)
+    who = " + ".join(
+        f"net {m.get('net', '?')}, Q = {','.join(map(str, m.get('test_scales', '?')))}"
+        for m in nets
+    )
     skipped = f" ({len(result['skipped'])} more could not be read)" if "skipped" in result else ""
     return (
-        f"{'fusion of ' if len(nets) > 1 else ''}{who}, {result['protocol']}: "
+        f"{'fusion of ' if len(nets) > 1 else ''}{who}, "
+        f"{result.get('protocol', '?')}: "
         f"top-1 error {result['top1_error']:.2f} %, top-5 error {result['top5_error']:.2f} % "
         f"of {result['images']} images{skipped}"
     )

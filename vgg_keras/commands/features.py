@@ -6,6 +6,7 @@ import json
 
 import click
 
+from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
 from vgg_keras.commands.nets import chosen_nets, net_options
 from vgg_keras.commands.options import (
@@ -16,11 +17,13 @@ from vgg_keras.commands.options import (
     add_options,
     bad_image_option,
     batch_size_option,
+    check_images,
     data_dir_option,
     data_option,
     devices_option,
     json_option,
 )
+from vgg_keras.commands.terminal import echo
 from vgg_keras.features.procedure import AGGREGATES, REGIONS
 from vgg_keras.features.protocols import (
     C_GRID,
@@ -79,7 +82,7 @@ _PROCEDURE = (
 )
 
 
-@click.command()
+@command()
 @net_options(several="the features of several nets are stacked", without=("train_scale",))
 @data_option
 @data_dir_option
@@ -126,12 +129,12 @@ def features(
         dimensions = found.values.shape[1]
         if as_json:
             result = {"file": str(out), "images": len(found), "dimensions": dimensions}
-            click.echo(json.dumps(result | found.metadata))
+            echo(json.dumps(result | found.metadata))
         else:
-            click.echo(f"{out}: {len(found)} images, {dimensions} features each")
+            echo(f"{out}: {len(found)} images, {dimensions} features each")
 
 
-@click.command()
+@command()
 @click.option(
     "--features",
     "files",
@@ -183,7 +186,7 @@ def transfer(verbose, files, out, as_json, **options) -> None:
             from vgg_keras.pipelines.files import atomic_write
 
             atomic_write(out, text + "\n")
-        click.echo(text if as_json else _line(result))
+        echo(text if as_json else _line(result))
 
 
 def _line(result: dict) -> str:
@@ -198,7 +201,7 @@ def _line(result: dict) -> str:
     )
 
 
-@click.command()
+@command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option(
     "--features",
@@ -230,17 +233,18 @@ def _line(result: dict) -> str:
 def similar(verbose, images, file, top, moved_to, sheet, data, data_dir, as_json) -> None:
     """Find the images whose features are the most similar to those of IMAGE."""
     with one_line_errors(verbose):
+        check_images(images)
         with quiet_tensorflow(verbose):
             from vgg_keras.features.similar import draw_sheet, nearest, query_descriptors
             from vgg_keras.features.table import Features
         found = Features.load(file)
         close = nearest(query_descriptors(found, images, moved_to=moved_to), found, top)
-        _show(images, found, close, as_json)
         if sheet:
             from vgg_keras.pipelines.sources import open_source
 
             source = open_source(data or found.metadata["data"], data_dir, several_labels=True)
             draw_sheet(images, found, close, source, sheet)
+        _show(images, found, close, as_json)
 
 
 def _show(images, found, close, as_json: bool) -> None:
@@ -261,9 +265,9 @@ def _show(images, found, close, as_json: bool) -> None:
         for image, rows, cosines in zip(images, *close, strict=True)
     ]
     if as_json:
-        click.echo(json.dumps(results))
+        echo(json.dumps(results))
         return
     for result in results:
-        click.echo(result["image"])
+        echo(result["image"])
         for one in result["similar"]:
-            click.echo(f"  {one['similarity']:.3f}  {one['image']}  {', '.join(one['labels'])}")
+            echo(f"  {one['similarity']:.3f}  {one['image']}  {', '.join(one['labels'])}")

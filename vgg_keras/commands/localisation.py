@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from vgg_keras.commands.base import group
 from vgg_keras.commands.errors import one_line_errors
 from vgg_keras.commands.nets import nets_in_folders
 from vgg_keras.commands.options import (
@@ -22,6 +23,7 @@ from vgg_keras.commands.options import (
     devices_option,
     json_option,
 )
+from vgg_keras.commands.terminal import echo
 from vgg_keras.commands.training import take_cluster, take_recipe, training_options
 from vgg_keras.localisation.procedure import (
     LOCALISATION_PROTOCOL_ALIASES,
@@ -29,12 +31,13 @@ from vgg_keras.localisation.procedure import (
 )
 from vgg_keras.metadata import members
 from vgg_keras.pipelines.errors import ArgumentError
+from vgg_keras.pipelines.files import check_writable
 from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import LOCALISATION_RECIPES, PRECISIONS
 from vgg_keras.run_files import LOCALISATION_CACHE
 
 
-@click.group()
+@group()
 def localise() -> None:
     """Localisation (Appendix A): a box for each of the five most probable classes."""
 
@@ -49,7 +52,7 @@ def train(verbose, **options) -> None:
         with quiet_tensorflow(verbose):
             from vgg_keras.localisation.task import train_localisation
         path = train_localisation(recipe, cluster=take_cluster(options), **options)
-        click.echo(f"{path}: done", err=True)
+        echo(f"{path}: done", err=True)
 
 
 _NETS = (
@@ -134,6 +137,8 @@ def evaluate(
     """Measure the localisation errors of nets, in percent, by the rule of ILSVRC."""
     with one_line_errors(verbose):
         _check(runs, classifiers, options)
+        if out:
+            check_writable(out)  # before hours of work
         arguments = {"precision": precision}
         nets = nets_in_folders(runs, "run", arguments)
         classifiers = nets_in_folders(classifiers, "classifier", arguments)
@@ -151,7 +156,7 @@ def evaluate(
         if out:
             found.save(out)
         result = found.result()
-        click.echo(json.dumps(result) if as_json else _line(result))
+        echo(json.dumps(result) if as_json else _line(result))
 
 
 def _dense(

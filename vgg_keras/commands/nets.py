@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from vgg_keras.commands.options import FILE, FOLDER, NetName, TrainScale, add_options
+from vgg_keras.commands.options import FILE, RUN, WEIGHTS, NetName, TrainScale, add_options
 from vgg_keras.nets import POOL_ROUNDINGS
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.run_files import EVALUATION_CACHE
@@ -42,13 +42,13 @@ def net_options(several: str = "", without: Collection[str] = ()):
     options = {
         "run": click.option(
             "--run",
-            type=FOLDER,
+            type=RUN,
             multiple=many,
             help=f"Folder of a run or of a saved net{more}.",
         ),
         "weights": click.option(
             "--weights",
-            type=FILE,
+            type=WEIGHTS,
             multiple=many,
             help=f"Weights file of any kind that `vgg-keras convert` reads{more}.",
         ),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import codecs
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -12,9 +14,70 @@ from vgg_keras.nets import get_net
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.recipes import BAD_IMAGE_POLICIES, PRECISIONS
 
-FILE = click.Path(path_type=Path, dir_okay=False)
-FOLDER = click.Path(path_type=Path, file_okay=False)
-ANY_PATH = click.Path(path_type=Path)
+
+class _PathType(click.Path):
+    """A path. The empty text, as of a shell variable that is not set, is not the current folder.
+
+    Args:
+        hint: what is added to the message about a folder in place of a file, or the reverse.
+    """
+
+    def __init__(self, hint="", **options):
+        super().__init__(path_type=Path, **options)
+        self.hint = hint
+
+    def convert(self, value, param, ctx):
+        if value == "":
+            self.fail("a path must not be empty", param, ctx)
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            self.fail(f"{error.message} {self.hint}".strip(), param, ctx)
+
+
+FILE = _PathType(dir_okay=False)
+FOLDER = _PathType(file_okay=False)
+RUN = _PathType("A weights file is given as --weights.", file_okay=False)
+WEIGHTS = _PathType("A run or saved net is given as --run.", dir_okay=False)
+ANY_PATH = _PathType()
+
+
+def check_images(names: Iterable[str], *, refuse_text: bool = True) -> None:
+    """Refuses at once paths of images that a command could only fail on.
+
+    Args:
+        names: paths that the user gave.
+        refuse_text: whether to refuse files of text, such as a list of images or a web page.
+
+    Raises:
+        ArgumentError: a path is empty, missing, or not a file of images. The message names it.
+    """
+    for name in names:
+        if os.path.isdir(name):
+            raise ArgumentError(
+                f"Images must be given as files, those of a folder as {Path(name) / '*'}. "
+                f"Received a folder: {name}"
+            )
+        if not os.path.exists(name):
+            pattern = set(name) & set("*?[")
+            what = "No file has a name of this form" if pattern else "There is no such file"
+            raise ArgumentError(f"{what}: {name or repr(name)}")
+        if not os.path.isfile(name):
+            raise ArgumentError(f"Images must be regular files. Received: {name}")
+        if refuse_text and _is_text(name):
+            raise ArgumentError(
+                f"Images must be JPEG, PNG, GIF or BMP files. Received: {name}, which is text"
+            )
+
+
+def _is_text(name: str) -> bool:
+    with open(name, "rb") as file:
+        start = file.read(512)
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        return False
+    return bool(text) and all(c.isprintable() or c.isspace() for c in text)
 
 
 class NetName(click.ParamType):
@@ -79,8 +142,8 @@ _BATCH_SIZE = (
 data_option = click.option(
     "--data",
     required=True,
-    help="Data: shapes, folder:DIR, tfds:NAME[/CONFIG], cls-loc:DIR, caltech256:PATH or "
-    "voc-action:PATH.",
+    help="Data: shapes, folder:DIR, tfds:NAME[/CONFIG][?image=FEATURE&label=FEATURE], cls-loc:DIR, "
+    "caltech256:PATH or voc-action:PATH.",
 )
 data_dir_option = click.option(
     "--data-dir", help="Folder in which TensorFlow Datasets stores data [~/tensorflow_datasets]."

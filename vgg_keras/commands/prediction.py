@@ -6,6 +6,7 @@ import json
 
 import click
 
+from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
 from vgg_keras.commands.nets import chosen_nets, net_options
 from vgg_keras.commands.options import (
@@ -13,13 +14,15 @@ from vgg_keras.commands.options import (
     TESTING,
     add_options,
     bad_image_option,
+    check_images,
     json_option,
 )
+from vgg_keras.commands.terminal import echo
 from vgg_keras.ilsvrc import label, readable
 from vgg_keras.quiet import quiet_tensorflow
 
 
-@click.command()
+@command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @net_options()
 @add_options(TESTING)
@@ -42,19 +45,18 @@ def predict(verbose, images, top, score_maps, as_json, **options) -> None:
     """Print the most probable classes of images (JPEG, PNG, GIF or BMP files)."""
     with one_line_errors(verbose):
         (chosen,) = chosen_nets(options)
+        check_images(images, refuse_text=options["on_bad_image"] == "stop")
         with quiet_tensorflow(verbose):
             from vgg_keras.evaluation.predict import predict as run_prediction
-            from vgg_keras.pipelines.sources.own import as_split
-        as_split(images)  # refuses at once what is not a file
         net = chosen.load()
         if score_maps:
             score_maps.mkdir(parents=True, exist_ok=True)
         predicted = run_prediction(net, images, **options)
-        _show(predicted, top, as_json)
         if score_maps:
             from vgg_keras.report.maps import draw_predicted
 
             draw_predicted(net, predicted, score_maps)
+        _show(predicted, top, as_json)
 
 
 def _show(predicted, top: int, as_json: bool) -> None:
@@ -74,9 +76,9 @@ def _show(predicted, top: int, as_json: bool) -> None:
         for name, classes, posteriors in zip(predicted.names, *predicted.top(top), strict=True)
     ]
     if as_json:
-        click.echo(json.dumps(predicted.metadata | {"images": images}))
+        echo(json.dumps(predicted.metadata | {"images": images}))
         return
     for image in images:
-        click.echo(image["image"])
+        echo(image["image"])
         for found in image["top"]:
-            click.echo(f"{100 * found['posterior']:6.1f} %  {label(found['class'])}")
+            echo(f"{100 * found['posterior']:6.1f} %  {label(found['class'])}")

@@ -8,12 +8,22 @@ from pathlib import Path
 
 import click
 
+from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
 from vgg_keras.commands.nets import ChosenNet, chosen_nets, net_options, nets_in_folders
-from vgg_keras.commands.options import FOLDER, PROCEDURE, SCALES, add_options, json_option
+from vgg_keras.commands.options import (
+    FOLDER,
+    PROCEDURE,
+    SCALES,
+    add_options,
+    check_images,
+    json_option,
+)
+from vgg_keras.commands.terminal import echo, print_table
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import SERVING_PRECISIONS
+from vgg_keras.text import printable
 
 _URL = "http://HOST:8501/v1/models/NAME or grpc://HOST:8500/NAME, with or without /versions/N"
 _EXPORT = (
@@ -71,7 +81,7 @@ _EXPORT = (
 )
 
 
-@click.command()
+@command()
 @net_options()
 @add_options(_EXPORT)
 @json_option
@@ -91,7 +101,7 @@ def export(
         given_limits = {"pixels": max_pixels, "aspect": max_aspect}
         limits = Limits(**{k: v for k, v in given_limits.items() if v is not None})
         net = chosen.load(precision="float32")
-        found = _localisers(localisers, localiser_scales, net.architecture.pool_rounding)
+        found = _localisers(localisers, localiser_scales, net)
         with quiet_tensorflow(verbose):
             path = run_export(
                 net,
@@ -104,23 +114,36 @@ def export(
             )
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         if as_json:
-            click.echo(json.dumps({"path": str(path), "bytes": size}))
+            echo(json.dumps({"path": str(path), "bytes": size}))
         else:
-            click.echo(f"wrote {path}, {size / 2**20:,.1f} MiB")
+            echo(f"wrote {path}, {size / 2**20:,.1f} MiB")
 
 
-def _localisers(folders, scales, pool_rounding: str):
-    """The localisation nets of an export, or None."""
+def _localisers(folders, scales, classifier):
+    """The localisation nets of an export, or None.
+
+    Raises:
+        ArgumentError: they do not fit the classification net. It names the arguments of `export`.
+    """
     if not folders:
         return None
     from vgg_keras.serving import Localisers
 
+    pool_rounding = classifier.architecture.pool_rounding
     arguments = {"precision": "float32", "pool_rounding": pool_rounding}
     nets = [one.load() for one in nets_in_folders(folders, "localiser", arguments)]
-    return Localisers(nets, scales[0] if len(scales) == 1 else scales or None)
+    localisers = Localisers(nets, scales[0] if len(scales) == 1 else scales or None)
+    try:
+        localisers.check(classifier)
+    except ArgumentError as error:
+        names: dict[str | None, str | None]
+        names = {"test_scales": "localiser_scales", "nets": "localisers"}
+        text = str(error).replace("test_scales", "localiser_scales")
+        raise ArgumentError(text, names.get(error.argument, error.argument)) from error
+    return localisers
 
 
-@click.command()
+@command()
 @click.argument("path", type=FOLDER)
 @click.argument("photos", nargs=-1, metavar="[PHOTO]...")
 @net_options(without=("pool_rounding",))
@@ -143,15 +166,16 @@ def verify(verbose, path, photos, url, repeats, as_json, **options) -> None:
     from the same path as then.
     """
     with one_line_errors(verbose):
+        check_images(photos, refuse_text=False)  # the export says what it refuses
         chosen = chosen_nets(options, required=False)
         with quiet_tensorflow(verbose):
-            from vgg_keras.saved_models.export import read_metadata
             from vgg_keras.serving import verify as run_verification
-        net = _net_of_export(chosen[0], read_metadata(path)) if chosen else None
+            from vgg_keras.serving.source import read_export
+        net = _net_of_export(chosen[0], read_export(path)) if chosen else None
         checks, load_seconds = run_verification(path, net, photos, url=url, repeats=repeats)
         if as_json:
             found = [asdict(check) | {"passed": check.passed} for check in checks]
-            click.echo(json.dumps({"checks": found, "load_seconds": load_seconds}))
+            echo(json.dumps({"checks": found, "load_seconds": load_seconds}))
         else:
             _show(checks, load_seconds)
         if not all(check.passed for check in checks):
@@ -164,7 +188,7 @@ def _net_of_export(chosen: ChosenNet, metadata):
     return chosen.load(metadata["class_names"], **changes)
 
 
-@click.command()
+@command()
 @click.option("--url", required=True, help=f"URL of the model: {_URL}.")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option(
@@ -186,11 +210,9 @@ def _net_of_export(chosen: ChosenNet, metadata):
 def request(verbose, url, images, batch_size, timeout, as_json) -> None:
     """Classify JPEG or PNG images on a server of TensorFlow Serving."""
     with one_line_errors(verbose):
+        check_images(images, refuse_text=False)  # the server says what it refuses
         from vgg_keras.saved_models.client import classify, connect
 
-        missing = [image for image in images if not Path(image).is_file()]
-        if missing:
-            raise ArgumentError(f"There is no such file: {missing[0]}")
         with quiet_tensorflow(verbose):
             server = connect(url, timeout)
         files = (Path(image).read_bytes() for image in images)
@@ -200,7 +222,7 @@ def request(verbose, url, images, batch_size, timeout, as_json) -> None:
             if not as_json:
                 _show_answer(image, answer)
         if as_json:
-            click.echo(
+            echo(
                 json.dumps([{"image": i} | asdict(a) for i, a in zip(images, answers, strict=True)])
             )
         if any(answer.error for answer in answers):
@@ -208,7 +230,6 @@ def request(verbose, url, images, batch_size, timeout, as_json) -> None:
 
 
 def _show(checks, load_seconds: float | None) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -219,26 +240,26 @@ def _show(checks, load_seconds: float | None) -> None:
     for check in checks:
         table.add_row(
             check.signature,
-            check.request,
+            printable(check.request),
             "" if check.skipped else f"{check.difference:.1e}",
             f"{check.tolerance:.1e}",
             "" if check.skipped else f"{1000 * check.seconds:.1f}",
             "skipped" if check.skipped else "" if check.passed else "TOO FAR",
         )
-    Console().print(table)
+    print_table(table)
     for check in checks:
         if check.skipped:
-            click.echo(f"{check.signature} was skipped: {check.skipped}")
+            echo(f"{check.signature} was skipped: {check.skipped}")
     if load_seconds is not None:
-        click.echo(f"loaded in {load_seconds:.1f} s")
+        echo(f"loaded in {load_seconds:.1f} s")
     far = sum(not check.passed for check in checks)
-    click.echo(f"{far} of {len(checks)} checks differ by too much" if far else "as the Keras net")
+    echo(f"{far} of {len(checks)} checks differ by too much" if far else "as the Keras net")
 
 
 def _show_answer(image: str, answer) -> None:
     if answer.error:
-        click.echo(f"{image} {answer.error}")
+        echo(f"{image} {answer.error}")
         return
-    click.echo(image)
+    echo(image)
     for name, probability in zip(answer.class_names, answer.probabilities, strict=True):
-        click.echo(f"{100 * probability:6.1f} %  {name}")
+        echo(f"{100 * probability:6.1f} %  {name}")

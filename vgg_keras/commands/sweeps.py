@@ -6,6 +6,7 @@ import json
 
 import click
 
+from vgg_keras.commands.base import group
 from vgg_keras.commands.errors import one_line_errors
 from vgg_keras.commands.options import (
     FILE,
@@ -17,6 +18,7 @@ from vgg_keras.commands.options import (
     json_option,
 )
 from vgg_keras.commands.serving import export
+from vgg_keras.commands.terminal import echo, echo_lines, print_table
 from vgg_keras.commands.training import given_recipe, recipe_options
 from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import RECIPES, Recipe
@@ -26,7 +28,7 @@ from vgg_keras.sweeps.space import OBJECTIVES, TUNERS, Sweep, default_recipe
 _NOT_OF_THE_RECIPE = ("net", "train_scale", "width", "init_from", "init_layers", "data", "epochs")
 
 
-@click.group(invoke_without_command=True)
+@group(invoke_without_command=True)
 @click.option("--data", help="Data: shapes, folder:DIR or tfds:NAME[/CONFIG].")
 @data_dir_option
 @click.option("--out", type=FOLDER, help="Folder of the sweep.")
@@ -126,7 +128,7 @@ def sweep(
         with quiet_tensorflow(ctx.obj):
             from vgg_keras.sweeps.tuner import run_sweep
         run_sweep(search, out, data_dir=data_dir, devices=devices)
-        click.echo(f"{out}: done; `vgg-keras sweep show {out}` shows the trials", err=True)
+        echo(f"{out}: done; `vgg-keras sweep show {out}` shows the trials", err=True)
 
 
 @sweep.command()
@@ -144,19 +146,15 @@ def show(verbose, folder, out, as_json) -> None:
             from vgg_keras.report.figures import save_figure
             from vgg_keras.sweeps.results import read_trials, sweep_figure, trials_table
         rows, objective = read_trials(folder), Sweep.load(folder).objective
-        if as_json:
-            click.echo(json.dumps(rows, indent=2))
-        else:
-            from rich.console import Console
-
-            console = Console()
-            if not console.is_terminal:
-                console.width = 132  # as in `table`: a pipe or a file does not break lines
-            console.print(trials_table(rows, str(folder)))
         if out or any("error" in row for row in rows):
             out = out or folder / "sweep.png"
             save_figure(sweep_figure(rows, objective), out)
-            click.echo(f"drawn: {out}", err=True)
+            echo(f"drawn: {out}", err=True)
+        if as_json:
+            echo_lines(json.dumps(rows, indent=2))
+        else:
+            # As wide as in `table`: a pipe or a file does not break lines.
+            print_table(trials_table(rows, str(folder)), width=132)
 
 
 @sweep.command("export")
@@ -174,5 +172,5 @@ def export_best(ctx, folder, out) -> None:
         with quiet_tensorflow(ctx.obj):
             from vgg_keras.sweeps.results import best_run
         run = best_run(folder)
-        click.echo(f"best: {run}", err=True)
+        echo(f"best: {run}", err=True)
     ctx.invoke(export, run=run, out=out)

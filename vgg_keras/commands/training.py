@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
 from vgg_keras.commands.options import (
     FILE,
@@ -22,10 +23,13 @@ from vgg_keras.commands.options import (
     data_dir_option,
     data_option,
 )
+from vgg_keras.commands.terminal import echo
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import RECIPES, Recipe
 from vgg_keras.run_files import JOURNAL
+
+_OF_THE_RECIPE = {"default": None}  # also for a switch, for which click would take False
 
 
 def recipe_options(kind: type[Recipe], without: Collection[str] = ()):
@@ -46,7 +50,7 @@ def recipe_options(kind: type[Recipe], without: Collection[str] = ()):
             flag,
             field.name,
             type=kinds.get(field.name, hints[field.name]),
-            default=None,  # the recipe has the value; click would take False for a switch
+            **({"required": True} if field.name == "data" else _OF_THE_RECIPE),
             help=field.metadata["help"],
         )
         if field.name not in without:
@@ -138,7 +142,7 @@ def take_cluster(options: dict[str, Any]):
     return Cluster(coordinator, processes, process_id)
 
 
-@click.command()
+@command()
 @training_options(RECIPES)
 @click.pass_obj
 def train(verbose, **options) -> None:
@@ -148,10 +152,10 @@ def train(verbose, **options) -> None:
         with quiet_tensorflow(verbose):
             from vgg_keras.training import train as run_training
         path = run_training(recipe, cluster=take_cluster(options), **options)
-        click.echo(f"{path}: done", err=True)
+        echo(f"{path}: done", err=True)
 
 
-@click.command()
+@command()
 @data_option
 @data_dir_option
 @click.option("--split", default="train", show_default=True, help="Split to use.")
@@ -171,10 +175,10 @@ def statistics(verbose, data, data_dir, split, out, on_bad_image) -> None:
         computed = compute_statistics(images)
         if out:
             computed.save(out)
-        click.echo(json.dumps(dataclasses.asdict(computed)))
+        echo(json.dumps(dataclasses.asdict(computed)))
 
 
-@click.command()
+@command()
 @click.argument("runs", nargs=-1, required=True, type=FOLDER)
 @click.option(
     "--out", type=FILE, default=Path("curves.png"), show_default=True, help="PNG file to write."
@@ -190,12 +194,12 @@ def curves(verbose, runs, out) -> None:
                 f"one: {', '.join(missing)}"
             )
         with quiet_tensorflow(verbose):
-            from vgg_keras.report.figures import learning_curves, save_figure
-        save_figure(learning_curves({path.name: path / JOURNAL for path in runs}), out)
-        click.echo(out)
+            from vgg_keras.report.figures import journals_of, learning_curves, save_figure
+        save_figure(learning_curves(journals_of(runs)), out)
+        echo(out)
 
 
-@click.command()
+@command()
 @click.option(
     "--out",
     type=FOLDER,

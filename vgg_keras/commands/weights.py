@@ -7,12 +7,14 @@ from dataclasses import asdict
 
 import click
 
+from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
 from vgg_keras.commands.nets import preprocessing_option
 from vgg_keras.commands.options import ANY_PATH, FILE, NetName, json_option
+from vgg_keras.commands.terminal import echo
 
 
-@click.command()
+@command()
 @click.argument("source", type=ANY_PATH)
 @click.argument("target", type=FILE)
 @click.option("--net", type=NetName(), help="Net that SOURCE must hold [inferred from its layers].")
@@ -37,17 +39,15 @@ def convert(verbose, source, target, net, partial, preprocessing, as_json) -> No
     with one_line_errors(verbose):
         contents = run_conversion(source, target, net, partial=partial, preprocessing=preprocessing)
         if as_json:
-            click.echo(
-                json.dumps({"source": str(source), "target": str(target)} | asdict(contents))
-            )
+            echo(json.dumps({"source": str(source), "target": str(target)} | asdict(contents)))
             return
         top = f"{contents.num_classes} classes, crop {contents.crop_size}, "
-        click.echo(
+        echo(
             f"{source}: net {contents.net}, {top if contents.has_top else ''}width "
             f"{contents.width:g}, with the layer names of {contents.family}"
         )
         if partial:
-            click.echo(f"took {', '.join(contents.taken)}")
+            echo(f"took {', '.join(contents.taken)}")
             for name, reason in contents.left.items():
-                click.echo(f"skipped {name}: {reason}")
-        click.echo(f"wrote {target}, {target.stat().st_size / 2**20:,.1f} MiB")
+                echo(f"skipped {name}: {reason}")
+        echo(f"wrote {target}, {target.stat().st_size / 2**20:,.1f} MiB")

@@ -23,6 +23,7 @@ from vgg_keras.recipes import RECIPES
 from vgg_keras.report.figures import learning_curves, prediction_sheet, save_figure
 from vgg_keras.report.page import write_report
 from vgg_keras.run_files import EVALUATION_CACHE, JOURNAL
+from vgg_keras.text import printable
 from vgg_keras.trained import TrainedNet
 from vgg_keras.training import train
 
@@ -52,7 +53,7 @@ def run_demo(out: str | os.PathLike, data_dir: str | os.PathLike | None = None) 
     """
     started = time.monotonic()
     out = Path(out)
-    console = Console()
+    console = Console(markup=False)
     shallow, deep = out / "runs" / "a", out / "runs" / "d"
     console.rule("training net A from scratch")
     recipe = dataclasses.replace(_SHALLOW, precision=_fast_precision())
@@ -78,7 +79,7 @@ def run_demo(out: str | os.PathLike, data_dir: str | os.PathLike | None = None) 
         "net D": deep,
     }
     for name, path in files.items():
-        console.print(f"{name + ':':22}{path}", highlight=False, soft_wrap=True)
+        console.print(f"{name + ':':22}{printable(str(path))}", highlight=False, soft_wrap=True)
     console.print(f"total time: {time.monotonic() - started:.0f} s", highlight=False)
 
 

@@ -17,6 +17,7 @@ from vgg_keras.localisation.task import train_localisation
 from vgg_keras.pipelines.sources import open_source
 from vgg_keras.recipes import LOCALISATION_RECIPES, RECIPES
 from vgg_keras.report.page import write_report
+from vgg_keras.text import printable
 from vgg_keras.trained import TrainedNet
 from vgg_keras.training import train
 
@@ -48,7 +49,7 @@ def run_demo(out: str | os.PathLike, data_dir: str | os.PathLike | None = None) 
         data_dir: where TFDS stores the synthetic shapes; by default in its own folder.
     """
     started = time.monotonic()
-    out, console = Path(out), Console()
+    out, console = Path(out), Console(markup=False)
     classifier, localiser = out / "runs" / "classifier", out / "runs" / "localiser"
     console.rule("training net A to classify the shape")
     train(_CLASSIFIER, classifier, data_dir=data_dir)
@@ -69,7 +70,7 @@ def run_demo(out: str | os.PathLike, data_dir: str | os.PathLike | None = None) 
         answers.save(out / "results" / f"{name}.json")
     page = write_report(out / "results", out / "report", data_dir=data_dir)
     console.print(_table(centre, dense))
-    console.print(f"report: {page}", highlight=False, soft_wrap=True)
+    console.print(f"report: {printable(str(page))}", highlight=False, soft_wrap=True)
     console.print(f"total time: {time.monotonic() - started:.0f} s", highlight=False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -11,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from vgg_keras.errors import WriteError
-from vgg_keras.pipelines.files import atomic_path
+from vgg_keras.pipelines.contents import naming_file
+from vgg_keras.pipelines.files import atomic_path, locked
+from vgg_keras.run_files import LOCK
 from vgg_keras.version import __version__
 
 
@@ -37,19 +40,29 @@ def open_row_cache(
     path = folder / f"{name}-{digest}.npy"
     try:
         if not path.exists():
-            with atomic_path(path, size=4 * math.prod(shape)) as temporary:
-                np.save(temporary, np.full(shape, np.nan, np.float32))
+            _create_once(path, shape)
         size = path.stat().st_size
-        table = np.load(path, mmap_mode="r+")
-    except (ValueError, EOFError) as error:
-        raise WriteError(f"{path} holds no cached rows: {error}. Remove it.") from error
     except OSError as error:
         raise WriteError(
             f"Rows cannot be cached in {folder}: {error}. Give another cache_dir, or none."
         ) from error
-    if table.shape != shape:
-        raise WriteError(f"{path} holds no cached rows of shape {shape}. Remove it.")
+    with naming_file(path, WriteError, "cannot be used as cached rows and can be removed"):
+        table = np.load(path, mmap_mode="r+")
+        if table.shape != shape or table.dtype != np.float32:
+            raise ValueError(
+                f"it has {table.dtype} of shape {table.shape}, not float32 of {shape}."
+            )
     lost = table.nbytes - (size - table.offset)
     if lost > 0:  # np.load has filled up a file that was cut short with zeros
         table.reshape(-1)[-math.ceil(lost / table.itemsize) :] = np.nan
     return table
+
+
+def _create_once(path: Path, shape: tuple[int, ...]) -> None:
+    """Makes the file of a table, unless it exists or another process is making it."""
+    with contextlib.ExitStack() as lock:
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            lock.enter_context(locked(path.parent / LOCK))
+        if not path.exists():
+            with atomic_path(path, size=4 * math.prod(shape)) as temporary:
+                np.save(temporary, np.full(shape, np.nan, np.float32))

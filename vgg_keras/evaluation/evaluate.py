@@ -14,7 +14,8 @@ from vgg_keras.evaluation.posteriors import posteriors
 from vgg_keras.evaluation.predictions import Predictions
 from vgg_keras.evaluation.procedure import Pass, Procedure, as_scales
 from vgg_keras.facts import NetFacts
-from vgg_keras.pipelines.checks import indices_of
+from vgg_keras.pipelines.checks import first_few, indices_of, normal_form
+from vgg_keras.pipelines.screening import check_labels
 from vgg_keras.pipelines.splits import VALIDATION, Source, Split
 from vgg_keras.trained import TrainedNet
 
@@ -136,22 +137,18 @@ def labels_for_net(net: NetFacts, data: Source | Split, split: str) -> np.ndarra
     images, where = split_of(data, split)
     if data.class_names is None:
         raise SourceError(f"The split {images.name!r} must have class names: give it class_names.")
-    class_names = data.class_names
-    unknown = set(class_names) - set(net.class_names)
+    class_names, names_of_net = (
+        list(map(normal_form, names)) for names in (data.class_names, net.class_names)
+    )
+    unknown = set(class_names) - set(names_of_net)
 
     def missing(name: str) -> SourceError:
         return SourceError(
             f"{where['data']} has classes that {net.name} was not trained on: {len(unknown)} of "
             f"its {len(class_names)} are not among the {len(net.class_names)} of the net, the "
-            f"first is {name}. Classes of the net: {', '.join(net.class_names[:3])}, ..."
+            f"first is {name!r}. Classes of the net: {first_few(list(map(repr, names_of_net)))}"
         )
 
-    of_net = indices_of(class_names, net.class_names, missing)
-    labels = images.all_labels()
-    outside = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
-    if len(outside):
-        raise SourceError(
-            f"The split {where['split']!r} of {where['data']} has an image without a class, as "
-            f"test sets have: {images.names_of(outside[:1])[0]}, label {labels[outside[0]]}."
-        )
-    return of_net[labels]
+    of_net = indices_of(class_names, names_of_net, missing)
+    check_labels(images, class_names, where["data"])
+    return of_net[images.all_labels()]

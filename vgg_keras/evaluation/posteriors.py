@@ -68,8 +68,8 @@ def posteriors_by_pass(
 ) -> list[np.ndarray]:
     """For each pass, posteriors as float32 `(len(split), classes)`; see `posteriors`."""
     tables, folder, decisive = [], Path(cache_dir) if cache_dir else None, []
-    if folder:  # everything that decides the rows, except the contents of the images
-        decisive = [net.digest, split.identities(), net.mean, net.architecture.crop_size]
+    if folder:  # everything that decides the rows
+        decisive = [net.digest, split.fingerprint(), net.mean, net.architecture.crop_size]
     shape = len(split), net.architecture.num_classes
     for one in passes:
         score = make_scorer(net, flip=one.flip, map_average=one.map_average)

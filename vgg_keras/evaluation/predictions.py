@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,9 +12,10 @@ import numpy as np
 
 from vgg_keras.errors import PredictionsError, WriteError
 from vgg_keras.evaluation.metrics import ErrorCount
-from vgg_keras.metadata import members, net_name
+from vgg_keras.metadata import PredictionsInFile, members, net_name
 from vgg_keras.pipelines.checks import first_few, indices_of
-from vgg_keras.pipelines.files import atomic_path, atomic_write
+from vgg_keras.pipelines.contents import naming_file, read_json
+from vgg_keras.pipelines.files import DIGEST_KEY, check_pair, write_pair
 
 FORMATS = (".parquet", ".csv")
 TOP = 5
@@ -95,9 +95,7 @@ class Predictions:
         table = self._table(as_text=path.suffix == ".csv")
         metadata = self.result() | {"predictions": path.name, "class_names": list(self.class_names)}
         try:
-            with atomic_path(path) as temporary:
-                _write(table, temporary)
-            atomic_write(_companion(path), json.dumps(metadata, indent=2) + "\n")
+            write_pair(path, _companion(path), lambda file: _write(table, file), metadata, indent=2)
         except OSError as error:  # PyArrow's do not name the file
             raise WriteError(f"{path} cannot be written: {error}") from error
 
@@ -123,7 +121,7 @@ class Predictions:
 
         Raises:
             PredictionsError: the file, or the JSON file beside it, is missing or holds something
-                else.
+                else, a posterior is not finite, or the two were not saved together.
         """
         path = known_format(path)
         beside = _companion(path)
@@ -133,15 +131,15 @@ class Predictions:
                     f"There is no {file}; Predictions.save writes both {path.name} and "
                     f"{beside.name}."
                 )
-        try:
-            metadata = json.loads(beside.read_text())
-            class_names = tuple(metadata.pop("class_names"))
+        problem = "does not hold predictions"
+        metadata: Any = read_json(beside, PredictionsInFile, PredictionsError, problem)
+        class_names = tuple(metadata.pop("class_names"))
+        with naming_file(path, PredictionsError, problem):
+            check_pair(path, beside, metadata, PredictionsError)
             names, labels, posteriors = _read(path)
-            indices = indices_of(labels, class_names, lambda name: KeyError(name))
+            indices = indices_of(labels, class_names, lambda name: ValueError(f"no class {name!r}"))
             posteriors = posteriors.reshape(len(names), len(class_names))
-        except (KeyError, TypeError, ValueError, OSError) as error:
-            raise PredictionsError(f"{path} does not hold predictions: {error!r}") from error
-        for key in ("predictions", "images", "top1_error", "top5_error"):
+        for key in ("predictions", "images", "top1_error", "top5_error", DIGEST_KEY):
             metadata.pop(key, None)
         return cls(names, indices, posteriors, class_names, metadata)
 
@@ -269,12 +267,16 @@ def _read(path: Path) -> tuple[list[str], list[str], np.ndarray]:
         columns = {"image": pa.string(), "label": pa.string(), "posteriors": pa.string()}
         options = csv.ConvertOptions(column_types=columns, include_columns=list(columns))
         table = csv.read_csv(path, convert_options=options)
-        posteriors = np.array(
-            [np.array(str(row).split(), np.float32) for row in table["posteriors"]]
-        )
+        rows = [np.array(str(row).split(), np.float32) for row in table["posteriors"]]
+        posteriors = np.array(rows, np.float32)
     else:
         from pyarrow import parquet
 
         table = parquet.read_table(path, columns=["image", "label", "posteriors"])
         posteriors = table["posteriors"].combine_chunks().flatten().to_numpy()
-    return table["image"].to_pylist(), table["label"].to_pylist(), posteriors
+    names, labels = (table[name].to_pylist() for name in ("image", "label"))
+    if not names or not all(isinstance(name, str) for name in (*names, *labels)):
+        raise ValueError("image and label must be texts in one row or more")
+    if posteriors.dtype != np.float32 or not ((posteriors >= 0) & (posteriors <= 1.001)).all():
+        raise ValueError("posteriors must be float32 from 0 to 1")
+    return names, labels, posteriors

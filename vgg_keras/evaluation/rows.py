@@ -113,7 +113,7 @@ class RowFiller:
 
         Raises:
             BadImageError: an image cannot be read, and `on_bad_image` is "stop".
-            ArgumentError: a scale is below the crop size, or a net gives NaN.
+            ArgumentError: a scale is below the crop size, or a net gives NaN or Inf.
             OutOfMemoryError: a batch does not fit; the message says what would.
         """
         for one in (one for table in tables for one in table.passes):
@@ -135,7 +135,6 @@ class RowFiller:
         (one,) = table.passes
         if wanted.any():
             for indices, rows in self._computed(one, wanted, meter):
-                self._refuse_nan(one, indices, rows)
                 table.rows[indices] = rows
 
     def _fill_in_chunks(self, table: Table, wanted: np.ndarray, meter: Meter) -> None:
@@ -165,6 +164,7 @@ class RowFiller:
             with self._explaining_memory(indices, views.shape):
                 sums = [one.score(part, indices).numpy() * part.shape[1] for part in parts]
             rows = sum(sums) / np.float32(views.shape[1])
+            self._refuse_infinite(one, indices.numpy(), rows)
             yield indices.numpy(), rows
             meter.advance(len(indices))
         meter.finish()
@@ -191,12 +191,12 @@ class RowFiller:
             self.split, crop_size=one.crop_size, grid=grid, batch_size=images, **options
         )
 
-    def _refuse_nan(self, one: RowPass, indices: np.ndarray, rows: np.ndarray) -> None:
-        bad = indices[np.isnan(rows).any(1)]
+    def _refuse_infinite(self, one: RowPass, indices: np.ndarray, rows: np.ndarray) -> None:
+        bad = indices[~np.isfinite(rows).reshape(len(rows), -1).all(1)]
         if len(bad):
             raise ArgumentError(
-                f"The net gives NaN for {self.split.names_of(bad)[0]}. Its weights hold NaN or "
-                f"Inf, or overflow in {one.precision}."
+                f"The net gives NaN or Inf for {self.split.names_of(bad)[0]}. Its weights "
+                f"hold NaN or Inf, or overflow in {one.precision}."
             )
 
     @contextlib.contextmanager

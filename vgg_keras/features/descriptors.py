@@ -170,22 +170,22 @@ def row_pass(extractor: FeatureExtractor, one: Pass) -> RowPass:
 
 def _table(extractor: FeatureExtractor, split: Split, one: Pass, folder: Path | None) -> Table:
     """The descriptors at one scale, as far as they are cached."""
-    # Everything that decides the rows, except the contents of the images.
+    # Everything that decides the rows.
     decisive = folder and [
         extractor.digest,
-        split.identities(),
+        split.fingerprint(),
         extractor.mean,
         extractor.min_side,
         asdict(one),
     ]
     shape = len(split), extractor.model.output_shape[-1]
     rows = open_row_cache(folder, f"{one.views}-q{one.test_scale}", decisive, shape)
-    return Table(rows, _is_without_nan, [row_pass(extractor, one)])
+    return Table(rows, _is_finite, [row_pass(extractor, one)])
 
 
-def _is_without_nan(rows: np.ndarray) -> np.ndarray:
+def _is_finite(rows: np.ndarray) -> np.ndarray:
     """Which descriptors are complete: one that a kill cut off ends in NaN."""
-    return ~np.isnan(rows).any(1)
+    return np.isfinite(rows).all(1)
 
 
 def _extractors(

@@ -19,6 +19,7 @@ from vgg_keras.pipelines.evaluation import read_images
 from vgg_keras.pipelines.files import atomic_path
 from vgg_keras.pipelines.sources.own import as_split
 from vgg_keras.pipelines.splits import Source
+from vgg_keras.text import figure_text
 
 
 class Neighbours(NamedTuple):
@@ -95,6 +96,11 @@ def query_descriptors(
             raise FeaturesError(
                 "Query images are compared whole, but these features are of boxes too."
             )
+        if missing := _NEEDED - metadata.keys():
+            raise FeaturesError(
+                f"The metadata of these features lack {', '.join(sorted(missing))}, so that the "
+                f"features of other images cannot be computed in the same way."
+            )
         extractor = _reloaded(metadata, moved_to[i] if moved_to else None)
         if extractor.digest != metadata["digest"]:
             raise FeaturesError(
@@ -109,12 +115,15 @@ def query_descriptors(
     return side_by_side(stacked)
 
 
+_NEEDED = {"layer", "digest", "precision", "pool_rounding", "test_scales", "aggregate", "flip"}
+
+
 def _reloaded(metadata: dict[str, Any], moved_to: str | os.PathLike | None) -> FeatureExtractor:
     """The net that `metadata` describes, from where it was or where it is now."""
     of_file: dict[str, Any] = {}
     if "weights" in metadata:
         of_file = {
-            "net": metadata["net"],
+            "net": metadata.get("net"),
             "preprocessing": metadata.get("preprocessing"),
             # Files that earlier versions wrote have the mean under "statistics".
             "mean": metadata.get("source_mean", metadata.get("statistics")),
@@ -191,9 +200,9 @@ def draw_sheet(
     figure = Figure(figsize=(2 * columns, 2.3 * len(images)), layout="constrained")
     axes = figure.subplots(len(images), columns, squeeze=False)
     for i, (first, *rest) in enumerate(axes):
-        _draw(first, queries[i], Path(images[i]).name)
+        _draw(first, queries[i], figure_text(Path(images[i]).name))
         for axis, row, cosine in zip(rest, *(values[i] for values in neighbours), strict=True):
-            labels = ", ".join(features.labels_of(row))
+            labels = figure_text(", ".join(features.labels_of(row)))
             _draw(axis, others[row], f"{labels}\n{cosine:.3f}")
     try:
         with atomic_path(path) as temporary:
@@ -204,5 +213,5 @@ def draw_sheet(
 
 def _draw(axis: Any, pixels: np.ndarray, title: str) -> None:
     axis.imshow(pixels)
-    axis.set_title(title.replace("$", r"\$"), fontsize=8)
+    axis.set_title(title, fontsize=8)
     axis.axis("off")

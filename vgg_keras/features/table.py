@@ -8,14 +8,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+import msgspec
 import numpy as np
 
 from vgg_keras.errors import FeaturesError, WriteError
-from vgg_keras.metadata import members
+from vgg_keras.metadata import MetadataInFile, members
 from vgg_keras.pipelines.checks import indices_of
-from vgg_keras.pipelines.files import atomic_path, atomic_write
+from vgg_keras.pipelines.contents import naming_file, parse_json, read_json
+from vgg_keras.pipelines.files import atomic_path, check_pair, write_pair
 
 FORMATS = (".parquet", ".npy")
 _PARQUET_KEY = b"vgg_keras"  # in the metadata of a Parquet file
@@ -91,7 +93,7 @@ class Features:
 
         Raises:
             FeaturesError: `path` ends in neither .parquet nor .npy.
-            WriteError: the file cannot be written. A Parquet file that was there is intact.
+            WriteError: the file cannot be written; what was there before is intact.
         """
         path = check_format(path)
         columns = {
@@ -118,20 +120,19 @@ class Features:
         """Reads a file that `save` wrote. Nothing in it is executed.
 
         Raises:
-            FeaturesError: the file is missing or holds something else.
+            FeaturesError: the file is missing or holds something else, or a `.npy` file and the
+                JSON file beside it were not saved together.
         """
         path = check_format(path)
         if not path.is_file():
             raise FeaturesError(f"There is no file of features {path}.")
-        try:
+        with naming_file(path, FeaturesError, "holds no features"):
             values, rest = (_read_npy if path.suffix == ".npy" else _read_parquet)(path)
             class_names = tuple(rest["class_names"])
             targets = _targets(rest["labels"], rest["difficult"], class_names)
             if values.ndim != 2 or values.dtype != np.float32 or not np.isfinite(values).all():
                 raise ValueError("features must be finite float32, one row for each image")
             return cls(rest["image"], rest["split"], targets, values, class_names, rest[_METADATA])
-        except (KeyError, TypeError, ValueError, OSError, EOFError) as error:
-            raise FeaturesError(f"{path} holds no features: {error!r}") from error
 
 
 def stacked(features: Sequence[Features]) -> Features:
@@ -230,16 +231,25 @@ def _json_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
+class _OfFile(TypedDict):
+    class_names: list[str]
+    about: MetadataInFile  # `_METADATA`
+
+
+class _RestInFile(_OfFile):
+    image: list[str]
+    split: list[str]
+    labels: list[list[str]]
+    difficult: list[list[str]]
+
+
 def _write_npy(path: Path, values: np.ndarray, rest: dict[str, Any]) -> None:
-    # The JSON file is removed first and written last, so that a kill leaves no false pair.
-    _json_path(path).unlink(missing_ok=True)
-    with atomic_path(path, size=values.nbytes) as temporary:
-        np.save(temporary, values)
-    atomic_write(_json_path(path), json.dumps(rest) + "\n")
+    write_pair(path, _json_path(path), lambda file: np.save(file, values), rest, size=values.nbytes)
 
 
 def _read_npy(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    rest = json.loads(_json_path(path).read_text())
+    rest: Any = read_json(_json_path(path), _RestInFile, FeaturesError, "holds no features")
+    check_pair(path, _json_path(path), rest, FeaturesError)
     return np.load(path, allow_pickle=False), rest
 
 
@@ -260,8 +270,9 @@ def _read_parquet(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     from pyarrow import parquet
 
     table = parquet.read_table(path, columns=[*_COLUMNS, "features"])
-    metadata = json.loads(table.schema.metadata[_PARQUET_KEY])
+    metadata: Any = parse_json(table.schema.metadata[_PARQUET_KEY], _OfFile)
     width = table.schema.field("features").type.list_size
     flat = table["features"].combine_chunks().flatten().to_numpy()
     rest = {name: table[name].to_pylist() for name in _COLUMNS}
+    msgspec.convert(rest | metadata, _RestInFile)
     return flat.reshape(len(table), width), rest | metadata

@@ -147,7 +147,7 @@ def localise(
     else:
         posteriors = predictions.rows_for(images.names, nets[0].class_names)
     classes = top_classes(posteriors, min(ANSWERS, posteriors.shape[1]))[0]
-    table = dense.table(images.names, classes, cache_dir)
+    table = dense.table(images.split, classes, cache_dir)
     RowFiller(images.split, **options).fill([table])
     return images.localised(classes, np.array(table.rows), nets[0].class_names, dense.metadata())
 
@@ -170,11 +170,11 @@ class _Dense:
         )
 
     def table(
-        self, names: Sequence[str], classes: np.ndarray, cache_dir: str | os.PathLike | None
+        self, split: Split, classes: np.ndarray, cache_dir: str | os.PathLike | None
     ) -> Table:
         """The table of merged boxes, `(N, A, 4)`, for A classes of each image, `(N, A)`."""
         folder = Path(cache_dir) if cache_dir else None
-        decisive = folder and self._decisive(names, classes)
+        decisive = folder and self._decisive(split, classes)
         rows = open_row_cache(folder, "answers", decisive, (*classes.shape, 4))
         scores = {
             net: _score_fn(net, make_finder(net, self.classifiers, self.flip), classes)
@@ -190,10 +190,10 @@ class _Dense:
             rows, _is_complete, passes, lambda parts: merge(np.concatenate(parts, 1)).numpy()
         )
 
-    def _decisive(self, names: Sequence[str], classes: np.ndarray) -> list[Any]:
-        """Everything that decides the boxes, except the contents of the images."""
+    def _decisive(self, split: Split, classes: np.ndarray) -> list[Any]:
+        """Everything that decides the boxes."""
         return [
-            names,
+            split.fingerprint(),
             classes.tolist(),
             self.threshold,
             self.flip,
@@ -304,7 +304,7 @@ def _score_fn(net: TrainedNet, find: Finder, classes: np.ndarray) -> Score:
 
 def _is_complete(rows: np.ndarray) -> np.ndarray:
     """Which rows are complete: one that a kill cut off still holds NaN."""
-    return ~np.isnan(rows).reshape(len(rows), -1).any(1)
+    return np.isfinite(rows).reshape(len(rows), -1).all(1)
 
 
 def _centre_frames(images: Split, scale: int, crop_size: int) -> np.ndarray:

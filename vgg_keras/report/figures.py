@@ -15,15 +15,33 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # pyplot would need a window system
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from PIL import Image
 
 from vgg_keras.callbacks.journal import read_journal
 from vgg_keras.nets import STRIDE
 from vgg_keras.pipelines.files import atomic_path
+from vgg_keras.run_files import JOURNAL
+from vgg_keras.text import figure_text
+
+
+def journals_of(runs: Sequence[str | os.PathLike]) -> dict[str, Path]:
+    """Journal files of runs by label: the name of the folder, or its path if others have the name.
+
+    Example:
+        save_figure(learning_curves(journals_of(["runs/a", "runs/d"])), "curves.png")
+    """
+    paths = list(map(Path, runs))
+    names = [path.name for path in paths]
+    return {
+        path.name if names.count(path.name) == 1 and path.name else str(path): path / JOURNAL
+        for path in paths
+    }
 
 
 def learning_curves(runs: Mapping[str, str | os.PathLike]) -> Figure:
@@ -46,7 +64,8 @@ def learning_curves(runs: Mapping[str, str | os.PathLike]) -> Figure:
     if "localisation_error" in keys:
         panels = {"loss": "loss", "localisation_error": "localisation error (%)"}
     axes = dict(zip(panels, figure.subplots(1, 2), strict=True))
-    for colour, (label, entries) in enumerate(journals.items()):
+    lines: dict[Axes, list[Line2D]] = {panel: [] for panel in axes.values()}
+    for colour, entries in enumerate(journals.values()):
         epochs = [entry["epoch"] for entry in entries]
         for key, panel in axes.items():
             style = {"color": f"C{colour}"}
@@ -54,16 +73,34 @@ def learning_curves(runs: Mapping[str, str | os.PathLike]) -> Figure:
                 [entry.get(name, math.nan) for entry in entries] for name in (key, f"val_{key}")
             )
             panel.plot(epochs, training, "--", alpha=0.6, **style)
-            panel.plot(epochs, validation, label=label, **style)
+            lines[panel].extend(panel.plot(epochs, validation, **style))
             for before, after in itertools.pairwise(entries):
-                if after["learning_rate"] < before["learning_rate"]:
+                if _rate(after) < _rate(before):
                     panel.axvline(after["epoch"] - 0.5, ls=":", lw=0.8, **style)
     for key, panel in axes.items():
         panel.set_xlabel("epoch")
         panel.set_ylabel(panels[key])
         panel.grid(alpha=0.3)
-        panel.legend(title="solid: validation, dashed: training", title_fontsize="small")
+        _add_legend(panel, lines[panel], list(journals))
     return figure
+
+
+def _rate(entry: Mapping[str, float | None]) -> float:
+    """The learning rate of an epoch; NaN, which is below no rate, if the journal has none."""
+    rate = entry.get("learning_rate")
+    return math.nan if rate is None else rate
+
+
+def _add_legend(panel: Axes, lines: Sequence[Line2D], labels: Sequence[str]) -> None:
+    """Adds a legend. Matplotlib would ignore labels that begin with an underscore."""
+    legend = panel.legend(
+        lines,
+        ["label"] * len(lines),
+        title="solid: validation, dashed: training",
+        title_fontsize="small",
+    )
+    for text, label in zip(legend.get_texts(), labels, strict=True):
+        text.set_text(figure_text(label))
 
 
 def prediction_sheet(
@@ -85,7 +122,7 @@ def prediction_sheet(
     columns = min(6, len(images))
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(2.1 * columns, 2.65 * rows), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(figure_text(title))
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel in grid:
         panel.axis("off")
@@ -107,7 +144,8 @@ def class_error_bars(errors: np.ndarray, class_names: Sequence[str], most: int =
     order = order[~np.isnan(errors[order])][:most]
     figure = Figure(figsize=(7.5, 0.9 + 0.27 * len(order)), layout="constrained")
     panel = figure.subplots()
-    bars = panel.barh([class_names[k] for k in order], errors[order], color="#4472a8")
+    bars = panel.barh(range(len(order)), errors[order], color="#4472a8")
+    panel.set_yticks(range(len(order)), [figure_text(class_names[k]) for k in order])
     panel.bar_label(bars, fmt="%.1f", padding=3, fontsize="small")
     panel.invert_yaxis()
     panel.set_xlabel("top-1 error (%)")
@@ -129,8 +167,9 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
     panel = figure.subplots()
     image = panel.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     ticks = range(len(counts))
-    panel.set_xticks(ticks, class_names, rotation=60, ha="right", rotation_mode="anchor")
-    panel.set_yticks(ticks, class_names)
+    names = list(map(figure_text, class_names))
+    panel.set_xticks(ticks, names, rotation=60, ha="right", rotation_mode="anchor")
+    panel.set_yticks(ticks, names)
     panel.set_xlabel("predicted class")
     panel.set_ylabel("true class")
     for i, j in zip(*np.nonzero(shares >= 0.5), strict=True):
@@ -177,7 +216,9 @@ def score_maps(
     _draw_crop_grid(panels[-1], images[scale], crop_size, origins)
     for panel in panels:
         panel.axis("off")
-    label = textwrap.fill(label, 24)  # a class name can be longer than the figure is high
+    label = textwrap.fill(
+        figure_text(label), 24
+    )  # a class name can be longer than the figure is high
     figure.colorbar(shown, ax=list(panels[:-1]), label=label, shrink=0.85, location="left")
     return figure
 
@@ -200,10 +241,11 @@ def _pixels(image: np.ndarray) -> np.ndarray:
 
 def _caption(panel: Axes, row: np.ndarray, label: int, class_names: Sequence[str]) -> None:
     best = np.argsort(-row, kind="stable")[:3]
-    lines = [f"{class_names[k]} {100 * row[k]:.0f} %" for k in best]
+    names = [figure_text(class_names[k]) for k in (*best, label)]
+    lines = [f"{name} {100 * row[k]:.0f} %" for name, k in zip(names, best, strict=False)]
     right = best[0] == label
     if not right:
-        lines.append(f"is: {class_names[label]}")
+        lines.append(f"is: {names[-1]}")
     panel.set_title("\n".join(lines), fontsize=8, color="darkgreen" if right else "firebrick")
 
 
@@ -218,7 +260,7 @@ def save_figure(figure: Figure, out: str | os.PathLike) -> None:
 
 
 def figure_uri(figure: Figure, kind: str = "svg") -> str:
-    """A figure as a data URI.
+    """A figure as a data URI, which is the same for the same figure.
 
     Args:
         figure: figure to draw.
@@ -226,7 +268,8 @@ def figure_uri(figure: Figure, kind: str = "svg") -> str:
     """
     buffer = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {}
-    figure.savefig(buffer, dpi=150, format=kind, metadata=metadata)
+    with matplotlib.rc_context({"svg.hashsalt": "vgg_keras"}):  # ids that do not change
+        figure.savefig(buffer, dpi=150, format=kind, metadata=metadata)
     return as_data_uri(buffer.getvalue(), "image/svg+xml" if kind == "svg" else f"image/{kind}")
 
 

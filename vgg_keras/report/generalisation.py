@@ -106,16 +106,21 @@ def transfer_cells(
         (
             result["protocol"],
             next(result[key] for key in sorted(TRANSFER_MEASURES) if key in result),
-            result["spread"],
+            result.get("spread"),
             _circumstances(result),
         )
         for result in results
         if row.conditions
         and result.keys() & TRANSFER_MEASURES
         and result["protocol"] in _PROTOCOLS_OF_TABLE[number]
+        and all(member.keys() >= _DESCRIBED for member in members(result.get("features", {})))
         and _conditions(result) == dict(row.conditions)
     ]
     return found or [(None,) * len(TRANSFER_COLUMNS)]
+
+
+# A result without these facts about each net matches no row.
+_DESCRIBED = {"net", "region", "test_scales", "aggregate", "crop_size", "width", "layer"}
 
 
 def _conditions(result: dict[str, Any]) -> dict[str, str]:
@@ -128,12 +133,12 @@ def _conditions(result: dict[str, Any]) -> dict[str, str]:
 
 def _circumstances(result: dict[str, Any]) -> str:
     """Data and features in words: caltech20, 20 a class, block3_pool, Q = 96,128,192 stack."""
-    kind, _, name = result["data"].partition(":")
+    kind, _, name = result.get("data", "?").partition(":")
     parts = [name if kind == "tfds" else name.rstrip("/").rpartition("/")[2]]
-    if result["train_per_class"]:
+    if result.get("train_per_class"):
         parts.append(f"{result['train_per_class']} a class")
     else:
-        parts.append(f"split {result['split']}")
+        parts.append(f"split {result.get('split', '?')}")
     for member in members(result["features"]):
         scales = ",".join(map(str, member["test_scales"]))
         how = member["aggregate"] if len(member["test_scales"]) > 1 else ""

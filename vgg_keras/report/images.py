@@ -30,8 +30,8 @@ def read_images_of(
     Raises:
         SourceError: the data are not available, or have no image with one of the names.
     """
-    if "data" not in result:
-        raise SourceError("The nets of this fusion were tested on different data.")
+    if not result.keys() >= {"data", "split"}:
+        raise SourceError("The result names no data, as a fusion of nets with different data.")
     split = open_source(result["data"], data_dir, prepare=False)[result["split"]]
 
     def missing(name: str) -> SourceError:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vgg_keras.errors import SourceError
+from vgg_keras.errors import UserError
 from vgg_keras.ilsvrc import short_label
 from vgg_keras.metadata import ANSWERS_KEY, members
 from vgg_keras.report import figures
@@ -47,7 +47,7 @@ def localisation_section(
     section["name"] = Path(best["file"]).stem
     try:
         section["examples"] = example_images(best, data_dir)
-    except SourceError as error:
+    except UserError as error:
         section["problem"] = f"The images are not available: {error}"
     return section
 
@@ -56,8 +56,8 @@ def _summary(result: Result) -> dict[str, Any]:
     nets = members(result)
     return {
         "nets": nets_of(result),
-        "regression": " + ".join(dict.fromkeys(m.get("regression", "?") for m in nets)),
-        "tuned": " + ".join(dict.fromkeys(m.get("tuned", "?") for m in nets)),
+        "regression": " + ".join(dict.fromkeys(m.get("regression") or "?" for m in nets)),
+        "tuned": " + ".join(dict.fromkeys(m.get("tuned") or "?" for m in nets)),
         "protocol": result["protocol"],
         "errors": [result.get(key) for key in ERROR_KEYS],
         "measured_on": circumstances(result),

@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from vgg_keras.errors import ArgumentError, PredictionsError, RunError, SourceError, UserError
+from vgg_keras.errors import ArgumentError, PredictionsError, RunError, UserError
 from vgg_keras.evaluation.predictions import Predictions
 from vgg_keras.evaluation.procedure import paper_scales
 from vgg_keras.ilsvrc import short_label
@@ -34,6 +34,7 @@ from vgg_keras.report.results import (
 )
 from vgg_keras.report.tables import build_table
 from vgg_keras.run_files import JOURNAL
+from vgg_keras.text import printable
 from vgg_keras.trained import TrainedNet
 
 _CLASSES_IN_MATRIX = 40
@@ -76,10 +77,14 @@ def write_report(
             f"them. Received: {results}, which holds no results",
             "results",
         )
-    classified = [result for result in found if "top1_error" in result]
+    classified = [one for one in found if one.keys() >= {"top1_error", "top5_error"}]
     classified.sort(key=lambda result: (result["top1_error"], result["file"]))
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_shown,
     )
     template = resources.files("vgg_keras.report").joinpath("page.html.j2").read_text("utf-8")
     page = environment.from_string(template).render(
@@ -94,6 +99,11 @@ def write_report(
     path = Path(out) / "index.html"
     atomic_write(path, page)
     return path
+
+
+def _shown(value: Any) -> Any:
+    """A value as the page shows it; `Markup` is escaped already."""
+    return type(value)(printable(value)) if isinstance(value, str) else value
 
 
 def _summary(result: Result) -> dict[str, Any]:
@@ -133,13 +143,9 @@ def _curves(found: Sequence[Result]) -> dict[str, Any]:
     nets = [net for result in found for net in members(result)]
     runs = [Path(path) for path in dict.fromkeys(net["run"] for net in nets if "run" in net)]
     available = [path for path in runs if (path / JOURNAL).is_file()]
-    names = [path.name for path in available]
-    journals = {
-        path.name if names.count(path.name) == 1 else str(path): path / JOURNAL
-        for path in available
-    }
+    figure = figures.learning_curves(figures.journals_of(available)) if available else None
     return {
-        "figure": figures.figure_uri(figures.learning_curves(journals)) if journals else None,
+        "figure": figures.figure_uri(figure) if figure else None,
         "missing": [str(path) for path in runs if path not in available],
     }
 
@@ -192,7 +198,7 @@ def _examples(
     names = [predictions.names[i] for i in dict.fromkeys((*wrong, *rows))]
     try:
         images = read_images_of(result, names, data_dir)
-    except SourceError as error:
+    except UserError as error:
         return {"images_problem": f"The images are not available: {error}"}
     mistakes = [
         _caption(predictions, i) | {"image": figures.thumbnail_uri(images[predictions.names[i]])}
@@ -210,6 +216,9 @@ def _examples(
         net = _first_net(result)
     except UserError as error:
         return shown | {"maps_problem": f"Score maps need the net, which cannot be loaded: {error}"}
+    if len(net.class_names) != len(predictions.class_names):
+        problem = f"Score maps need the net, but {net.name} is a net of other classes now."
+        return shown | {"maps_problem": problem}
     scales = _scales(net, members(result)[0])
     maps = [
         _caption(predictions, i) | _score_map(net, scales, predictions, i, images) for i in rows
@@ -246,7 +255,7 @@ def _first_net(result: Result) -> TrainedNet:
     if "weights" in tested:
         return TrainedNet.load(
             tested["weights"],
-            net=tested["net"],
+            net=tested.get("net"),
             preprocessing=tested.get("preprocessing"),
             mean=tested.get("source_mean"),
             train_scale=tested.get("train_scale"),

@@ -53,7 +53,9 @@ def _text(table: Table, width: int) -> str:
     return out.getvalue()
 
 
-_ESCAPES = str.maketrans({"|": r"\|", "\n": "<br>"})
+_ESCAPES = str.maketrans(
+    {mark: f"\\{mark}" for mark in "|\\`*_$"} | {"<": "&lt;", "&": "&amp;", "\n": "<br>"}
+)
 
 
 def _markdown(table: Table) -> str:

@@ -14,9 +14,13 @@ from fractions import Fraction
 from pathlib import Path, PurePath
 from typing import Any
 
+import msgspec
+
 from vgg_keras.errors import ArgumentError, PredictionsError
 from vgg_keras.evaluation.procedure import CROP_OF_PAPER
-from vgg_keras.metadata import ANSWERS_KEY, members
+from vgg_keras.metadata import ANSWERS_KEY, ResultInFile, members
+from vgg_keras.pipelines.contents import naming_file, parse_json
+from vgg_keras.pipelines.files import DIGEST_KEY
 from vgg_keras.report.appendices import PAPER_TABLES
 from vgg_keras.report.generalisation import TRANSFER_MEASURES
 from vgg_keras.report.paper import Tested
@@ -27,7 +31,7 @@ PREDICTIONS_KEY = "predictions"  # name of the prediction file beside the result
 _REQUIRED_KEYS = {"protocol", "images"}
 _MEASURES = TRANSFER_MEASURES | {key for t in PAPER_TABLES.values() for _, key in t.measures}
 # Keys that say how a result is stored. Results that differ only in these are the same.
-_STORAGE_KEYS = {"file", "class_names", PREDICTIONS_KEY, ANSWERS_KEY}
+_STORAGE_KEYS = {"file", "class_names", DIGEST_KEY, PREDICTIONS_KEY, ANSWERS_KEY}
 # Settings of a result: key, default, and the words for any other value.
 _OTHER_SETTINGS = (
     ("flip", True, "no flip"),
@@ -52,7 +56,7 @@ def read_results(results: str | os.PathLike) -> list[Result]:
 
     Raises:
         ArgumentError: the folder does not exist.
-        PredictionsError: a file does not hold JSON.
+        PredictionsError: a file does not hold JSON, or a result in it has values of other types.
 
     Example:
         table = build_table(4, read_results("results"))
@@ -65,14 +69,12 @@ def read_results(results: str | os.PathLike) -> list[Result]:
 
 
 def _results_in(path: Path) -> Iterator[Result]:
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise PredictionsError(
-            f"A .json file must hold JSON ({error}). Received: {path}"
-        ) from error
+    with naming_file(path, PredictionsError, "must hold JSON"):
+        content: Any = parse_json(path.read_bytes(), Any)
     for item in content if isinstance(content, list) else [content]:
         if isinstance(item, dict) and item.keys() >= _REQUIRED_KEYS and item.keys() & _MEASURES:
+            with naming_file(path, PredictionsError, "holds a result with wrong values"):
+                msgspec.convert(item, ResultInFile)
             yield item | {"file": str(path)}
 
 

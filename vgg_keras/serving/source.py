@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Required, TypedDict
+
+import msgspec
 
 from vgg_keras.facts import NetFacts
+from vgg_keras.metadata import NetInFile
+from vgg_keras.pipelines.contents import naming_file
 from vgg_keras.pipelines.statistics import Statistics
 from vgg_keras.saved_models.errors import ExportError
+from vgg_keras.saved_models.export import ASSETS_EXTRA, METADATA, read_metadata
+from vgg_keras.saved_models.images import Limits
 from vgg_keras.serving.localise import Localisers
 from vgg_keras.trained import TrainedNet
 
@@ -44,18 +51,68 @@ def _absolute(origin: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+class _Source(NetInFile, total=False):
+    statistics: str
+
+
+class _ExportInFile(TypedDict, total=False):
+    """Types of the metadata that `export` writes."""
+
+    source: Required[_Source]
+    net: Required[str]
+    crop_size: Required[int]
+    width: Required[float]
+    pool_rounding: Required[str]
+    precision: Required[Literal["float32", "bfloat16"]]
+    class_names: Required[list[str]]
+    train_scale: tuple[int, int] | None
+    test_scales: Required[Annotated[list[int], msgspec.Meta(min_length=1)]]
+    flip: Required[bool]
+    map_average: Required[str]
+    top: Required[Annotated[int, msgspec.Meta(ge=1)]]
+    mean: Required[tuple[float, float, float]]
+    limits: Required[Limits]
+    localisers: list[str | dict[str, Any]]
+    localiser_scales: list[list[int]]
+    merge_threshold: float
+
+
+def read_export(path: str | os.PathLike) -> dict[str, Any]:
+    """The metadata of an export of a net.
+
+    Args:
+        path: folder of the version.
+
+    Raises:
+        ExportError: the folder is not an export of a net, or its metadata are damaged.
+
+    Example:
+        net = load_source(read_export("exports/vgg16/1"))
+    """
+    metadata = read_metadata(path)
+    file = Path(path) / ASSETS_EXTRA / METADATA
+    with naming_file(file, ExportError, "does not describe an export of a net"):
+        msgspec.convert(metadata, _ExportInFile)
+        if metadata.keys() & _OF_LOCALISERS not in (set(), _OF_LOCALISERS):
+            raise ValueError(f"it must have all or none of {', '.join(sorted(_OF_LOCALISERS))}")
+    return metadata
+
+
+_OF_LOCALISERS = {"localisers", "localiser_scales", "merge_threshold"}
+
+
 def load_source(metadata: Mapping[str, Any]) -> TrainedNet:
     """Loads the net that an export was made of, in float32.
 
     Args:
-        metadata: of the export, from `read_metadata`.
+        metadata: of the export, from `read_export`.
 
     Raises:
         ExportError: the export was made of a model in memory.
         RunError, WeightsError: the run or the weights file cannot be read.
 
     Example:
-        net = load_source(read_metadata("exports/vgg16/1"))
+        net = load_source(read_export("exports/vgg16/1"))
     """
     source = metadata["source"]
     if "run" in source:
@@ -83,7 +140,7 @@ def load_localisers(metadata: Mapping[str, Any]) -> Localisers | None:
     """Loads the localisation nets of an export, in float32; None if it has none.
 
     Args:
-        metadata: of the export, from `read_metadata`.
+        metadata: of the export, from `read_export`.
 
     Raises:
         ExportError: the export was made of a model in memory.

@@ -15,13 +15,13 @@ import tensorflow as tf
 from vgg_keras.errors import ArgumentError, RunError
 from vgg_keras.pipelines.images import decode
 from vgg_keras.saved_models.client import connect
-from vgg_keras.saved_models.export import read_metadata
+from vgg_keras.saved_models.errors import RequestError, excerpt
 from vgg_keras.saved_models.images import BROKEN, Limits, read_sizes
 from vgg_keras.saved_models.records import Request
 from vgg_keras.saved_models.replay import Reply, replay, replay_on_server
 from vgg_keras.serving.expectations import Expectation, Expectations
 from vgg_keras.serving.localise import Localisers
-from vgg_keras.serving.source import load_localisers, load_source
+from vgg_keras.serving.source import load_localisers, load_source, read_export
 from vgg_keras.trained import TrainedNet
 
 log = logging.getLogger(__name__)
@@ -92,14 +92,14 @@ def verify(
         ExportError: the folder is no export, or was made of a model in memory: give `net`.
         RunError, WeightsError: the net is another one, or cannot be loaded.
         ReplayError: the export cannot be loaded or fails.
-        RequestError: the server cannot be reached or refuses a request.
+        RequestError: the server cannot be reached, refuses a request, or gives other outputs.
         ArgumentError: the export refuses one of the photos, or a photo cannot be read.
 
     Example:
         checks, load_seconds = verify("exports/vgg16/1", photos=["cat.jpg"])
         assert all(check.passed for check in checks)
     """
-    metadata = read_metadata(path)
+    metadata = read_export(path)
     if net is None:
         net = load_source(metadata)
     _check_same_net(path, metadata, net)
@@ -132,7 +132,15 @@ def _check(expectation: Expectation, reply: Reply, tolerance: float) -> Check:
     if reply.error:
         return Check(signature, description, None, tolerance, None, reply.error)
     seconds = float(np.median(reply.seconds)) / expectation.count
-    return Check(signature, description, expectation.difference(reply.outputs), tolerance, seconds)
+    try:
+        difference = expectation.difference(reply.outputs)
+    except (LookupError, TypeError, ValueError) as error:
+        shapes = ", ".join(f"{k} {v.dtype} {v.shape}" for k, v in reply.outputs.items())
+        raise RequestError(
+            f"The answer of {signature} must have the outputs of the export. Received: "
+            f"{excerpt(shapes)} ({excerpt(repr(error))})"
+        ) from error
+    return Check(signature, description, difference, tolerance, seconds)
 
 
 def _check_photos(photos: Sequence[str], limits: Limits) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,10 +15,13 @@ from rich.table import Table
 from vgg_keras.callbacks.journal import read_journal
 from vgg_keras.callbacks.progress import clock
 from vgg_keras.errors import SweepError
+from vgg_keras.net_files import read_class_names
 from vgg_keras.nets import get_net, weight_layers
+from vgg_keras.pipelines.contents import naming_file, read_json
 from vgg_keras.run_files import CLASSES, JOURNAL
 from vgg_keras.sweeps.space import Sweep, scale_text
-from vgg_keras.sweeps.trials import TUNER_FOLDER, run_path, score
+from vgg_keras.sweeps.trials import TUNER_FOLDER, has_diverged, run_path, score
+from vgg_keras.text import printable
 
 TrialRow = dict[str, Any]
 _COMPLETED = "COMPLETED"  # as Keras Tuner writes it
@@ -30,18 +32,18 @@ def read_trials(folder: str | os.PathLike) -> list[TrialRow]:
 
     Returns:
         One row for each trial: `net`, `weight_layers`, `train_scale`, `width`, `run` (its folder),
-        `status`, `epochs`, `parameters`, and `multiply_adds` for one crop. Finished trials also
-        have `error` (the objective in percent), `top1_error`, `top5_error` and `seconds`.
+        `status` (Keras Tuner's, or "DIVERGED"), `epochs`, `parameters`, and `multiply_adds` for one
+        crop. Finished trials also have `error` (the objective in percent), `top1_error`,
+        `top5_error` and `seconds`.
 
     Raises:
-        SweepError: the folder holds no sweep, or the sweep has no trials yet.
+        SweepError: the folder holds no sweep, the sweep has no trials yet, or a file of a trial is
+            damaged.
     """
     folder = Path(folder)
     sweep = Sweep.load(folder)
-    rows = [
-        _row(sweep, folder, json.loads(file.read_text()))
-        for file in sorted((folder / TUNER_FOLDER).glob("trial_*/trial.json"))
-    ]
+    files = sorted((folder / TUNER_FOLDER).glob("trial_*/trial.json"))
+    rows = [_row(sweep, folder, file) for file in files]
     if not rows:
         raise SweepError(f"The sweep in {folder} has no trials yet.")
     return sorted(rows, key=lambda row: row.get("error", math.inf))
@@ -62,29 +64,44 @@ def best_run(folder: str | os.PathLike) -> Path:
     return Path(best["run"])
 
 
-def _row(sweep: Sweep, folder: Path, trial: dict) -> TrialRow:
-    point = sweep.point_of(trial["hyperparameters"]["values"])
+class _Values(TypedDict):
+    values: dict[str, Any]
+
+
+class _Trial(TypedDict):
+    """What is used of a file of Keras Tuner."""
+
+    trial_id: str
+    status: str
+    hyperparameters: _Values
+
+
+def _row(sweep: Sweep, folder: Path, file: Path) -> TrialRow:
+    damaged = "is damaged; continuing the sweep writes it again"
+    with naming_file(file, SweepError, damaged):
+        trial = read_json(file, _Trial, SweepError, damaged)
+        point = sweep.point_of(trial["hyperparameters"]["values"])
     path = run_path(folder, point, trial["trial_id"] if sweep.tuner == "hyperband" else None)
     crop = sweep.recipe.crop_size
     layers = weight_layers(get_net(point.net), _num_classes(path), crop, point.width)
+    status = "DIVERGED" if has_diverged(path) else trial["status"]
     row = {
         "net": point.net,
         "weight_layers": get_net(point.net).weight_layers,
         "train_scale": list(point.train_scale),
         "width": point.width,
         "run": str(path),
-        "status": trial["status"],
+        "status": status,
         "epochs": len(read_journal(path / JOURNAL)),
         "parameters": sum(layer.parameters for layer in layers),
         "multiply_adds": sum(layer.multiply_adds for layer in layers),
     }
-    return row | (score(path, sweep.objective) if trial["status"] == _COMPLETED else {})
+    return row | (score(path, sweep.objective) if status == _COMPLETED else {})
 
 
 def _num_classes(path: Path) -> int:
     """Number of classes of a run; ILSVRC's if the run has not started."""
-    file = path / CLASSES
-    return len(json.loads(file.read_text())) if file.exists() else 1000
+    return len(read_class_names(path)) if (path / CLASSES).exists() else 1000
 
 
 def trials_table(rows: Sequence[TrialRow], title: str) -> Table:
@@ -94,7 +111,7 @@ def trials_table(rows: Sequence[TrialRow], title: str) -> Table:
         rows: from `read_trials`.
         title: title of the table.
     """
-    table = Table(title=title)
+    table = Table(title=printable(title))
     table.add_column("net (layers)")
     for column in (
         "S",

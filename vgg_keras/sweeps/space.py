@@ -11,11 +11,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from vgg_keras.errors import ArgumentError, SweepError
 from vgg_keras.nets import get_net
 from vgg_keras.pipelines.checks import check_choice
+from vgg_keras.pipelines.contents import naming_file, read_json
 from vgg_keras.pipelines.files import atomic_write
 from vgg_keras.recipes import RECIPES, Recipe
 
@@ -86,8 +87,15 @@ class Sweep:
         return {name: list(dict.fromkeys(v[name] for v in values)) for name in values[0]}
 
     def point_of(self, values: Mapping[str, str]) -> Point:
-        """The point with the given values; entries of `values` with other names are ignored."""
-        return next(p for p in self.points() if p.values.items() <= values.items())
+        """The point with the given values; entries of `values` with other names are ignored.
+
+        Raises:
+            SweepError: there is none.
+        """
+        for point in self.points():
+            if point.values.items() <= values.items():
+                return point
+        raise SweepError(f"The sweep has no point with the values {dict(values)}.")
 
     def save(self, folder: Path) -> None:
         """Writes the sweep into its folder, or checks that it is there already.
@@ -115,15 +123,26 @@ class Sweep:
         """Reads the sweep of a folder.
 
         Raises:
-            SweepError: the folder holds no sweep.
+            SweepError: the folder holds no sweep, or its file something else.
         """
         file = folder / SWEEP_FILE
         if not file.is_file():
             raise SweepError(f"{folder} is not the folder of a sweep: it has no {SWEEP_FILE}.")
-        fields = json.loads(file.read_text())
-        fields["recipe"] = Recipe.from_json(json.dumps(fields["recipe"]))
-        fields["train_scales"] = tuple(map(tuple, fields["train_scales"]))
-        return cls(**fields | {name: tuple(fields[name]) for name in ("nets", "widths")})
+        with naming_file(file, SweepError):
+            fields: Any = read_json(file, _SweepInFile, SweepError)
+            fields["recipe"] = Recipe.from_json(json.dumps(fields["recipe"]))
+            fields["train_scales"] = tuple(map(tuple, fields["train_scales"]))
+            return cls(**fields | {name: tuple(fields[name]) for name in ("nets", "widths")})
+
+
+class _SweepInFile(TypedDict):
+    recipe: dict[str, Any]
+    nets: list[str]
+    train_scales: list[tuple[int, int]]
+    widths: list[float]
+    tuner: str
+    objective: str
+    max_trials: int | None
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vgg_keras.callbacks.checkpoint import read_progress
+from vgg_keras.callbacks.errors import DivergenceError
 from vgg_keras.callbacks.journal import read_journal
 from vgg_keras.errors import SweepError
+from vgg_keras.pipelines.contents import naming_file
 from vgg_keras.pipelines.files import locked
 from vgg_keras.recipes import Recipe
 from vgg_keras.run_files import JOURNAL
@@ -65,7 +67,7 @@ def run_point(
         The run folder.
 
     Raises:
-        SweepError: training failed. The message gives the reason.
+        DivergenceError, SweepError: see `train_once`.
     """
     path = run_path(folder, point, rung.trial if rung else None)
     start, layers = None, "warm-start"
@@ -83,16 +85,25 @@ def train_once(recipe: Recipe, path: Path, **options: Any) -> Path:
     """Trains a run unless it is trained already; waits while another worker trains it.
 
     Raises:
-        SweepError: training failed. The message gives the reason.
+        DivergenceError: training diverged, now or before.
+        SweepError: training failed for another reason, which the message gives.
     """
     with locked(path.parent / f".{path.name}.lock"):
-        done = read_progress(path)
-        if not done.finished and done.epochs < recipe.epochs:
+        done, problem = read_progress(path), ""
+        if not done.finished and done.epochs < recipe.epochs and not has_diverged(path):
             log.info("training %s", path.name)
             problem = train_in_process(recipe, path, options)
-            if problem:
-                raise SweepError(f"{path.name} could not be trained: {problem}")
+        if has_diverged(path):
+            raise DivergenceError(f"{path} diverged, so it and what starts from it are not ranked.")
+        if problem:
+            raise SweepError(f"{path.name} could not be trained: {problem}")
     return path
+
+
+def has_diverged(path: Path) -> bool:
+    """Whether the loss of a run's last epoch was not finite. The journal has null for it."""
+    entries = read_journal(path / JOURNAL)
+    return bool(entries) and None in entries[-1].values()
 
 
 def score(path: Path, objective: str) -> dict[str, float]:
@@ -105,13 +116,17 @@ def score(path: Path, objective: str) -> dict[str, float]:
     Returns:
         `error`, the objective in percent; `top1_error` and `top5_error` in percent; number of
         `epochs`, and their `seconds` in all.
+
+    Raises:
+        SweepError: the journal has no validation errors.
     """
     entries = read_journal(path / JOURNAL)
-    best = min(entries, key=lambda entry: entry["val_top1_error"])
-    errors = {name: best[f"val_{name}"] for name in ("top1_error", "top5_error")}
-    return {
-        "error": errors[f"{objective}_error"],
-        **errors,
-        "epochs": len(entries),
-        "seconds": round(sum(entry["seconds"] for entry in entries), 1),
-    }
+    with naming_file(path / JOURNAL, SweepError, "does not have the validation errors of a trial"):
+        best = min(entries, key=lambda entry: entry["val_top1_error"])
+        errors = {name: best[f"val_{name}"] for name in ("top1_error", "top5_error")}
+        return {
+            "error": errors[f"{objective}_error"],
+            **errors,
+            "epochs": len(entries),
+            "seconds": round(sum(entry["seconds"] for entry in entries), 1),
+        }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -13,8 +15,11 @@ from typing import Any
 import keras
 import keras_tuner
 
-from vgg_keras.errors import UserError
+from vgg_keras.callbacks import RaiseOnDivergence
+from vgg_keras.callbacks.errors import DivergenceError
+from vgg_keras.errors import ArgumentError, SweepError, UserError
 from vgg_keras.net_files import build_for_training
+from vgg_keras.pipelines.contents import naming_file
 from vgg_keras.pipelines.evaluation import validation_stream
 from vgg_keras.pipelines.sources import open_source
 from vgg_keras.pipelines.splits import TRAIN, VALIDATION, Source
@@ -25,6 +30,8 @@ from vgg_keras.sweeps.space import Point, Sweep
 from vgg_keras.sweeps.trials import TUNER_FOLDER, Rung, run_point, score
 from vgg_keras.tasks import compile_model
 from vgg_keras.trained import TrainedNet
+
+log = logging.getLogger(__name__)
 
 
 class VggHyperModel(keras_tuner.HyperModel):
@@ -90,6 +97,9 @@ class VggHyperModel(keras_tuner.HyperModel):
             hp: values that the tuner chose.
             model: from `build`.
             options: further arguments of `model.fit`.
+
+        Raises:
+            DivergenceError: the loss of an epoch is not finite. A tuner counts the trial as failed.
         """
         recipe = self.recipe(hp)
         sizes: dict[str, Any] = {"crop_size": recipe.crop_size, "batch_size": recipe.batch_size}
@@ -109,6 +119,7 @@ class VggHyperModel(keras_tuner.HyperModel):
             **sizes,
         )
         given = {"epochs": recipe.epochs, "verbose": 0} | options
+        given["callbacks"] = [*given.get("callbacks", ()), RaiseOnDivergence()]
         return model.fit(
             training,
             validation_data=validation,
@@ -181,12 +192,19 @@ class SweepTuner(keras_tuner.Tuner):
         sweep: what to search.
         folder: folder of the sweep.
         options: further arguments of `vgg_keras.train`.
+        overwrite: whether to begin the search again, without the files of Keras Tuner.
+
+    Raises:
+        SweepError: the files of Keras Tuner are damaged.
     """
 
-    def __init__(self, sweep: Sweep, folder: Path, options: Mapping[str, Any]):
+    def __init__(
+        self, sweep: Sweep, folder: Path, options: Mapping[str, Any], overwrite: bool = False
+    ):
         self.sweep = sweep
         self.folder = folder
         self.train_options = dict(options)
+        self.diverged: set[str] = set()
         space = keras_tuner.HyperParameters()
         choose_point(sweep, space)
         oracle = _ORACLES[sweep.tuner](
@@ -194,11 +212,27 @@ class SweepTuner(keras_tuner.Tuner):
             objective=keras_tuner.Objective("error", "min"),
             seed=sweep.recipe.seed + 1,  # Keras Tuner takes 0 as no seed
             hyperparameters=space,
+            max_consecutive_failed_trials=math.inf,  # trials that diverge do not end a search
         )
-        super().__init__(oracle=oracle, directory=str(folder), project_name=TUNER_FOLDER)
+        super().__init__(
+            oracle=oracle, directory=str(folder), project_name=TUNER_FOLDER, overwrite=overwrite
+        )
+
+    def reload(self) -> None:
+        """Continues from the files of Keras Tuner. A worker has none; its chief has them."""
+        if _is_worker():
+            return
+        state = self.folder / TUNER_FOLDER
+        with naming_file(state, SweepError, "holds a damaged state of Keras Tuner"):
+            self.oracle.reload()
+            if set(self.oracle.trials) != set(self.oracle.start_order):
+                raise ValueError("it was killed while it began a trial")
 
     def run_trial(self, trial: Any, *_: Any, **__: Any) -> dict[str, float]:
-        """Trains the net of a trial, unless it is trained already; returns its errors."""
+        """Trains the net of a trial, unless it is trained already; returns its errors.
+
+        `on_trial_end` marks a trial that diverged as failed.
+        """
         values = trial.hyperparameters.values
         point = choose_point(self.sweep, trial.hyperparameters)
         rung = None
@@ -207,15 +241,46 @@ class SweepTuner(keras_tuner.Tuner):
             rung = Rung(trial.trial_id, epochs, values.get("tuner/trial_id"))
         try:
             path = run_point(self.sweep, self.folder, point, rung, **self.train_options)
+        except DivergenceError as error:
+            log.warning("%s", error)
+            self.diverged.add(trial.trial_id)
+            return {"error": 100.0}  # Keras Tuner would show a traceback instead of an exception
         except UserError as error:
             # After any other error Keras Tuner would continue with the next trial, which would
             # most likely fail for the same reason.
             raise keras_tuner.errors.FatalError(str(error)) from error
         return score(path, self.sweep.objective)
 
+    def on_trial_end(self, trial: Any) -> None:
+        """Ends a trial, see `keras_tuner.Tuner`; one that diverged is failed and has no rank."""
+        if trial.trial_id in self.diverged:
+            trial.status = "FAILED"
+        super().on_trial_end(trial)
+
+
+def _is_worker() -> bool:
+    """Whether this process asks another one, the chief, for its trials."""
+    return "KERASTUNER_ORACLE_IP" in os.environ and "chief" not in os.environ["KERASTUNER_TUNER_ID"]
+
+
+def _open_tuner(sweep: Sweep, folder: Path, options: Mapping[str, Any]) -> SweepTuner:
+    """The tuner of a new search, or of one that continues.
+
+    Keras Tuner rewrites its files in place (1.4.8), so that a kill can leave half of one. Then the
+    search begins again: with the same seed it chooses the same trials, whose runs are trained
+    already.
+    """
+    try:
+        return SweepTuner(sweep, folder, options)
+    except SweepError as error:
+        log.warning("%s; the search takes its trials from the runs again", error)
+        return SweepTuner(sweep, folder, options, overwrite=True)
+
 
 def run_sweep(sweep: Sweep, folder: str | os.PathLike, **options: Any) -> Path:
     """Runs a search, or continues one that was interrupted.
+
+    A trial that diverges is not ranked, and the search continues with the next one.
 
     With Keras Tuner's environment variables KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and
     KERASTUNER_ORACLE_PORT several processes share a search: a chief, which hands out trials, and
@@ -231,17 +296,21 @@ def run_sweep(sweep: Sweep, folder: str | os.PathLike, **options: Any) -> Path:
         The folder.
 
     Raises:
-        SweepError: the folder cannot be used, or a trial failed.
+        SweepError: the folder cannot be used, or a trial failed for another reason.
+        ArgumentError: the recipe has no data.
 
     Example:
-        run_sweep(Sweep(RECIPES["paper"], nets=("A", "D")), "sweeps/x")
+        recipe = replace(RECIPES["paper"], data="folder:ilsvrc")
+        run_sweep(Sweep(recipe, nets=("A", "D")), "sweeps/x")
         net = TrainedNet.load(best_run("sweeps/x"))
     """
     folder = Path(folder)
+    if not sweep.recipe.data:
+        raise ArgumentError("data must be given in the recipe of a sweep. Received: ''", "data")
     sweep.save(folder)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # Keras Tuner prints; stdout is for results
-            SweepTuner(sweep, folder, options).search()
+            _open_tuner(sweep, folder, options).search()
     except keras_tuner.errors.FatalError as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None

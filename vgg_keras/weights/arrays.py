@@ -18,6 +18,7 @@ from vgg_keras.weights.stored import (
     Stored,
     StoredTensor,
     WeightsMetadata,
+    by_name,
     refuse_expansion,
 )
 
@@ -33,9 +34,10 @@ _PICKLED = (
 def open_npz(path: Path) -> Iterator[Stored]:
     """Opens a `.npz` file, compressed or not."""
     with zipfile.ZipFile(path) as archive:
-        tensors = {
-            name.removesuffix(".npy"): _member(path, archive, name) for name in archive.namelist()
-        }
+        tensors = by_name(
+            (member.filename.removesuffix(".npy"), member.filename, _member(path, archive, member))
+            for member in archive.infolist()
+        )
         stored = tensors.pop(METADATA, None)
         if stored is None:
             yield Stored(tensors)
@@ -46,16 +48,17 @@ def open_npz(path: Path) -> Iterator[Stored]:
         yield Stored(tensors, WeightsMetadata.from_json(str(stored.read())))
 
 
-def _member(path: Path, archive: zipfile.ZipFile, name: str) -> StoredTensor:
-    if archive.getinfo(name).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> StoredTensor:
+    name = member.filename
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise WeightsError(f"{path}: {name} has a compression that NumPy does not use.")
-    with archive.open(name) as file:
+    with archive.open(member) as file:
         shape, _, dtype = _header(file)
     if dtype.hasobject:
         raise WeightsError(f"{path}: {name} {_PICKLED}.")
 
     def read() -> np.ndarray:
-        with archive.open(name) as file:
+        with archive.open(member) as file:
             return npy.read_array(file, allow_pickle=False)
 
     return StoredTensor(shape, dtype.name, read)

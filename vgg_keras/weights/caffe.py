@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 
 from vgg_keras.errors import WeightsError
-from vgg_keras.weights.stored import Stored, StoredTensor
+from vgg_keras.weights.stored import Stored, StoredTensor, by_name
 
 _KEPT = 2**20  # numbers of a tensor that stays in memory; a larger one is parsed again to read it
 _LARGEST = 2**29  # bytes of a layer; the largest of these nets has 411 million
@@ -47,21 +47,21 @@ def open_caffemodel(path: Path) -> Iterator[Stored]:
     Layers are parsed one at a time. A layer with a large tensor is parsed again to read it.
     """
     with open(path, "rb") as file:
-        tensors = {}
-        for message, start, length in _layers(file):
-            _check(file, message, start, length)
-            layer = _parse(file, message, start, length)
-            for i, blob in enumerate(layer.blobs):
-                name = f"{layer.name}/{i}"
-                if name in tensors:
-                    raise WeightsError(f"it has two layers named {layer.name}")
-                shape = _shape(blob)
-                if math.prod(shape) > _KEPT:
-                    read = functools.partial(_read, file, message, start, length, i, name)
-                else:
-                    read = functools.partial(np.copy, _numbers(blob, name))
-                tensors[name] = StoredTensor(shape, "float32", read)
-        yield Stored(tensors)
+        yield Stored(by_name(_tensors(file)))
+
+
+def _tensors(file: IO[bytes]) -> Iterator[tuple[str, str, StoredTensor]]:
+    """Name, layer and contents of each tensor."""
+    for message, start, length in _layers(file):
+        _check(file, message, start, length)
+        layer = _parse(file, message, start, length)
+        for i, blob in enumerate(layer.blobs):
+            name, shape = f"{layer.name}/{i}", _shape(blob)
+            if math.prod(shape) > _KEPT:
+                read = functools.partial(_read, file, message, start, length, i, name)
+            else:
+                read = functools.partial(np.copy, _numbers(blob, name))
+            yield name, f"the layer at byte {start}", StoredTensor(shape, "float32", read)
 
 
 def _shape(blob: Any) -> tuple[int, ...]:

@@ -24,7 +24,9 @@ from vgg_keras.weights.stored import (
     Stored,
     StoredTensor,
     WeightsMetadata,
+    by_name,
     refuse_expansion,
+    refuse_repeated,
 )
 
 _APPLICATIONS = ("vgg16", "vgg19")  # names of the models of Keras Applications
@@ -44,6 +46,7 @@ def open_hdf5(path: Path) -> Iterator[Stored]:
 def open_keras_archive(path: Path) -> Iterator[Stored]:
     """Opens the weights in a `.keras` file. Its configuration is not read, as it can hold code."""
     with zipfile.ZipFile(path) as archive, tempfile.TemporaryFile() as unpacked:
+        refuse_repeated(archive.namelist())
         member = archive.getinfo("model.weights.h5")
         refuse_expansion(path, member.file_size)
         with archive.open(member) as source:
@@ -63,16 +66,7 @@ def _of_keras_3(file: h5py.File) -> Stored:
     groups = {
         kind: _inside(layers, f"{kind}/vars") for kind in layers if "vars" in _inside(layers, kind)
     }
-    tensors = {}
-    for kind, variables in groups.items():
-        if len(variables) and "name" not in variables.attrs:
-            raise WeightsError(
-                f"{file.filename} does not name its layers, because Keras before 3.6 wrote it. "
-                f"Load it with that version and save it with a newer one."
-            )
-        for i in variables:
-            if not kind.startswith("dropout"):  # its only variable is a seed
-                tensors[_name(str(variables.attrs["name"]), int(i))] = _tensor(variables, i)
+    tensors = by_name(_tensors_of_keras_3(file, groups))
     # The kind of the FC layers or the name of the model distinguishes a net of this package from
     # one of Keras Applications. Feature extractors have neither.
     name = str(file["vars"].attrs.get("name")) if "vars" in file else None
@@ -83,18 +77,38 @@ def _of_keras_3(file: h5py.File) -> Stored:
     return Stored(tensors, metadata, is_ambiguous=stored is None and not is_known)
 
 
+def _tensors_of_keras_3(
+    file: h5py.File, groups: Mapping[str, h5py.Group]
+) -> Iterator[tuple[str, str, StoredTensor]]:
+    """Name, path and contents of each tensor."""
+    for kind, variables in groups.items():
+        if len(variables) and "name" not in variables.attrs:
+            raise WeightsError(
+                f"{file.filename} does not name its layers, because Keras before 3.6 wrote it. "
+                f"Load it with that version and save it with a newer one."
+            )
+        for i in variables:
+            if not kind.startswith("dropout"):  # its only variable is a seed
+                name = _name(str(variables.attrs["name"]), int(i))
+                yield name, f"{variables.name}/{i}", _tensor(variables, i)
+
+
 def _of_applications(file: h5py.File) -> Stored:
     group = _inside(file, "model_weights") if "model_weights" in file else file
-    tensors = {}
-    for layer in map(_text, group.attrs["layer_names"]):
-        weights = _inside(group, layer)
-        for i, name in enumerate(map(_text, weights.attrs["weight_names"])):
-            tensors[_name(layer, i)] = _tensor(weights, name)
+    tensors = by_name(_tensors_of_applications(group))
     config = _text(file.attrs.get("model_config", "{}"))  # read as text; the model is not built
     name = json.loads(config).get("config", {}).get("name")
     return Stored(
         tensors, _stored_metadata(group) or _inferred_metadata(name, '"SlidingDense"' in config)
     )
+
+
+def _tensors_of_applications(group: h5py.Group) -> Iterator[tuple[str, str, StoredTensor]]:
+    """Name, path and contents of each tensor."""
+    for layer in map(_text, group.attrs["layer_names"]):
+        weights = _inside(group, layer)
+        for i, name in enumerate(map(_text, weights.attrs["weight_names"])):
+            yield _name(layer, i), f"{weights.name}/{name}", _tensor(weights, name)
 
 
 def _inferred_metadata(name: str | None, has_sliding_dense: bool) -> WeightsMetadata:

@@ -16,7 +16,7 @@ import numpy as np
 from vgg_keras.errors import WeightsError
 from vgg_keras.weights.matlab import open_variables
 from vgg_keras.weights.preprocessing import PREPROCESSINGS, Preprocessing
-from vgg_keras.weights.stored import Stored, StoredTensor, WeightsMetadata
+from vgg_keras.weights.stored import Stored, StoredTensor, WeightsMetadata, by_name
 
 _PARTS = ("filters", "biases")
 
@@ -28,15 +28,25 @@ def open_mat(path: Path) -> Iterator[Stored]:
         layers = variables.get("layers")
         if not isinstance(layers, list):
             raise WeightsError(f"{path} is not a net of MatConvNet: it has no `layers`.")
-        tensors = {}
-        for layer in layers:
-            if not isinstance(layer, dict) or layer.get("type") != "conv":
-                continue
-            weights = layer.get("weights") or [layer.get(part) for part in _PARTS]
-            for part, tensor in zip(_PARTS, weights, strict=False):
-                if isinstance(tensor, StoredTensor):
-                    tensors[f"{layer.get('name')}/{part}"] = tensor
+        tensors = by_name(_tensors(layers))
         yield Stored(tensors, WeightsMetadata(Preprocessing(_mean(variables))))
+
+
+def _tensors(layers: list[Any]) -> Iterator[tuple[str, str, StoredTensor]]:
+    """Name, field and contents of each tensor.
+
+    The weights of a layer are one field with all of them, or in older files a field for each.
+    """
+    for number, layer in enumerate(layers, 1):
+        if not isinstance(layer, dict):
+            continue
+        fields = {part: (part, layer.get(part)) for part in _PARTS}
+        weights = layer.get("weights")
+        for i, tensor in enumerate(weights if isinstance(weights, list) else [weights]):
+            fields[f"weights{{{i + 1}}}"] = (_PARTS[i] if i < len(_PARTS) else str(i), tensor)
+        for field, (part, tensor) in fields.items():
+            if isinstance(tensor, StoredTensor) and 0 not in tensor.shape:
+                yield f"{layer.get('name')}/{part}", f"layers{{{number}}}.{field}", tensor
 
 
 def _mean(variables: dict[str, Any]) -> tuple[float, float, float]:

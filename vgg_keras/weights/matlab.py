@@ -18,7 +18,7 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from vgg_keras.errors import WeightsError
-from vgg_keras.weights.stored import StoredTensor, refuse_expansion
+from vgg_keras.weights.stored import StoredTensor, refuse_expansion, refuse_repeated
 
 _HEADER = 128
 _MATRIX, _COMPRESSED = 14, 15  # miMATRIX, miCOMPRESSED
@@ -64,7 +64,7 @@ def open_variables(path: Path, names: tuple[str, ...]) -> Iterator[dict[str, Any
         if len(header) < _HEADER or header[-2:] not in (b"IM", b"MI"):
             raise WeightsError(f"{path} is not a MAT-file of version 5. Save it with -v7.")
         order: Literal["little", "big"] = "little" if header[-2:] == b"IM" else "big"
-        variables = {}
+        variables: dict[str, Any] = {}
         offset, end, unpacked_bytes = _HEADER, os.path.getsize(path), 0
         while offset < end:
             elements = _Elements(file, order, end)
@@ -78,6 +78,8 @@ def open_variables(path: Path, names: tuple[str, ...]) -> Iterator[dict[str, Any
                 kind, start, length, _ = elements.tag(0)
             if kind == _MATRIX:
                 name, value = elements.matrix(start, start + length, names)
+                if name in variables:
+                    raise WeightsError(f"{name} must be stored once. Received: two variables")
                 if name in names:
                     variables[name] = value
         yield variables
@@ -189,6 +191,7 @@ class _Elements:
             names.tobytes()[i : i + width].split(b"\0")[0].decode("latin-1")
             for i in range(0, names.nbytes, width)
         ]
+        refuse_repeated(fields)
         values, _ = self._arrays(offset, end, count * len(fields), depth)
         structs = [dict(zip(fields, values[i * len(fields) :], strict=False)) for i in range(count)]
         return structs[0] if count == 1 else structs

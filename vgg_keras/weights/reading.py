@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
 from vgg_keras.errors import WeightsError
 from vgg_keras.nets import FC_NAMES, get_net
-from vgg_keras.pipelines.statistics import ILSVRC, Statistics
+from vgg_keras.pipelines.checks import is_finite
+from vgg_keras.pipelines.contents import read_json
+from vgg_keras.pipelines.files import check_pair
+from vgg_keras.pipelines.statistics import ILSVRC
+from vgg_keras.run_data import load_statistics
 from vgg_keras.run_files import BEST_WEIGHTS, NET, STATISTICS
 from vgg_keras.weights.arrays import open_npy, open_npz
 from vgg_keras.weights.caffe import open_caffemodel
@@ -22,7 +25,7 @@ from vgg_keras.weights.hdf5 import open_hdf5, open_keras_archive
 from vgg_keras.weights.matconvnet import open_mat
 from vgg_keras.weights.naming import Kernel
 from vgg_keras.weights.preprocessing import Preprocessing, get_preprocessing, refit
-from vgg_keras.weights.selection import LayerReader, declared_bytes, is_finite
+from vgg_keras.weights.selection import LayerReader, declared_bytes
 from vgg_keras.weights.stored import Stored, errors_with_path, refuse_expansion
 from vgg_keras.weights.torch_files import open_safetensors, open_torch
 
@@ -158,14 +161,18 @@ def _weights_of_folder(folder: Path) -> tuple[Path, Preprocessing]:
     if not (folder / BEST_WEIGHTS).is_file():
         raise WeightsError(f"{folder} is not a run or saved net with weights: no {BEST_WEIGHTS}.")
     if (folder / STATISTICS).is_file():
-        return folder / BEST_WEIGHTS, Preprocessing(Statistics.load(folder / STATISTICS).mean)
+        return folder / BEST_WEIGHTS, Preprocessing(load_statistics(folder).mean)
     if not (folder / NET).is_file():
         raise WeightsError(
             f"{folder} is not a run or saved net: it has neither {STATISTICS} nor {NET}."
         )
-    with errors_with_path(folder / NET):
-        mean = json.loads((folder / NET).read_text())["mean"]
-        return folder / BEST_WEIGHTS, Preprocessing(_colour(mean))
+    description = read_json(folder / NET, _Description, WeightsError)
+    check_pair(folder / BEST_WEIGHTS, folder / NET, description, WeightsError)
+    return folder / BEST_WEIGHTS, Preprocessing(_colour(description["mean"]))
+
+
+class _Description(TypedDict):
+    mean: tuple[float, float, float]
 
 
 def _colour(values: Sequence[float]) -> tuple[float, float, float]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from vgg_keras.errors import WeightsError
 from vgg_keras.nets import FC_NAMES, get_net
+from vgg_keras.pipelines.checks import is_finite
 from vgg_keras.weights.naming import (
     CONVENTIONS,
     PARTS,
@@ -146,12 +147,6 @@ class LayerReader:
             f"{self.path}, with the names of {self.family.name}, does not hold exactly net "
             f"{self.net.name}: {_listed(problems)}. {advice}"
         )
-
-
-def is_finite(array: np.ndarray) -> bool:
-    """Whether all values are finite. No array of the results is made, to save memory."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(array.max() - array.min()))
 
 
 def _listed(problems: Iterable[str]) -> str:

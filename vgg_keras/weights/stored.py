@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -81,6 +82,33 @@ class Stored:
     tensors: dict[str, StoredTensor]
     metadata: WeightsMetadata = WeightsMetadata()
     is_ambiguous: bool = False
+
+
+def by_name(tensors: Iterable[tuple[str, str, StoredTensor]]) -> dict[str, StoredTensor]:
+    """Returns the tensors of a file by name.
+
+    Args:
+        tensors: for each tensor its name, where the file stores it, and the tensor.
+
+    Raises:
+        WeightsError: two tensors have the same name, so that it is unknown which one is meant.
+    """
+    named: dict[str, StoredTensor] = {}
+    origins: dict[str, str] = {}
+    for name, origin, tensor in tensors:
+        if name in named:
+            raise WeightsError(
+                f"{name} must be stored once. Received: {origins[name]} and {origin}"
+            )
+        named[name], origins[name] = tensor, origin
+    return named
+
+
+def refuse_repeated(names: Iterable[str]) -> None:
+    """Raises WeightsError for a name that occurs twice, such as that of an entry of a zip file."""
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise WeightsError(f"{name} must be stored once. Received: {count} entries")
 
 
 @contextlib.contextmanager

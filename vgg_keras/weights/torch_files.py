@@ -18,7 +18,9 @@ from vgg_keras.weights.stored import (
     Stored,
     StoredTensor,
     WeightsMetadata,
+    by_name,
     refuse_expansion,
+    refuse_repeated,
 )
 
 if TYPE_CHECKING:
@@ -37,14 +39,16 @@ def open_safetensors(path: Path) -> Iterator[Stored]:
     # Read instead of mapped: mapped pages would count as memory in addition to the copies.
     with safe_open(path, framework="np", backend="pread") as file:
         stored = (file.metadata() or {}).get(METADATA)
-        tensors = {}
-        for name in file.keys():  # noqa: SIM118 (the file is not iterable)
-            tensor = file.get_slice(name)
-            dtype = tensor.get_dtype()
-            read = functools.partial(file.get_tensor, name)
-            shape = tuple(tensor.get_shape())
-            tensors[_plain(name)] = StoredTensor(shape, _DTYPES.get(dtype, dtype), read)
-        yield Stored(tensors, WeightsMetadata.from_json(stored) if stored else WeightsMetadata())
+
+        def tensors() -> Iterator[tuple[str, str, StoredTensor]]:
+            for name in file.keys():  # noqa: SIM118 (the file is not iterable)
+                tensor = file.get_slice(name)
+                dtype, shape = tensor.get_dtype(), tuple(tensor.get_shape())
+                read = functools.partial(file.get_tensor, name)
+                yield _plain(name), name, StoredTensor(shape, _DTYPES.get(dtype, dtype), read)
+
+        metadata = WeightsMetadata.from_json(stored) if stored else WeightsMetadata()
+        yield Stored(by_name(tensors()), metadata)
 
 
 @contextlib.contextmanager
@@ -64,6 +68,7 @@ def open_torch(path: Path) -> Iterator[Stored]:
     size = 0  # unknown for the older format without zip, which torchvision's vgg16 and vgg19 have
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
+            refuse_repeated(archive.namelist())
             size = sum(member.file_size for member in archive.infolist())
         refuse_expansion(path, size)
     try:
@@ -77,13 +82,15 @@ def open_torch(path: Path) -> Iterator[Stored]:
         ) from error
     for key in ("state_dict", "model"):
         state = state.get(key, state) if isinstance(state, dict) else {}
-    tensors = {}
-    for name in [name for name, value in state.items() if isinstance(value, torch.Tensor)]:
-        tensor = state.pop(name).detach()
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        read = functools.partial(_as_numpy, tensor)
-        tensors[_plain(name)] = StoredTensor(tuple(tensor.shape), dtype, read)
-    yield Stored(tensors)
+    names = [name for name, value in state.items() if isinstance(value, torch.Tensor)]
+    # Removed from `state`, so that a tensor's memory is free after it was read.
+    yield Stored(by_name((_plain(name), name, _of_torch(state.pop(name))) for name in names))
+
+
+def _of_torch(tensor: torch.Tensor) -> StoredTensor:
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    read = functools.partial(_as_numpy, tensor.detach())
+    return StoredTensor(tuple(tensor.shape), dtype, read)
 
 
 def _plain(name: str) -> str:

@@ -17,6 +17,8 @@ from vgg_keras.errors import ArgumentError
 from vgg_keras.evaluation.rows import RowFiller
 from vgg_keras.features.descriptors import compute_descriptors, default_scales, extract_features
 from vgg_keras.features.extractor import FeatureExtractor
+from vgg_keras.features.procedure import SCALES as PAPER_SCALES
+from vgg_keras.features.procedure import check_procedure
 from vgg_keras.pipelines.errors import BadImageError, SourceError
 from vgg_keras.pipelines.images import decode, rescale
 from vgg_keras.pipelines.sources import open_source
@@ -146,7 +148,7 @@ class TestInvariance:
         net, options = extractors[0], {"test_scales": (32, 40), "batch_size": 4}
         expected = compute_descriptors(net, source["train"], **options)
         batches = iter(range(4))
-        whole = RowFiller._refuse_nan
+        whole = RowFiller._refuse_infinite
 
         def killed(self, one, indices, rows):
             if next(batches, None) is None:
@@ -154,7 +156,7 @@ class TestInvariance:
             whole(self, one, indices, rows)
 
         with monkeypatch.context() as patch:
-            patch.setattr(RowFiller, "_refuse_nan", killed)
+            patch.setattr(RowFiller, "_refuse_infinite", killed)
             with pytest.raises(KeyboardInterrupt):
                 compute_descriptors(net, source["train"], cache_dir=tmp_path, **options)
         tables = [np.load(file) for file in tmp_path.glob("*.npy")]
@@ -163,7 +165,7 @@ class TestInvariance:
         seen = []
         monkeypatch.setattr(
             RowFiller,
-            "_refuse_nan",
+            "_refuse_infinite",
             lambda self, one, indices, rows: seen.extend(indices.tolist()),
         )
         resumed = compute_descriptors(net, source["train"], cache_dir=tmp_path, **options)
@@ -323,6 +325,14 @@ class TestExtractFeatures:
         with pytest.raises(ValueError, match=message):
             extract_features([extractors[0]], source, **options)
 
+    def test_procedures_are_refused_by_argument(self):
+        check_procedure("mean", [256])
+        check_procedure("stack", PAPER_SCALES, "image+box")
+        assert PAPER_SCALES == (256, 384, 512)
+        for bad in (("sum", [256]), ("mean", []), ("mean", [256, 256]), ("mean", [256], "boxes")):
+            with pytest.raises(ArgumentError, match="Received: "):
+                check_procedure(*bad)
+
     def test_a_net_that_gives_nan_is_refused(self, source, tmp_path):
         model = lively("A")
         model.get_layer("fc2").bias.assign(np.full(256, np.nan))
@@ -331,5 +341,5 @@ class TestExtractFeatures:
         with pytest.raises(WeightsError, match="fc2"):
             FeatureExtractor.load(weights_file)
         net = FeatureExtractor.of_net(TrainedNet.of_model(model, mean=MEAN))
-        with pytest.raises(ArgumentError, match="The net gives NaN for"):
+        with pytest.raises(ArgumentError, match="The net gives NaN or Inf for"):
             extract_features(net, source, ["val"], test_scales=[32])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +14,13 @@ from sklearn.svm import LinearSVC
 from vgg_keras.errors import FeaturesError
 from vgg_keras.features import svm as module
 from vgg_keras.features.average_precision import average_precision
-from vgg_keras.features.protocols import TRANSFER_PROTOCOLS, Protocol
+from vgg_keras.features.protocols import (
+    C_GRID,
+    SELECTION_SHARE,
+    TRANSFER_PROTOCOLS,
+    Protocol,
+    custom_protocol,
+)
 from vgg_keras.features.svm import split_images, transfer
 from vgg_keras.features.table import Features, normalised
 
@@ -44,6 +52,43 @@ def several_labels(n=240, seed=0) -> Features:
     splits = rng.permutation(np.repeat(["train", "val", "test"], n // 3)).tolist()
     names = [f"{i}.jpg" for i in range(n)]
     return Features(names, splits, targets, normalised(values), ("cat", "dog", "other"), {})
+
+
+class TestProtocols:
+    def test_protocols_are_those_of_appendix_b(self):
+        """VOC has given splits. Caltech has the mean of 3 random ones: 30 training images of each
+        class and up to 50 test images (Caltech-101), or 60 and all others (Caltech-256)."""
+        numbers = {
+            name: (plan.splits, plan.train_per_class, plan.test_per_class)
+            for name, plan in TRANSFER_PROTOCOLS.items()
+        }
+        voc = dict.fromkeys(["voc2007", "voc2012", "voc2012-action"], (1, 0, None))
+        assert numbers == voc | {"caltech101": (3, 30, 50), "caltech256": (3, 60, None)}
+        assert C_GRID == (0.1, 1, 10, 100)
+        assert SELECTION_SHARE == 0.2
+
+    @pytest.mark.parametrize(
+        ("splits", "expected"),
+        [
+            ({"train", "val", "test"}, (("train",), ("val",), ("test",), 1, 0)),
+            ({"train", "val", "test", "x"}, (("train",), ("val",), ("test",), 1, 0)),
+            ({"train", "test"}, (("train",), (), ("test",), 1, 0)),
+            ({"train", "b", "a"}, (("train",), (), ("a", "b"), 1, 0)),
+            ({"train"}, ((), (), (), 3, 30)),
+            ({"val", "test"}, ((), (), (), 3, 30)),
+        ],
+    )
+    @pytest.mark.parametrize("one_label", [False, True])
+    def test_custom_protocols_depend_on_splits_and_labels(self, splits, expected, one_label):
+        plan = custom_protocol(splits, one_label)
+        found = (plan.train, plan.validation, plan.test, plan.splits, plan.train_per_class)
+        assert found == expected
+        measure = ("mean_class_recall", "") if one_label else ("mean_ap", "area")
+        assert (plan.measure, plan.rule) == measure
+
+    def test_protocols_cannot_be_changed(self):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            TRANSFER_PROTOCOLS["voc2007"].splits = 2
 
 
 class TestSplits:

@@ -131,6 +131,17 @@ def test_the_report_shows_photos_with_boxes(net, classifier, data, tmp_path):
     assert "Table 9: " in text
 
 
+def test_an_export_names_its_own_options_for_localisation_nets(net, classifier, tmp_path):
+    command = ["export", "--run", classifier.name, "--out", str(tmp_path / "net")]
+    done = CliRunner().invoke(main, [*command, "--localiser", net.name, "--localiser-scales", "8"])
+    assert done.exit_code == 1
+    assert done.output.startswith("Error: --localiser-scales")
+    assert "--test-scales" not in done.output
+    done = CliRunner().invoke(main, [*command, "--localiser", classifier.name])
+    assert done.exit_code == 1
+    assert done.output.startswith("Error: --localiser: A localisation net is needed")
+
+
 def test_an_export_predicts_boxes(net, classifier, data, tmp_path, monkeypatch):
     """The boxes are those of evaluation; a bad image has no box and does not affect the others."""
     options = ["--test-scales", "40", "--localiser-scales", "40,64", "--json"]

@@ -3,20 +3,100 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.conftest import CLASSES
+from tests.tiny import MEAN
 from tests.vgg_keras.localisation.conftest import journal_of
 from vgg_keras import TrainedNet, evaluate
+from vgg_keras.architecture import Architecture
 from vgg_keras.errors import ArgumentError, PredictionsError, SourceError
+from vgg_keras.facts import NetFacts
 from vgg_keras.localisation.dense import make_finder
 from vgg_keras.localisation.localise import centre_of_true_class, localise
+from vgg_keras.localisation.procedure import (
+    ANSWERS,
+    check_localises,
+    check_together,
+    metadata_of_nets,
+    scales_by_net,
+)
 from vgg_keras.localisation.results import Localised
 from vgg_keras.pipelines.boxes import Boxes
 from vgg_keras.pipelines.sources import open_source
+from vgg_keras.recipes import LocalisationRecipe, Recipe, num_outputs
+
+
+class TestProcedure:
+    """Which nets and scales go together."""
+
+    def facts(self, regression="per-class", names=("a", "b"), crop=64, pool="down", **options):
+        outputs = num_outputs(len(names), regression)
+        architecture = Architecture("A", outputs, crop, pool_rounding=pool)
+        options = {"train_scale": (80, 96), "regression": regression} | options
+        return NetFacts(architecture, MEAN, names, **options)
+
+    def test_an_image_has_five_answers(self):
+        assert ANSWERS == 5
+
+    def test_scales_are_those_of_training_or_given(self):
+        nets = [self.facts(), self.facts(train_scale=70)]
+        assert scales_by_net(nets, None) == scales_by_net(nets, []) == [(88,), (70,)]
+        assert scales_by_net(nets, 64) == [(64,), (64,)]
+        assert scales_by_net(nets, (64, 65)) == [(64, 65), (64, 65)]
+        assert scales_by_net(nets, [[64], (65, 66)]) == [(64,), (65, 66)]
+        with pytest.raises(ArgumentError, match="Received: 3 for 2 nets"):
+            scales_by_net(nets, [[64]] * 3)
+        with pytest.raises(ArgumentError, match=r"at least the crop size, 64\. Received: 63"):
+            scales_by_net(nets, [[64], [64, 63]])
+
+    def test_nets_of_one_kind_go_together(self):
+        nets, classifiers = [self.facts(), self.facts("single-class")], [self.facts(None)] * 2
+        check_together(nets, classifiers)
+        check_localises(nets[0])
+        with pytest.raises(ArgumentError, match="A localisation net is needed"):
+            check_localises(classifiers[0])
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"names": ("b", "a")}, "other classes"),
+            ({"crop": 32}, r"same crop_size.*64 \(one\) and 32 \(two\)"),
+            ({"pool": "up"}, r"same pool_rounding.*down \(one\) and up \(two\)"),
+        ],
+    )
+    def test_nets_that_differ_are_refused(self, options, message):
+        one = self.facts(origin={"model": "one"})
+        for argument, regression in (("nets", "per-class"), ("classifiers", None)):
+            both = {"nets": [one], "classifiers": [self.facts(None)]}
+            both[argument].append(self.facts(regression, origin={"model": "two"}, **options))
+            with pytest.raises(ArgumentError, match=message):
+                check_together(**both)
+
+    @pytest.mark.parametrize("empty", ["nets", "classifiers"])
+    def test_no_net_is_refused(self, empty):
+        both = {"nets": [self.facts()], "classifiers": [self.facts(None)]} | {empty: []}
+        with pytest.raises(ArgumentError, match=f"{empty} must hold at least one net"):
+            check_together(**both)
+
+    def test_nets_of_the_wrong_task_are_refused(self):
+        with pytest.raises(ArgumentError, match="A localisation net is needed"):
+            check_together([self.facts(), self.facts(None)], [self.facts(None)])
+        with pytest.raises(ArgumentError, match="which is a localisation net"):
+            check_together([self.facts()], [self.facts(None), self.facts()])
+
+    def test_metadata_name_the_task_and_the_scales(self):
+        tuned = self.facts(recipe=LocalisationRecipe(crop_size=64, tuned="fc"))
+        plain = self.facts(recipe=Recipe(crop_size=64))
+        found = metadata_of_nets([tuned, plain], [(80,), (80, 96)])["members"]
+        assert [one["test_scales"] for one in found] == [[80], [80, 96]]
+        assert {one["regression"] for one in found} == {"per-class"}
+        assert [one.get("tuned") for one in found] == ["fc", None]
 
 
 class TestScores:
@@ -129,6 +209,22 @@ class TestScores:
         np.testing.assert_allclose(again.boxes[1:], found.boxes[1:], atol=1e-6)
         localise([net], source, **options, threshold=0.1)
         assert len(list(tmp_path.glob("answers-*.npy"))) == 2
+
+    def test_another_data_set_with_the_same_names_has_its_own_boxes(
+        self, net, classifier, data, tmp_path
+    ):
+        options = {"classifiers": [classifier], "test_scales": (40,), "verbose": 0}
+        shutil.copytree(data.removeprefix("folder:"), tmp_path / "other")
+        for image in (tmp_path / "other/val").glob("*/*"):
+            stat = image.stat()
+            pixels = tf.io.decode_image(tf.io.read_file(str(image)), 3, expand_animations=False)
+            tf.io.write_file(str(image), tf.io.encode_jpeg(255 - pixels))
+            os.utime(image, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        other = open_source(f"folder:{tmp_path / 'other'}")
+        localise([net], open_source(data), cache_dir=tmp_path / "cache", **options)
+        found = localise([net], other, cache_dir=tmp_path / "cache", **options)
+        expected = localise([net], other, **options)
+        np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-6)
 
     def test_classes_are_taken_from_predictions(self, net, classifier, data):
         source = open_source(data)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -51,6 +53,17 @@ def test_the_order_does_not_change_the_result(found, threshold, random):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_the_order_does_not_decide_between_equal_distances(axis):
+    """The middle of three boxes is as near to the first as to the last."""
+    shift = np.tile(np.eye(2)[axis], 2) / 8
+    boxes = [np.array([0, 0, 0.5, 0.5]) + i * shift for i in range(3)]
+    expected, _ = merge(np.stack(boxes), np.ones(3))
+    assert len(expected) == 2
+    for mixed in itertools.permutations(boxes):
+        np.testing.assert_array_equal(merge(np.stack(mixed), np.ones(3))[0], expected)
+
+
 @settings(deadline=None, max_examples=50)
 @given(st.tuples(*[st.floats(0, 1)] * 4), st.integers(1, 9))
 def test_identical_boxes_become_one(box, count):
@@ -85,11 +98,27 @@ def test_the_closest_pair_is_merged_first():
 
 
 def test_distances_equal_a_worked_example():
-    one = np.array([0.0, 0, 0.4, 0.2])
+    one = np.array([0.1, 0.3, 0.5, 0.5])
     assert match_distance(one, one) == 0
     # The centres are a quarter of the width apart; the boxes share 0.3 x 0.2 of 0.5 x 0.2.
     np.testing.assert_allclose(match_distance(one, one + [0.1, 0, 0.1, 0]), 0.25 + 1 - 0.6)
+    # A quarter of the height likewise, and in the other order.
+    np.testing.assert_allclose(match_distance(one + [0, 0.05, 0, 0.05], one), 0.25 + 1 - 0.6)
     assert match_distance(one, one + 0.5) > 1
+
+
+def test_boxes_within_a_third_of_their_width_are_merged_by_default():
+    """Shifted by 0.3 widths the distance is 0.3 + 1 - 0.7 / 1.3 = 0.76, by 0.35 it is 0.87."""
+    box = np.array([0.0, 0, 0.4, 0.4])
+    for shift, count in ((0.3, 1), (0.35, 2)):
+        boxes = np.stack([box, box + [shift * 0.4, 0, shift * 0.4, 0]])
+        assert len(merge(boxes, np.ones(2))[0]) == count
+
+
+def test_boxes_without_an_area_have_a_least_side():
+    """Two points that are 2e-6 apart are two least sides apart, and do not overlap."""
+    point = np.full(4, 0.5)
+    np.testing.assert_allclose(match_distance(point, point + [2e-6, 0, 2e-6, 0]), 2 + 1, rtol=1e-6)
 
 
 def test_a_threshold_that_is_negative_or_not_finite_is_refused():
@@ -99,6 +128,6 @@ def test_a_threshold_that_is_negative_or_not_finite_is_refused():
 
 
 def test_each_class_has_its_best_box_or_the_whole_image():
-    boxes = np.array([[0.1, 0.1, 0.5, 0.5, 0.2], [0.8, 0.8, 0.9, 0.9, 0.3]])
+    boxes = np.array([[0.8, 0.8, 0.9, 0.9, 0.2], [0.1, 0.1, 0.5, 0.5, 0.3]])
     found = best_boxes(np.stack([boxes, boxes * np.nan]))
     np.testing.assert_allclose(found, [boxes[1, :4], [0, 0, 1, 1]])

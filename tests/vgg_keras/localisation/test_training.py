@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -59,6 +60,16 @@ class TestLoss:
         expected = iou(corners(true), corners(found)).numpy() > 0.5
         assert 0.1 < expected.mean() < 0.9
         np.testing.assert_array_equal(box_accuracy(targets, found).numpy(), expected)
+
+    def test_an_overlap_of_exactly_half_is_an_error(self):
+        """The box of the true class covers half of the object; that of the other class, all."""
+        targets = np.float32([[0.5, 0.5, 1, 1, 1]])
+        half, whole = [0.25, 0.5, 0.5, 1], [0.5, 0.5, 1, 1]
+        assert box_accuracy(targets, np.float32([[*whole, *half]])).numpy().tolist() == [0]
+        assert box_accuracy(targets, np.float32([[*half, *whole]])).numpy().tolist() == [1]
+
+    def test_the_loss_is_registered_with_keras(self):
+        assert keras.saving.get_registered_name(EuclideanBoxLoss) == "vgg_keras>EuclideanBoxLoss"
 
 
 class TestRecipe:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
+import shutil
 import struct
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -200,10 +203,80 @@ def torch_like(changes):
     return make
 
 
-def mat_text(path):
-    from scipy import io
+def safetensors_twice(path):
+    """As saved from a net and its DataParallel wrapper."""
+    torch_like({"module.classifier.0.bias": np.zeros(1024, "f4")})(path)
 
-    io.savemat(path, {"layers": "none", "meta": {"a": 1.0}})
+
+def npz_twice(name):
+    """A good .npz with one more entry, with other values."""
+
+    def make(path):
+        npz(path)
+        array = io.BytesIO()
+        np.save(array, np.zeros(1024, "f4"))
+        add_entry(path, name, array.getvalue())
+
+    return make
+
+
+def add_entry(path, name, data):
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "a") as archive:
+        warnings.filterwarnings("ignore", "Duplicate name")
+        archive.writestr(name, data)
+
+
+def keras_twice(path):
+    FOREIGN["app.h5"](path.with_name("app.h5"), good())
+    for _ in range(2):
+        add_entry(path, "model.weights.h5", path.with_name("app.h5").read_bytes())
+
+
+def h5_layers_twice(path):
+    """Two layers of Keras 3 of the same name, as after a merge of two files."""
+    npz(path.with_name("good.npz"))
+    weights.convert(path.with_name("good.npz"), path.with_name("good.weights.h5"))
+    shutil.move(path.with_name("good.weights.h5"), path)
+    with h5py.File(path, "a") as file:
+        file.copy("layers/conv2d", "layers/conv2d_100")
+
+
+def h5_listed_twice(path):
+    foreign.applications_h5(path, good())
+    with h5py.File(path, "a") as file:
+        file.attrs["layer_names"] = np.append(file.attrs["layer_names"].astype("S"), b"fc2")
+
+
+def caffe_twice(path):
+    FOREIGN["v1.caffemodel"](path, good())
+    path.write_bytes(path.read_bytes() * 2)
+
+
+def mat_variables_twice(path):
+    FOREIGN["tidy.mat"](path, good())
+    data = path.read_bytes()
+    path.write_bytes(data + data[128:])
+
+
+def mat_layers(**fields):
+    """A .mat file with one layer more than a good one."""
+
+    def make(path):
+        from scipy.io import loadmat, savemat
+
+        FOREIGN["tidy.mat"](path, good())
+        content = loadmat(path)
+        content["layers"] = np.append(content["layers"], [[None]], 1)
+        content["layers"][0, -1] = fields
+        savemat(path, {key: value for key, value in content.items() if key[0] != "_"})
+
+    return make
+
+
+def mat_text(path):
+    from scipy.io import savemat
+
+    savemat(path, {"layers": "none", "meta": {"a": 1.0}})
 
 
 def pickled(path):
@@ -333,6 +406,42 @@ REFUSED = {
         torch_like({"features.1.running_mean": np.zeros(16, "f4")}),
         "features.1.running_mean is surplus. It has batch normalisation",
     ),
+    "twice.safetensors": (
+        safetensors_twice,
+        "classifier.0.bias must be stored once. Received: classifier.0.bias and "
+        "module.classifier.0.bias",
+    ),
+    "twice.npz": (
+        npz_twice("fc1/bias.npy"),
+        "fc1/bias must be stored once. Received: fc1/bias.npy and fc1/bias.npy",
+    ),
+    "with and without ending.npz": (
+        npz_twice("fc1/bias"),
+        "fc1/bias must be stored once. Received: fc1/bias.npy and fc1/bias",
+    ),
+    "twice.keras": (keras_twice, "model.weights.h5 must be stored once. Received: 2 entries"),
+    "twice.weights.h5": (
+        h5_layers_twice,
+        "block1_conv1/kernel must be stored once. Received: /layers/conv2d/vars/0 and "
+        "/layers/conv2d_100/vars/0",
+    ),
+    "listed twice.h5": (
+        h5_listed_twice,
+        "fc2/kernel must be stored once. Received: /fc2/fc2_W_1:0 and /fc2/fc2_W_1:0",
+    ),
+    "twice.caffemodel": (caffe_twice, "conv1_1/0 must be stored once. Received: the layer at byte"),
+    "variables twice.mat": (
+        mat_variables_twice,
+        "layers must be stored once. Received: two variables",
+    ),
+    "twice.mat": (
+        mat_layers(name="conv1_1", type="conv", filters=KERNEL, biases=KERNEL[0, 0, 0]),
+        "conv1_1/filters must be stored once. Received: layers{1}.weights{1} and layers{",
+    ),
+    "batch normalisation.mat": (
+        mat_layers(name="bn1_1", type="bnorm", weights=KERNEL[0, 0]),
+        "bn1_1/filters is surplus",
+    ),
     "unknown.npz": (lambda p: np.savez(p, x=KERNEL), "Its first names: x"),
     "wrong metadata.npz": (lambda p: npz(p, {"about": np.array('{"net": 3}')}), "'preprocessing'"),
 }
@@ -393,6 +502,9 @@ def test_torch_files_are_read_without_running_code(tmp_path):
     torch.save(tensors, path, _use_new_zipfile_serialization=False)  # as before PyTorch 1.6
     layers, _ = weights.read(path, preprocessing="rgb")
     np.testing.assert_array_equal(layers["fc1"][0], expected["fc1"][0])
+    torch.save(tensors | {"module.classifier.6.bias": tensors["classifier.6.bias"]}, path)
+    with pytest.raises(weights.WeightsError, match=r"classifier\.6\.bias must be stored once"):
+        weights.read(path)
     for damage in (path.read_bytes()[:5000], pickle.dumps(Code(path))):
         path.write_bytes(damage)
         with pytest.raises(weights.WeightsError, match=r"w\.pth"):
