@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import keras
 import numpy as np
@@ -53,3 +54,10 @@ def tiny_run(path, class_names, net="A", train_scale=(32, 48)) -> TrainedNet:
     dataclasses.replace(ILSVRC, mean=MEAN).save(path / "statistics.json")
     lively(net, num_classes=len(class_names)).save_weights(path / "best.weights.h5")
     return TrainedNet.load(path)
+
+
+def without_digest(file):
+    """Takes the digest out of a description, which earlier versions did not write."""
+    description = json.loads(file.read_text())
+    del description["sha256"]
+    file.write_text(json.dumps(description))

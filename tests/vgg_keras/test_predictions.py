@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.tiny import without_digest
 from vgg_keras.errors import PredictionsError
 from vgg_keras.evaluation.predictions import Predictions, fuse
 
@@ -75,9 +76,7 @@ class TestFiles:
     def test_a_pair_of_an_earlier_version_has_no_digest(self, tmp_path, ending):
         one, beside = predictions(), tmp_path / f"p.{ending}.json"
         one.save(tmp_path / f"p.{ending}")
-        description = json.loads(beside.read_text())
-        del description["sha256"]
-        beside.write_text(json.dumps(description))
+        without_digest(beside)
         again = Predictions.load(tmp_path / f"p.{ending}")
         np.testing.assert_array_equal(again.posteriors, one.posteriors)
         assert again.metadata == one.metadata

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
+from tests.tiny import without_digest
 from vgg_keras.errors import FeaturesError, WriteError
 from vgg_keras.features.table import Features, normalised, side_by_side, stacked
 
@@ -23,13 +24,6 @@ def made(n=5, d=7, seed=0, metadata=None):
         ("cat", "dog", "tv/monitor"),
         metadata or {"net": "D", "data": "x", "test_scales": [256]},
     )
-
-
-def without_digest(file):
-    """Takes the digest out of a description, which earlier versions did not write."""
-    description = json.loads(file.read_text())
-    del description["sha256"]
-    file.write_text(json.dumps(description))
 
 
 @pytest.mark.parametrize("kind", ["parquet", "npy"])
