@@ -32,6 +32,18 @@ TRAIN_TINY = [
 ]
 
 
+def overridden(arguments) -> list[str]:
+    """Arguments of a command without options that a later one overrides, as those of TRAIN_TINY."""
+    options: dict[str, list[str]] = {}
+    for argument in map(str, arguments):
+        if argument.startswith("--"):
+            options.pop(argument, None)
+            options[argument] = [argument]
+        else:
+            options.setdefault(next(reversed(options), ""), []).append(argument)
+    return [argument for parts in options.values() for argument in parts]
+
+
 def encode(pixels: np.ndarray, kind: str = "JPEG", **options) -> bytes:
     """Encodes uint8 pixels; returns the bytes of an image file."""
     buffer = io.BytesIO()

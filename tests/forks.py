@@ -11,6 +11,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.conftest import overridden
+
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["vgg_keras.training", "vgg_keras.evaluation.evaluate"])
 
@@ -22,7 +24,7 @@ def start(
 
     `into` is a folder for its output; `first` is called in the process before the command.
     """
-    given = [str(argument) for argument in arguments]
+    given = overridden(arguments)
     process = _forks.Process(target=_main, args=(given, into, first), daemon=True)
     process.start()
     return process

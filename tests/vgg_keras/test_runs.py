@@ -23,7 +23,7 @@ import pytest
 import tensorflow as tf
 from click.testing import CliRunner
 
-from tests.conftest import TRAIN_TINY, write_folder
+from tests.conftest import TRAIN_TINY, overridden, write_folder
 from tests.forks import start
 from vgg_keras.callbacks.journal import read_journal
 from vgg_keras.cli import main
@@ -48,7 +48,7 @@ EPOCHS = max(20, 5 * KILLS)
 
 
 def command(*arguments):
-    return [sys.executable, "-m", "vgg_keras.cli", *map(str, arguments)]
+    return [sys.executable, "-m", "vgg_keras.cli", *overridden(arguments)]
 
 
 def run(*arguments, code=0, **options) -> tuple[str, str]:
@@ -63,8 +63,8 @@ def run(*arguments, code=0, **options) -> tuple[str, str]:
 
 def run_here(*arguments, code=0):
     """Runs the command line in this process; returns its standard output, or its standard error if
-    `code` is not 0."""
-    done = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    `code` is not 0. Only the last of each option counts."""
+    done = CliRunner().invoke(main, overridden(arguments))
     assert done.exit_code == code, done.output[-3000:]
     return done.stderr if code else done.stdout
 

@@ -182,7 +182,7 @@ class TestSave:
     def test_a_net_of_an_earlier_version_whose_saving_was_interrupted_is_replaced(self, tmp_path):
         lively_net(seed=1).save(tmp_path / "net")
         (tmp_path / "net" / "net.json").write_text("{}\n")
-        with pytest.raises(RunError, match="saving it was interrupted"):
+        with pytest.raises(RunError, match="saving was interrupted"):
             TrainedNet.load(tmp_path / "net")
         other = lively_net()
         other.save(tmp_path / "net")
