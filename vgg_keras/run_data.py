@@ -6,14 +6,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from vgg_keras.errors import RunError
 from vgg_keras.pipelines.contents import read_json
 from vgg_keras.pipelines.files import atomic_write
-from vgg_keras.pipelines.splits import Split
 from vgg_keras.pipelines.statistics import Statistics
 from vgg_keras.run_files import DATA, STATISTICS
+
+if TYPE_CHECKING:  # reading weights needs no TensorFlow
+    from vgg_keras.pipelines.splits import Split
 
 
 class _ImagesOfSplit(TypedDict):
