@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -81,7 +82,7 @@ class Soak:
             raise SystemExit(f"A good image is refused, or a bad one is not: {errors}")
         self.alone = max(timed(lambda image=image: self.ask([image])) for image in bad)
         self.requests = self.wrong = 0
-        self.seconds: dict[str, list[float]] = {"good": [], "mixed": [], "bad": []}
+        self.slowest = {"good": 0.0, "mixed": 0.0, "bad": 0.0}  # seconds of a request
         self.lock = threading.Lock()
 
     def ask(self, images: list[bytes]) -> list[tuple[np.ndarray, np.ndarray, bytes]]:
@@ -113,7 +114,7 @@ class Soak:
             with self.lock:
                 self.requests += 1
                 self.wrong += wrong
-                self.seconds[kind].append(seconds)
+                self.slowest[kind] = max(self.slowest[kind], seconds)
             number += 1
 
 
@@ -123,23 +124,21 @@ def soak(path: Path, photos: list[bytes], minutes: float, samples: int = 20) -> 
     state = Soak(served, photos, bad_images(photos[0]))
     began = time.monotonic()
     end = began + 60 * minutes
-    threads = [threading.Thread(target=state.run, args=(i, end)) for i in range(THREADS)]
-    for thread in threads:
-        thread.start()
     memory = []
-    for i in range(1, samples + 1):
-        time.sleep(max(began + 60 * minutes * i / samples - time.monotonic(), 0))
-        memory.append({"minutes": minutes * i / samples, "mib": resident()})
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(THREADS) as threads:
+        futures = [threads.submit(state.run, i, end) for i in range(THREADS)]
+        for i in range(1, samples + 1):
+            time.sleep(max(began + 60 * minutes * i / samples - time.monotonic(), 0))
+            memory.append({"minutes": minutes * i / samples, "mib": resident()})
+        for future in futures:
+            future.result()  # raises the error of a request that failed
     served.close()
-    slowest = {kind: max(times, default=0.0) for kind, times in state.seconds.items()}
     return {
         "minutes": minutes,
         "requests": state.requests,
         "wrong_answers": state.wrong,
         "slowest_bad_image_alone_seconds": state.alone,
-        "slowest_seconds": slowest,
+        "slowest_seconds": state.slowest,
         "resident": memory,
     }
 

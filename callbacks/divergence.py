@@ -72,7 +72,9 @@ class WarnOfChance(keras.callbacks.Callback):
 
         model.fit(..., callbacks=[WarnOfChance()])
 
-    Epochs whose logs lack one of the two cross-entropies are ignored.
+    Epochs whose logs lack one of the two cross-entropies are ignored, so the model needs such a
+    metric: `keras.metrics.SparseCategoricalCrossentropy(name="cross_entropy")`. A loss is no
+    substitute if it contains weight decay.
 
     Args:
         monitor: name of the training cross-entropy in the epoch logs; that of validation is
@@ -84,10 +86,13 @@ class WarnOfChance(keras.callbacks.Callback):
         self.monitor = monitor
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        found = [(logs or {}).get(name) for name in (self.monitor, f"val_{self.monitor}")]
+        names = (self.monitor, f"val_{self.monitor}")
+        if not logs or not logs.keys() >= set(names):
+            return
+        found = [logs[name] for name in names]
         classes = self.model.output_shape[-1]
         chance = math.log(classes)
-        if all(v is not None and abs(v - chance) <= _NEAR_CHANCE * chance for v in found):
+        if all(abs(value - chance) <= _NEAR_CHANCE * chance for value in found):
             log.warning(
                 "epoch %d: cross-entropy %.3f is ln(%d): the net gives all classes the same "
                 "posterior. If it stays so, its units are dead: start from other weights or with "

@@ -108,8 +108,9 @@ def read_boxes_file(path: str | os.PathLike, split: Split) -> list[list[list[flo
     """Reads the boxes of image files in class folders from a CSV file.
 
     The columns are split, class, file, x_min, y_min, x_max, y_max. `wnid` is accepted for `class`,
-    and `validation` and `valid` for the split `val`. `file` is the path below the class folder. The
-    file is UTF-8 or UTF-16, with commas, semicolons or tabs.
+    and `validation` and `valid` for the split `val`. `file` is the path below the class folder, or
+    below the last folder of that name. The file is UTF-8 or UTF-16, with commas, semicolons or
+    tabs.
 
     Args:
         path: the CSV file.

@@ -64,6 +64,11 @@ def normal_form(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def are_same_names(some: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether names are the same in the same order, in any Unicode forms."""
+    return [*map(normal_form, some)] == [*map(normal_form, others)]
+
+
 def first_few(names: Sequence[str], count: int = 3) -> str:
     """The first names between commas, and `...` if there are more."""
     return ", ".join(names[:count]) + ", ..." * (len(names) > count)

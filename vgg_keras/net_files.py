@@ -19,7 +19,7 @@ from vgg_keras.facts import NetFacts, as_colour, as_pair
 from vgg_keras.ilsvrc import wnids
 from vgg_keras.nets import get_net, weight_layers
 from vgg_keras.pipelines.checks import is_finite
-from vgg_keras.pipelines.contents import naming_file, read_json
+from vgg_keras.pipelines.contents import naming_file, parse_json, read_json
 from vgg_keras.pipelines.files import check_pair, write_pair
 from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.recipes import Recipe
@@ -73,7 +73,7 @@ def read_class_names(folder: Path) -> tuple[str, ...]:
     """
     file = folder / CLASSES
     with naming_file(file, RunError):
-        names = tuple(read_json(file, list[str], RunError))
+        names = tuple(parse_json(file.read_bytes(), list[str]))
         if not names or len(set(names)) < len(names):
             raise ValueError(f"class names must be one or more, all different. Received: {names}")
         return names
@@ -295,7 +295,7 @@ def _from_json(folder: Path) -> NetFacts:
     if file.read_bytes().strip() == b"{}":
         raise RunError(f"{folder} holds no complete net: {NET} is empty, saving was interrupted.")
     with naming_file(file, RunError):
-        found = msgspec.convert(read_json(file, _NetInFile, RunError), _NetInFile)
+        found = msgspec.convert(parse_json(file.read_bytes(), _NetInFile), _NetInFile)
         recipe = found["recipe"]
         keras.dtype_policies.get(found["precision"])  # refuses what is none
         return NetFacts(

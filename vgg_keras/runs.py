@@ -6,15 +6,17 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from vgg_keras import provenance
 from vgg_keras.callbacks.checkpoint import read_progress
+from vgg_keras.callbacks.errors import CheckpointError
 from vgg_keras.callbacks.journal import read_journal
 from vgg_keras.errors import RunError
 from vgg_keras.net_files import read_class_names, read_recipe
-from vgg_keras.pipelines.checks import normal_form
+from vgg_keras.pipelines.checks import are_same_names
 from vgg_keras.pipelines.files import atomic_write, locked
 from vgg_keras.recipes import Recipe
 from vgg_keras.run_files import (
@@ -77,18 +79,26 @@ def finished_files(path: Path) -> list[str]:
     An epoch that diverged, which has null in the journal, is no result.
     """
     finished = {
-        BEST_WEIGHTS: (path / BEST_WEIGHTS).exists,
-        JOURNAL: lambda: any(None not in entry.values() for entry in read_journal(path / JOURNAL)),
-        LAST_WEIGHTS: lambda: _has_finished_epoch(path),
+        BEST_WEIGHTS: (path / BEST_WEIGHTS).exists(),
+        JOURNAL: not all(map(diverged, read_journal(path / JOURNAL))),
+        LAST_WEIGHTS: _has_finished_epoch(path),
     }
-    return [name for name, is_finished in finished.items() if is_finished()]
+    return [name for name, is_finished in finished.items() if is_finished]
+
+
+def diverged(entry: Mapping[str, Any]) -> bool:
+    """Whether training diverged in an epoch of a journal, which has null for NaN and infinity.
+
+    As in `callbacks.divergence`, validation decides if its loss was written.
+    """
+    return entry.get("val_cross_entropy", entry.get("loss", 0.0)) is None
 
 
 def _has_finished_epoch(path: Path) -> bool:
     """Whether the last weights are those after an epoch, and not those before the first."""
     try:
         return read_progress(path).epochs > 0
-    except (OSError, KeyError, ValueError):
+    except CheckpointError:
         return True  # a damaged file may be repaired
 
 
@@ -153,7 +163,7 @@ def record_classes(path: Path, class_names: Sequence[str]) -> None:
     file = path / CLASSES
     if not file.exists():
         atomic_write(file, json.dumps(list(class_names), indent=0) + "\n")
-    elif [*map(normal_form, read_class_names(path))] != [*map(normal_form, class_names)]:
+    elif not are_same_names(read_class_names(path), class_names):
         raise RunError(
             f"The classes of the data are not those that {path} was begun with, see {file}. Give "
             f"the data that it was begun with, or another folder."

@@ -63,6 +63,8 @@ def prepare_data(
         for split in (training, validation):
             check_labels(split, source.class_names, source.spec)
     statistics = given_statistics(recipe, out) or _computed_statistics(training)
+    if Path(recipe.statistics).is_file() and Statistics.load(recipe.statistics) != statistics:
+        log.warning("%s has changed; %s keeps its own statistics", recipe.statistics, out)
     if is_writer:
         statistics.save(out / STATISTICS)
         record_data(out, images, statistics)
@@ -85,7 +87,7 @@ def _notice(out: Path, changes: str) -> None:
         )
         return
     log.info("%s: the images have changed since the run was begun (%s)", out, changes)
-    for name in (DATA, STATISTICS):
+    for name in (STATISTICS, DATA):  # a kill in between leaves the record of the old images
         (out / name).unlink(missing_ok=True)
 
 
@@ -136,10 +138,7 @@ def given_statistics(recipe: Recipe, out: Path) -> Statistics | None:
         SourceError: a file has other contents.
     """
     if (out / STATISTICS).exists() and runs.is_run_of(out, recipe):
-        own = load_statistics(out)
-        if Path(recipe.statistics).is_file() and Statistics.load(recipe.statistics) != own:
-            log.warning("%s has changed; %s keeps its own statistics", recipe.statistics, out)
-        return own
+        return load_statistics(out)
     if recipe.statistics == "ilsvrc":
         return ILSVRC
     if recipe.statistics == "training-set":

@@ -61,7 +61,7 @@ class FolderSplit(IndexedSplit):
 
     @no_autograph
     def _examples(self, indices: tf.data.Dataset) -> tf.data.Dataset:
-        paths = tf.constant([os.fsencode(path) for path in self.paths], tf.string)
+        paths = tf.constant([os.fsencode(path) for path in self.paths.tolist()], tf.string)
         labels = tf.constant(self.labels)
         return indices.map(lambda i: {"index": i, "label": labels[i], "path": paths[i]})
 
@@ -69,7 +69,8 @@ class FolderSplit(IndexedSplit):
         return tf.io.read_file(example["path"])
 
     def names_of(self, indices: Iterable[int]) -> list[str]:
-        return [text_of_path(self.paths[i]) for i in indices]
+        wanted = np.array(list(indices), np.int64)
+        return list(map(text_of_path, self.paths[wanted].tolist()))
 
     def ids_of(self, indices: Iterable[int]) -> list[str]:
         root = text_of_path(os.path.join(self.root, "")) if self.root else ""
@@ -87,6 +88,8 @@ class FolderSplit(IndexedSplit):
         return map(file_state, self.paths.tolist())
 
     def without(self, names: Sequence[str]) -> Split:
+        if not names:
+            return self
         kept = ~np.isin(self.names_of(range(len(self))), list(names))
         return dataclasses.replace(self, paths=self.paths[kept], labels=self.labels[kept])
 

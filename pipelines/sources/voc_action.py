@@ -22,6 +22,7 @@ from vgg_keras.pipelines.checks import first_few
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.sources.annotations import annotated_objects, stated_box
 from vgg_keras.pipelines.sources.archives import Archive, ArchiveSplit
+from vgg_keras.pipelines.sources.listing import text_of_path
 from vgg_keras.pipelines.splits import TRAIN, VALIDATION, Source, Split, StatedBoxes
 
 # The ten actions of the task, and `other`, whose people are distractors.
@@ -61,7 +62,9 @@ class PeopleSplit(ArchiveSplit):
         return self.targets
 
     def names_of(self, indices: Iterable[int]) -> list[str]:
-        return [f"{self.paths[i]}#{self.objects[i]}" for i in indices]
+        indices = list(indices)
+        files = super().names_of(indices)
+        return [f"{file}#{self.objects[i]}" for i, file in zip(indices, files, strict=True)]
 
     def without(self, names: Sequence[str]) -> Split:
         kept = ~np.isin(self.names_of(range(len(self))), list(names))
@@ -100,17 +103,16 @@ def open_voc_action(spec: str, location: str, *, several_labels: bool, **unused:
 
 def _open_split(name: str, archive: Archive, top: str, file: str) -> PeopleSplit:
     text = archive.read(file).decode("utf-8-sig", "surrogateescape")  # as os.fsdecode
+    shown = text_of_path(archive.path_of(file))
     lines = [line.split() for line in text.splitlines() if line.strip()]
     if not lines or any(len(line) < 2 or not line[1].isdecimal() for line in lines):
-        raise SourceError(
-            f"Each line of {archive.path_of(file)} must have an image name and an object number."
-        )
+        raise SourceError(f"Each line of {shown} must have an image name and an object number.")
     listed = [(image, int(number)) for image, number, *_ in lines]
     annotations = {image: _objects(archive, top, image) for image, _ in listed}
     for image, number in listed:
         if not 1 <= number <= len(annotations[image]):
             raise SourceError(
-                f"{archive.path_of(file)} names object {number} of {image}, whose annotation has "
+                f"{shown} names object {number} of {image}, whose annotation has "
                 f"{len(annotations[image])}."
             )
     people = [annotations[image][number - 1] for image, number in listed]

@@ -155,6 +155,19 @@ class TestWarnOfChance:
     def test_other_epochs_are_not(self, caplog, logs):
         assert not self.warnings_of(caplog, 10, **logs)
 
+    def test_the_cross_entropy_of_validation_is_printed(self, caplog):
+        (line,) = self.warnings_of(caplog, 10, cross_entropy=2.305, val_cross_entropy=2.301)
+        assert "cross-entropy 2.301 is ln(10)" in line
+
+    def test_classes_are_the_last_axis(self, caplog):
+        callback = WarnOfChance()
+        callback.set_model(keras.Sequential([keras.Input((5, 3)), keras.layers.Dense(10)]))
+        callback.on_epoch_end(0, {"cross_entropy": 2.3026, "val_cross_entropy": 2.3026})
+        assert "ln(10)" in caplog.text
+
+    def test_models_without_one_output_shape_train_on(self):
+        fit(own(), WarnOfChance())
+
 
 class TestLoading:
     @pytest.mark.parametrize("value", NOT_FINITE)

@@ -99,7 +99,7 @@ class TestBoxesFile:
         with pytest.raises(SourceError, match=rf"data/boxes\.csv.*{message}"):
             boxed_split(source, source["train"])
 
-    def test_files_below_a_class_folder_are_named_by_their_path(self, boxed, tmp_path):
+    def test_the_last_folder_named_like_the_class_counts(self, boxed, tmp_path):
         source = boxed((0, "train,blue,more/blue/0.jpg,0,0,59,39\n"))
         (tmp_path / "data/train/blue/more/blue").mkdir(parents=True)
         shutil.move(tmp_path / "data/train/blue/0.jpg", tmp_path / "data/train/blue/more/blue")

@@ -22,7 +22,7 @@ FILES = st.dictionaries(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(first=FILES, second=FILES)
 def test_two_states_of_a_folder_are_the_same_if_and_only_if_all_files_are(
     first, second, tmp_path_factory

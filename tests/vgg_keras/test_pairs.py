@@ -12,14 +12,11 @@ import os
 import numpy as np
 import pytest
 
+from tests.faults import Killed
 from tests.tiny import lively_net
 from vgg_keras import Features, Predictions, TrainedNet
 from vgg_keras.errors import UserError, WriteError
 from vgg_keras.weights import read
-
-
-class Killed(BaseException):
-    """Stands for the end of the process."""
 
 
 def predictions(seed):

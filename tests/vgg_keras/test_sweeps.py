@@ -210,7 +210,7 @@ class TestTuners:
             entries = [{"epoch": i + 1, "loss": 1.0} | line for i in range(recipe.epochs)]
             diverges = recipe.net in self.diverging
             if diverges:
-                entries[-1]["loss"] = None
+                entries[-1]["val_cross_entropy"] = None
             lines = [json.dumps(entry) + "\n" for entry in entries]
             (path / "journal.jsonl").write_text("".join(lines))
             return "DivergenceError: Training diverged" if diverges else ""

@@ -10,8 +10,8 @@ import click
 from vgg_keras.commands.options import Several
 
 
-class _StrictParsing(click.Command):
-    """A command that refuses an option that is given twice, unless it takes several values.
+class Command(click.Command):
+    """A command of `vgg-keras`: it refuses an option that is given twice but takes one value.
 
     Click takes the last value and forgets the others.
     """
@@ -27,15 +27,10 @@ class _StrictParsing(click.Command):
         return super().parse_args(ctx, args)
 
 
-class Command(_StrictParsing, click.Command):
-    """Every command of `vgg-keras`."""
-
-
-class Group(_StrictParsing, click.Group):
-    """Every group of commands; those that are added with `@group.command()` are `Command`s."""
+class Group(Command, click.Group):
+    """A group of commands; those that are added with `@group.command()` are `Command`s."""
 
     command_class = Command
-    group_class = type
 
 
 command = functools.partial(click.command, cls=Command)

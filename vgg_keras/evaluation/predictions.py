@@ -13,7 +13,7 @@ import numpy as np
 from vgg_keras.errors import PredictionsError, WriteError
 from vgg_keras.evaluation.metrics import ErrorCount
 from vgg_keras.metadata import PredictionsInFile, members, net_name
-from vgg_keras.pipelines.checks import first_few, indices_of
+from vgg_keras.pipelines.checks import are_same_names, first_few, indices_of
 from vgg_keras.pipelines.contents import naming_file, read_json
 from vgg_keras.pipelines.files import DIGEST_KEY, check_pair, write_pair
 
@@ -51,7 +51,7 @@ class Predictions:
         Raises:
             PredictionsError: an image is missing, or the classes differ.
         """
-        if tuple(class_names) != self.class_names:
+        if not are_same_names(class_names, self.class_names):
             raise PredictionsError(
                 f"The predictions of {_nets(self)} have other classes, or in another order."
             )
@@ -197,7 +197,7 @@ _SHARED = ("protocol", "data", "split", "skipped")
 
 def _rows_of(first: Predictions, other: Predictions) -> np.ndarray:
     """Rows of `other` in the order of the images of `first`."""
-    if other.class_names != first.class_names:
+    if not are_same_names(other.class_names, first.class_names):
         raise PredictionsError(
             f"Predictions of different classes cannot be fused: {_nets(first)} has "
             f"{len(first.class_names)} ({first_few(first.class_names)}), {_nets(other)} "

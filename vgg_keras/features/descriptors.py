@@ -143,7 +143,11 @@ def compute_descriptors(
         split, batch_size=batch_size * factor, on_bad_image=on_bad_image, verbose=verbose
     )
     folder = None if cache_dir is None else Path(cache_dir)
-    tables = [_table(extractor, split, Pass("dense", scale, flip), folder) for scale in scales]
+    images = split.fingerprint() if folder else ""
+    tables = [
+        _table(extractor, len(split), images, Pass("dense", scale, flip), folder)
+        for scale in scales
+    ]
     filler.fill(tables)
     return side_by_side([_AGGREGATED[aggregate]([table.rows for table in tables])])
 
@@ -168,17 +172,19 @@ def row_pass(extractor: FeatureExtractor, one: Pass) -> RowPass:
     )
 
 
-def _table(extractor: FeatureExtractor, split: Split, one: Pass, folder: Path | None) -> Table:
-    """The descriptors at one scale, as far as they are cached."""
+def _table(
+    extractor: FeatureExtractor, count: int, images: str, one: Pass, folder: Path | None
+) -> Table:
+    """The descriptors at one scale, as far as they are cached; `images` is their fingerprint."""
     # Everything that decides the rows.
-    decisive = folder and [
+    decisive = [
         extractor.digest,
-        split.fingerprint(),
+        images,
         extractor.mean,
         extractor.min_side,
         asdict(one),
     ]
-    shape = len(split), extractor.model.output_shape[-1]
+    shape = count, extractor.model.output_shape[-1]
     rows = open_row_cache(folder, f"{one.views}-q{one.test_scale}", decisive, shape)
     return Table(rows, _is_finite, [row_pass(extractor, one)])
 

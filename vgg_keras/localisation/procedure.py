@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vgg_keras.errors import ArgumentError
 from vgg_keras.metadata import join
-from vgg_keras.pipelines.checks import check_test_scale
+from vgg_keras.pipelines.checks import are_same_names, check_test_scale
 from vgg_keras.recipes import LocalisationRecipe
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def check_together(nets: Sequence[NetFacts], classifiers: Sequence[NetFacts]) ->
             )
     first = nets[0]
     for other in (*nets, *classifiers):
-        if other.class_names != first.class_names:
+        if not are_same_names(other.class_names, first.class_names):
             raise ArgumentError(f"{other.name} has other classes than {first.name}.", "nets")
         for fact in ("crop_size", "pool_rounding"):
             values = [getattr(net.architecture, fact) for net in (first, other)]

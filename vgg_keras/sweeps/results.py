@@ -17,7 +17,7 @@ from vgg_keras.callbacks.progress import clock
 from vgg_keras.errors import SweepError
 from vgg_keras.net_files import read_class_names
 from vgg_keras.nets import get_net, weight_layers
-from vgg_keras.pipelines.contents import naming_file, read_json
+from vgg_keras.pipelines.contents import naming_file, parse_json
 from vgg_keras.run_files import CLASSES, JOURNAL
 from vgg_keras.sweeps.space import Sweep, scale_text
 from vgg_keras.sweeps.trials import TUNER_FOLDER, has_diverged, run_path, score
@@ -77,9 +77,8 @@ class _Trial(TypedDict):
 
 
 def _row(sweep: Sweep, folder: Path, file: Path) -> TrialRow:
-    damaged = "is damaged; continuing the sweep writes it again"
-    with naming_file(file, SweepError, damaged):
-        trial = read_json(file, _Trial, SweepError, damaged)
+    with naming_file(file, SweepError, "is damaged; continuing the sweep writes it again"):
+        trial = parse_json(file.read_bytes(), _Trial)
         point = sweep.point_of(trial["hyperparameters"]["values"])
     path = run_path(folder, point, trial["trial_id"] if sweep.tuner == "hyperband" else None)
     crop = sweep.recipe.crop_size

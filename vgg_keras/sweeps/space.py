@@ -16,7 +16,7 @@ from typing import Any, TypedDict
 from vgg_keras.errors import ArgumentError, SweepError
 from vgg_keras.nets import get_net
 from vgg_keras.pipelines.checks import check_choice
-from vgg_keras.pipelines.contents import naming_file, read_json
+from vgg_keras.pipelines.contents import naming_file, parse_json
 from vgg_keras.pipelines.files import atomic_write
 from vgg_keras.recipes import RECIPES, Recipe
 
@@ -129,7 +129,7 @@ class Sweep:
         if not file.is_file():
             raise SweepError(f"{folder} is not the folder of a sweep: it has no {SWEEP_FILE}.")
         with naming_file(file, SweepError):
-            fields: Any = read_json(file, _SweepInFile, SweepError)
+            fields: Any = parse_json(file.read_bytes(), _SweepInFile)
             fields["recipe"] = Recipe.from_json(json.dumps(fields["recipe"]))
             fields["train_scales"] = tuple(map(tuple, fields["train_scales"]))
             return cls(**fields | {name: tuple(fields[name]) for name in ("nets", "widths")})

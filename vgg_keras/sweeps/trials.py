@@ -15,6 +15,7 @@ from vgg_keras.pipelines.contents import naming_file
 from vgg_keras.pipelines.files import locked
 from vgg_keras.recipes import Recipe
 from vgg_keras.run_files import JOURNAL
+from vgg_keras.runs import diverged
 from vgg_keras.sweeps.process import train_in_process
 from vgg_keras.sweeps.space import Point, Sweep
 
@@ -101,9 +102,8 @@ def train_once(recipe: Recipe, path: Path, **options: Any) -> Path:
 
 
 def has_diverged(path: Path) -> bool:
-    """Whether the loss of a run's last epoch was not finite. The journal has null for it."""
-    entries = read_journal(path / JOURNAL)
-    return bool(entries) and None in entries[-1].values()
+    """Whether the training of a run diverged in its last epoch."""
+    return any(map(diverged, read_journal(path / JOURNAL)[-1:]))
 
 
 def score(path: Path, objective: str) -> dict[str, float]:

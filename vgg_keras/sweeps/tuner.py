@@ -220,7 +220,7 @@ class SweepTuner(keras_tuner.Tuner):
 
     def reload(self) -> None:
         """Continues from the files of Keras Tuner. A worker has none; its chief has them."""
-        if _is_worker():
+        if self._is_worker():
             return
         state = self.folder / TUNER_FOLDER
         with naming_file(state, SweepError, "holds a damaged state of Keras Tuner"):
@@ -256,11 +256,6 @@ class SweepTuner(keras_tuner.Tuner):
         if trial.trial_id in self.diverged:
             trial.status = "FAILED"
         super().on_trial_end(trial)
-
-
-def _is_worker() -> bool:
-    """Whether this process asks another one, the chief, for its trials."""
-    return "KERASTUNER_ORACLE_IP" in os.environ and "chief" not in os.environ["KERASTUNER_TUNER_ID"]
 
 
 def _open_tuner(sweep: Sweep, folder: Path, options: Mapping[str, Any]) -> SweepTuner:

@@ -119,6 +119,7 @@ def read(
             not floats or of another shape. The message names them.
         MissingPackageError: the file is a `.pth` file and PyTorch is not installed.
         ArgumentError: no net or preprocessing has the given name.
+        RunError, SourceError: the statistics of a run were changed or are damaged.
 
     Example:
         >>> layers, contents = read("VGG_ILSVRC_16_layers.caffemodel")

@@ -86,7 +86,7 @@ def load(
         The layers that were loaded, and those that were not.
 
     Raises:
-        WeightsError, MissingPackageError, ArgumentError: see `read`.
+        WeightsError, RunError, SourceError, MissingPackageError, ArgumentError: see `read`.
 
     Example:
         >>> contents = load(vgg("vgg16"), "vgg16.safetensors")
@@ -151,7 +151,7 @@ def convert(
         The layers that were converted, and those that were not.
 
     Raises:
-        WeightsError, MissingPackageError, ArgumentError: see `read`.
+        WeightsError, RunError, SourceError, MissingPackageError, ArgumentError: see `read`.
         WriteError: the file cannot be written. A file that was there before is unchanged.
 
     Example:
