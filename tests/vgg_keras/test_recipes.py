@@ -31,7 +31,7 @@ def test_localisation_recipes_are_those_of_section_a_1():
     """Net D with a box for each class; rate 1e-3; every layer is tuned; S = 256 or 384."""
     paper, other = (LOCALISATION_RECIPES[name] for name in ("paper", "paper-384"))
     assert (paper.net, paper.learning_rate) == ("D", 1e-3)
-    assert (paper.regression, paper.tuned) == ("per-class", "all")
+    assert (paper.regression, paper.trainable) == ("per-class", "all")
     assert (paper.train_scale, other.train_scale) == ((256, 256), (384, 384))
     assert paper.differences(other) == ["train_scale: (256, 256) -> (384, 384)"]
 
@@ -120,7 +120,7 @@ def test_unknown_fields_in_a_file_are_refused():
 
 def test_recipe_round_trip():
     recipe = Recipe(net="E", train_scale=(256, 512), seed=3)
-    for one in (recipe, LocalisationRecipe(tuned="fc")):
+    for one in (recipe, LocalisationRecipe(trainable="fc")):
         assert Recipe.from_json(one.to_json()) == one
     assert recipe.differences(Recipe(net="E", train_scale=(256, 512))) == ["seed: 3 -> 0"]
 
