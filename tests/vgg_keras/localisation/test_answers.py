@@ -78,7 +78,7 @@ def test_the_evaluate_command_prints_and_writes_errors(net, recipe, classifier, 
         assert message in done.output
 
 
-def test_the_train_command_writes_a_run_and_refuses_bad_arguments(recipe, data, tmp_path):
+def test_the_train_command_writes_a_run_and_refuses_bad_arguments(data, classifier, tmp_path):
     flags = [
         "--net",
         "A",
@@ -94,6 +94,8 @@ def test_the_train_command_writes_a_run_and_refuses_bad_arguments(recipe, data, 
         "1",
         "--data",
         data,
+        "--init-from",
+        classifier.name,
         "--tuned",
         "fc",
     ]
