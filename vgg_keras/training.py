@@ -244,6 +244,6 @@ def _advice(recipe: Recipe, out: Path) -> str:
     return (
         f"{out} keeps the last epoch before that. Train into another folder with a learning_rate "
         f'below {recipe.learning_rate:g}, and with init_from="{out}" init_layers="all" if an epoch '
-        f"of it was good. Your own call of `model.fit` can also clip gradients (`clipnorm` of the "
-        f"optimizer) or freeze layers (`trainable = False`)."
+        f"of it was good. With pretrained layers, fc_epochs=1 trains the FC layers first. Your own "
+        f"call of `model.fit` can also clip gradients (`clipnorm` of the optimizer)."
     )

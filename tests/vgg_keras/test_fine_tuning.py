@@ -43,7 +43,7 @@ class Kernels(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         layers = ("block1_conv1", "fc1")
-        self.found.append([np.array(self.model.get_layer(name).kernel) for name in layers])
+        self.found.append([self.model.get_layer(name).get_weights()[0] for name in layers])
 
 
 @pytest.fixture(scope="module")
@@ -55,26 +55,25 @@ def whole(recipe, tmp_path_factory):
 
 
 def test_the_fc_layers_are_trained_first(net, whole):
-    given = np.array(net.model.get_layer("block1_conv1").kernel)
+    given = [net.model.get_layer(name).get_weights()[0] for name in ("block1_conv1", "fc1")]
     conv, fc = zip(*whole[1], strict=True)
-    np.testing.assert_array_equal(conv[0], given)  # no weight decay either
-    assert not np.array_equal(fc[0], np.array(net.model.get_layer("fc1").kernel))
+    np.testing.assert_array_equal(conv[0], given[0])  # no weight decay either
+    assert not np.array_equal(fc[0], given[1])
     for kernels in (conv, fc):
         assert not np.array_equal(kernels[0], kernels[1])
 
 
 def test_the_journal_has_the_rate_and_the_parameters_of_each_stage(net, whole):
     entries = read_journal(whole[0] / "journal.jsonl")
-    assert [e["learning_rate"] for e in entries] == pytest.approx([1e-4, 1e-5, 1e-5])
+    assert [e["learning_rate"] for e in entries] == pytest.approx([1e-4, 1e-4 / 3, 1e-4 / 3])
     model = TrainedNet.load(whole[0]).model
     fc = sum(model.get_layer(name).count_params() for name in FC_NAMES)
     assert [e["trainable_parameters"] for e in entries] == [fc, *[model.count_params()] * 2]
 
 
-@pytest.mark.parametrize("moments", [(1,), (0, 1, 2)])
-def test_an_interrupted_run_ends_with_bit_identical_weights(recipe, whole, tmp_path, moments):
-    """It is interrupted in each stage, and between the two."""
-    for epoch in moments:
+def test_an_interrupted_run_ends_with_bit_identical_weights(recipe, whole, tmp_path):
+    """It is interrupted between the two stages and in the second one."""
+    for epoch in (1, 2):
         with pytest.raises(KeyboardInterrupt):
             train(recipe, tmp_path / "cut", callbacks=[Interrupting(epoch)], verbose=0)
     train(recipe, tmp_path / "cut", verbose=0)

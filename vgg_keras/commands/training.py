@@ -29,7 +29,9 @@ from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import RECIPES, LocalisationRecipe, Recipe
 from vgg_keras.run_files import JOURNAL
 
-_FORMER_FLAGS = {(LocalisationRecipe, "trainable"): ("--tuned",)}
+_FORMER_FLAGS: dict[tuple[type[Recipe], str], tuple[str, ...]] = {
+    (LocalisationRecipe, "trainable"): ("--tuned",)
+}
 _OF_THE_RECIPE = {"default": None}  # also for a switch, for which click would take False
 
 
