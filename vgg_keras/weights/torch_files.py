@@ -10,7 +10,7 @@ import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import torch
 
 _LARGEST = 2**30  # bytes read into memory at once; net E has 575 million
+_T = TypeVar("_T")
 _MOST_NESTED = 2  # keys that lead to a dictionary of tensors
 _MOST_KEYS = 12  # in a message
 _WRAPPER = re.compile(r"(?<![^.])(module|_orig_mod)\.")
@@ -88,7 +89,7 @@ def open_torch(path: Path) -> Iterator[Stored]:
             f"unpickling can run any code. If you trust the file, load it in PyTorch and save its "
             f"state_dict()."
         ) from error
-    tensors = _tensors_of_net(path, state)
+    tensors = tensors_of_net(path, state, torch.Tensor)
     del state
     # Removed from `tensors`, so that a tensor's memory is free after it was read.
     yield Stored(
@@ -105,9 +106,18 @@ def _inert_globals() -> list[Any]:
     return [argparse.Namespace, np.dtype, *dtypes, *scalars]
 
 
-def _tensors_of_net(path: Path, checkpoint: Any) -> dict[str, torch.Tensor]:
-    """The tensors of the only dictionary in a checkpoint that names a net of the paper."""
-    found = dict(_dictionaries(checkpoint))
+def tensors_of_net(path: Path, checkpoint: Any, tensor_type: type[_T]) -> dict[str, _T]:
+    """Returns the tensors of the only dictionary in a checkpoint that names a net of the paper.
+
+    Args:
+        path: the file, for messages.
+        checkpoint: any object. The dictionary is the checkpoint or lies at most two keys deep.
+        tensor_type: class of the tensors.
+
+    Raises:
+        WeightsError: no dictionary names a net, or several do.
+    """
+    found = dict(_dictionaries(checkpoint, tensor_type))
     matches = {
         where: identify({_plain(name): tuple(tensor.shape) for name, tensor in tensors.items()})
         for where, tensors in found.items()
@@ -134,10 +144,10 @@ def _tensors_of_net(path: Path, checkpoint: Any) -> dict[str, torch.Tensor]:
     )
 
 
-def _dictionaries(checkpoint: Any) -> Iterator[tuple[tuple[str, ...], dict[str, torch.Tensor]]]:
+def _dictionaries(
+    checkpoint: Any, tensor_type: type[_T]
+) -> Iterator[tuple[tuple[str, ...], dict[str, _T]]]:
     """The dictionaries of tensors in a checkpoint with the keys that lead to them, at most two."""
-    import torch
-
     seen: set[int] = set()  # a dictionary can contain itself, or another one many times
     level: list[tuple[tuple[str, ...], Any]] = [((), checkpoint)]
     for _ in range(1 + _MOST_NESTED):
@@ -149,7 +159,7 @@ def _dictionaries(checkpoint: Any) -> Iterator[tuple[tuple[str, ...], dict[str, 
             tensors = {
                 str(name): tensor
                 for name, tensor in value.items()
-                if isinstance(tensor, torch.Tensor)
+                if isinstance(tensor, tensor_type)
             }
             if tensors:
                 yield where, tensors
