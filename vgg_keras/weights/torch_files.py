@@ -8,9 +8,9 @@ import functools
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -30,11 +30,18 @@ if TYPE_CHECKING:
     import torch
 
 _LARGEST = 2**30  # bytes read into memory at once; net E has 575 million
-_T = TypeVar("_T")
+_T = TypeVar("_T", bound="_Tensor")
 _MOST_NESTED = 2  # keys that lead to a dictionary of tensors
 _MOST_KEYS = 12  # in a message
 _WRAPPER = re.compile(r"(?<![^.])(module|_orig_mod)\.")
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+class _Tensor(Protocol):
+    """A tensor of PyTorch or an array of NumPy."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
 
 
 @contextlib.contextmanager
