@@ -14,6 +14,7 @@ from vgg_keras import TrainedNet, weights
 from vgg_keras.cli import main
 from vgg_keras.features import DeepFeatures
 from vgg_keras.nets import FC_NAMES, NETS
+from vgg_keras.report.page import _first_net
 
 
 def convs(net):
@@ -115,7 +116,9 @@ def test_commands_take_the_name_of_the_head(tmp_path, folder, monkeypatch):
     assert "With --head NAME" in done.output
     done = CliRunner().invoke(main, [*arguments, "--head", "fc8_voc"])
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["head"] == "fc8_voc"
+    found = json.loads(done.stdout)
+    assert found["head"] == "fc8_voc"
+    assert _first_net(found).origin["head"] == "fc8_voc"  # the net is loaded again for a report
     done = CliRunner().invoke(main, [*arguments, "--head", "fc9"])
     assert done.output.endswith("head must be one of fc8_voc. Received: --head fc9\n")
     target = str(tmp_path / "v.npz")
