@@ -108,6 +108,11 @@ class Recipe:
         "and the FC layers, §3.1), all, or matching (the layers that have the same shape in both "
         "nets).",
     )
+    preprocessing: str = _field(
+        "",
+        "Preprocessing that the weights file of init_from was trained with: rgb, caffe or torch "
+        "[inferred from the file].",
+    )
     plateau_patience: int = _field(
         5, "Number of epochs without a better validation accuracy before the learning rate drops."
     )
@@ -231,7 +236,7 @@ _CHOICES: dict[str, Collection[str]] = {
 }
 # Fields that earlier versions did not write, with the values that they trained with. They wrote
 # `trainable` of localisation nets as `tuned`.
-_SINCE = {"trainable": "all", "fc_epochs": 0, "unfreeze_factor": 10.0}
+_SINCE = {"trainable": "all", "fc_epochs": 0, "unfreeze_factor": 10.0, "preprocessing": ""}
 _INFINITY = float("inf")
 _RANGES = {
     "fc_epochs": (0, _INFINITY),
