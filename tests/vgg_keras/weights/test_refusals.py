@@ -292,7 +292,10 @@ REFUSED = {
     # name of the file: function that makes it, and text of the message
     "cut.npz": (cut("keras.npz", 0.5), "not a zip file"),
     "cut.h5": (cut("app.h5", 0.5), "truncated"),
-    "cut in a layer.caffemodel": (cut("v1.caffemodel", 0.5), "cut off or damaged"),
+    "cut in a layer.caffemodel": (
+        cut("v1.caffemodel", 0.5),
+        "after layer 'relu5_2': it is cut off or damaged",
+    ),
     "cut at the end.caffemodel": (cut("v2.caffemodel", 1 - 1e-6), "cut off or damaged"),
     "cut.mat": (cut("tidy.mat", 0.5), "cut off"),
     "cut packed.mat": (cut("packed.mat", 0.9), "cut off"),
@@ -343,10 +346,10 @@ REFUSED = {
     "bzip2.npz": (npz_bzip2, "has a compression that NumPy does not use"),
     "bombs.mat": (mat_bombs, "made to fill memory"),
     "empty blobs.caffemodel": (caffe_layer(*[b""] * 10_000), "more than 1,000 fields"),
-    "many blobs.caffemodel": (caffe_layer(*[b""] * 3), "does not consist of weights and biases"),
+    "many blobs.caffemodel": (caffe_layer(*[b""] * 9), "its layer conv1_1 has 9 blobs, more than"),
     "many sides.caffemodel": (
         caffe_layer(foreign._field(7, foreign._field(1, b"\x7f" * 10**5))),
-        "does not consist of weights and biases",
+        "a blob of its layer conv1_1 does not consist of numbers",
     ),
     "mean of 1e300.npz": (
         lambda p: npz(
@@ -429,7 +432,10 @@ REFUSED = {
         h5_listed_twice,
         "fc2/kernel must be stored once. Received: /fc2/fc2_W_1:0 and /fc2/fc2_W_1:0",
     ),
-    "twice.caffemodel": (caffe_twice, "conv1_1/0 must be stored once. Received: the layer at byte"),
+    "twice.caffemodel": (
+        caffe_twice,
+        "conv1_1/0 must be stored once. Received: layer 1 and layer 23",
+    ),
     "variables twice.mat": (
         mat_variables_twice,
         "layers must be stored once. Received: two variables",
