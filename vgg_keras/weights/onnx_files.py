@@ -67,7 +67,7 @@ def open_onnx(path: Path) -> Iterator[Stored]:
         raise MissingPackageError(f"{path} needs the package onnx: pip install onnx.") from error
     with open(path, "rb") as file:
         layers: list[_Layer] = []
-        tensors: list[tuple[str, str, StoredTensor]] = []
+        tensors: list[tuple[str, Path, StoredTensor]] = []
         inputs: set[str] = set()
         for field in _fields_of_graph(file):
             if field.number == _NODE and field.length <= _LONGEST:  # a layer is not longer
@@ -79,12 +79,13 @@ def open_onnx(path: Path) -> Iterator[Stored]:
                 inputs.add(ValueInfoProto.FromString(message).name)
         turned = {layer.weights for layer in layers if not layer.is_transposed}
         stored = by_name(
-            (name, origin, _turned(tensor) if name in turned else tensor)
+            (name, str(origin), _turned(tensor) if name in turned else tensor)
             for name, origin, tensor in tensors
         )
         # Nodes in front of the first layer can scale the image or subtract a mean.
         takes_image = bool(layers) and layers[0].image in inputs
-        yield Stored(stored, is_ambiguous=not takes_image)
+        files = frozenset(origin for _, origin, _ in tensors) - {path}
+        yield Stored(stored, is_ambiguous=not takes_image, files=files)
 
 
 def _fields_of_graph(file: IO[bytes]) -> Iterator[Field]:
@@ -113,15 +114,15 @@ def _layers(message: bytes) -> Iterator[_Layer]:
     if node.op_type in _LAYERS and len(node.input) > 1:
         values = {attribute.name: attribute.i for attribute in node.attribute}
         is_transposed = node.op_type == "Conv" or bool(values.get("transB"))
-        yield _Layer(*node.input[:2], is_transposed)
+        yield _Layer(node.input[0], node.input[1], is_transposed)
 
 
 def _turned(tensor: StoredTensor) -> StoredTensor:
     return StoredTensor(tensor.shape[::-1], tensor.dtype, lambda: tensor.read().T)
 
 
-def _tensors(path: Path, file: IO[bytes], field: Field) -> Iterator[tuple[str, str, StoredTensor]]:
-    """Name, offset and contents of an initializer of floats. Its data are not read.
+def _tensors(path: Path, file: IO[bytes], field: Field) -> Iterator[tuple[str, Path, StoredTensor]]:
+    """Name, file and contents of an initializer of floats. Its data are not read.
 
     Whole numbers are shapes and axes.
     """
@@ -149,7 +150,7 @@ def _tensors(path: Path, file: IO[bytes], field: Field) -> Iterator[tuple[str, s
     def read() -> np.ndarray:
         return np.fromfile(span.path, dtype, math.prod(shape), offset=span.start).reshape(shape)
 
-    yield name, f"byte {field.start}", StoredTensor(shape, dtype.name, read)
+    yield name, span.path, StoredTensor(shape, dtype.name, read)
 
 
 def _external(path: Path, entries: Mapping[str, str], name: str) -> _Span:

@@ -137,10 +137,10 @@ class _Bounded:
         return self.file.read(count)
 
 
-class _Opcodes(dict[int, Callable[["_Unpickler"], None]]):
+class _Opcodes(dict[int, Callable[[Any], None]]):
     """Functions by opcode."""
 
-    def __missing__(self, opcode: int) -> Callable[[_Unpickler], None]:
+    def __missing__(self, opcode: int) -> Callable[[Any], None]:
         raise WeightsError(f"{_NOT_ARRAYS} (opcode {opcode:#04x})")
 
 
@@ -149,6 +149,8 @@ class _Unpickler(pickle._Unpickler):
     """Unpickles to containers, texts, numbers and `_Object`s."""
 
     dispatch = _Opcodes()
+    read: Callable[[int], bytes]
+    stack: list[Any]
 
     def __init__(self, file: IO[bytes]):
         super().__init__(_Bounded(file), encoding="bytes")
@@ -177,7 +179,7 @@ class _Unpickler(pickle._Unpickler):
         self.stack[-1].state = state
 
 
-def _counted(handle: Callable[[_Unpickler], None]) -> Callable[[_Unpickler], None]:
+def _counted(handle: Callable[[Any], None]) -> Callable[[Any], None]:
     def run(unpickler: _Unpickler) -> None:
         unpickler.opcodes += 1
         if unpickler.opcodes > _MOST_OPCODES:

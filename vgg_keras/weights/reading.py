@@ -24,6 +24,7 @@ from vgg_keras.weights.caffe import open_caffemodel
 from vgg_keras.weights.hdf5 import open_hdf5, open_keras_archive
 from vgg_keras.weights.matconvnet import open_mat
 from vgg_keras.weights.naming import Kernel
+from vgg_keras.weights.onnx_files import open_onnx
 from vgg_keras.weights.preprocessing import Preprocessing, get_preprocessing, refit
 from vgg_keras.weights.selection import LayerReader, declared_bytes
 from vgg_keras.weights.stored import Stored, errors_with_path, refuse_expansion
@@ -37,6 +38,7 @@ READERS: dict[str, Callable[[Path], AbstractContextManager[Stored]]] = {
     ".mat": open_mat,
     ".npz": open_npz,
     ".npy": open_npy,
+    ".onnx": open_onnx,
     ".safetensors": open_safetensors,
     ".pth": open_torch,
     ".pt": open_torch,
@@ -130,7 +132,8 @@ def read(
     given = get_preprocessing(preprocessing) if isinstance(preprocessing, str) else preprocessing
     path, of_folder = _resolve(Path(source))
     with errors_with_path(path), READERS[path.suffix.lower()](path) as stored:
-        refuse_expansion(path, sum(map(declared_bytes, stored.tensors.values())))
+        declared = sum(map(declared_bytes, stored.tensors.values()))
+        refuse_expansion(path, declared, stored.files)
         reader = LayerReader(path, stored, name, partial)
         reader.choose(kernels)
         given = reader.preprocessing(given or of_folder)

@@ -364,7 +364,7 @@ REFUSED = {
         lambda p: npz(p, {"fc1/kernel": np.array([Code(p)], object)}),
         "fc1/kernel.npy holds pickled Python objects",
     ),
-    "pickle.npy": (pickled_npy, "holds pickled Python objects"),
+    "pickle.npy": (pickled_npy, "it holds pickled objects other than arrays of NumPy"),
     "bare pickle.npy": (pickled, "not an array of NumPy"),
     "swapped layers.npz": (
         lambda p: npz(
