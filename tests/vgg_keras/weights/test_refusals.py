@@ -294,7 +294,7 @@ REFUSED = {
     "cut.h5": (cut("app.h5", 0.5), "truncated"),
     "cut in a layer.caffemodel": (
         cut("v1.caffemodel", 0.5),
-        "after layer 'relu5_2': it is cut off or damaged",
+        "after layer 'reluconv5_2': it is cut off or damaged",
     ),
     "cut at the end.caffemodel": (cut("v2.caffemodel", 1 - 1e-6), "cut off or damaged"),
     "cut.mat": (cut("tidy.mat", 0.5), "cut off"),
