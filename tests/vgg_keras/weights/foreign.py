@@ -130,12 +130,20 @@ def _blob(array, version):
 
 
 def matconvnet(
-    path, weights, *, old=False, compress=False, in_struct=False, mean=(123.68, 116.779, 103.939)
+    path,
+    weights,
+    *,
+    old=False,
+    compress=False,
+    in_struct=False,
+    column=False,
+    mean=(123.68, 116.779, 103.939),
 ):
     """A file of import-caffe.py and vl_simplenn_tidy. `weights` take RGB.
 
     old: as before beta 17.
     in_struct: whether the net is a variable `net`, as `cnn_train` saves it.
+    column: whether the mean is a column, as in nets of `cnn_imagenet`.
     """
     from scipy import io
 
@@ -149,7 +157,11 @@ def matconvnet(
         cell[0, 0], cell[0, 1] = np.asfortranarray(filters), bias.reshape(1, -1)
         cells.append({"name": caffe_name(layer), "type": "conv", "weights": cell, "pad": [1.0] * 4})
         cells.append({"name": "relu" + caffe_name(layer)[4:], "type": "relu"})
-    image = np.tile(np.float32(mean), (8, 8, 1)) if old else np.float32(mean).reshape(1, 1, 3)
+    image = (
+        np.tile(np.float32(mean), (8, 8, 1))
+        if old
+        else np.float32(mean).reshape((3, 1) if column else (1, 1, 3))
+    )
     normalization = {"averageImage": image, "imageSize": [224.0, 224.0, 3.0]}
     content = {"layers": np.array(cells, object).reshape(1, -1)}
     content |= (
@@ -355,8 +367,11 @@ def vggface_h5(path, weights):
     applications_h5(path, weights)
 
 
-def dagnn(path, weights):
-    """A DagNN as `saveobj` gives it. `weights` take RGB."""
+def dagnn(path, weights, listed=True):
+    """A DagNN as `saveobj` gives it. `weights` take RGB.
+
+    listed: whether layers list their parameters. Otherwise these have the names of `fromSimpleNN`.
+    """
     from scipy import io
 
     kinds = {"params": ("name", "value"), "layers": ("name", "type", "params")}
@@ -367,9 +382,11 @@ def dagnn(path, weights):
             kernel = kernel.reshape(side, side, channels, -1)
         filters = kernel if kernel.ndim == 4 else kernel[None, None]
         name = caffe_name(layer)
-        names = [f"{name}_filter", f"{name}_bias"]
+        names = [f"{name}_filter", f"{name}_bias"] if listed else [f"{name}f", f"{name}b"]
         found["params"] += zip(names, (filters, bias.reshape(-1, 1)), strict=True)
-        found["layers"].append((name, "dagnn.Conv", np.array(names, object).reshape(1, -1)))
+        found["layers"].append(
+            (name, "dagnn.Conv", np.array(names * listed, object).reshape(1, -1))
+        )
         found["layers"].append((f"relu_{name}", "dagnn.ReLU", np.empty((1, 0), object)))
     content = {"meta": {"normalization": {"averageImage": [[123.68], [116.779], [103.939]]}}}
     for kind, fields in kinds.items():

@@ -273,6 +273,14 @@ def mat_layers(**fields):
     return make
 
 
+def mat_7_3(path):
+    """An HDF5 file after a block with the header of a MAT-file."""
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file["layers"] = np.ones(3)
+    data = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\0\2IM"
+    path.write_bytes(data + path.read_bytes()[128:])
+
+
 def mat_text(path):
     from scipy.io import savemat
 
@@ -298,14 +306,14 @@ REFUSED = {
     ),
     "cut at the end.caffemodel": (cut("v2.caffemodel", 1 - 1e-6), "cut off or damaged"),
     "cut.mat": (cut("tidy.mat", 0.5), "cut off"),
+    "version 7.3.mat": (
+        mat_7_3,
+        "is a MAT-file of version 7.3. Load it in MATLAB and save it with",
+    ),
     "cut packed.mat": (cut("packed.mat", 0.9), "cut off"),
     "cut.safetensors": (cut("tv.safetensors", 0.9), "incomplete"),
     "cut.npy": (cut("keras.npy", 0.9), "mmap length"),
-    "empty.npz": (Path.touch, "not a zip file"),
-    "empty.h5": (Path.touch, "file signature"),
-    "empty.mat": (Path.touch, "not a MAT-file of version 5"),
-    "empty.caffemodel": (Path.touch, "Its first names: none"),
-    "empty.safetensors": (Path.touch, "header"),
+    "empty.h5": (Path.touch, "is an empty file"),
     "huge length.safetensors": (safetensors_header, "header"),
     "overlap.safetensors": (safetensors_overlap, "invalid offset"),
     "claims a terabyte.caffemodel": (caffe_claims, "claims 1099511627776 bytes"),
@@ -365,7 +373,7 @@ REFUSED = {
         "fc1/kernel.npy holds pickled Python objects",
     ),
     "pickle.npy": (pickled_npy, "it holds pickled objects other than arrays of NumPy"),
-    "bare pickle.npy": (pickled, "not an array of NumPy"),
+    "bare pickle.npy": (pickled, "is a pickle"),
     "swapped layers.npz": (
         lambda p: npz(
             p,
@@ -524,7 +532,8 @@ def test_torch_files_are_read_without_running_code(tmp_path):
 
 def test_without_torch_the_message_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
-    (tmp_path / "w.pth").touch()
+    with zipfile.ZipFile(tmp_path / "w.pth", "w") as archive:
+        archive.writestr("w/data.pkl", b"")
     with pytest.raises(ImportError, match=r"pip install torch.*safetensors"):
         weights.read(tmp_path / "w.pth")
 
