@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import functools
 import pickle
@@ -79,7 +80,8 @@ def open_torch(path: Path) -> Iterator[Stored]:
         refuse_expansion(path, size)
     try:
         # A large file is mapped, so that other content, such as optimizer state, is not read.
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=size > _LARGEST)
+        with torch.serialization.safe_globals(_inert_globals()):
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=size > _LARGEST)
     except pickle.UnpicklingError as error:  # PyTorch's message advises to run the code
         raise WeightsError(
             f"{path} holds pickled objects other than tensors, which are not read because "
@@ -92,6 +94,15 @@ def open_torch(path: Path) -> Iterator[Stored]:
     yield Stored(
         by_name((_plain(name), name, _of_torch(tensors.pop(name))) for name in list(tensors))
     )
+
+
+def _inert_globals() -> list[Any]:
+    """What training scripts save beside tensors and cannot run code: arguments, NumPy's numbers."""
+    scalar = np.float64(0).__reduce__()[0]
+    dtypes = [type(np.dtype(kind)) for kind in ("?", "i4", "i8", "f4", "f8")]
+    modules = ("numpy.core", "numpy._core")  # of NumPy 1 and 2
+    scalars = [(scalar, f"{module}.multiarray.scalar") for module in modules]
+    return [argparse.Namespace, np.dtype, *dtypes, *scalars]
 
 
 def _tensors_of_net(path: Path, checkpoint: Any) -> dict[str, torch.Tensor]:
