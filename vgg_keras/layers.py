@@ -75,8 +75,11 @@ class SlidingDense(keras.layers.Layer):
         return (batch, self._positions(height), self._positions(width), self.units)
 
     def _positions(self, side: int | None) -> int | None:
-        """Number of window positions along a side of the map; None if the side is not known."""
-        if side is None:
+        """Number of window positions along a side of the map; None if the side is not known.
+
+        When a model is exported with JAX, an unknown side is a symbol.
+        """
+        if not isinstance(side, int):
             return None
         if side < self.window:
             raise ArgumentError(

@@ -58,10 +58,11 @@ class LayerReader:
         Raises:
             WeightsError: none is given, and the file does not determine it.
         """
-        if given is None and self.stored.is_ambiguous:
+        if given is None and self.stored.ambiguity:
             raise WeightsError(
-                f"{self.path} does not state the preprocessing of its net. Give the argument "
-                f"preprocessing: {', '.join(PREPROCESSINGS)}."
+                f"{self.path} does not state the preprocessing of its net: "
+                f"{self.stored.ambiguity}. Give the argument preprocessing: "
+                f"{', '.join(PREPROCESSINGS)}."
             )
         family = PREPROCESSINGS[self.family.preprocessing]
         return given or self.stored.metadata.preprocessing or family

@@ -75,13 +75,13 @@ class Stored:
         tensors: tensors by the names in the file. Some readers keep the values in memory until the
             tensor is removed from this dictionary, so remove a tensor after reading it.
         metadata: metadata of the file; empty if there is none.
-        is_ambiguous: whether nets with different preprocessing are saved as such files, so that the
-            file does not determine it.
+        ambiguity: why the file does not determine the preprocessing of its net; empty if the kind
+            of file does.
     """
 
     tensors: dict[str, StoredTensor]
     metadata: WeightsMetadata = WeightsMetadata()
-    is_ambiguous: bool = False
+    ambiguity: str = ""
 
 
 def by_name(tensors: Iterable[tuple[str, str, StoredTensor]]) -> dict[str, StoredTensor]:
