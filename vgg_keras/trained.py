@@ -84,6 +84,7 @@ class TrainedNet(NetFacts):
         *,
         net: str | None = None,
         class_names: Sequence[str] | None = None,
+        head: str | None = None,
         preprocessing: str | None = None,
         mean: Sequence[float] | None = None,
         train_scale: int | Sequence[int] | None = None,
@@ -100,6 +101,7 @@ class TrainedNet(NetFacts):
             net: name of the net in the file; by default inferred from its layers.
             class_names: names of the classes, in the order of the outputs; by default ILSVRC's for
                 1,000 outputs (some of these names are enough), otherwise "0", "1", ...
+            head: name of the last layer in the file, see `vgg_keras.weights.read`.
             preprocessing: of the images in training, see `vgg_keras.weights.read`.
             mean: RGB mean that was subtracted from the training images; by default inferred from
                 the file, and the first layer is adapted to ILSVRC's mean.
@@ -119,6 +121,7 @@ class TrainedNet(NetFacts):
         of_file = {
             "net": net,
             "class_names": class_names,
+            "head": head,
             "preprocessing": preprocessing,
             "mean": mean,
             "train_scale": train_scale,

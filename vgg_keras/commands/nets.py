@@ -21,13 +21,18 @@ preprocessing_option = click.option(
     "(BGR minus the ILSVRC mean), or torch (RGB from 0 to 1, minus a mean, divided by a standard "
     "deviation) [inferred from the kind of file].",
 )
+head_option = click.option(
+    "--head",
+    metavar="NAME",
+    help="Name of the last layer in the weights file, such as fc8_voc [that of its family].",
+)
 pool_rounding_option = click.option(
     "--pool-rounding",
     type=click.Choice(tuple(POOL_ROUNDINGS)),
     help="How pooling rounds an odd side: down, or up as in Caffe [that of a saved net, otherwise "
     "down].",
 )
-_OF_A_FILE = ("net", "preprocessing", "statistics", "train_scale")
+_OF_A_FILE = ("net", "head", "preprocessing", "statistics", "train_scale")
 _OF_A_MODEL = ("precision", "pool_rounding")
 
 
@@ -59,6 +64,7 @@ def net_options(several: str = "", without: Collection[str] = ()):
             help="With --weights: the net in the file [inferred from its layers]"
             f"{'; once for each file' * many}.",
         ),
+        "head": head_option,
         "preprocessing": preprocessing_option,
         "statistics": click.option(
             "--statistics",

@@ -9,7 +9,7 @@ import click
 
 from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
-from vgg_keras.commands.nets import preprocessing_option
+from vgg_keras.commands.nets import head_option, preprocessing_option
 from vgg_keras.commands.options import ANY_PATH, FILE, NetName, json_option
 from vgg_keras.commands.terminal import echo
 
@@ -23,10 +23,11 @@ from vgg_keras.commands.terminal import echo
     is_flag=True,
     help="Convert only the complete layers that fit, and name the others.",
 )
+@head_option
 @preprocessing_option
 @json_option
 @click.pass_obj
-def convert(verbose, source, target, net, partial, preprocessing, as_json) -> None:
+def convert(verbose, source, target, net, partial, head, preprocessing, as_json) -> None:
     """Convert weights to another kind of file.
 
     SOURCE is the folder of a run or of a saved net, or a file: .h5, .weights.h5 or .keras of
@@ -37,7 +38,9 @@ def convert(verbose, source, target, net, partial, preprocessing, as_json) -> No
     from vgg_keras.weights import convert as run_conversion
 
     with one_line_errors(verbose):
-        contents = run_conversion(source, target, net, partial=partial, preprocessing=preprocessing)
+        contents = run_conversion(
+            source, target, net, partial=partial, head=head, preprocessing=preprocessing
+        )
         if as_json:
             echo(json.dumps({"source": str(source), "target": str(target)} | asdict(contents)))
             return

@@ -195,6 +195,7 @@ def _read_weights(
         "width": contents.width,
         "pool_rounding": architecture.pool_rounding,
         "precision": precision,
+        "input": contents.input,
     }
     if preprocessing is not None:
         metadata["preprocessing"] = preprocessing

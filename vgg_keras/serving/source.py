@@ -11,6 +11,7 @@ import msgspec
 
 from vgg_keras.facts import NetFacts
 from vgg_keras.metadata import NetInFile
+from vgg_keras.net_files import READ_WITH
 from vgg_keras.pipelines.contents import naming_file
 from vgg_keras.pipelines.statistics import Statistics
 from vgg_keras.saved_models.errors import ExportError
@@ -20,7 +21,6 @@ from vgg_keras.serving.localise import Localisers
 from vgg_keras.trained import TrainedNet
 
 _PATHS = ("run", "weights")  # keys of an origin that hold a path
-_READ_WITH = ("net", "preprocessing")  # keys that hold an argument of `TrainedNet.load`
 
 
 def describe_source(net: NetFacts) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def load_source(metadata: Mapping[str, Any]) -> TrainedNet:
         mean = Statistics.load(source["statistics"]).mean
     return TrainedNet.load(
         source["weights"],
-        **{key: source[key] for key in _READ_WITH if key in source},
+        **{key: source[key] for key in READ_WITH if key in source},
         mean=mean,
         class_names=metadata["class_names"],
         train_scale=metadata.get("train_scale") or source.get("train_scale"),

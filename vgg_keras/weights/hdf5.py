@@ -44,8 +44,11 @@ from vgg_keras.weights.stored import (
 _APPLICATIONS = {"vgg16", "vgg19"}  # names of the models of Keras Applications
 _NO_CONFIG = "{}"
 _LARGEST_CONFIG = 2**24  # bytes
-# A preset of Keras Hub has the configuration beside the weights.
-_CONFIGS_BESIDE = {"task.weights.h5": "task.json", "model.weights.h5": "preprocessor.json"}
+# In a preset of Keras Hub, the configuration and the conv. layers lie beside the FC layers.
+_PRESET = {
+    "task.weights.h5": {"config": "task.json", "backbone": "model.weights.h5"},
+    "model.weights.h5": {"config": "preprocessor.json"},
+}
 _NO_INPUT = "nets with different preprocessing are saved in such files"
 _OWN_INPUT = {"lambda", "normalization", "rescaling"}  # kinds of layers that change the input
 
@@ -57,11 +60,14 @@ def open_hdf5(path: Path) -> Iterator[Stored]:
     The names of the tensors are `LAYER/kernel` and `LAYER/bias`; those of Caffe `LAYER/0` and
     `LAYER/1`.
     """
-    beside = path.parent / _CONFIGS_BESIDE.get(path.name, "")
-    is_there = beside.is_file() and beside.stat().st_size <= _LARGEST_CONFIG
-    config = beside.read_text() if is_there else _NO_CONFIG
-    with h5py.File(path) as file:
-        yield _stored(file, path.name, config)
+    with contextlib.ExitStack() as files:
+        file = files.enter_context(h5py.File(path))
+        beside = _PRESET.get(path.name, {})
+        config = path.with_name(beside.get("config", ""))
+        is_there = config.is_file() and config.stat().st_size <= _LARGEST_CONFIG
+        backbone = path.with_name(beside.get("backbone", ""))
+        more = files.enter_context(h5py.File(backbone)) if backbone.is_file() else None
+        yield _stored(file, path.name, config.read_text() if is_there else _NO_CONFIG, more)
 
 
 @contextlib.contextmanager
@@ -82,20 +88,24 @@ def open_keras_archive(path: Path) -> Iterator[Stored]:
             yield _stored(file, path.name, config)
 
 
-def _stored(file: h5py.File, file_name: str, config: str) -> Stored:
+def _stored(
+    file: h5py.File, file_name: str, config: str, backbone: h5py.File | None = None
+) -> Stored:
     if "data" in file:  # https://github.com/BVLC/caffe/blob/1.0/src/caffe/net.cpp, Net::ToHDF5
         return Stored(by_name(tensors_of_caffe(inside(file, "data"))))
     if "nb_layers" in file.attrs:
         layers = name_by_order(reorder_kernels(layers_of_keras_1(file), is_flipped=True))
         return _of_keras(file, reorder_first_fc(layers, True), KerasConfig(config))
     if "layers" in file or "vars" in file:
-        return _of_keras_3(file, KerasConfig(config))
+        return _of_keras_3(file, KerasConfig(config), backbone)
     return _of_keras_2(file, file_name)
 
 
-def _of_keras_3(file: h5py.File, config: KerasConfig) -> Stored:
+def _of_keras_3(file: h5py.File, config: KerasConfig, backbone: h5py.File | None) -> Stored:
     names = config.layer_names()
     layers = layers_of_keras_3(file)
+    if backbone is not None:
+        layers = layers_of_keras_3(backbone) + layers
     layers = [replace(layer, name=layer.name or names.get(layer.path)) for layer in layers]
     if any(layer.name is None for layer in layers):
         layers = name_by_order(layers)

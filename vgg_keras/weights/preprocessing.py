@@ -45,6 +45,12 @@ class Preprocessing:
         if min(self.sd) < 1e-4:
             raise ArgumentError(f"sd must be above 0. Received: {self.sd}", "sd")
 
+    def __str__(self) -> str:
+        order = slice(None, None, -1 if self.bgr else 1)
+        mean, sd = (", ".join(f"{value:.6g}" for value in v[order]) for v in (self.mean, self.sd))
+        text = f"{'BGR' if self.bgr else 'RGB'} in 0..255 minus ({mean})"
+        return text if set(self.sd) == {1.0} else f"({text}) / ({sd})"
+
 
 # "caffe" and "torch" are modes of `keras.applications.imagenet_utils.preprocess_input`. The
 # constants of "torch" are those of torchvision, which timm also uses for these nets.
@@ -59,14 +65,16 @@ PREPROCESSINGS: Mapping[str, Preprocessing] = MappingProxyType(
 )
 
 
-def get_preprocessing(name: str) -> Preprocessing:
-    """Returns the preprocessing with the given name.
+def as_preprocessing(value: str | Preprocessing) -> Preprocessing:
+    """Returns the preprocessing that is given by its name or as it is.
 
     Raises:
         ArgumentError: no preprocessing has that name. The message lists the names.
     """
-    check_choice("preprocessing", name, PREPROCESSINGS)
-    return PREPROCESSINGS[name]
+    if isinstance(value, Preprocessing):
+        return value
+    check_choice("preprocessing", value, PREPROCESSINGS)
+    return PREPROCESSINGS[value]
 
 
 def refit(

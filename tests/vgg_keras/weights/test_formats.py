@@ -24,7 +24,8 @@ from vgg_keras.errors import ArgumentError, UserError
 from vgg_keras.nets import FC_NAMES, NETS, WARM_START_LAYERS
 from vgg_keras.pipelines.statistics import Statistics
 from vgg_keras.run_files import BEST_WEIGHTS, NET, STATISTICS
-from vgg_keras.weights.naming import CONVENTIONS, geometry, identify, kernels_of
+from vgg_keras.weights.identification import geometry, identify
+from vgg_keras.weights.naming import CONVENTIONS, kernels_of
 from vgg_keras.weights.preprocessing import PREPROCESSINGS, Preprocessing, refit
 from vgg_keras.weights.transfer import TARGETS
 
@@ -57,7 +58,7 @@ FOREIGN = {
     "tidy.mat": lambda path, w: foreign.matconvnet(path, foreign.in_rgb(w)),
     "old.mat": lambda path, w: foreign.matconvnet(path, foreign.in_rgb(w), old=True),
     "packed.mat": lambda path, w: foreign.matconvnet(path, foreign.in_rgb(w), compress=True),
-    "tf.npz": lambda path, w: foreign.frossard_npz(path, foreign.in_rgb(w)),
+    "vgg16_weights.npz": lambda path, w: foreign.frossard_npz(path, foreign.in_rgb(w)),
     "keras.npz": lambda path, w: np.savez(
         path,
         **{
@@ -172,12 +173,13 @@ def test_a_feature_extractor_needs_the_preprocessing(tmp_path):
     model = vgg("D", *SIZE, seed=1)
     part = keras.Model(model.input, model.get_layer("block5_pool").output)
     part.save_weights(tmp_path / "f.weights.h5")
-    with pytest.raises(weights.WeightsError, match=r"preprocessing: rgb, caffe, torch\."):
+    with pytest.raises(weights.WeightsError, match=r"one of rgb, caffe, torch\."):
         weights.read(tmp_path / "f.weights.h5")
     layers, _ = weights.read(tmp_path / "f.weights.h5", preprocessing="rgb")
     kernel = model.get_layer("block1_conv1").get_weights()[0]
     np.testing.assert_array_equal(layers["block1_conv1"][0], kernel)
-    weights.save(part, tmp_path / "f.safetensors")  # our own files store it
+    weights.save(part, tmp_path / "f.safetensors", model_preprocessing="rgb")
+    # our own files store it
     layers, _ = weights.read(tmp_path / "f.safetensors")
     np.testing.assert_allclose(layers["block1_conv1"][0], kernel, rtol=1e-5, atol=1e-7)
 
@@ -391,7 +393,7 @@ class TestParts:
         model = vgg("D", *SIZE)
         before = model.get_weights()
         with pytest.raises(
-            weights.WeightsError, match=r"fc1/kernel is missing;.*With `partial`, only"
+            weights.WeightsError, match=r"fc1/kernel is missing;.*With partial=True, only"
         ):
             weights.load(model, tmp_path / "notop.npz")
         assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), before, strict=True))
@@ -487,16 +489,18 @@ class TestNaming:
     @pytest.mark.parametrize("family", CONVENTIONS, ids=lambda family: family.name)
     def test_every_net_is_identified_in_every_family(self, net, family):
         kernels = kernels_of(NETS[net], *SIZE)
-        shapes = {
-            name: family.shapes(kernels[layer], layer in FC_NAMES)[0]
-            if part == "kernel"
-            else kernels[layer][-1:]
-            for (layer, part), name in family.names(NETS[net]).items()
-        }
-        found = identify(shapes)
-        assert found is not None
-        assert found[0] is family
-        assert found[1].name == net.replace("A-LRN", "A")  # LRN has no weights
+        for prefix in ("", "model/vgg."):
+            shapes = {
+                name: family.shapes(kernels[layer], layer in FC_NAMES)[0]
+                if part == "kernel"
+                else kernels[layer][-1:]
+                for (layer, part), name in family.names(NETS[net], prefix).items()
+            }
+            found = identify(shapes)
+            assert found is not None
+            assert (found.family, found.prefix, found.others) == (family, prefix, ())
+            assert found.net.name == net.replace("A-LRN", "A")  # LRN has no weights
+            assert found.is_complete
 
     @pytest.mark.parametrize("family", CONVENTIONS, ids=lambda family: family.name)
     def test_layouts_are_inverses(self, family):
@@ -569,7 +573,7 @@ class TestCommand:
                 "one of rgb, caffe, torch. Received: 'tf'",
             ),
             (("w.npz", "o.npz", "--net", "E"), "exactly net E: block3_conv3/kernel is missing"),
-            (("w.txt", "o.npz"), "weights are read from .h5,"),
+            (("w.txt", "o.npz"), "w.txt is an empty file"),
             ((".", "o.npz"), "is not a run or saved net"),
         ],
     )
