@@ -63,9 +63,9 @@ def open_hdf5(path: Path) -> Iterator[Stored]:
     with contextlib.ExitStack() as files:
         file = files.enter_context(h5py.File(path))
         beside = _PRESET.get(path.name, {})
-        config = path.with_name(beside.get("config", ""))
+        config = path.parent / beside.get("config", "")
         is_there = config.is_file() and config.stat().st_size <= _LARGEST_CONFIG
-        backbone = path.with_name(beside.get("backbone", ""))
+        backbone = path.parent / beside.get("backbone", "")
         more = files.enter_context(h5py.File(backbone)) if backbone.is_file() else None
         yield _stored(file, path.name, config.read_text() if is_there else _NO_CONFIG, more)
 
