@@ -97,6 +97,11 @@ class Recipe:
         "and the FC layers, §3.1), all, or matching (the layers that have the same shape in both "
         "nets).",
     )
+    preprocessing: str = _field(
+        "",
+        "Preprocessing that the weights file of init_from was trained with: rgb, caffe or torch "
+        "[inferred from the file].",
+    )
     plateau_patience: int = _field(
         5, "Number of epochs without a better validation accuracy before the learning rate drops."
     )
@@ -166,6 +171,7 @@ class Recipe:
         try:
             fields = parse_json(text, dict[str, Any])
             kind = LocalisationRecipe if "regression" in fields else cls
+            fields = _SINCE | fields
             different = fields.keys() ^ {field.name for field in dataclasses.fields(kind)}
             if different:
                 raise ValueError(f"unknown or missing: {', '.join(sorted(different))}")
@@ -193,6 +199,8 @@ _CHOICES: dict[str, Collection[str]] = {
     "regression": REGRESSIONS,
     "tuned": TUNED,
 }
+# Fields that earlier versions did not write, with the values that they trained with.
+_SINCE = {"preprocessing": ""}
 _INFINITY = float("inf")
 _RANGES = {
     "epochs": (1, _INFINITY),

@@ -24,7 +24,7 @@ from vgg_keras.callbacks import (
     WarnOfChance,
 )
 from vgg_keras.distribution import Cluster, Devices, check_divisible, find_devices, is_cpu_only
-from vgg_keras.errors import MissingPackageError
+from vgg_keras.errors import ArgumentError, MissingPackageError
 from vgg_keras.net_files import build_for_training
 from vgg_keras.nets import get_net
 from vgg_keras.pipelines.evaluation import validation_stream
@@ -231,10 +231,19 @@ def _warm_start(recipe: Recipe, model: keras.Model, out: Path, task: Task) -> li
     if not recipe.init_from or has_weights:
         return []
     source = recipe.init_from
+    is_folder = Path(source).is_dir()
+    if is_folder and recipe.preprocessing:
+        raise ArgumentError(
+            f"preprocessing goes with a weights file; a run or saved net has its own. "
+            f"Received: preprocessing={recipe.preprocessing!r} for {source}",
+            "preprocessing",
+        )
     layers = task.start_layers(recipe, model)
     matching = recipe.init_layers == "matching"
     warm_start = WarmStart(
-        source if Path(source).is_dir() else read(source, partial=matching).layers,
+        source
+        if is_folder
+        else read(source, partial=matching, preprocessing=recipe.preprocessing or None).layers,
         layers,
         matching=matching,
         name=source,

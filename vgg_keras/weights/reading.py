@@ -170,7 +170,7 @@ def read_as(
     found = (reader.family.name, reader.net.name, *size, tuple(layers), reader.left)
     contents = Contents(*found, taken, is_assumed)
     if of_folder is None:
-        log.info("%s: net %s for images in %s.", path, contents.net, contents.input)
+        log.info("%s: net %s takes %s.", path, contents.net, contents.input)
     return Weights(layers, contents)
 
 

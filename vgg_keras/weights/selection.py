@@ -91,24 +91,27 @@ class LayerReader:
     @property
     def has_own_head(self) -> bool:
         """Whether the file has other layers after the conv. layers than these nets have."""
-        own = set(self.names.values())
-        surplus = {n for n, tensor in self.stored.tensors.items() if len(tensor.shape) > 1} - own
+        known = set(self.names.values())
         kernels = kernels_of(self.net, *self.size)
-        return bool(surplus) or any(
-            tensor is not None and not self.family.fits(tensor.shape, shapes)
-            for name in FC_NAMES
-            for shapes in (self.family.shapes(kernels[name], True),)
-            for tensor in (self._tensor((name, "kernel")),)
-        )
+        surplus = {n for n, tensor in self.stored.tensors.items() if len(tensor.shape) > 1} - known
+        misfits = [
+            layer
+            for layer in FC_NAMES
+            if (tensor := self._tensor((layer, "kernel")))
+            and not self.family.fits(tensor.shape, self.family.shapes(kernels[layer], True))
+        ]
+        return bool(surplus or misfits)
 
     def _layer_named(self, head: str, prefix: str) -> str:
         """The name of a layer in the file, which is given with or without the common prefix."""
+        hidden = {self.names.get((layer, PARTS[0])) for layer in FC_NAMES[:2]}
+        layers = [name for name in self._head_layers() if name + self.family.parts[0] not in hidden]
         for layer in (head, prefix + head):
-            if layer + self.family.parts[0] in self.stored.tensors:
+            if layer in layers:
                 return layer
         raise WeightsError(
-            f"{self.path} has no layer of this name after its conv. layers, only "
-            f"{', '.join(self._head_layers()) or 'none'}. Received: head={head!r}"
+            f"{self.path} must have the last layer that head names. Received: head={head!r}, where "
+            f"the file has {', '.join(layers[:_MOST_PROBLEMS]) or 'none'}"
         )
 
     def _head_layers(self) -> list[str]:
@@ -116,7 +119,7 @@ class LayerReader:
         ending = self.family.parts[0]
         conv = {name for (layer, _), name in self.names.items() if layer not in FC_NAMES}
         names = [n for n in self.stored.tensors if n.endswith(ending) and n not in conv]
-        return [name.removesuffix(ending) for name in names][:_MOST_PROBLEMS]
+        return [name.removesuffix(ending) for name in names]
 
     def choose(self, kernels: Mapping[str, Kernel] | None) -> None:
         """Selects the layers to read and checks them.
@@ -134,7 +137,10 @@ class LayerReader:
         if self.partial:
             kernels = {k: v for k, v in kernels.items() if k in layers_present}
         known = {self.names[key] for key in present if key[0] in kernels}
-        surplus = [name for name in self.stored.tensors if name not in known]
+        # Numbers without a shape are counters, as of steps or averaged weights.
+        surplus = [
+            n for n, tensor in self.stored.tensors.items() if tensor.shape and n not in known
+        ]
         problems = {
             layer: problem
             for layer, kernel in kernels.items()
@@ -205,10 +211,11 @@ class LayerReader:
         if any(name.endswith("running_mean") for name in self.stored.tensors):
             advice = "It has batch normalisation, which the nets of the paper do not have."
         elif self.has_own_head:
+            others = ", ".join(self._head_layers()[:_MOST_PROBLEMS])
             advice = (
                 f"Its conv. layers are read as net {self.net.name} at width {self.size[2]:g}, and "
-                f"are followed by {', '.join(self._head_layers())}. {advice} With head=NAME, "
-                f"another of these layers is read as the last one."
+                f"are followed by {others}. {advice} With head=NAME, another of these layers is "
+                f"read as the last one."
             )
         raise WeightsError(
             f"{self.path}, with the names of {self.family.name}, does not hold exactly net "

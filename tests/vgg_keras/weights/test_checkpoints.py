@@ -53,6 +53,7 @@ CHECKPOINTS = {
     "parallel features.pth": lambda s: {
         name.replace("features.", "features.module."): tensor for name, tensor in s.items()
     },
+    "averaged.pth": lambda s: prefixed("module.", s) | {"n_averaged": torch.tensor(9)},
     "with another net.pth": lambda s: {
         "discriminator": {"0.weight": torch.zeros(8, 3, 3, 3), "0.bias": torch.zeros(8)},
         "model": s,

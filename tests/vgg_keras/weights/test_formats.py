@@ -466,10 +466,10 @@ class TestParts:
         done = CliRunner().invoke(main, [*arguments, "all"])
         assert "predictions has shapes [(256, 9), (9,)]" in done.output
         assert not (tmp_path / "run").exists()
-        done = CliRunner().invoke(main, [*arguments, "matching"])
+        done = CliRunner().invoke(main, [*arguments, "matching", "--preprocessing", "rgb"])
         assert done.exit_code == 0, done.output
         layers, _ = weights.read(tmp_path / "run/best.weights.h5")
-        expected = foreign.in_rgb(given_weights("A", (9, 32, 1 / 16)))
+        expected = given_weights("A", (9, 32, 1 / 16))
         del layers["predictions"], expected["predictions"]
         assert_equal_layers(layers, expected)
 

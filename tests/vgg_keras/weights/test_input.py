@@ -44,7 +44,7 @@ def test_the_assumed_input_is_said(name, tmp_path, caplog):
         contents = weights.read(tmp_path / name).contents
     assert contents.is_assumed
     assert contents.input.startswith(f"{TOLD[name]}, assumed for files with the names of ")
-    assert caplog.messages == [f"{tmp_path / name}: net A for images in {contents.input}."]
+    assert caplog.messages == [f"{tmp_path / name}: net A takes {contents.input}."]
     given = weights.read(tmp_path / name, preprocessing="rgb").contents
     assert (given.input, given.is_assumed) == (RGB, False)
 
@@ -77,8 +77,8 @@ def test_nets_and_commands_say_the_input_once(tmp_path, folder, caplog):
             done = CliRunner().invoke(main, [*arguments, *more])
             assert done.exit_code == 0, done.output
             assert json.loads(done.stdout)
-            assert [line for line in caplog.messages if "images in" in line] == [
-                f"{path}: net A for images in {wanted}."
+            assert [line for line in caplog.messages if "net A takes" in line] == [
+                f"{path}: net A takes {wanted}."
             ]
 
 
