@@ -67,7 +67,8 @@ def open_hdf5(path: Path) -> Iterator[Stored]:
         is_there = config.is_file() and config.stat().st_size <= _LARGEST_CONFIG
         backbone = path.parent / beside.get("backbone", "")
         more = files.enter_context(h5py.File(backbone)) if backbone.is_file() else None
-        yield _stored(file, path.name, config.read_text() if is_there else _NO_CONFIG, more)
+        stored = _stored(file, path.name, config.read_text() if is_there else _NO_CONFIG, more)
+        yield stored if more is None else replace(stored, files=frozenset({backbone}))
 
 
 @contextlib.contextmanager
