@@ -16,6 +16,7 @@ from vgg_keras.weights.hdf5 import open_hdf5, open_keras_archive
 from vgg_keras.weights.matconvnet import open_mat
 from vgg_keras.weights.onnx_files import open_onnx
 from vgg_keras.weights.stored import Stored
+from vgg_keras.weights.tf_checkpoint import open_checkpoint
 from vgg_keras.weights.torch_files import open_safetensors, open_torch
 
 _START = 512  # bytes that are looked at
@@ -95,7 +96,7 @@ KINDS = (
     Kind(
         "a TensorFlow checkpoint",
         _is_checkpoint,
-        advice="Load it in TensorFlow and save its arrays with numpy.savez.",
+        open_checkpoint,
     ),
     Kind("an empty file", lambda c: c.path.is_file() and not c.start, advice=_AGAIN),
     Kind(

@@ -82,10 +82,10 @@ def open_onnx(path: Path) -> Iterator[Stored]:
             (name, str(origin), _turned(tensor) if name in turned else tensor)
             for name, origin, tensor in tensors
         )
-        # Nodes in front of the first layer can scale the image or subtract a mean.
         takes_image = bool(layers) and layers[0].image in inputs
+        ambiguity = "" if takes_image else "nodes in front of its first layer change the image"
         files = frozenset(origin for _, origin, _ in tensors) - {path}
-        yield Stored(stored, is_ambiguous=not takes_image, files=files)
+        yield Stored(stored, ambiguity=ambiguity, files=files)
 
 
 def _fields_of_graph(file: IO[bytes]) -> Iterator[Field]:
