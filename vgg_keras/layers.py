@@ -75,8 +75,11 @@ class SlidingDense(keras.layers.Layer):
         return (batch, self._positions(height), self._positions(width), self.units)
 
     def _positions(self, side: int | None) -> int | None:
-        """Number of window positions along a side of the map; None if the side is not known."""
-        if side is None:
+        """Number of window positions along a side of the map; None if the side is not known.
+
+        When a model is exported with JAX, an unknown side is a symbol.
+        """
+        if not isinstance(side, int):
             return None
         if side < self.window:
             raise ArgumentError(
@@ -94,6 +97,11 @@ class SlidingDense(keras.layers.Layer):
             patches = ops.reshape(inputs, (-1, 1, 1, w * w * inputs.shape[-1]))
         elif w == 1:
             patches = inputs
+        elif not all(side is None or isinstance(side, int) for side in inputs.shape[1:3]):
+            # JAX exports unknown sides as symbols, which it cannot slice.
+            kernel = ops.reshape(self.kernel, (w, w, inputs.shape[-1], self.units))
+            scores = ops.conv(inputs, kernel, padding="valid", data_format="channels_last")
+            return self.activation(scores + self.bias)
         else:
             for side in inputs.shape[1:3]:
                 self._positions(side)

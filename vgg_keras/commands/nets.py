@@ -16,10 +16,10 @@ from vgg_keras.run_files import EVALUATION_CACHE
 
 preprocessing_option = click.option(
     "--preprocessing",
-    metavar="rgb|caffe|torch",
+    metavar="rgb|caffe|torch|vggface",
     help="Preprocessing that the weights were trained with: rgb (RGB minus the ILSVRC mean), caffe "
-    "(BGR minus the ILSVRC mean), or torch (RGB from 0 to 1, minus a mean, divided by a standard "
-    "deviation) [inferred from the kind of file].",
+    "(BGR minus the ILSVRC mean), torch (RGB from 0 to 1, minus a mean, divided by a standard "
+    "deviation), or vggface (BGR minus VGGFace's mean) [inferred from the kind of file].",
 )
 head_option = click.option(
     "--head",

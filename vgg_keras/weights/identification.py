@@ -70,6 +70,7 @@ def _likeness(
     return len(known), _sides_that_fit(net, sizes_of(names, shapes)), -len(missing)
 
 
+_PREFIX = re.compile(r"[./]|^vgg\d+_")  # a module or scope, or a number that Gluon gives a net
 _MAX_PREFIXES = 4  # of one family in a file. One net needs one.
 
 
@@ -79,7 +80,7 @@ def _prefixes(family: Convention, shapes: Mapping[str, Shape]) -> list[str]:
     found = Counter(
         name[:start]
         for name in shapes
-        for start in (0, *(mark.end() for mark in re.finditer("[./]", name)))
+        for start in (0, *(mark.end() for mark in _PREFIX.finditer(name)))
         if name[start:] in known
     )
     return [prefix for prefix, _ in found.most_common(_MAX_PREFIXES)]

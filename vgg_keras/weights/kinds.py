@@ -14,7 +14,9 @@ from vgg_keras.weights.arrays import open_npy, open_npz
 from vgg_keras.weights.caffe import open_caffemodel
 from vgg_keras.weights.hdf5 import open_hdf5, open_keras_archive
 from vgg_keras.weights.matconvnet import open_mat
+from vgg_keras.weights.onnx_files import open_onnx
 from vgg_keras.weights.stored import Stored
+from vgg_keras.weights.tf_checkpoint import open_checkpoint
 from vgg_keras.weights.torch_files import open_safetensors, open_torch
 
 _START = 512  # bytes that are looked at
@@ -94,7 +96,7 @@ KINDS = (
     Kind(
         "a TensorFlow checkpoint",
         _is_checkpoint,
-        advice="Load it in TensorFlow and save its arrays with numpy.savez.",
+        open_checkpoint,
     ),
     Kind("an empty file", lambda c: c.path.is_file() and not c.start, advice=_AGAIN),
     Kind(
@@ -154,6 +156,7 @@ KINDS = (
     ),
     # Protocol buffers have no mark of their own.
     Kind("a Caffe model", open=open_caffemodel, endings=(".caffemodel",)),
+    Kind("an ONNX model", open=open_onnx, endings=(".onnx",)),
 )
 
 

@@ -146,6 +146,19 @@ def _torch_layers(*fc_names: str) -> Callable[[Net], dict[str, str]]:
     return lambda net: _sequence(net, "features.") | fc_layers
 
 
+def _gluon_layers(net: Net) -> dict[str, str]:
+    names = [f"conv{index}" for index in range(len(net.conv_names))]
+    return dict(zip(_keras_layers(net), (*names, "dense0", "dense1", "dense2"), strict=True))
+
+
+def _with_blocks(net: Net, template: str) -> dict[str, str]:
+    """Caffe's names, of conv. layers in a template with their block and their name."""
+    return {
+        ours: template.format(block=theirs.split("_")[0], name=theirs) if "conv" in ours else theirs
+        for ours, theirs in _caffe_layers(net).items()
+    }
+
+
 _TORCH_PARTS = (".weight", ".bias")
 # Files of `told_for`: Caffe's weights and those of `IMAGENET1K_FEATURES` (by A. deGroot) are also
 # handed on with torchvision's names, as vgg16_caffe.pth and vgg16_features-amdegroot-88682ab5.pth.
@@ -183,4 +196,39 @@ CONVENTIONS = (
     # vgg16_weights.npz of https://www.cs.toronto.edu/~frossard/post/vgg16, which takes RGB. Arrays
     # of a .npy file with BGR weights are saved with these names too.
     Convention("TensorFlow", _caffe_layers, ("_W", "_b"), False, "rgb", told_for=r"^vgg16_weights"),
+    # vgg16.npy and vgg19.npy of https://github.com/machrisaa/tensorflow-vgg, and the files of
+    # https://github.com/ethereon/caffe-tensorflow: the net of Caffe in the layout of TensorFlow.
+    Convention(
+        "tensorflow-vgg",
+        _caffe_layers,
+        ("/weights", "/biases"),
+        False,
+        "caffe",
+        told_for=r"\.npy$",
+    ),
+    # https://github.com/tensorflow/models/tree/master/research/slim, with its vgg_preprocessing.
+    Convention(
+        "TF-Slim",
+        lambda net: _with_blocks(net, "{block}/{name}"),
+        ("/weights", "/biases"),
+        False,
+        "rgb",
+    ),
+    # VGG16Layers of Chainer is the net of Caffe. ChainerCV reverses the channels.
+    Convention("Chainer", _caffe_layers, ("/W", "/b"), True, "caffe"),
+    Convention(
+        "ChainerCV", lambda net: _with_blocks(net, "{name}/conv"), ("/W", "/b"), True, "rgb"
+    ),
+    # Of the ONNX model zoo, vgg19-caffe2 is the net of Caffe, and the others are of MXNet's Gluon.
+    Convention("Caffe2", _caffe_layers, ("_w_0", "_b_0"), True, "caffe"),
+    Convention("Gluon", _gluon_layers, ("_weight", "_bias"), True, "torch"),
+    # rcmalli_vggface_tf_vgg16.h5. Other models of Keras have layers with these names as well.
+    Convention(
+        "keras-vggface",
+        _caffe_layers,
+        ("/kernel", "/bias"),
+        False,
+        "vggface",
+        told_for="vggface",
+    ),
 )

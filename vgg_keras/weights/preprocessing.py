@@ -63,6 +63,8 @@ PREPROCESSINGS: Mapping[str, Preprocessing] = MappingProxyType(
         "torch": Preprocessing(
             mean=(0.485 * 255, 0.456 * 255, 0.406 * 255), sd=(0.229 * 255, 0.224 * 255, 0.225 * 255)
         ),
+        # https://github.com/rcmalli/keras-vggface, version 1, which is that of VGG16
+        "vggface": Preprocessing((129.1863, 104.7624, 93.594), bgr=True),
     }
 )
 

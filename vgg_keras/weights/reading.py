@@ -154,7 +154,8 @@ def read_as(
     given = None if preprocessing is None else as_preprocessing(preprocessing)
     path, of_folder = _resolve(Path(source))
     with errors_with_path(path), open_weights(path) as stored:
-        refuse_expansion(path, sum(map(declared_bytes, stored.tensors.values())))
+        declared = sum(map(declared_bytes, stored.tensors.values()))
+        refuse_expansion(path, declared, stored.files)
         reader = LayerReader(path, stored, name, partial, head)
         reader.choose(kernels)
         reader.preprocessing(given or of_folder)  # asks before any tensor is read

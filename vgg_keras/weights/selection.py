@@ -78,7 +78,9 @@ class LayerReader:
     def _reason_to_ask(self) -> str:
         """Why the preprocessing cannot be inferred from the kind of file; empty if it can."""
         unreadable = {layer for layer, reason in self.left.items() if reason.endswith(_NOT_FINITE)}
-        if self.stored.is_ambiguous or not re.search(self.family.told_for, self.path.name):
+        if self.stored.ambiguity:
+            return self.stored.ambiguity
+        if not re.search(self.family.told_for, self.path.name):
             return "nets with different preprocessing are saved in such files"
         if self.has_own_head and not self.family.told_with_head:
             return "its FC layers are a head of its own"

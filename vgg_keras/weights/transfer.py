@@ -16,7 +16,7 @@ from vgg_keras.pipelines.files import atomic_path
 from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.run_files import BEST_WEIGHTS
 from vgg_keras.weights.arrays import write_npz
-from vgg_keras.weights.hdf5 import write_applications_h5, write_keras_weights
+from vgg_keras.weights.keras_files import write_applications_h5, write_keras_weights
 from vgg_keras.weights.naming import (
     KERAS,
     PARTS,

@@ -119,7 +119,7 @@ def test_an_input_that_nothing_tells_is_asked_for(name, tmp_path):
         weights.read(tmp_path / name, partial=True)
     files = [str(tmp_path / name), str(tmp_path / "out.npz")]
     done = CliRunner().invoke(main, ["convert", *files, "--partial"])
-    assert "Give --preprocessing NAME, one of rgb, caffe, torch." in done.output
+    assert "Give --preprocessing NAME, one of rgb, caffe, torch, vggface." in done.output
     layers, contents = weights.read(tmp_path / name, partial=True, preprocessing="caffe")
     expected = foreign.in_rgb(given_weights("D"))["block1_conv1"][0]
     if name != "features.safetensors":
