@@ -14,7 +14,7 @@ from vgg_keras.weights.naming import PARTS
 from vgg_keras.weights.stored import StoredTensor
 
 _DEEPEST = 8  # levels of nested models
-_MOST_GROUPS = 2**12
+_MOST_GROUPS = 2**11
 # Groups of Keras 3 that do not hold weights of the net.
 _NO_LAYERS = ("optimizer", "preprocessor", "seed_generator")
 

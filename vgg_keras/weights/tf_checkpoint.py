@@ -49,7 +49,9 @@ def open_checkpoint(path: Path) -> Iterator[Stored]:
     if _GRAPH in tensors:
         layers = _layers_of_keras(reader.get_tensor(_GRAPH), tensors)
         stored = by_name(tensor for layer in layers for tensor in layer.named_tensors())
-        is_known = set(FC_NAMES) <= {layer.name for layer in layers}
+        # Keras 3 has no such names. It saves nets of this package and of others alike.
+        is_tf_keras = any(name.startswith("layer_with_weights-") for name in tensors)
+        is_known = is_tf_keras and set(FC_NAMES) <= {layer.name for layer in layers}
         ambiguity = "" if is_known else "nets with different preprocessing are saved in such files"
         yield Stored(stored, ambiguity=ambiguity, files=files)
         return
