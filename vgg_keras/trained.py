@@ -98,15 +98,12 @@ class TrainedNet(NetFacts):
             where: folder of a run (its best weights are loaded) or of a saved net, or a weights
                 file that `vgg_keras.weights.read` reads. The arguments from `net` to `train_scale`
                 are only for a weights file.
-            net: name of the net in the file; by default inferred from its layers.
+            net, head, preprocessing: see `vgg_keras.weights.read`.
             class_names: names of the classes, in the order of the outputs; by default ILSVRC's for
                 1,000 outputs (some of these names are enough), otherwise "0", "1", ...
-            head: name of the last layer in the file, see `vgg_keras.weights.read`.
-            preprocessing: of the images in training, see `vgg_keras.weights.read`.
             mean: RGB mean that was subtracted from the training images; by default inferred from
                 the file, and the first layer is adapted to ILSVRC's mean.
-            train_scale: S, or the pair (S_min, S_max), of training; by default 256 in proportion
-                to the crop size.
+            train_scale: S or (S_min, S_max) of training; by default 256 * crop_size / 224.
             precision: Keras dtype policy; by default that of the folder, or float32.
             pool_rounding: how pooling rounds an odd side; by default that of the saved net, else
                 "down".

@@ -48,7 +48,10 @@ def identify(shapes: Mapping[str, Shape]) -> Match | None:
     for family in CONVENTIONS:
         for prefix in _prefixes(family, shapes):
             for net in NETS.values():
-                found = _likeness(net, family.names(net, prefix), shapes)
+                names = family.names(net, prefix)
+                found = _likeness(net, names, shapes)
+                if not found[1] and not any(layer in FC_NAMES for layer, _ in names):
+                    continue  # the numbers of a sequence alone tell nothing
                 # Of equally good families and nets the first is taken.
                 compared = 3 if match is None or match.family == family else 2
                 if found[:compared] > best[:compared]:

@@ -46,8 +46,10 @@ class Preprocessing:
             raise ArgumentError(f"sd must be above 0. Received: {self.sd}", "sd")
 
     def __str__(self) -> str:
-        order = slice(None, None, -1 if self.bgr else 1)
-        mean, sd = (", ".join(f"{value:.6g}" for value in v[order]) for v in (self.mean, self.sd))
+        mean, sd = (
+            ", ".join(f"{value:.6g}" for value in (reversed(values) if self.bgr else values))
+            for values in (self.mean, self.sd)
+        )
         text = f"{'BGR' if self.bgr else 'RGB'} in 0..255 minus ({mean})"
         return text if set(self.sd) == {1.0} else f"({text}) / ({sd})"
 

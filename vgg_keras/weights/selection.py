@@ -109,10 +109,8 @@ class LayerReader:
         for layer in (head, prefix + head):
             if layer in layers:
                 return layer
-        raise WeightsError(
-            f"{self.path} must have the last layer that head names. Received: head={head!r}, where "
-            f"the file has {', '.join(layers[:_MOST_PROBLEMS]) or 'none'}"
-        )
+        choices = ", ".join(layers[:_MOST_PROBLEMS]) or "no layers"
+        raise WeightsError(f"{self.path}: head must be one of {choices}. Received: head={head!r}")
 
     def _head_layers(self) -> list[str]:
         """Names of the layers of the file that are not conv. layers of the net."""
@@ -130,6 +128,7 @@ class LayerReader:
         """
         present = {key for key, name in self.names.items() if name in self.stored.tensors}
         layers_present = {layer for layer, _ in present}
+        is_of_file = kernels is None
         if kernels is None:
             kernels = kernels_of(self.net, *self.size)
             if not layers_present & set(FC_NAMES):
@@ -150,7 +149,10 @@ class LayerReader:
         if self.partial:
             self.left = dict.fromkeys(surplus, "no wanted layer has this name") | problems
         elif problems or surplus:
-            self._refuse([*problems.values(), *(f"{name} is surplus" for name in surplus)])
+            reasons = [*problems.values(), *(f"{name} is surplus" for name in surplus)]
+            if is_of_file and self.has_own_head and set(problems) <= set(FC_NAMES):
+                reasons = ["its FC layers are a head of its own"]
+            self._refuse(reasons)
         if not self.kernels:
             reasons = [f"{name}: {reason}" for name, reason in self.left.items()]
             raise WeightsError(f"{self.path} has none of the wanted layers: {_listed(reasons)}.")

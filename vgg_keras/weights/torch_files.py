@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import functools
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -29,10 +30,18 @@ if TYPE_CHECKING:
     import torch
 
 _LARGEST = 2**30  # bytes read into memory at once; net E has 575 million
+_T = TypeVar("_T", bound="_Tensor")
 _MOST_NESTED = 2  # keys that lead to a dictionary of tensors
 _MOST_KEYS = 12  # in a message
 _WRAPPER = re.compile(r"(?<![^.])(module|_orig_mod)\.")
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+class _Tensor(Protocol):
+    """A tensor of PyTorch or an array of NumPy."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
 
 
 @contextlib.contextmanager
@@ -79,14 +88,15 @@ def open_torch(path: Path) -> Iterator[Stored]:
         refuse_expansion(path, size)
     try:
         # A large file is mapped, so that other content, such as optimizer state, is not read.
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=size > _LARGEST)
+        with torch.serialization.safe_globals(_inert_globals()):
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=size > _LARGEST)
     except pickle.UnpicklingError as error:  # PyTorch's message advises to run the code
         raise WeightsError(
             f"{path} holds pickled objects other than tensors, which are not read because "
             f"unpickling can run any code. If you trust the file, load it in PyTorch and save its "
             f"state_dict()."
         ) from error
-    tensors = _tensors_of_net(path, state)
+    tensors = tensors_of_net(path, state, torch.Tensor)
     del state
     # Removed from `tensors`, so that a tensor's memory is free after it was read.
     yield Stored(
@@ -94,9 +104,27 @@ def open_torch(path: Path) -> Iterator[Stored]:
     )
 
 
-def _tensors_of_net(path: Path, checkpoint: Any) -> dict[str, torch.Tensor]:
-    """The tensors of the only dictionary in a checkpoint that names a net of the paper."""
-    found = dict(_dictionaries(checkpoint))
+def _inert_globals() -> list[Any]:
+    """What training scripts save beside tensors and cannot run code: arguments, NumPy's numbers."""
+    scalar = np.float64(0).__reduce__()[0]
+    dtypes = [type(np.dtype(kind)) for kind in ("?", "i4", "i8", "f4", "f8")]
+    modules = ("numpy.core", "numpy._core")  # of NumPy 1 and 2
+    scalars = [(scalar, f"{module}.multiarray.scalar") for module in modules]
+    return [argparse.Namespace, np.dtype, *dtypes, *scalars]
+
+
+def tensors_of_net(path: Path, checkpoint: Any, tensor_type: type[_T]) -> dict[str, _T]:
+    """Returns the tensors of the only dictionary in a checkpoint that names a net of the paper.
+
+    Args:
+        path: the file, for messages.
+        checkpoint: any object. The dictionary is the checkpoint or lies at most two keys deep.
+        tensor_type: class of the tensors.
+
+    Raises:
+        WeightsError: no dictionary names a net, or several do.
+    """
+    found = dict(_dictionaries(checkpoint, tensor_type))
     matches = {
         where: identify({_plain(name): tuple(tensor.shape) for name, tensor in tensors.items()})
         for where, tensors in found.items()
@@ -123,10 +151,10 @@ def _tensors_of_net(path: Path, checkpoint: Any) -> dict[str, torch.Tensor]:
     )
 
 
-def _dictionaries(checkpoint: Any) -> Iterator[tuple[tuple[str, ...], dict[str, torch.Tensor]]]:
+def _dictionaries(
+    checkpoint: Any, tensor_type: type[_T]
+) -> Iterator[tuple[tuple[str, ...], dict[str, _T]]]:
     """The dictionaries of tensors in a checkpoint with the keys that lead to them, at most two."""
-    import torch
-
     seen: set[int] = set()  # a dictionary can contain itself, or another one many times
     level: list[tuple[tuple[str, ...], Any]] = [((), checkpoint)]
     for _ in range(1 + _MOST_NESTED):
@@ -138,7 +166,7 @@ def _dictionaries(checkpoint: Any) -> Iterator[tuple[tuple[str, ...], dict[str, 
             tensors = {
                 str(name): tensor
                 for name, tensor in value.items()
-                if isinstance(tensor, torch.Tensor)
+                if isinstance(tensor, tensor_type)
             }
             if tensors:
                 yield where, tensors

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import fractions
 import io
 import pickle
 import re
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,6 +55,12 @@ CHECKPOINTS = {
     "parallel features.pth": lambda s: {
         name.replace("features.", "features.module."): tensor for name, tensor in s.items()
     },
+    "with arguments.pth": lambda s: {
+        "state_dict": s,
+        "args": argparse.Namespace(lr=0.1),
+        "best_acc": np.float64(0.7),
+        "step": np.int64(100),
+    },
     "averaged.pth": lambda s: prefixed("module.", s) | {"n_averaged": torch.tensor(9)},
     "with another net.pth": lambda s: {
         "discriminator": {"0.weight": torch.zeros(8, 3, 3, 3), "0.bias": torch.zeros(8)},
@@ -84,6 +92,13 @@ def test_bare_features_are_read(net, prefix, tmp_path):
     assert (contents.net, contents.has_top) == (net, False)
     expected = foreign.in_rgb(given_weights(net))
     assert_equal_layers(layers, {k: expected[k] for k in layers}, rtol=2e-6, atol=1e-5)
+
+
+class ObjectAsNumber:
+    """A number of NumPy that is a pickle."""
+
+    def __reduce__(self):
+        return np.float64(0).__reduce__()[0], (np.dtype("O"), pickle.dumps(Code(Path("x/y"))))
 
 
 def itself(s):
@@ -121,9 +136,18 @@ REFUSED = {
     ),
     "itself.pth": (itself, "Received: dict with the keys epoch, copy 0"),
     "keys.pth": (lambda s: dict.fromkeys(range(50), s["features.0.weight"]), "has no tensor with"),
-    "namespace.pth": (
-        lambda s: {"state_dict": s, "args": argparse.Namespace(lr=0.1)},
+    "another object.pth": (
+        lambda s: {"state_dict": s, "args": fractions.Fraction(1, 3)},
         "pickled objects other than tensors",
+    ),
+    "object as number.pth": (lambda s: s | {"x": ObjectAsNumber()}, "other than tensors"),
+    "resnet.pth": (
+        lambda s: {
+            "conv1.weight": torch.zeros(8, 3, 7, 7),
+            "layer1.0.downsample.0.weight": torch.zeros(8, 8, 1, 1),
+            "layer1.0.downsample.0.bias": torch.zeros(8),
+        },
+        "has no tensor with a name of Keras",
     ),
     "repeated number.pth": (wide, "bytes of tensors"),
     "sparse.pth": (

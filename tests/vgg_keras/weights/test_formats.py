@@ -487,6 +487,12 @@ class TestParts:
         expected = given_weights("A", (9, 32, 1 / 16))
         del layers["predictions"], expected["predictions"]
         assert_equal_layers(layers, expected)
+        again = [*arguments, "all", "--preprocessing", "torch"]
+        again[again.index("--init-from") + 1] = again[again.index("--out") + 1]
+        again[again.index("--out") + 1] = str(tmp_path / "again")
+        done = CliRunner().invoke(main, again)
+        assert "--preprocessing goes with a weights file" in done.output
+        assert not (tmp_path / "again").exists()
 
     def test_warm_start_takes_the_papers_layers_from_a_file(self, tmp_path):
         from vgg_keras.callbacks import WarmStart

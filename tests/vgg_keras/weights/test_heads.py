@@ -14,6 +14,7 @@ from vgg_keras import TrainedNet, weights
 from vgg_keras.cli import main
 from vgg_keras.features import DeepFeatures
 from vgg_keras.nets import FC_NAMES, NETS
+from vgg_keras.report.page import _first_net
 
 
 def convs(net):
@@ -89,7 +90,7 @@ def test_a_head_of_another_name_is_read_if_it_is_named(name, tmp_path, monkeypat
     assert_equal_layers(layers, foreign.in_rgb(given_weights("D")))
     assert (contents.num_classes, contents.left) == (7, {})
     for other in ("fc9", "fc7", "conv1_1"):
-        with pytest.raises(weights.WeightsError, match=rf"head='{other}', where .* has {name}$"):
+        with pytest.raises(weights.WeightsError, match=rf"head must be one of {name}\..*{other}"):
             weights.read(tmp_path / "voc.caffemodel", head=other)
 
 
@@ -115,9 +116,11 @@ def test_commands_take_the_name_of_the_head(tmp_path, folder, monkeypatch):
     assert "With --head NAME" in done.output
     done = CliRunner().invoke(main, [*arguments, "--head", "fc8_voc"])
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["head"] == "fc8_voc"
+    found = json.loads(done.stdout)
+    assert found["head"] == "fc8_voc"
+    assert _first_net(found).origin["head"] == "fc8_voc"  # the net is loaded again for a report
     done = CliRunner().invoke(main, [*arguments, "--head", "fc9"])
-    assert done.output.endswith("Received: --head fc9, where the file has fc8_voc\n")
+    assert done.output.endswith("head must be one of fc8_voc. Received: --head fc9\n")
     target = str(tmp_path / "v.npz")
     done = CliRunner().invoke(main, ["convert", arguments[2], target, "--head", "fc8_voc"])
     assert done.exit_code == 0, done.output
