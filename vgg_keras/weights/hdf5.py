@@ -170,7 +170,10 @@ def _of_keras(group: h5py.Group, layers: Sequence[Layer], config: KerasConfig) -
     net = nets.pop() if len(nets) == 1 else None
     if front := config.in_front():
         adapted = {
-            layer.name: tuple(normalizations[layer.name][part].read() for part in NORMALIZATION[:2])
+            layer.name: (
+                normalizations[layer.name]["mean"].read(),
+                normalizations[layer.name]["variance"].read(),
+            )
             for layer in front
             if _has_colours(normalizations.get(layer.name, {}))
         }

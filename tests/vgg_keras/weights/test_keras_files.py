@@ -202,7 +202,7 @@ class TestNested:
         layers, found = weights.read(folder / f"m{ending}", partial=True)
         assert not found.is_assumed
         x = images(1, 32, 32, 3)
-        front = keras.Sequential([keras.Input((None, None, 3)), *model.layers[:3]])
+        front = keras.Sequential([keras.Input((None, None, 3)), *model.layers[1:3]])
         convs = keras.Model(net.input, net.get_layer("block1_conv1").output)
         expected = convs(front(x))
         other = vgg("A", 5, 32, 1 / 64)
