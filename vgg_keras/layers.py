@@ -13,6 +13,7 @@ from vgg_keras.errors import ArgumentError
 from vgg_keras.nets import LRNConstants
 
 Shape = tuple[int | None, ...]
+Position = tuple[Any, Any]  # row and column; integers, or tensors or symbols of unknown sides
 
 
 @keras.saving.register_keras_serializable("vgg_keras")
@@ -97,17 +98,17 @@ class SlidingDense(keras.layers.Layer):
             patches = ops.reshape(inputs, (-1, 1, 1, w * w * inputs.shape[-1]))
         elif w == 1:
             patches = inputs
-        elif not all(side is None or isinstance(side, int) for side in inputs.shape[1:3]):
-            # JAX exports unknown sides as symbols, which it cannot slice.
-            kernel = ops.reshape(self.kernel, (w, w, inputs.shape[-1], self.units))
-            scores = ops.conv(inputs, kernel, padding="valid", data_format="channels_last")
-            return self.activation(scores + self.bias)
         else:
             for side in inputs.shape[1:3]:
                 self._positions(side)
+            # JAX exports unknown sides as symbols, by which it gathers and cannot slice.
+            is_symbolic = not all(
+                side is None or isinstance(side, int) for side in inputs.shape[1:3]
+            )
+            crop = _gather if is_symbolic else _slice
             patches = ops.concatenate(  # (B, H', W', w * w * C)
                 [
-                    inputs[:, i : rows - w + 1 + i, j : columns - w + 1 + j]
+                    crop(inputs, (i, j), (rows - w + 1, columns - w + 1))
                     for i in range(w)
                     for j in range(w)
                 ],
@@ -123,6 +124,18 @@ class SlidingDense(keras.layers.Layer):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
         }
+
+
+def _slice(maps: keras.KerasTensor, start: Position, size: Position) -> keras.KerasTensor:
+    """A crop of feature maps."""
+    return maps[:, start[0] : size[0] + start[0], start[1] : size[1] + start[1]]
+
+
+def _gather(maps: keras.KerasTensor, start: Position, size: Position) -> keras.KerasTensor:
+    """The same crop by indices."""
+    for axis in (1, 2):
+        maps = ops.take(maps, start[axis - 1] + ops.arange(size[axis - 1]), axis=axis)
+    return maps
 
 
 @keras.saving.register_keras_serializable("vgg_keras")

@@ -31,10 +31,10 @@ def convert(verbose, source, target, net, partial, head, preprocessing, as_json)
     """Convert weights to another kind of file.
 
     SOURCE is the folder of a run or of a saved net, or a file: .h5, .weights.h5 or .keras of
-    Keras, .caffemodel of Caffe, .mat of MatConvNet, a checkpoint of PyTorch (.pth, .pth.tar,
-    .ckpt) or .safetensors with the names of torchvision or timm, .npz or .npy. The ending of
-    TARGET is .weights.h5 (for load_weights), .h5 (for keras.applications), .safetensors (with the
-    names of torchvision) or .npz.
+    Keras, .caffemodel of Caffe, .mat of MatConvNet, a checkpoint of TensorFlow or of PyTorch
+    (.ckpt, .pth, .pth.tar), .safetensors with the names of torchvision or timm, .npz or .npy. The
+    ending of TARGET is .weights.h5 (for load_weights), .h5 (for keras.applications), .keras (for
+    load_model; its net takes RGB in 0..255), .safetensors (with the names of torchvision) or .npz.
     """
     from vgg_keras.weights import convert as run_conversion
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from vgg_keras.weights.hdf5_layouts import (
 )
 from vgg_keras.weights.keras_config import KerasConfig, fold, snake_case
 from vgg_keras.weights.keras_layers import (
+    NORMALIZATION,
     Layer,
     has_channels_first,
     name_by_order,
@@ -121,7 +123,9 @@ def _of_keras_2(file: h5py.File, file_name: str) -> Stored:
     is_first = has_channels_first(layers)
     is_flipped = _is_flipped(group, file_name, is_first)
     layers = reorder_kernels(layers, is_flipped=is_flipped)
-    flattens_first = True if is_first else None if is_flipped else False
+    # Kernels of Keras 1 have the ordering of its images. Those of Keras 2 always have one.
+    is_unknown = is_flipped and not is_first and "backend" in group.attrs
+    flattens_first = None if is_unknown else is_first
     if config.channels_first is not None:
         flattens_first = config.flattens_channels_first
     return _of_keras(group, reorder_first_fc(layers, flattens_first), config)
@@ -159,53 +163,52 @@ def _of_keras(group: h5py.Group, layers: Sequence[Layer], config: KerasConfig) -
         if layer.name not in normalizations
         for tensor in layer.named_tensors()
     )
-    stored = _stored_metadata(group)
-    if stored is not None:
+    if (stored := _stored_metadata(group)) is not None:
         return Stored(tensors, stored)
+    models = config.model_names | _model_names(layers)
+    nets = models & set(NETS)
+    net = nets.pop() if len(nets) == 1 else None
     if front := config.in_front():
         adapted = {
-            name: (found["mean"].read(), found["variance"].read())
-            for name, found in normalizations.items()
-            if name in {layer.name for layer in front}
+            layer.name: (
+                normalizations[layer.name]["mean"].read(),
+                normalizations[layer.name]["variance"].read(),
+            )
+            for layer in front
+            if _has_colours(normalizations.get(layer.name, {}))
         }
-        folded = fold(front, adapted)
         names = ", ".join(f"{layer.name} ({layer.kind})" for layer in front)
+        folded = fold(front, adapted)
         ambiguity = "" if folded else f"its layers {names} change what its conv. layers take"
-        return Stored(tensors, WeightsMetadata(folded), ambiguity)
-    if not config.layers and (kinds := _OWN_INPUT & {layer.kind for layer in layers}):
-        return Stored(
-            tensors,
-            ambiguity=f"it has layers of kind {', '.join(sorted(kinds))} without their arguments",
-        )
-    # The releases of Keras Applications are files of Keras 1 and 2 with weights alone.
-    is_released = not config.layers and "vars" not in group
-    return _inferred(tensors, layers, config, is_released)
-
-
-def _inferred(
-    tensors: dict[str, StoredTensor],
-    layers: Sequence[Layer],
-    config: KerasConfig,
-    is_released: bool,
-) -> Stored:
-    """What the name of a model or the kind of its FC layers says of the input of its net.
-
-    It distinguishes a net of this package from one of Keras Applications. Feature extractors have
-    neither.
-    """
-    models = config.model_names | {
-        layer.name
-        for layer in layers
-        if any(other.container == f"{layer.path}/layers".strip("/") for other in layers)
-    }
+        return Stored(tensors, WeightsMetadata(folded, net), ambiguity)
     kinds = {layer.kind for layer in layers} | {snake_case(layer.kind) for layer in config.layers}
-    nets = models & set(NETS)
-    if nets or "sliding_dense" in kinds:
-        net = nets.pop() if len(nets) == 1 else None
+    if not config.layers and (unknown := _OWN_INPUT & kinds):
+        ambiguity = f"it has layers of kind {', '.join(sorted(unknown))} without their arguments"
+        return Stored(tensors, ambiguity=ambiguity)
+    # The name of the model or the kind of the FC layers distinguishes a net of this package from
+    # one of Keras Applications. Feature extractors have neither.
+    if net or "sliding_dense" in kinds:
         return Stored(tensors, WeightsMetadata(PREPROCESSINGS["rgb"], net))
     dense = {layer.name for layer in layers if layer.kernel_sides == 2}
+    # The releases of Keras Applications are files of Keras 1 and 2 with weights alone.
+    is_released = not config.layers and "vars" not in group
     is_known = models & _APPLICATIONS or set(FC_NAMES) <= dense or is_released
     return Stored(tensors, ambiguity="" if is_known else _NO_INPUT)
+
+
+def _has_colours(normalization: Mapping[str, StoredTensor]) -> bool:
+    """Whether a layer has a mean and variance of at most three values each."""
+    return bool(normalization) and all(
+        math.prod(normalization[part].shape) <= 3 for part in NORMALIZATION[:2]
+    )
+
+
+def _model_names(layers: Sequence[Layer]) -> set[str | None]:
+    """Names of the models in a file of Keras 3, which have other layers in their groups."""
+    containers = {layer.container for layer in layers}
+    return {
+        layer.name for layer in layers if f"{layer.path}/layers".removeprefix("/") in containers
+    }
 
 
 def _stored_metadata(group: h5py.Group) -> WeightsMetadata | None:

@@ -14,7 +14,7 @@ from vgg_keras.weights.naming import PARTS
 from vgg_keras.weights.stored import StoredTensor
 
 _DEEPEST = 8  # levels of nested models
-_MOST_GROUPS = 2**12
+_MOST_GROUPS = 2**11
 # Groups of Keras 3 that do not hold weights of the net.
 _NO_LAYERS = ("optimizer", "preprocessor", "seed_generator")
 
@@ -55,7 +55,7 @@ def layers_of_keras_2(group: h5py.Group) -> list[Layer]:
 
     The group of a nested model has the tensors of all its layers, as "block1_conv1/kernel:0".
     """
-    layers = []
+    layers: list[Layer] = []
     for name in map(text, group.attrs["layer_names"]):
         weights = inside(group, name)
         names = [text(weight) for weight in weights.attrs["weight_names"]]

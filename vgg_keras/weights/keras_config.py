@@ -17,7 +17,7 @@ from vgg_keras.weights.preprocessing import Preprocessing
 # Layers that leave the colours of an image as they are when a net is used.
 _NEUTRAL = r"InputLayer|Random\w+|Resizing|CenterCrop|ZeroPadding2D|Dropout|GaussianNoise|Identity"
 _CONV = ("Conv2D", "Convolution2D")  # the second is Keras 1's
-_Colours = tuple[np.ndarray, np.ndarray]  # factor and offset of red, green and blue
+_Colours = tuple[np.ndarray, np.ndarray]  # two values for each of red, green and blue
 
 
 @dataclass(frozen=True)
@@ -109,14 +109,13 @@ def fold(front: Sequence[ConfiguredLayer], adapted: Mapping[str, _Colours]) -> P
     scale, offset = np.ones(3), np.zeros(3)
     for layer in front:
         if layer.kind == "Normalization":
-            step = _normalization(layer, adapted)
+            factor, term = _normalization(layer, adapted)
         elif layer.kind in ("Rescaling", "VGGImageConverter"):
-            step = _colours(layer.config.get("scale")), _colours(layer.config.get("offset", 0))
+            factor = _colours(layer.config.get("scale"))
+            term = _colours(layer.config.get("offset", 0))
         else:
             return None
-        if step is None or step[0] is None or step[1] is None:
-            return None
-        scale, offset = scale * step[0], offset * step[0] + step[1]
+        scale, offset = scale * factor, offset * factor + term
     # No net takes values above those of the image. If it seems to, the images are in 0..1.
     extremes = np.abs([offset, 255 * scale + offset])
     if not np.isfinite(extremes).all() or scale.min() <= 0 or extremes.max() > 256:
@@ -125,29 +124,23 @@ def fold(front: Sequence[ConfiguredLayer], adapted: Mapping[str, _Colours]) -> P
     return Preprocessing((red, green, blue), tuple(1 / scale))
 
 
-def _normalization(
-    layer: ConfiguredLayer, adapted: Mapping[str, _Colours]
-) -> tuple[np.ndarray, np.ndarray] | None:
-    mean, variance = (_colours(layer.config.get(key)) for key in ("mean", "variance"))
-    if mean is None or variance is None:
-        if layer.name not in adapted:
-            return None
-        mean, variance = map(_colours, adapted[layer.name])
-    if mean is None or variance is None or layer.config.get("invert"):
-        return None
-    sd = np.maximum(np.sqrt(variance), 1e-7)  # as Keras does
-    return 1 / sd, -mean / sd
+def _normalization(layer: ConfiguredLayer, adapted: Mapping[str, _Colours]) -> _Colours:
+    """Factor and term of (x - mean) / sd; NaN if they are not known."""
+    stated = layer.config.get("mean"), layer.config.get("variance")
+    if any(value is None for value in stated):
+        stated = adapted.get(layer.name, (None, None))
+    mean, variance = (None, None) if layer.config.get("invert") else stated
+    sd = np.maximum(np.sqrt(np.abs(_colours(variance))), 1e-7)  # as Keras does
+    return 1 / sd, -_colours(mean) / sd
 
 
-def _colours(values: Any) -> np.ndarray | None:
-    """One number, or one for each of red, green and blue, as three numbers."""
+def _colours(values: Any) -> np.ndarray:
+    """One number, or one for each of red, green and blue, as three numbers; else NaN."""
     try:
         array = np.asarray(values, np.float64).reshape(-1)
     except (TypeError, ValueError):
-        return None
-    if array.size not in (1, 3) or not np.isfinite(array).all():
-        return None
-    return np.broadcast_to(array, 3)
+        return np.full(3, np.nan)
+    return np.broadcast_to(array if array.size in (1, 3) else np.nan, 3)
 
 
 def _arguments(layer: Any) -> dict[str, Any]:

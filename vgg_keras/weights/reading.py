@@ -98,9 +98,10 @@ def read(
     All names, shapes and dtypes are checked before any tensor is read.
 
     Args:
-        source: a file of Keras (`.h5`, `.keras`), Caffe (`.caffemodel`), MatConvNet (`.mat`),
-            torchvision or timm (`.pth`, `.safetensors`) or NumPy (`.npz`, `.npy`), or the folder
-            of a run or saved net. The contents of a file tell its kind, whatever its name.
+        source: a file of Keras (`.h5`, `.keras`), Caffe (`.caffemodel`), TensorFlow (a checkpoint,
+            by its name without `.index`), MatConvNet (`.mat`), torchvision or timm (`.pth`,
+            `.safetensors`) or NumPy (`.npz`, `.npy`), or the folder of a run or saved net. The
+            contents of a file tell its kind, whatever its name.
         net: net that the file must hold; by default inferred from its conv. layers.
         partial: whether to read only the complete layers that fit and to ignore the rest.
         head: name of the last FC layer in the file, such as "fc8_voc"; by default that of its

@@ -6,6 +6,7 @@ import contextlib
 import math
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,9 @@ def open_checkpoint(path: Path) -> Iterator[Stored]:
     if _GRAPH in tensors:
         layers = _layers_of_keras(reader.get_tensor(_GRAPH), tensors)
         stored = by_name(tensor for layer in layers for tensor in layer.named_tensors())
-        is_known = set(FC_NAMES) <= {layer.name for layer in layers}
+        # Keras 3 has no such names. It saves nets of this package and of others alike.
+        is_tf_keras = any(name.startswith("layer_with_weights-") for name in tensors)
+        is_known = is_tf_keras and set(FC_NAMES) <= {layer.name for layer in layers}
         ambiguity = "" if is_known else "nets with different preprocessing are saved in such files"
         yield Stored(stored, ambiguity=ambiguity, files=files)
         return
@@ -60,11 +63,10 @@ def open_checkpoint(path: Path) -> Iterator[Stored]:
 
 def _tensors(reader: CheckpointReader) -> dict[str, StoredTensor]:
     dtypes = reader.get_variable_to_dtype_map()
+    shapes = reader.get_variable_to_shape_map()
     return {
-        name: StoredTensor(
-            tuple(shape), dtypes[name].name, lambda name=name: reader.get_tensor(name)
-        )
-        for name, shape in sorted(reader.get_variable_to_shape_map().items())
+        name: StoredTensor(tuple(shape), dtypes[name].name, partial(reader.get_tensor, name))
+        for name, shape in sorted(shapes.items())
     }
 
 
@@ -146,7 +148,7 @@ def _table(path: Path) -> dict[bytes, bytes]:
         raise WeightsError("its index is larger than that of any net")
     data = path.read_bytes()
     (_, _, offset, size), _ = _varints(data, len(data) - _FOOTER, 4)  # of two blocks
-    entries = {}
+    entries: dict[bytes, bytes] = {}
     for _, handle in _block(data, offset, size):
         (offset, size), _ = _varints(handle, 0, 2)
         entries |= dict(_block(data, offset, size))

@@ -16,7 +16,11 @@ from vgg_keras.pipelines.files import atomic_path
 from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.run_files import BEST_WEIGHTS
 from vgg_keras.weights.arrays import write_npz
-from vgg_keras.weights.keras_files import write_applications_h5, write_keras_weights
+from vgg_keras.weights.keras_files import (
+    write_applications_h5,
+    write_keras_archive,
+    write_keras_weights,
+)
 from vgg_keras.weights.naming import (
     KERAS,
     PARTS,
@@ -59,6 +63,7 @@ class Target:
 TARGETS = {
     ".weights.h5": Target(KERAS, "rgb", write_keras_weights),
     ".h5": Target(KERAS, "caffe", write_applications_h5),
+    ".keras": Target(KERAS, "rgb", write_keras_archive),
     ".safetensors": Target(TORCHVISION, "torch", write_safetensors, TORCHVISION_NETS),
     ".npz": Target(KERAS, "rgb", write_npz),
 }
@@ -126,7 +131,8 @@ def save(
     Args:
         model: a model that `vgg` built, or any model with the layer names of Keras Applications.
         target: path that ends in `.weights.h5` (for `model.load_weights`), `.h5` (for
-            `keras.applications`), `.safetensors` (with the names of torchvision) or `.npz`.
+            `keras.applications`), `.keras` (for `keras.models.load_model`, as a model that takes
+            RGB in 0..255), `.safetensors` (with the names of torchvision) or `.npz`.
         mean, model_preprocessing: see `load`.
 
     Raises:

@@ -586,7 +586,10 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("names", "message"),
         [
-            (("w.npz", "w.onnx"), "end in .weights.h5, .h5, .safetensors, .npz. Received: w.onnx"),
+            (
+                ("w.npz", "w.onnx"),
+                "end in .weights.h5, .h5, .keras, .safetensors, .npz. Received: w.onnx",
+            ),
             (("none.npz", "o.npz"), "There is no weights file"),
             (("w.npz", "w.npz"), "target must not be the source"),
             (
