@@ -17,6 +17,7 @@ from vgg_keras.pipelines.checks import is_finite
 from vgg_keras.pipelines.contents import read_json
 from vgg_keras.pipelines.files import check_pair
 from vgg_keras.pipelines.statistics import ILSVRC
+from vgg_keras.pretrained import fetch, find_release
 from vgg_keras.run_data import load_statistics
 from vgg_keras.run_files import BEST_WEIGHTS, NET, STATISTICS
 from vgg_keras.weights.arrays import open_npy, open_npz
@@ -24,7 +25,7 @@ from vgg_keras.weights.caffe import open_caffemodel
 from vgg_keras.weights.hdf5 import open_hdf5, open_keras_archive
 from vgg_keras.weights.matconvnet import open_mat
 from vgg_keras.weights.naming import Kernel
-from vgg_keras.weights.preprocessing import Preprocessing, get_preprocessing, refit
+from vgg_keras.weights.preprocessing import PREPROCESSINGS, Preprocessing, get_preprocessing, refit
 from vgg_keras.weights.selection import LayerReader, declared_bytes
 from vgg_keras.weights.stored import Stored, errors_with_path, refuse_expansion
 from vgg_keras.weights.torch_files import open_safetensors, open_torch
@@ -96,14 +97,14 @@ def read(
     source_mean: Sequence[float] | None = None,
     kernels: Mapping[str, Kernel] | None = None,
 ) -> Weights:
-    """Reads a weights file, or the best weights of a run or saved net.
+    """Reads a weights file, a released net, or the best weights of a run or saved net.
 
     All names, shapes and dtypes are checked before any tensor is read.
 
     Args:
         source: a file of Keras (`.h5`, `.keras`), Caffe (`.caffemodel`), MatConvNet (`.mat`),
-            torchvision or timm (`.pth`, `.safetensors`) or NumPy (`.npz`, `.npy`), or the folder
-            of a run or saved net.
+            torchvision or timm (`.pth`, `.safetensors`) or NumPy (`.npz`, `.npy`), the name of a
+            released net such as "imagenet:D", or the folder of a run or saved net.
         net: net that the file must hold; by default inferred from its layers.
         partial: whether to read only the complete layers that fit and to ignore the rest.
         preprocessing: preprocessing of the images that the weights were trained on, such as "rgb",
@@ -115,8 +116,8 @@ def read(
             the file, without the FC layers if it has none.
 
     Raises:
-        WeightsError: the file is missing or damaged, or tensors are missing, surplus, not finite,
-            not floats or of another shape. The message names them.
+        WeightsError: the file is missing or damaged or cannot be downloaded, or tensors are
+            missing, surplus, not finite, not floats or of another shape. The message names them.
         MissingPackageError: the file is a `.pth` file and PyTorch is not installed.
         ArgumentError: no net or preprocessing has the given name.
         RunError, SourceError: the statistics of a run were changed or are damaged.
@@ -128,12 +129,12 @@ def read(
     """
     name = None if net is None else get_net(net).name
     given = get_preprocessing(preprocessing) if isinstance(preprocessing, str) else preprocessing
-    path, of_folder = _resolve(Path(source))
+    path, stated = _resolve(Path(source))
     with errors_with_path(path), READERS[path.suffix.lower()](path) as stored:
         refuse_expansion(path, sum(map(declared_bytes, stored.tensors.values())))
         reader = LayerReader(path, stored, name, partial)
         reader.choose(kernels)
-        given = reader.preprocessing(given or of_folder)
+        given = reader.preprocessing(given or stated)
         layers = reader.layers()
     if _FIRST in layers:
         given = given if source_mean is None else replace(given, mean=_colour(source_mean))
@@ -145,7 +146,10 @@ def read(
 
 
 def _resolve(source: Path) -> tuple[Path, Preprocessing | None]:
-    """The weights file, and the preprocessing that a run or saved net records."""
+    """The weights file, and the preprocessing if a run, a saved net or a release states it."""
+    release = find_release(source)
+    if release:
+        return fetch(release), PREPROCESSINGS[release.preprocessing]
     if source.is_dir():
         return _weights_of_folder(source)
     if not source.is_file():
