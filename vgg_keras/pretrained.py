@@ -69,7 +69,14 @@ class Release:
         return Path(home).expanduser() / "models" / self.file_name
 
 
-def _of_keras(net: str, file: str, digest: str, megabytes: int, *errors: float) -> Release:
+def _of_keras(
+    net: str,
+    file: str,
+    digest: str,
+    megabytes: int,
+    top1_error: float | None = None,
+    top5_error: float | None = None,
+) -> Release:
     """A release of Keras Applications: the VGG team's weights, from the paper's nets.
 
     Addresses, file names and MD5 are those in `keras/src/applications/vgg16.py` and `vgg19.py`.
@@ -87,13 +94,20 @@ def _of_keras(net: str, file: str, digest: str, megabytes: int, *errors: float) 
         "CC BY",
         "caffe",
         (256, 512),
-        *errors,
-        protocol="central crop" if errors else "",
+        top1_error,
+        top5_error,
+        "" if top1_error is None else "central crop",
     )
 
 
 def _of_torchvision(
-    net: str, alias: str, commit: str, digest: str | None, megabytes: int, *accuracies: float
+    net: str,
+    alias: str,
+    commit: str,
+    digest: str | None,
+    megabytes: int,
+    top1_accuracy: float,
+    top5_accuracy: float,
 ) -> Release:
     """A release of torchvision, as safetensors files that timm made of it.
 
@@ -103,7 +117,6 @@ def _of_torchvision(
     size and shape, which have no S; 256 stands for it.
     """
     repository = f"https://huggingface.co/timm/{alias}.tv_in1k"
-    top1, top5 = (round(100 - accuracy, 3) for accuracy in accuracies)
     return Release(
         f"torchvision:{net}",
         net,
@@ -114,8 +127,8 @@ def _of_torchvision(
         "BSD-3-Clause",
         "torch",
         (256, 256),
-        top1,
-        top5,
+        round(100 - top1_accuracy, 3),
+        round(100 - top5_accuracy, 3),
         "central crop, Q = 256",
     )
 

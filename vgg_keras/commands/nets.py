@@ -185,9 +185,10 @@ def read_class_list(file: Path) -> list[str]:
     """
     from vgg_keras.pipelines.contents import naming_file, parse_json
 
+    kind: Any = list[str] | dict[str, str | int]
     with naming_file(file, ArgumentError, "does not name classes"):
         if file.suffix == ".json":
-            found = parse_json(file.read_bytes(), list[str] | dict[str, str | int])
+            found = parse_json(file.read_bytes(), kind)
             if isinstance(found, dict):
                 pairs = [(int(k), v) if isinstance(v, str) else (v, k) for k, v in found.items()]
                 if sorted(number for number, _ in pairs) != list(range(len(pairs))):

@@ -76,8 +76,8 @@ def predict(
     """
     procedure = Procedure(protocol, as_scales(test_scales), multi_scale, flip, map_average)
     split = as_split(images)
-    if isinstance(split, ArraySplit) and not isinstance(split.images[0], bytes):
-        warn_of_unit_range(split.images)
+    if isinstance(split, ArraySplit):
+        warn_of_unit_range([image for image in split.images if isinstance(image, np.ndarray)])
     indices, rows, skipped = score(
         net,
         split,
