@@ -283,8 +283,9 @@ def _downloaded(release: Release) -> Iterator[Path]:
                 )
         except Exception as error:  # `get_file` raises plain ones if there is no network
             reason = " ".join(str(error).split()) or type(error).__name__
+            found = f"{release.path} is not the released file. " * release.path.exists()
             raise WeightsError(
-                f"{release.name} cannot be downloaded: {reason}. {_by_hand(release)}"
+                f"{found}{release.name} cannot be downloaded: {reason}. {_by_hand(release)}"
             ) from error
         yield Path(file)
 

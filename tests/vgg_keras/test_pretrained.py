@@ -245,7 +245,11 @@ class TestDownload:
         (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error")]
         assert done.exit_code == 1
         assert f"{release.url} by other means and save it as {release.path}" in line
-        release.path.write_bytes((small_files / release.file_name).read_bytes())
+        whole = (small_files / release.file_name).read_bytes()
+        release.path.write_bytes(whole[:-1])
+        with pytest.raises(WeightsError, match=r"\.h5 is not the released file\. keras:D cannot"):
+            weights.read("imagenet:D")
+        release.path.write_bytes(whole)
         assert_released(vgg("D", **SMALL, weights="imagenet"), "keras:D")
 
     def test_a_home_that_cannot_be_written_is_named(self, server, tmp_path, monkeypatch):
