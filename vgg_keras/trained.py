@@ -103,13 +103,10 @@ class TrainedNet(NetFacts):
             preprocessing: of the images in training, see `vgg_keras.weights.read`.
             mean: RGB mean that was subtracted from the training images; by default inferred from
                 the file, and the first layer is adapted to ILSVRC's mean.
-            train_scale: S, or the pair (S_min, S_max), of training; by default that of the
-                released net, else 256 in proportion to the crop size.
+            train_scale: S or (S_min, S_max); by default of the release, else 256 * crop_size / 224.
             precision: Keras dtype policy; by default that of the folder, or float32.
-            pool_rounding: how pooling rounds an odd side; by default that of the saved net, else
-                "down".
-            classifier_activation: last layer of the model, "softmax" as in `vgg`, or None for
-                logits. A model that gives boxes has neither.
+            pool_rounding: see `vgg`; by default that of the saved net, else "down".
+            classifier_activation: "softmax", or None for logits. A model of boxes has neither.
 
         Raises:
             RunError: the folder is no run and no saved net, or its weights are missing or damaged.

@@ -24,6 +24,10 @@ from vgg_keras.errors import ArgumentError, WeightsError
 from vgg_keras.nets import FC_NAMES
 from vgg_keras.pretrained import RELEASES, find_release
 from vgg_keras.serving.source import describe_source
+from vgg_keras.weights import PREPROCESSINGS
+from vgg_keras.weights.arrays import write_npz
+from vgg_keras.weights.naming import PARTS
+from vgg_keras.weights.stored import WeightsMetadata
 
 CLASSES, CROP, WIDTH = 1000, 32, 1 / 64
 SMALL = {"crop_size": CROP, "width": WIDTH}
@@ -290,9 +294,14 @@ class TestWithoutTop:
         assert_released(vgg("B", width=WIDTH, include_top=False, weights=path), "torchvision:B")
         layers = layers_of(find_release("torchvision:B"))
         part = {name: arrays for name, arrays in layers.items() if "block5" not in name}
-        foreign.applications_h5(tmp_path / "part.h5", part)
-        with pytest.raises(WeightsError, match=r"part\.h5 does not have all conv.*block5_conv1"):
-            vgg("B", width=WIDTH, include_top=False, weights=tmp_path / "part.h5")
+        tensors = {
+            f"{name}/{p}": a
+            for name, both in part.items()
+            for p, a in zip(PARTS, both, strict=True)
+        }
+        write_npz(tmp_path / "part.npz", tensors, WeightsMetadata(PREPROCESSINGS["rgb"], "B"))
+        with pytest.raises(WeightsError, match=r"part\.npz does not have all conv.*block5_conv1"):
+            vgg("B", width=WIDTH, include_top=False, weights=tmp_path / "part.npz")
 
 
 class TestNet:
@@ -303,7 +312,7 @@ class TestNet:
         assert (net.train_scale, net.name) == ((32, 64), "imagenet:D")
         assert TrainedNet.load("imagenet:D", train_scale=40).train_scale == (40, 40)
         assert TrainedNet.load("torchvision:A").train_scale == (37, 37)
-        assert describe_source(net)["source"] == {"weights": "imagenet:D"}  # and no path
+        assert describe_source(net)["source"]["weights"] == "imagenet:D"  # and no path
 
     def test_conv_layers_are_no_net_but_give_features(self, server):
         with pytest.raises(WeightsError, match="keras:D-notop has no FC layers"):
