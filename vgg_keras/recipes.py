@@ -99,8 +99,8 @@ class Recipe:
     lrn: str = _field("krizhevsky", "LRN constants of net A-LRN: krizhevsky or caffe.")
     init_from: str = _field(
         "",
-        "Weights to start from: folder of a run or of a saved net, or a weights file that "
-        "`convert` reads.",
+        "Weights to start from: folder of a run or of a saved net, a weights file that `convert` "
+        "reads, or a released net such as imagenet:D.",
     )
     init_layers: str = _field(
         "warm-start",
