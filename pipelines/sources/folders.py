@@ -89,7 +89,7 @@ class FolderSplit(IndexedSplit):
         return map(file_state, self.paths)
 
     def without(self, names: Sequence[str]) -> Split:
-        if not names:
+        if len(names) == 0:
             return self
         kept = ~np.isin(self.names_of(range(len(self))), list(names))
         return dataclasses.replace(self, paths=self.paths[kept], labels=self.labels[kept])

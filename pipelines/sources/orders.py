@@ -134,7 +134,7 @@ class StreamedSplit(Split):
         return [names[i] for i in indices]
 
     def without(self, names: Sequence[str]) -> Split:
-        if not names:
+        if len(names) == 0:
             return self
         this: Any = self
         whole = dataclasses.replace(this, ignored=())
