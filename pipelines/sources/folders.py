@@ -70,8 +70,7 @@ class FolderSplit(IndexedSplit):
         return tf.io.read_file(example["path"])
 
     def names_of(self, indices: Iterable[int]) -> list[str]:
-        wanted = np.array(list(indices), np.int64)
-        return list(map(text_of_path, self.paths[wanted]))
+        return [text_of_path(self.paths[i]) for i in indices]
 
     def ids_of(self, indices: Iterable[int]) -> list[str]:
         root = text_of_path(os.path.join(self.root, "")) if self.root else ""
