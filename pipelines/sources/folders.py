@@ -90,7 +90,7 @@ class FolderSplit(IndexedSplit):
     def without(self, names: Sequence[str]) -> Split:
         if len(names) == 0:
             return self
-        kept = ~np.isin(self.names_of(range(len(self))), list(names))
+        kept = self._not_named(names)
         return dataclasses.replace(self, paths=self.paths[kept], labels=self.labels[kept])
 
     def stated_boxes(self) -> StatedBoxes:

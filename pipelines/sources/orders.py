@@ -75,6 +75,11 @@ class IndexedSplit(Split):
     def all_labels(self) -> np.ndarray:
         return self.labels
 
+    def _not_named(self, names: Iterable[str]) -> np.ndarray:
+        """Which images have none of these names, bool `(N,)`."""
+        gone = set(names)
+        return np.array([name not in gone for name in self.names_of(range(len(self)))], bool)
+
 
 class StreamedSplit(Split):
     """Images that can be read in one order only. They are shuffled through a buffer.
