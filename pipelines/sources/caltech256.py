@@ -18,6 +18,7 @@ from vgg_keras.pipelines.checks import first_few
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.sources.archives import Archive, ArchiveSplit
 from vgg_keras.pipelines.sources.listing import text_of_path
+from vgg_keras.pipelines.sources.packed import PackedStrings
 from vgg_keras.pipelines.splits import Source
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def open_caltech256(spec: str, location: str, **unused: object) -> Source:
     class_names = tuple(map(text_of_path, folders.tolist()))
     split = ArchiveSplit(
         "all",
-        np.array([archive.path_of(name) for name in found]),
+        PackedStrings.of(archive.path_of(name) for name in found),
         labels.astype(np.int64),
         str(archive.root),
         class_names,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ import tensorflow as tf
 
 from vgg_keras.pipelines.checks import indices_of
 from vgg_keras.pipelines.errors import SourceError
+from vgg_keras.pipelines.images import no_autograph
+from vgg_keras.pipelines.sources.packed import PackedStrings
 from vgg_keras.pipelines.splits import Split
 
 # Encoded images in the shuffle buffer. TFDS shuffles once when it writes; data sets that are not
@@ -22,6 +25,9 @@ _SHUFFLE_BUFFER = 16_384
 class IndexedSplit(Split):
     """Images that can be read by index. Every shuffle is a full one.
 
+    Subclasses give what `read` needs as columns, which become tensors once for a split. So the cost
+    of a stream's graph does not depend on the number of images.
+
     Attributes:
         labels: int64 `(N,)`, -1 if unknown.
     """
@@ -29,8 +35,27 @@ class IndexedSplit(Split):
     labels: np.ndarray
 
     @abc.abstractmethod
+    def _columns(self) -> Mapping[str, np.ndarray | PackedStrings]:
+        """What `read` needs, by key of the example. A column has one value for each image."""
+
+    @functools.cached_property
+    def _lookups(self) -> dict[str, Callable[[tf.Tensor], tf.Tensor]]:
+        """A function from index to value for each key of an example."""
+        # Streams make the examples of an epoch in a function that `flat_map` traces. There the
+        # columns would become constants of its graph, at a minute for a million paths.
+        with tf.init_scope(), tf.device("CPU"):
+            columns = {"label": self.labels, **self._columns()}
+            return {key: _lookup(column) for key, column in columns.items()}
+
     def _examples(self, indices: tf.data.Dataset) -> tf.data.Dataset:
         """The examples at these indices."""
+        lookups = self._lookups
+
+        @no_autograph
+        def example(i: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"index": i, **{key: lookup(i) for key, lookup in lookups.items()}}
+
+        return indices.map(example)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -118,6 +143,10 @@ class StreamedSplit(Split):
         """Of values of all images of the data set, those of the images of this split."""
         ignored = set(self.ignored)
         return [value for i, value in enumerate(values) if i not in ignored]
+
+
+def _lookup(column: np.ndarray | PackedStrings) -> Callable[[tf.Tensor], tf.Tensor]:
+    return column.lookup() if isinstance(column, PackedStrings) else tf.constant(column).__getitem__
 
 
 def _key(seed: tf.Tensor) -> tf.Tensor:

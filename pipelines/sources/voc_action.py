@@ -23,6 +23,7 @@ from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.sources.annotations import annotated_objects, stated_box
 from vgg_keras.pipelines.sources.archives import Archive, ArchiveSplit
 from vgg_keras.pipelines.sources.listing import text_of_path
+from vgg_keras.pipelines.sources.packed import PackedStrings
 from vgg_keras.pipelines.splits import TRAIN, VALIDATION, Source, Split, StatedBoxes
 
 # The ten actions of the task, and `other`, whose people are distractors.
@@ -119,7 +120,7 @@ def _open_split(name: str, archive: Archive, top: str, file: str) -> PeopleSplit
     images = [_image_file(archive, top, image) for image, _ in listed]
     return PeopleSplit(
         name,
-        np.array([archive.path_of(image) for image in images]),
+        PackedStrings.of(archive.path_of(image) for image in images),
         np.full(len(listed), -1, np.int64),
         str(archive.root),
         ACTIONS,
