@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -60,13 +61,13 @@ class Entry(NamedTuple):
     boxes: list[float] | None = None
 
 
-# Finds the images of a file, given its path and a function that opens a file in which the scan
-# puts the images, where their bytes do not lie in the file as they are. Then it puts all there.
-Scan = Callable[[str, Callable[[], BinaryIO]], Iterator[Entry]]
+# Finds the images of a file, given its path. If their bytes do not lie in the file as they are, the
+# scan writes all of them to another file. The second argument opens it, given their size.
+Scan = Callable[[str, Callable[[int], BinaryIO]], Iterator[Entry]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class PackedFile:
+class IndexedFile:
     """A file that holds images, with the index of them.
 
     Attributes:
@@ -103,7 +104,7 @@ class PackedFile:
         raise SourceError(f"{text_of_path(self.data)} has changed since it was opened.")
 
 
-def index_files(paths: Sequence[str], kind: str, scan: Scan, cache: Path) -> list[PackedFile]:
+def index_files(paths: Sequence[str], kind: str, scan: Scan, cache: Path) -> list[IndexedFile]:
     """Indexes files, or reads their indexes from the cache.
 
     A second process waits for the first one that indexes, and then reads what it has cached. If
@@ -135,7 +136,7 @@ def _cache_file(path: str, kind: str, cache: Path) -> Path:
     return cache / f"{digest.hexdigest()}.arrow"
 
 
-def _cached(path: str, kind: str, cache: Path) -> PackedFile | None:
+def _cached(path: str, kind: str, cache: Path) -> IndexedFile | None:
     """The index of a file if it is cached and the file has not changed."""
     file = _cache_file(path, kind, cache)
     try:
@@ -144,7 +145,7 @@ def _cached(path: str, kind: str, cache: Path) -> PackedFile | None:
             table = reader.read_all()
         header = json.loads(table.schema.metadata[_KEY])
         data = os.fspath(file.with_suffix(".images")) if header["copied"] else path
-        indexed = PackedFile(path, header["state"], data, header["data_state"], table)
+        indexed = IndexedFile(path, header["state"], data, header["data_state"], table)
     except FileNotFoundError:
         return None
     except Exception as error:  # a damaged file is made again
@@ -156,16 +157,17 @@ def _cached(path: str, kind: str, cache: Path) -> PackedFile | None:
     return indexed if is_current else None
 
 
-def _index(path: str, kind: str, scan: Scan, cache: Path) -> PackedFile:
+def _index(path: str, kind: str, scan: Scan, cache: Path) -> IndexedFile:
     """Indexes a file and caches the index."""
     file, state = _cache_file(path, kind, cache), file_state(path)
     copy = file.with_suffix(".images")
     with contextlib.ExitStack() as opened:
         is_copied = []
 
-        def open_copy() -> BinaryIO:
+        def open_copy(size: int) -> BinaryIO:
             is_copied.append(True)
-            return opened.enter_context(_atomic_file(copy, path))
+            log.info("copying the images of %s to %s", text_of_path(path), copy)
+            return opened.enter_context(_atomic_file(copy, path, size))
 
         with naming_file(text_of_path(path), SourceError, f"cannot be read as a {kind} file"):
             table = _table(list(scan(path, open_copy)), path)
@@ -175,23 +177,30 @@ def _index(path: str, kind: str, scan: Scan, cache: Path) -> PackedFile:
     header |= {"state": state, "data_state": data_state}
     table = table.replace_schema_metadata({_KEY: json.dumps(header)})
     try:
-        with atomic_path(file) as temporary, pa.OSFile(os.fspath(temporary), "wb") as sink:
-            with pa.ipc.new_file(sink, table.schema) as writer:
-                writer.write_table(table)
+        with (
+            atomic_path(file) as temporary,
+            pa.OSFile(os.fspath(temporary), "wb") as sink,
+            pa.ipc.new_file(sink, table.schema) as writer,
+        ):
+            writer.write_table(table)
     except OSError as error:
         log.warning("the index of %s cannot be cached in %s: %s", text_of_path(path), cache, error)
-    return PackedFile(path, state, data, data_state, table)
+    return IndexedFile(path, state, data, data_state, table)
 
 
 @contextlib.contextmanager
-def _atomic_file(copy: Path, path: str) -> Iterator[BinaryIO]:
+def _atomic_file(copy: Path, path: str, size: int) -> Iterator[BinaryIO]:
+    """A file in the cache for the images of `path`, of about `size` bytes."""
     try:
         with atomic_path(copy) as temporary, open(temporary, "wb") as opened:
+            if size > shutil.disk_usage(copy.parent).free:
+                raise OSError(f"it needs {size} bytes, which the disk does not have")
             yield opened
     except OSError as error:
         raise WriteError(
-            f"The images of {text_of_path(path)} must be copied, because they are compressed in "
-            f"it, and the copy {copy} could not be written: {error}. Give another data_dir."
+            f"{text_of_path(path)} holds compressed images, which must be copied. The copy {copy} "
+            f"could not be written: {error}. Give another data_dir, or write the Parquet files "
+            f"without compression."
         ) from error
 
 
