@@ -27,6 +27,7 @@ from vgg_keras.pipelines.sources.listing import text_of_path
 log = logging.getLogger(__name__)
 
 LARGEST_IMAGE = 2**28  # bytes of an encoded image; far above any, and it fits into memory
+_CACHE = "image_indexes"  # folder of the cache in `data_dir`
 _VERSION = 1  # of the format of the cached files
 _KEY = b"vgg_keras.index"  # of their metadata
 _SCHEMA = pa.schema(
@@ -104,7 +105,9 @@ class IndexedFile:
         raise SourceError(f"{text_of_path(self.data)} has changed since it was opened.")
 
 
-def index_files(paths: Sequence[str], kind: str, scan: Scan, cache: Path) -> list[IndexedFile]:
+def index_files(
+    paths: Sequence[str], kind: str, scan: Scan, data_dir: str | os.PathLike | None
+) -> list[IndexedFile]:
     """Indexes files, or reads their indexes from the cache.
 
     A second process waits for the first one that indexes, and then reads what it has cached. If
@@ -114,11 +117,15 @@ def index_files(paths: Sequence[str], kind: str, scan: Scan, cache: Path) -> lis
         paths: absolute paths of the files.
         kind: name of the kind of file.
         scan: finds the images of a file.
-        cache: folder of the cache.
+        data_dir: folder in which the cache is; by default ~/tensorflow_datasets.
 
     Raises:
-        SourceError: a file is damaged, or needs a copy in a cache that cannot be written.
+        SourceError: a file is damaged. The message names it.
+        WriteError: a file needs a copy in the cache, which cannot be written.
     """
+    # TFDS has the same default.
+    default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    cache = Path(data_dir or default).expanduser() / _CACHE
     found = {path: _cached(path, kind, cache) for path in paths}
     missing = [path for path in paths if found[path] is None]
     if missing:
@@ -206,19 +213,18 @@ def _atomic_file(copy: Path, path: str, size: int) -> Iterator[BinaryIO]:
 
 def _table(entries: list[Entry], path: str) -> pa.Table:
     """The entries as a table. Names that are missing or not unique are given numbers."""
-    size = os.stat(path).st_size
     taken: set[str] = set()
     names = []
     for row, entry in enumerate(entries):
         name = entry.name if entry.name and entry.name not in taken else f"{entry.name}#{row}"
-        if not 0 < entry.length <= LARGEST_IMAGE:
+        if entry.length > LARGEST_IMAGE:
             raise SourceError(
-                f"{text_of_path(path)}: an image must have from 1 to {LARGEST_IMAGE} bytes. "
+                f"{text_of_path(path)}: an image must have at most {LARGEST_IMAGE} bytes. "
                 f"Received: {entry.length} bytes for {name}"
             )
         taken.add(name)
         names.append(name)
     if not entries:
-        raise SourceError(f"{text_of_path(path)}, of {size} bytes, holds no images.")
+        raise SourceError(f"{text_of_path(path)} holds no images.")
     columns = dict(zip(Entry._fields, map(list, zip(*entries, strict=True)), strict=True))
     return pa.table({**columns, "name": names}, schema=_SCHEMA)

@@ -12,6 +12,7 @@ in other files give the same streams, if their names are unique.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import glob
 import itertools
 import logging
@@ -24,16 +25,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import tensorflow as tf
 
 from vgg_keras.pipelines.checks import first_few
 from vgg_keras.pipelines.errors import SourceError
-from vgg_keras.pipelines.images import no_autograph
 from vgg_keras.pipelines.sources.classes import Classes, find_classes
 from vgg_keras.pipelines.sources.image_index import IndexedFile, Scan, index_files
 from vgg_keras.pipelines.sources.listing import list_files, text_of_path
-from vgg_keras.pipelines.sources.orders import IndexedSplit
 from vgg_keras.pipelines.sources.parquet import scan_parquet
+from vgg_keras.pipelines.sources.reading import PythonReadSplit
 from vgg_keras.pipelines.sources.tfrecord import scan_tfrecord
 from vgg_keras.pipelines.sources.webdataset import scan_webdataset
 from vgg_keras.pipelines.splits import (
@@ -47,8 +46,6 @@ from vgg_keras.pipelines.splits import (
 
 log = logging.getLogger(__name__)
 
-_READ_TOGETHER = 32  # images that one call of Python reads: a call costs as much as ten reads
-_CACHE = "image_indexes"  # folder in `data_dir`
 _LABELS = "labels.txt"  # TF-Slim's file of class names
 _RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 _MOST_FILES = 100_000  # that a range may name
@@ -71,7 +68,7 @@ _KINDS = {
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ShardedSplit(IndexedSplit):
+class ShardedSplit(PythonReadSplit):
     """Images that are read out of files that hold many.
 
     Attributes:
@@ -90,41 +87,22 @@ class ShardedSplit(IndexedSplit):
     root: str
     class_names: tuple[str, ...] | None = None
 
-    def __post_init__(self) -> None:
-        extents = np.zeros((len(self.labels), 2), np.int64)
+    @functools.cached_property
+    def _extents(self) -> np.ndarray:
+        """Offset and length of each image, int64 `(N, 2)`."""
+        extents = np.zeros((len(self), 2), np.int64)
         for i, file in enumerate(self.files):
             mine = self.numbers[:, 0] == i
             columns = [file.table[key].to_numpy() for key in ("offset", "length")]
             extents[mine] = np.stack(columns, 1)[self.numbers[mine, 1]]
-        object.__setattr__(self, "_extents", extents)  # splits are frozen
+        return extents
 
     def _columns(self) -> Mapping[str, np.ndarray]:
         return {}
 
-    def _read(self, index: int) -> bytes:
-        return self.files[self.numbers[index, 0]].read(*self._extents[index].tolist())  # type: ignore[attr-defined]
-
-    def read(self, example: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        if "bytes" in example:
-            return example["bytes"]
-        content = tf.numpy_function(
-            lambda index: self._read(int(index)), [example["index"]], tf.string, stateful=False
-        )
-        return tf.ensure_shape(content, ())
-
-    def fetched(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        @no_autograph
-        def read(example: Mapping[str, tf.Tensor], *others: tf.Tensor) -> tuple:
-            content = tf.numpy_function(
-                lambda indices: np.array([self._read(i) for i in indices.tolist()], object),
-                [example["index"]],
-                tf.string,
-                stateful=False,
-            )
-            return {**example, "bytes": tf.ensure_shape(content, (None,))}, *others
-
-        batches = dataset.batch(_READ_TOGETHER)
-        return batches.map(read, tf.data.AUTOTUNE, deterministic=True).unbatch()
+    def bytes_of(self, index: int) -> bytes:
+        offset, length = self._extents[index].tolist()
+        return self.files[self.numbers[index, 0]].read(offset, length)
 
     def names_of(self, indices: Iterable[int]) -> list[str]:
         wanted = self.numbers[np.array(list(indices), np.int64)]
@@ -172,9 +150,8 @@ def open_shards(
     """
     kind = spec.partition(":")[0]
     root, paths = _find_files(spec, location, _KINDS[kind])
-    cache = Path(data_dir or "~/tensorflow_datasets").expanduser() / _CACHE
     indexed = {
-        name: index_files(of_split, kind, _KINDS[kind].scan, cache)
+        name: index_files(of_split, kind, _KINDS[kind].scan, data_dir)
         for name, of_split in _by_split(root, paths).items()
     }
     classes = find_classes(spec, indexed, Path(root) / _LABELS)

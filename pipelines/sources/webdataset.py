@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import posixpath
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,6 +20,7 @@ from vgg_keras.pipelines.sources.listing import text_of_path
 from vgg_keras.pipelines.sources.tar_files import Member, tar_members
 
 _IMAGES = ("jpg", "jpeg", "png", "gif", "bmp")
+_DECISIVE = {*_IMAGES, "cls"}
 _LARGEST_LABEL = 2**20  # bytes of a .cls or .json file
 
 
@@ -31,24 +31,24 @@ def scan_webdataset(path: str, *unused: object) -> Iterator[Entry]:
         ValueError: the archive is damaged or cut short, an image has no file or several, or a label
             is not one. The message names the image.
     """
-    files = (member for member in tar_members(path) if member.is_file)
-    visible = (file for file in files if not f"/{file.name}".count("/."))
     with open(path, "rb") as shard:
-        for key, sample in itertools.groupby(visible, lambda file: _key_and_suffix(file.name)[0]):
-            parts = {}
-            for file in sample:
-                suffix = _key_and_suffix(file.name)[1].lower()
+        for key, sample in itertools.groupby(_visible_files(path), lambda file: file[0]):
+            parts: dict[str, Member] = {}
+            for _, suffix, member in sample:
                 if suffix in parts:
                     raise ValueError(f"{text_of_path(key)} has two files .{suffix}")
-                parts[suffix] = file
-            if parts.keys() & {*_IMAGES, "cls"}:  # others are notes
+                parts[suffix] = member
+            if not parts.keys().isdisjoint(_DECISIVE):  # else they are notes
                 yield _entry(text_of_path(key), parts, shard.fileno())
 
 
-def _key_and_suffix(name: str) -> tuple[str, str]:
-    folder, file = posixpath.split(name)
-    key, _, suffix = file.partition(".")
-    return posixpath.join(folder, key), suffix
+def _visible_files(path: str) -> Iterator[tuple[str, str, Member]]:
+    """Key, suffix in lower case, and member of the files that are not hidden."""
+    for member in tar_members(path):
+        if member.is_file and "/." not in f"/{member.name}":
+            start = member.name.rfind("/") + 1
+            stop = member.name.find(".", start) % (len(member.name) + 1)  # -1: no suffix
+            yield member.name[:stop], member.name[stop + 1 :].lower(), member
 
 
 def _entry(key: str, parts: Mapping[str, Member], shard: int) -> Entry:
