@@ -120,7 +120,7 @@ def fold(front: Sequence[ConfiguredLayer], adapted: Mapping[str, _Colours]) -> P
     extremes = np.abs([offset, 255 * scale + offset])
     if not np.isfinite(extremes).all() or scale.min() <= 0 or extremes.max() > 256:
         return None
-    red, green, blue = -offset / scale
+    red, green, blue = 0 - offset / scale
     return Preprocessing((red, green, blue), tuple(1 / scale))
 
 
