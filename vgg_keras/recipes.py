@@ -238,19 +238,13 @@ _CHOICES: dict[str, Collection[str]] = {
 # `trainable` of localisation nets as `tuned`.
 _SINCE = {"trainable": "all", "fc_epochs": 0, "unfreeze_factor": 10.0, "preprocessing": ""}
 _INFINITY = float("inf")
+_FROM_0 = ("fc_epochs", "learning_rate", "weight_decay", "plateau_drops", "colour_shift")
+_FROM_1 = ("epochs", "batch_size", "unfreeze_factor", "plateau_patience")
 _RANGES = {
-    "fc_epochs": (0, _INFINITY),
-    "epochs": (1, _INFINITY),
-    "batch_size": (1, _INFINITY),
-    "learning_rate": (0, _INFINITY),
-    "unfreeze_factor": (1, _INFINITY),
-    "momentum": (0, 1),
-    "weight_decay": (0, _INFINITY),
-    "dropout": (0, 1),
-    "plateau_patience": (1, _INFINITY),
+    **dict.fromkeys(_FROM_0, (0, _INFINITY)),
+    **dict.fromkeys(_FROM_1, (1, _INFINITY)),
+    **dict.fromkeys(("momentum", "dropout"), (0, 1)),
     "plateau_factor": (1.001, _INFINITY),
-    "plateau_drops": (0, _INFINITY),
-    "colour_shift": (0, _INFINITY),
     "seed": (0, 2**31 - 1),
 }
 
