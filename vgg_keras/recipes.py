@@ -109,9 +109,7 @@ class Recipe:
         "nets).",
     )
     preprocessing: str = _field(
-        "",
-        "Preprocessing that the weights file of init_from was trained with: rgb, caffe or torch "
-        "[inferred from the file].",
+        "", "Preprocessing of the weights file: rgb, caffe or torch [inferred from the file]."
     )
     plateau_patience: int = _field(
         5, "Number of epochs without a better validation accuracy before the learning rate drops."
@@ -234,8 +232,7 @@ _CHOICES: dict[str, Collection[str]] = {
     "on_bad_image": BAD_IMAGE_POLICIES,
     "regression": REGRESSIONS,
 }
-# Fields that earlier versions did not write, with the values that they trained with. They wrote
-# `trainable` of localisation nets as `tuned`.
+# Fields that earlier versions did not write, with their values; `trainable` was named `tuned`.
 _SINCE = {"trainable": "all", "fc_epochs": 0, "unfreeze_factor": 10.0, "preprocessing": ""}
 _INFINITY = float("inf")
 _FROM_0 = ("fc_epochs", "learning_rate", "weight_decay", "plateau_drops", "colour_shift")
