@@ -22,6 +22,7 @@ from vgg_keras.pipelines.checks import is_finite
 from vgg_keras.pipelines.contents import naming_file, parse_json, read_json
 from vgg_keras.pipelines.files import check_pair, write_pair
 from vgg_keras.pipelines.statistics import ILSVRC
+from vgg_keras.pretrained import find_release
 from vgg_keras.recipes import Recipe
 from vgg_keras.run_data import load_statistics
 from vgg_keras.run_files import BEST_WEIGHTS, CLASSES, NET, RECIPE, STATISTICS
@@ -118,7 +119,7 @@ def load_weights_file(
     """The net in a weights file.
 
     Args:
-        path: the file.
+        path: the file, or the name of a released net.
         given: those of `net`, `class_names`, `head`, `preprocessing`, `mean` and `train_scale` that
             are given, see `TrainedNet.load`.
         classifier_activation, precision, pool_rounding: see `TrainedNet.load`.
@@ -154,13 +155,15 @@ def load_weights_file(
     read_with = {name: given[name] for name in READ_WITH if name in given}
     if mean is not None:
         read_with["source_mean"] = list(mean)
+    release = find_release(path)
+    usual_scale = release.train_scale if release else round(256 * contents.crop_size / 224)
     facts = NetFacts(
         architecture=architecture,
         mean=mean or ILSVRC.mean,
         class_names=_names_of_outputs(
             path, contents.num_classes, tuple(given.get("class_names", ()))
         ),
-        train_scale=as_pair(given.get("train_scale", round(256 * contents.crop_size / 224))),
+        train_scale=as_pair(given.get("train_scale", usual_scale)),
         origin={"weights": str(path), **read_with, "input": contents.input},
         precision=precision,
     )

@@ -27,7 +27,7 @@ _MOST_FIELDS = 10_000  # nodes and initializers; net E has 83
 _LONGEST = 2**16  # bytes of a node, or of an initializer without its data
 _MOST_SIDES = 8
 _LAYERS = ("Conv", "Gemm", "MatMul")
-_FLOATS = ("float16", "bfloat16", "float32", "float64")
+_OTHERS = ("int32", "int64", "bool", "object")  # dtypes of shapes, axes and texts
 
 
 class _Span(NamedTuple):
@@ -122,10 +122,7 @@ def _turned(tensor: StoredTensor) -> StoredTensor:
 
 
 def _tensors(path: Path, file: IO[bytes], field: Field) -> Iterator[tuple[str, Path, StoredTensor]]:
-    """Name, file and contents of an initializer of floats. Its data are not read.
-
-    Whole numbers are shapes and axes.
-    """
+    """Name, file and contents of an initializer that can be weights. Its data are not read."""
     from onnx import TensorProto
     from onnx.helper import tensor_dtype_to_np_dtype
 
@@ -133,7 +130,7 @@ def _tensors(path: Path, file: IO[bytes], field: Field) -> Iterator[tuple[str, P
     header = _bytes(file, *((p.start, p.end) for p in parts if p.number not in _DATA))
     tensor = TensorProto.FromString(header)
     name, shape, dtype = tensor.name, tuple(tensor.dims), tensor_dtype_to_np_dtype(tensor.data_type)
-    if dtype.name not in _FLOATS:
+    if dtype.name in _OTHERS:
         return
     data = [part for part in parts if part.number in _DATA and part.length]
     if tensor.data_location == TensorProto.EXTERNAL:

@@ -12,7 +12,7 @@ import math
 import os
 import pickle
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -48,14 +48,14 @@ _PARTS = ("weights", "biases")  # names of the two arrays of a layer in the orde
 
 
 def arrays_of_pickle(file: IO[bytes]) -> Iterator[tuple[str, str, StoredTensor]]:
-    """Reads a pickled array of one object: a dictionary of the arrays of each layer.
+    """Reads a pickled array of one object: a dictionary of arrays, or of the arrays of each layer.
 
     Args:
         file: file at the start of the pickle.
 
     Yields:
-        For each array the name `LAYER/PART`, where it is, and the array. The parts have the names
-        of a dictionary, or `weights` and `biases` for a list or a dictionary with keys 0 and 1.
+        For each array its name, or `LAYER/PART`, where it is, and the array. The parts have the
+        names of a dictionary, or `weights` and `biases` for a list or for the keys 0 and 1.
 
     Raises:
         WeightsError: the pickle holds anything but arrays, or is damaged.
@@ -65,21 +65,24 @@ def arrays_of_pickle(file: IO[bytes]) -> Iterator[tuple[str, str, StoredTensor]]
             pass
         case _:
             raise WeightsError("it must be a dictionary of layers, pickled as an array")
-    names = ((layer, part) for layer in layers for part in _parts_of(layers[layer]))
-    for count, (layer, part) in enumerate(names):
+    found = ((layer, *part) for layer, value in layers.items() for part in _parts_of(value))
+    for count, (layer, ending, origin, value) in enumerate(found):
         if count == _MOST_ARRAYS:
             raise WeightsError(f"it has more than {_MOST_ARRAYS:,} arrays")
-        origin = f"{_text(layer)}[{part!r}]"
-        name = _PARTS[part] if part in (0, 1) else _text(part)
-        yield f"{_text(layer)}/{name}", origin, _array(layers[layer][part], origin)
+        name = _text(layer)
+        yield name + ending, name + origin, _array(value, name + origin)
 
 
-def _parts_of(layer: Any) -> Iterable[Any]:
-    if isinstance(layer, (list, tuple)):
-        return range(len(layer))
-    if isinstance(layer, dict):
-        return layer
-    raise WeightsError("each layer must be a list or dictionary of arrays")
+def _parts_of(layer: Any) -> Iterator[tuple[str, str, Any]]:
+    """Ending of the name, where it is, and value, of each array of a layer."""
+    if isinstance(layer, _Object):
+        yield "", "", layer
+        return
+    if not isinstance(layer, list | tuple | dict):
+        raise WeightsError("each layer must be an array, or a list or dictionary of arrays")
+    items = layer.items() if isinstance(layer, dict) else enumerate(layer)
+    for part, value in items:
+        yield f"/{_PARTS[part] if part in (0, 1) else _text(part)}", f"[{part!r}]", value
 
 
 def _text(value: Any) -> str:

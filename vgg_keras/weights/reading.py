@@ -17,11 +17,17 @@ from vgg_keras.pipelines.checks import is_finite
 from vgg_keras.pipelines.contents import read_json
 from vgg_keras.pipelines.files import check_pair
 from vgg_keras.pipelines.statistics import ILSVRC
+from vgg_keras.pretrained import fetch, find_release
 from vgg_keras.run_data import load_statistics
 from vgg_keras.run_files import BEST_WEIGHTS, NET, STATISTICS
 from vgg_keras.weights.kinds import open_weights
 from vgg_keras.weights.naming import Kernel
-from vgg_keras.weights.preprocessing import Preprocessing, as_preprocessing, refit
+from vgg_keras.weights.preprocessing import (
+    PREPROCESSINGS,
+    Preprocessing,
+    as_preprocessing,
+    refit,
+)
 from vgg_keras.weights.selection import LayerReader, declared_bytes
 from vgg_keras.weights.stored import errors_with_path, refuse_expansion
 
@@ -93,15 +99,16 @@ def read(
     source_mean: Sequence[float] | None = None,
     kernels: Mapping[str, Kernel] | None = None,
 ) -> Weights:
-    """Reads a weights file, or the best weights of a run or saved net.
+    """Reads a weights file, a released net, or the best weights of a run or saved net.
 
     All names, shapes and dtypes are checked before any tensor is read.
 
     Args:
         source: a file of Keras (`.h5`, `.keras`), Caffe (`.caffemodel`), TensorFlow (a checkpoint,
             by its name without `.index`), MatConvNet (`.mat`), torchvision or timm (`.pth`,
-            `.safetensors`) or NumPy (`.npz`, `.npy`), or the folder of a run or saved net. The
-            contents of a file tell its kind, whatever its name.
+            `.safetensors`), ONNX (`.onnx`) or NumPy (`.npz`, `.npy`), whose contents tell its kind,
+            whatever its name; or the name of a released net such as "imagenet:D"; or the folder of
+            a run or saved net.
         net: net that the file must hold; by default inferred from its conv. layers.
         partial: whether to read only the complete layers that fit and to ignore the rest.
         head: name of the last FC layer in the file, such as "fc8_voc"; by default that of its
@@ -115,9 +122,9 @@ def read(
             the file, without the FC layers if it has none.
 
     Raises:
-        WeightsError: the file is missing, damaged or of another kind, or tensors are missing,
-            surplus, not finite, not floats or of another shape. The message names them. Or the
-            file does not tell the preprocessing.
+        WeightsError: the file is missing, damaged or of another kind, or cannot be downloaded, or
+            tensors are missing, surplus, not finite, not floats or of another shape. The message
+            names them. Or the file does not tell the preprocessing.
         MissingPackageError: the file is a `.pth` file and PyTorch is not installed.
         ArgumentError: no net or preprocessing has the given name.
         RunError, SourceError: the statistics of a run were changed or are damaged.
@@ -153,15 +160,15 @@ def read_as(
     """Reads weights for a given preprocessing of the images; for the other arguments see `read`."""
     name = None if net is None else get_net(net).name
     given = None if preprocessing is None else as_preprocessing(preprocessing)
-    path, of_folder = _resolve(Path(source))
+    path, stated = _resolve(Path(source))
     with errors_with_path(path), open_weights(path) as stored:
         declared = sum(map(declared_bytes, stored.tensors.values()))
         refuse_expansion(path, declared, stored.files)
         reader = LayerReader(path, stored, name, partial, head)
         reader.choose(kernels)
-        reader.preprocessing(given or of_folder)  # asks before any tensor is read
+        reader.preprocessing(given or stated)  # asks before any tensor is read
         layers = reader.layers()
-        taken, is_assumed = reader.preprocessing(given or of_folder)
+        taken, is_assumed = reader.preprocessing(given or stated)
     if source_mean is not None:
         taken = replace(taken, mean=_colour(source_mean))
     if _FIRST in layers:
@@ -171,13 +178,15 @@ def read_as(
     size = reader.size_of(layers)
     found = (reader.family.name, reader.net.name, *size, tuple(layers), reader.left)
     contents = Contents(*found, taken, is_assumed)
-    if of_folder is None:
+    if stated is None:
         log.info("%s: net %s takes %s.", path, contents.net, contents.input)
     return Weights(layers, contents)
 
 
 def _resolve(source: Path) -> tuple[Path, Preprocessing | None]:
-    """The weights file, and the preprocessing that a run or saved net records."""
+    """The weights file, and the preprocessing if a run, a saved net or a release states it."""
+    if release := find_release(source):
+        return fetch(release), PREPROCESSINGS[release.preprocessing]
     return _weights_of_folder(source) if source.is_dir() else (source, None)
 
 

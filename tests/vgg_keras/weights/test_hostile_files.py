@@ -109,7 +109,11 @@ HOSTILE = {
     "new object.npy": (npy(fc6=b"cnumpy\ndtype\n)\x81"), f"{OBJECT} (opcode 0x81)"),
     "persistent.npy": (npy(fc6=b"Px\n"), f"{OBJECT} (opcode 0x50)"),
     "extension.npy": (npy(fc6=b"\x82\x01"), f"{OBJECT} (opcode 0x82)"),
-    "text for a function.npy": (npy(fc6=b"U\x0cposix.system(U\x02lstR"), "must be a list or"),
+    "text for a function.npy": (
+        npy(fc6=b"U\x0cposix.system(U\x02lstR"),
+        "fc6 must be an array of numbers",
+    ),
+    "text.npy": (npy(fc6=b"U\x02ls"), "each layer must be an array, or a list or dictionary"),
     "claims 2 GB.npy": (npy(fc6=b"B\xff\xff\xff\x7f"), "it is cut off"),
     "claims a frame.npy": (npy(fc6=b"\x8e" + struct.pack("<Q", 2**62)), "it is cut off"),
     "memo.npy": (npy(fc6=b"]r\xff\xff\xff\x7f"), "fc1/kernel (fc6/weights) is missing"),

@@ -48,6 +48,21 @@ def test_a_pickled_dictionary_has_several_forms(form, given, tmp_path):
     assert contents.is_assumed
 
 
+def test_a_pickled_dictionary_can_have_full_names(given, tmp_path):
+    path = tmp_path / "vgg.npy"
+    parts = ("kernel", "bias")
+    arrays = {f"{n}/{p}": a for n, w in given.items() for p, a in zip(parts, w, strict=True)}
+    np.save(path, arrays, allow_pickle=True)
+    assert assert_equal(path, given).family == "Keras"
+
+
+def test_quantised_weights_are_no_floats(given, tmp_path):
+    whole = {name: t.astype(np.int8) for name, t in foreign.caffe2_tensors(given).items()}
+    foreign.onnx_model(tmp_path / "int8.onnx", whole)
+    with pytest.raises(weights.WeightsError, match=r"\(conv1_1_w_0\) must be float, and has"):
+        weights.read(tmp_path / "int8.onnx")
+
+
 def test_numpy_reads_what_stands_for_a_file_of_python_2(given, tmp_path):
     """The files that `foreign` pickles by hand are those of `np.save` in Python 2."""
     foreign.machrisaa_npy(tmp_path / "vgg.npy", given)
