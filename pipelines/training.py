@@ -66,9 +66,10 @@ def training_stream(
         ArgumentError: a scale is below the crop size, or the batch is larger than the split.
     """
     draw = _Draw(crop_size, scale_range(train_scale, crop_size), statistics, flip, colour_shift)
+    epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
+    examples = epochs.flat_map(_epochs(split, seed, batch_size, shard))
     return (
-        tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
-        .flat_map(_epochs(split, seed, batch_size, shard))
+        split.fetched(examples)
         .map(_random_crop(split, draw, boxes), tf.data.AUTOTUNE, deterministic=True)
         .batch(shard.rows(batch_size), drop_remainder=True)
         .prefetch(tf.data.AUTOTUNE)
@@ -91,6 +92,7 @@ def _epochs(
     """A function from an epoch to its (example, key of its draws)."""
     images = steps_per_epoch(split, batch_size) * batch_size
 
+    @no_autograph
     def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
         key = tf.cast(seed, tf.int64) * 2**32 + epoch
         examples = split.shuffled(key).take(images)

@@ -13,6 +13,7 @@ from vgg_keras.errors import ArgumentError
 from vgg_keras.nets import LRNConstants
 
 Shape = tuple[int | None, ...]
+Position = tuple[Any, Any]  # row and column; integers, or tensors or symbols of unknown sides
 
 
 @keras.saving.register_keras_serializable("vgg_keras")
@@ -75,8 +76,11 @@ class SlidingDense(keras.layers.Layer):
         return (batch, self._positions(height), self._positions(width), self.units)
 
     def _positions(self, side: int | None) -> int | None:
-        """Number of window positions along a side of the map; None if the side is not known."""
-        if side is None:
+        """Number of window positions along a side of the map; None if the side is not known.
+
+        When a model is exported with JAX, an unknown side is a symbol.
+        """
+        if not isinstance(side, int):
             return None
         if side < self.window:
             raise ArgumentError(
@@ -97,9 +101,14 @@ class SlidingDense(keras.layers.Layer):
         else:
             for side in inputs.shape[1:3]:
                 self._positions(side)
+            # JAX exports unknown sides as symbols, by which it gathers and cannot slice.
+            is_symbolic = not all(
+                side is None or isinstance(side, int) for side in inputs.shape[1:3]
+            )
+            crop = _gather if is_symbolic else _slice
             patches = ops.concatenate(  # (B, H', W', w * w * C)
                 [
-                    inputs[:, i : rows - w + 1 + i, j : columns - w + 1 + j]
+                    crop(inputs, (i, j), (rows - w + 1, columns - w + 1))
                     for i in range(w)
                     for j in range(w)
                 ],
@@ -115,6 +124,18 @@ class SlidingDense(keras.layers.Layer):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
         }
+
+
+def _slice(maps: keras.KerasTensor, start: Position, size: Position) -> keras.KerasTensor:
+    """A crop of feature maps."""
+    return maps[:, start[0] : size[0] + start[0], start[1] : size[1] + start[1]]
+
+
+def _gather(maps: keras.KerasTensor, start: Position, size: Position) -> keras.KerasTensor:
+    """The same crop by indices."""
+    for axis in (1, 2):
+        maps = ops.take(maps, start[axis - 1] + ops.arange(size[axis - 1]), axis=axis)
+    return maps
 
 
 @keras.saving.register_keras_serializable("vgg_keras")

@@ -99,14 +99,19 @@ class Recipe:
     lrn: str = _field("krizhevsky", "LRN constants of net A-LRN: krizhevsky or caffe.")
     init_from: str = _field(
         "",
-        "Weights to start from: folder of a run or of a saved net, or a weights file that "
-        "`convert` reads.",
+        "Weights to start from: folder of a run or of a saved net, a weights file that `convert` "
+        "reads, or a released net such as imagenet:D.",
     )
     init_layers: str = _field(
         "warm-start",
         "Layers that take the weights to start from: warm-start (the first four conv. layers of A "
         "and the FC layers, §3.1), all, or matching (the layers that have the same shape in both "
         "nets).",
+    )
+    preprocessing: str = _field(
+        "",
+        "Preprocessing that the weights file of init_from was trained with: rgb, caffe or torch "
+        "[inferred from the file].",
     )
     plateau_patience: int = _field(
         5, "Number of epochs without a better validation accuracy before the learning rate drops."
@@ -231,7 +236,7 @@ _CHOICES: dict[str, Collection[str]] = {
 }
 # Fields that earlier versions did not write, with the values that they trained with. They wrote
 # `trainable` of localisation nets as `tuned`.
-_SINCE = {"trainable": "all", "fc_epochs": 0, "unfreeze_factor": 10.0}
+_SINCE = {"trainable": "all", "fc_epochs": 0, "unfreeze_factor": 10.0, "preprocessing": ""}
 _INFINITY = float("inf")
 _RANGES = {
     "fc_epochs": (0, _INFINITY),
@@ -298,8 +303,7 @@ RECIPES: dict[str, Recipe] = {
         fc_epochs=1,
         epochs=10,
         batch_size=64,
-        learning_rate=3e-4,
-        unfreeze_factor=3.0,
+        learning_rate=1e-3,
         init_layers="matching",
         plateau_patience=2,
         plateau_drops=1,

@@ -27,7 +27,8 @@ def make_warm_start(recipe: Recipe, model: keras.Model, out: Path, task: Task) -
 
     Raises:
         WarmStartError, WeightsError, SourceError: the layers do not fit, or cannot be read.
-        ArgumentError: layers would be frozen with random weights.
+        ArgumentError: layers would be frozen with random weights, or `preprocessing` is given
+            for a run.
     """
     if not recipe.init_from:
         _warn_of_scratch(recipe)
@@ -37,10 +38,19 @@ def make_warm_start(recipe: Recipe, model: keras.Model, out: Path, task: Task) -
         _check_frozen(recipe, model, ())
         return []
     source = recipe.init_from
+    is_folder = Path(source).is_dir()
+    if is_folder and recipe.preprocessing:
+        raise ArgumentError(
+            f"preprocessing goes with a weights file; a run or saved net has its own. "
+            f"Received: preprocessing={recipe.preprocessing!r} for {source}",
+            "preprocessing",
+        )
     layers = task.start_layers(recipe, model)
     matching = recipe.init_layers == "matching"
     warm_start = WarmStart(
-        source if Path(source).is_dir() else read(source, partial=matching).layers,
+        source
+        if is_folder
+        else read(source, partial=matching, preprocessing=recipe.preprocessing or None).layers,
         layers,
         matching=matching,
         name=source,

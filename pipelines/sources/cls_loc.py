@@ -24,6 +24,7 @@ from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.sources.annotations import annotated_objects, stated_box
 from vgg_keras.pipelines.sources.folders import FolderSplit
 from vgg_keras.pipelines.sources.listing import list_files, text_of_path
+from vgg_keras.pipelines.sources.packed import PackedStrings
 from vgg_keras.pipelines.splits import TRAIN, VALIDATION, Source, StatedBoxes
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class ClsLocSplit(FolderSplit):
         classes = [names[label] if label >= 0 else None for label in self.labels]
         boxes = [
             [box for name, box in _objects(self.annotations[path]) if name == class_name]
-            for path, class_name in zip(self.paths.tolist(), classes, strict=True)
+            for path, class_name in zip(self.paths, classes, strict=True)
         ]
         return StatedBoxes(boxes, True)
 
@@ -85,7 +86,7 @@ def _open_split(
     labels = {class_name: i for i, class_name in enumerate(class_names)}
     return ClsLocSplit(
         name,
-        np.array(list(annotations)),
+        PackedStrings.of(annotations),
         np.array(
             [
                 labels[_folder_of(file)]

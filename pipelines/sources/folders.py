@@ -15,9 +15,9 @@ from vgg_keras.pipelines.box_sources import BOXES_FILE, read_boxes_file
 from vgg_keras.pipelines.checks import first_few, normal_form
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.files import file_state
-from vgg_keras.pipelines.images import no_autograph
 from vgg_keras.pipelines.sources.listing import list_files, list_folders, text_of_path
 from vgg_keras.pipelines.sources.orders import IndexedSplit
+from vgg_keras.pipelines.sources.packed import PackedStrings
 from vgg_keras.pipelines.splits import (
     TRAIN,
     VALIDATION,
@@ -47,30 +47,30 @@ class FolderSplit(IndexedSplit):
 
     Attributes:
         name: name of the split.
-        paths: the files, `(N,)` of str, with surrogates for bytes that are not UTF-8.
+        paths: the files, with surrogates for bytes that are not UTF-8. Any sequence or array of str
+            may be given; it is packed.
         labels: int64 `(N,)`, -1 if unknown.
         root: folder of the data set; "" if the files have none.
         class_names: names of the classes.
     """
 
     name: str
-    paths: np.ndarray
+    paths: PackedStrings
     labels: np.ndarray
     root: str = ""
     class_names: tuple[str, ...] | None = None
 
-    @no_autograph
-    def _examples(self, indices: tf.data.Dataset) -> tf.data.Dataset:
-        paths = tf.constant([os.fsencode(path) for path in self.paths.tolist()], tf.string)
-        labels = tf.constant(self.labels)
-        return indices.map(lambda i: {"index": i, "label": labels[i], "path": paths[i]})
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "paths", PackedStrings.of(self.paths))  # splits are frozen
+
+    def _columns(self) -> Mapping[str, np.ndarray | PackedStrings]:
+        return {"path": self.paths}
 
     def read(self, example: Mapping[str, tf.Tensor]) -> tf.Tensor:
         return tf.io.read_file(example["path"])
 
     def names_of(self, indices: Iterable[int]) -> list[str]:
-        wanted = np.array(list(indices), np.int64)
-        return list(map(text_of_path, self.paths[wanted].tolist()))
+        return [text_of_path(self.paths[i]) for i in indices]
 
     def ids_of(self, indices: Iterable[int]) -> list[str]:
         root = text_of_path(os.path.join(self.root, "")) if self.root else ""
@@ -85,12 +85,12 @@ class FolderSplit(IndexedSplit):
 
     def _states(self) -> Iterable[str]:
         """The state of the file that holds each image."""
-        return map(file_state, self.paths.tolist())
+        return map(file_state, self.paths)
 
     def without(self, names: Sequence[str]) -> Split:
-        if not names:
+        if len(names) == 0:
             return self
-        kept = ~np.isin(self.names_of(range(len(self))), list(names))
+        kept = self._not_named(names)
         return dataclasses.replace(self, paths=self.paths[kept], labels=self.labels[kept])
 
     def stated_boxes(self) -> StatedBoxes:
@@ -186,7 +186,7 @@ def _list_split(
         )
     return FolderSplit(
         name,
-        np.array([f"{folder}/{file}" for found in files.values() for file in found]),
+        PackedStrings.of(f"{folder}/{file}" for found in files.values() for file in found),
         np.repeat(np.arange(len(files)), [len(found) for found in files.values()]),
         str(root),
         class_names,

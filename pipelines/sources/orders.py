@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,21 @@ import tensorflow as tf
 
 from vgg_keras.pipelines.checks import indices_of
 from vgg_keras.pipelines.errors import SourceError
+from vgg_keras.pipelines.images import no_autograph
+from vgg_keras.pipelines.sources.packed import PackedStrings
 from vgg_keras.pipelines.splits import Split
 
 # Encoded images in the shuffle buffer. TFDS shuffles once when it writes; data sets that are not
 # larger than this are shuffled in full at every epoch.
 _SHUFFLE_BUFFER = 16_384
+_LOOKED_UP = 256  # examples that are looked up at once, at a tenth of the time for each
 
 
 class IndexedSplit(Split):
     """Images that can be read by index. Every shuffle is a full one.
+
+    Subclasses give what `read` needs as columns, which become tensors once for a split. So the cost
+    of a stream's graph does not depend on the number of images.
 
     Attributes:
         labels: int64 `(N,)`, -1 if unknown.
@@ -29,8 +36,28 @@ class IndexedSplit(Split):
     labels: np.ndarray
 
     @abc.abstractmethod
+    def _columns(self) -> Mapping[str, np.ndarray | PackedStrings]:
+        """What `read` needs, by key of the example. A column has one value for each image."""
+
+    @functools.cached_property
+    def _lookups(self) -> dict[str, Callable[[tf.Tensor], tf.Tensor]]:
+        """A function from indices `(B,)` to values `(B,)` for each key of an example."""
+        # Streams make the examples of an epoch in a function that `flat_map` traces. Columns that
+        # became tensors there would be constants of its graph: half a minute for a million paths.
+        with tf.init_scope(), tf.device("CPU"):
+            columns = {"label": self.labels, **self._columns()}
+            return {key: _lookup(column) for key, column in columns.items()}
+
     def _examples(self, indices: tf.data.Dataset) -> tf.data.Dataset:
         """The examples at these indices."""
+        lookups = self._lookups
+
+        @no_autograph
+        def examples(i: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"index": i, **{key: lookup(i) for key, lookup in lookups.items()}}
+
+        found = indices.batch(_LOOKED_UP).map(examples).unbatch()
+        return found.apply(tf.data.experimental.assert_cardinality(len(self)))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -47,6 +74,11 @@ class IndexedSplit(Split):
 
     def all_labels(self) -> np.ndarray:
         return self.labels
+
+    def _not_named(self, names: Iterable[str]) -> np.ndarray:
+        """Which images have none of these names, bool `(N,)`."""
+        gone = set(names)
+        return np.array([name not in gone for name in self.names_of(range(len(self)))], bool)
 
 
 class StreamedSplit(Split):
@@ -107,7 +139,7 @@ class StreamedSplit(Split):
         return [names[i] for i in indices]
 
     def without(self, names: Sequence[str]) -> Split:
-        if not names:
+        if len(names) == 0:
             return self
         this: Any = self
         whole = dataclasses.replace(this, ignored=())
@@ -118,6 +150,12 @@ class StreamedSplit(Split):
         """Of values of all images of the data set, those of the images of this split."""
         ignored = set(self.ignored)
         return [value for i, value in enumerate(values) if i not in ignored]
+
+
+def _lookup(column: np.ndarray | PackedStrings) -> Callable[[tf.Tensor], tf.Tensor]:
+    if isinstance(column, PackedStrings):
+        return column.lookup()
+    return functools.partial(tf.gather, tf.constant(column))
 
 
 def _key(seed: tf.Tensor) -> tf.Tensor:

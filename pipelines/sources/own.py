@@ -16,6 +16,7 @@ from vgg_keras.pipelines.checks import check_at_least, first_few
 from vgg_keras.pipelines.errors import ArgumentError, SourceError
 from vgg_keras.pipelines.sources.folders import FolderSplit
 from vgg_keras.pipelines.sources.orders import IndexedSplit, StreamedSplit
+from vgg_keras.pipelines.sources.packed import PackedStrings
 from vgg_keras.pipelines.splits import Split
 
 _NAME = "own"
@@ -46,9 +47,8 @@ class ArraySplit(IndexedSplit):
     labels: np.ndarray
     class_names: tuple[str, ...] | None = None
 
-    def _examples(self, indices: tf.data.Dataset) -> tf.data.Dataset:
-        numbers, labels = tf.constant(self.numbers), tf.constant(self.labels)
-        return indices.map(lambda i: {"index": i, "label": labels[i], "number": numbers[i]})
+    def _columns(self) -> Mapping[str, np.ndarray | PackedStrings]:
+        return {"number": self.numbers}
 
     def read(self, example: Mapping[str, tf.Tensor]) -> tf.Tensor:
         is_encoded = isinstance(self.images[0], bytes)
@@ -70,7 +70,7 @@ class ArraySplit(IndexedSplit):
         return [_digest(self.images[i]) for i in self.numbers]
 
     def without(self, names: Sequence[str]) -> Split:
-        kept = ~np.isin(self.names_of(range(len(self))), list(names))
+        kept = self._not_named(names)
         return dataclasses.replace(self, numbers=self.numbers[kept], labels=self.labels[kept])
 
 
@@ -149,7 +149,7 @@ def from_paths(
     if missing:
         raise SourceError(f"There is no such file: {first_few(missing)}")
     checked, names = _checked_labels(labels, len(files), class_names)
-    return FolderSplit(_NAME, np.array(files), checked, class_names=names)
+    return FolderSplit(_NAME, PackedStrings.of(files), checked, class_names=names)
 
 
 def from_dataset(

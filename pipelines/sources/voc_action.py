@@ -12,6 +12,7 @@ another box. The format is that of the development kit's documentation (Everingh
 from __future__ import annotations
 
 import dataclasses
+import os
 import posixpath
 from collections.abc import Iterable, Sequence
 
@@ -23,6 +24,7 @@ from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.sources.annotations import annotated_objects, stated_box
 from vgg_keras.pipelines.sources.archives import Archive, ArchiveSplit
 from vgg_keras.pipelines.sources.listing import text_of_path
+from vgg_keras.pipelines.sources.packed import PackedStrings
 from vgg_keras.pipelines.splits import TRAIN, VALIDATION, Source, Split, StatedBoxes
 
 # The ten actions of the task, and `other`, whose people are distractors.
@@ -67,7 +69,7 @@ class PeopleSplit(ArchiveSplit):
         return [f"{file}#{self.objects[i]}" for i, file in zip(indices, files, strict=True)]
 
     def without(self, names: Sequence[str]) -> Split:
-        kept = ~np.isin(self.names_of(range(len(self))), list(names))
+        kept = self._not_named(names)
         per_person = ("paths", "labels", "objects", "boxes", "targets")
         return dataclasses.replace(self, **{key: getattr(self, key)[kept] for key in per_person})
 
@@ -75,7 +77,14 @@ class PeopleSplit(ArchiveSplit):
         return StatedBoxes(self.boxes[:, None].tolist(), True)
 
 
-def open_voc_action(spec: str, location: str, *, several_labels: bool, **unused: object) -> Source:
+def open_voc_action(
+    spec: str,
+    location: str,
+    *,
+    data_dir: str | os.PathLike | None,
+    several_labels: bool,
+    **unused: object,
+) -> Source:
     """Opens those of the sets train, val and test that exist. Labels are -1; targets hold actions.
 
     Raises:
@@ -84,7 +93,7 @@ def open_voc_action(spec: str, location: str, *, several_labels: bool, **unused:
     """
     if not several_labels:
         raise SourceError(f"{spec} has no single label an image, which classification needs.")
-    archive = Archive.open(location, _EXPECTED)
+    archive = Archive.open(location, _EXPECTED, data_dir)
     suffix = "ImageSets/Action/train.txt"
     tops = [name.removesuffix(suffix) for name in archive.files if name.endswith(suffix)]
     if len(tops) != 1:
@@ -119,7 +128,7 @@ def _open_split(name: str, archive: Archive, top: str, file: str) -> PeopleSplit
     images = [_image_file(archive, top, image) for image, _ in listed]
     return PeopleSplit(
         name,
-        np.array([archive.path_of(image) for image in images]),
+        PackedStrings.of(archive.path_of(image) for image in images),
         np.full(len(listed), -1, np.int64),
         str(archive.root),
         ACTIONS,

@@ -54,7 +54,7 @@ def test_fine_tuning_has_the_input_of_the_released_nets():
     assert (recipe.train_scale, recipe.statistics) == ((256, 256), "ilsvrc")
     assert (recipe.init_layers, recipe.batch_size) == ("matching", 64)
     stages = [(s.recipe.trainable, s.recipe.learning_rate) for s in recipe.stages]
-    assert stages == [("fc", 3e-4), ("all", pytest.approx(1e-4))]
+    assert stages == [("fc", 1e-3), ("all", pytest.approx(1e-4))]
     assert [(s.first_epoch, s.end) for s in recipe.stages] == [(0, 1), (1, 10)]
 
 
