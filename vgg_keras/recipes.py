@@ -152,11 +152,9 @@ class Recipe:
                 )
         object.__setattr__(self, "trainable", as_trainable(self.trainable, self.net))
         if self.fc_epochs and not fc_layers(self.trainable):
-            raise ArgumentError(
-                f"fc_epochs must be 0 if trainable names no FC layer. Received: "
-                f"fc_epochs={self.fc_epochs}, trainable={self.trainable}",
-                "fc_epochs",
-            )
+            given = f"fc_epochs={self.fc_epochs}, trainable={self.trainable}"
+            message = f"fc_epochs must be 0 if trainable names no FC layer. Received: {given}"
+            raise ArgumentError(message, "fc_epochs")
 
     def trains(self, layer: str) -> bool:
         """Whether a layer is trained, at the latest after `fc_epochs`."""
@@ -203,9 +201,7 @@ class Recipe:
         try:
             fields = parse_json(text, dict[str, Any])
             kind = LocalisationRecipe if "regression" in fields else cls
-            if "tuned" in fields:
-                fields["trainable"] = fields.pop("tuned")
-            fields = _SINCE | fields
+            fields = _SINCE | {"trainable" if k == "tuned" else k: v for k, v in fields.items()}
             different = fields.keys() ^ {field.name for field in dataclasses.fields(kind)}
             if different:
                 raise ValueError(f"unknown or missing: {', '.join(sorted(different))}")
