@@ -169,8 +169,12 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def file_state(path: str | os.PathLike) -> str:
-    """Size and time of modification, by which a change of a file is noticed without reading it."""
+def file_state(path: str | os.PathLike | int) -> str:
+    """Size and time of modification, by which a change of a file is noticed without reading it.
+
+    Args:
+        path: the file, or the descriptor of an open file.
+    """
     try:
         found = os.stat(path)
     except OSError:

@@ -187,6 +187,16 @@ class Split(abc.ABC):
     def read(self, example: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Encoded bytes of the example's image. This is called inside `Dataset.map`."""
 
+    def fetched(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+        """The same elements, for `read` to be called on each.
+
+        Splits read several images at once here if that is faster.
+
+        Args:
+            dataset: elements are tuples that begin with an example.
+        """
+        return dataset
+
     @abc.abstractmethod
     def all_labels(self) -> np.ndarray:
         """Labels of all images in order, int64 `(len(self),)`."""

@@ -66,9 +66,10 @@ def training_stream(
         ArgumentError: a scale is below the crop size, or the batch is larger than the split.
     """
     draw = _Draw(crop_size, scale_range(train_scale, crop_size), statistics, flip, colour_shift)
+    epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
+    examples = epochs.flat_map(_epochs(split, seed, batch_size, shard))
     return (
-        tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
-        .flat_map(_epochs(split, seed, batch_size, shard))
+        split.fetched(examples)
         .map(_random_crop(split, draw, boxes), tf.data.AUTOTUNE, deterministic=True)
         .batch(shard.rows(batch_size), drop_remainder=True)
         .prefetch(tf.data.AUTOTUNE)

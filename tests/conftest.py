@@ -80,6 +80,12 @@ def folder(tmp_path):
     return write_folder(tmp_path / "data")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def default_data_dir(tmp_path_factory):
+    """The default `data_dir` of all tests, so that none writes into the home folder."""
+    os.environ["TFDS_DATA_DIR"] = str(tmp_path_factory.mktemp("data_dir"))
+
+
 @pytest.fixture(scope="session")
 def shapes_dir(tmp_path_factory):
     """A TFDS folder with the drawn shapes, prepared once for all processes of xdist."""

@@ -28,6 +28,9 @@ _OPENERS = {
     "shapes": _Opener("shapes", "tfds:open_shapes"),
     "folder": _Opener("folder:DIR", "folders:open_folder"),
     "tfds": _Opener("tfds:NAME[/CONFIG]", "tfds:open_tfds"),
+    "tfrecord": _Opener("tfrecord:PATTERN", "shards:open_shards"),
+    "parquet": _Opener("parquet:DIR", "shards:open_shards"),
+    "webdataset": _Opener("webdataset:PATTERN", "shards:open_shards"),
     "cls-loc": _Opener("cls-loc:DIR", "cls_loc:open_cls_loc"),
     "caltech256": _Opener("caltech256:PATH", "caltech256:open_caltech256"),
     "voc-action": _Opener("voc-action:PATH", "voc_action:open_voc_action"),
@@ -55,9 +58,13 @@ def open_source(
             single split named `all`;
             `tfds:NAME[/CONFIG]`, a TensorFlow data set, with `?image=FEATURE&label=FEATURE` if it
             has several images or labels;
+            `tfrecord:PATTERN`, TFRecord files as TF-Slim's and Cloud TPU's ImageNet scripts write
+            them; `parquet:DIR`, Hugging Face's image data sets; `webdataset:PATTERN`, tar archives
+            of KEY.jpg with KEY.cls or KEY.json; each of them a folder, a file or a pattern;
             `cls-loc:DIR`, ILSVRC's images with object boxes;
             `caltech256:PATH` and `voc-action:PATH`, the archive of the data set or its folder.
-        data_dir: folder in which TFDS stores its data; by default ~/tensorflow_datasets.
+        data_dir: folder in which TFDS stores its data, and in which indexes of the images in files
+            are cached; by default ~/tensorflow_datasets.
         prepare: whether TFDS may download or generate data that are missing.
         several_labels: whether to accept images with several labels, such as VOC's. The split's
             `all_labels` are then -1, and its `all_targets` hold the classes.

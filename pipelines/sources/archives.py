@@ -6,27 +6,17 @@ import dataclasses
 import itertools
 import logging
 import os
-import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
-import tensorflow as tf
 
 from vgg_keras.pipelines.errors import SourceError
-from vgg_keras.pipelines.files import file_state
 from vgg_keras.pipelines.sources.folders import FolderSplit
+from vgg_keras.pipelines.sources.image_index import Entry, IndexedFile, index_files
 from vgg_keras.pipelines.sources.listing import list_files, text_of_path
+from vgg_keras.pipelines.sources.reading import PythonReadSplit
+from vgg_keras.pipelines.sources.tar_files import tar_members
 
 log = logging.getLogger(__name__)
-
-
-class Extent(NamedTuple):
-    """Where the bytes of a file are in its archive."""
-
-    offset: int
-    size: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,19 +27,25 @@ class Archive:
 
     Attributes:
         root: path of the folder or the archive.
-        files: the extent of each file by its name below the root, sorted; None in a folder.
+        files: names of the files below the root, sorted, each with offset and length of its bytes
+            in the archive; None in a folder.
+        index: the index of the archive; None for a folder.
     """
 
     root: Path
-    files: Mapping[str, Extent | None]
+    files: Mapping[str, tuple[int, int] | None]
+    index: IndexedFile | None = None
 
     @classmethod
-    def open(cls, root: str | os.PathLike, expected: str) -> Archive:
-        """Lists the files.
+    def open(
+        cls, root: str | os.PathLike, expected: str, data_dir: str | os.PathLike | None = None
+    ) -> Archive:
+        """Lists the files. Those of an archive are listed once, see `index_files`.
 
         Args:
             root: folder or archive.
             expected: name and origin of the archive, for error messages.
+            data_dir: see `open_source`.
 
         Raises:
             SourceError: there is neither a folder nor an archive, or the archive is compressed or
@@ -61,69 +57,57 @@ class Archive:
         if not root.is_file():
             raise SourceError(f"There is no folder or archive {root}. Expected: {expected}.")
         try:
-            # Not compressed, so that any file can be read by its extent.
-            with tarfile.open(root, "r:") as opened:
-                extents = _extents(root, opened)
-        except (tarfile.TarError, EOFError) as error:
+            (index,) = index_files([os.fspath(root)], "tar", _scan, data_dir)
+        except SourceError as error:
             raise SourceError(
-                f"{root} is not an uncompressed tar archive ({error}). Unpack it and give the "
-                f"folder. Expected: {expected}."
+                f"{error}. Unpack it and give the folder. Expected: {expected}."
             ) from error
-        return cls(root, dict(sorted(extents.items())))
+        names, offsets, lengths = (
+            index.table[key].to_pylist() for key in ("name", "offset", "length")
+        )
+        extents = dict(zip(names, zip(offsets, lengths, strict=True), strict=True))
+        return cls(root, extents, index)
 
     def read(self, name: str) -> bytes:
         """All bytes of a file.
 
         Raises:
-            SourceError: there is no file of that name.
+            SourceError: there is no file of that name, or the archive has changed.
             OSError: the file cannot be read.
         """
         if name not in self.files:
             raise SourceError(f"{self.root} holds no {text_of_path(name)}.")
         extent = self.files[name]
-        if extent is None:
+        if extent is None or self.index is None:
             return (self.root / name).read_bytes()
-        with open(self.root, "rb") as archive:
-            archive.seek(extent.offset)
-            return archive.read(extent.size)
+        return self.index.read(*extent)
 
     def path_of(self, name: str) -> str:
         """The path by which splits and messages name a file."""
         return os.fspath(self.root / name)
 
 
-def _extents(root: Path, opened: tarfile.TarFile) -> dict[str, Extent]:
-    """The extent of each file of an archive by its name. Hard links are files of their own."""
-    extents: dict[str, Extent] = {}
-    for member in opened:
-        name = os.path.normpath(member.name)
-        if member.issym() or member.issparse():
-            raise SourceError(
-                f"{root} must not have symbolic links or sparse files. Unpack it and give the "
-                f"folder. Received: {text_of_path(name)}"
-            )
-        linked = extents.get(os.path.normpath(member.linkname)) if member.islnk() else None
-        if linked or member.isreg():
-            extents[name] = linked or Extent(member.offset_data, member.size)
-        elif not member.isdir():
-            log.warning("skipped, not a regular file: %s", text_of_path(root / name))
-    return {name: extent for name, extent in extents.items() if not f"/{name}".count("/.")}
+def _scan(path: str, *unused: object) -> Iterator[Entry]:
+    """The files of an archive, sorted. Of files with the same name the last one counts."""
+    files: dict[str, Entry] = {}
+    for member in tar_members(path):
+        if member.is_file:
+            files[member.name] = Entry(member.offset, member.size, -1, "", member.name)
+        elif not member.is_folder:
+            log.warning("skipped, not a regular file: %s/%s", path, text_of_path(member.name))
+    yield from (files[name] for name in sorted(files) if not f"/{name}".count("/."))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ArchiveSplit(FolderSplit):
+class ArchiveSplit(PythonReadSplit, FolderSplit):
     """Images of an `Archive`; `root` is the archive's."""
 
     archive: Archive = dataclasses.field(kw_only=True)
 
     def _states(self) -> Iterable[str]:
-        if self.archive.root.is_dir():
+        if self.archive.index is None:
             return super()._states()
-        return itertools.repeat(file_state(self.archive.root), len(self))
+        return itertools.repeat(self.archive.index.state, len(self))
 
-    def read(self, example: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        def bytes_of(path: np.ndarray | bytes) -> bytes:  # bytes in a graph, an array eagerly
-            name = os.fsdecode(np.asarray(path, object).item())
-            return self.archive.read(os.path.relpath(name, self.root))
-
-        return tf.ensure_shape(tf.numpy_function(bytes_of, [example["path"]], tf.string), ())
+    def bytes_of(self, index: int) -> bytes:
+        return self.archive.read(os.path.relpath(self.paths[index], self.root))

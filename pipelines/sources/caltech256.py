@@ -10,6 +10,7 @@ Images may end in `.JPG` and `.jpeg` too.
 from __future__ import annotations
 
 import logging
+import os
 import re
 
 import numpy as np
@@ -27,13 +28,15 @@ _EXPECTED = "256_ObjectCategories.tar of Caltech-256 (Griffin et al., 2007), or 
 _IMAGE = re.compile(r"(?:.*/)?(?P<folder>\d{3}\.[^/]+)/\d{3}_\d{4}\.jpe?g", re.IGNORECASE)
 
 
-def open_caltech256(spec: str, location: str, **unused: object) -> Source:
+def open_caltech256(
+    spec: str, location: str, *, data_dir: str | os.PathLike | None, **unused: object
+) -> Source:
     """Opens all images as one split, `all`. Classes are named as the folders are, 001.ak47.
 
     Raises:
         SourceError: there is no folder or archive, or it has other contents.
     """
-    archive = Archive.open(location, _EXPECTED)
+    archive = Archive.open(location, _EXPECTED, data_dir)
     found = {name: match["folder"] for name in archive.files if (match := _IMAGE.fullmatch(name))}
     if not found:
         raise SourceError(

@@ -12,6 +12,7 @@ another box. The format is that of the development kit's documentation (Everingh
 from __future__ import annotations
 
 import dataclasses
+import os
 import posixpath
 from collections.abc import Iterable, Sequence
 
@@ -76,7 +77,14 @@ class PeopleSplit(ArchiveSplit):
         return StatedBoxes(self.boxes[:, None].tolist(), True)
 
 
-def open_voc_action(spec: str, location: str, *, several_labels: bool, **unused: object) -> Source:
+def open_voc_action(
+    spec: str,
+    location: str,
+    *,
+    data_dir: str | os.PathLike | None,
+    several_labels: bool,
+    **unused: object,
+) -> Source:
     """Opens those of the sets train, val and test that exist. Labels are -1; targets hold actions.
 
     Raises:
@@ -85,7 +93,7 @@ def open_voc_action(spec: str, location: str, *, several_labels: bool, **unused:
     """
     if not several_labels:
         raise SourceError(f"{spec} has no single label an image, which classification needs.")
-    archive = Archive.open(location, _EXPECTED)
+    archive = Archive.open(location, _EXPECTED, data_dir)
     suffix = "ImageSets/Action/train.txt"
     tops = [name.removesuffix(suffix) for name in archive.files if name.endswith(suffix)]
     if len(tops) != 1:

@@ -89,7 +89,7 @@ class TestCaltech256:
         source = open_source(f"caltech256:{tmp_path / 'links'}")
         assert source["all"].labels.tolist() == [0, 0, 0, 1, 1]
         archive = packed(tmp_path / "links", tmp_path / "c.tar", folder.name)
-        with pytest.raises(SourceError, match=r"symbolic links .*Unpack it.*/001\.ak47"):
+        with pytest.raises(SourceError, match=r"symbolic links .*/001\.ak47.*Unpack it"):
             open_source(f"caltech256:{archive}")
 
     def test_a_sparse_file_is_refused_by_name(self, tmp_path):
