@@ -138,6 +138,20 @@ class TestParquet:
         assert (tmp_path / "a.parquet").stat().st_size < 2**21
         self.refused(tmp_path, "its images have more bytes than its pages")
 
+    def test_other_bytes_never_crash(self, tmp_path):
+        rng = np.random.default_rng(0)
+        good = write_parquet(tmp_path / "good", [rng.bytes(40)] * 2, [0, 0], compression="snappy")
+        content, file = good.read_bytes(), tmp_path / "a.parquet"
+        # The codecs of the columns are among the bytes of the second half.
+        places = rng.permutation(np.arange(len(content) // 2, len(content)))[:100]
+        refusals = 0
+        for position in places.tolist():
+            damaged = bytearray(content)
+            damaged[position] ^= int(rng.integers(1, 256))
+            file.write_bytes(damaged)
+            refusals += refusal_names(f"parquet:{file}", tmp_path, "a.parquet")
+        assert refusals > 20
+
     def test_more_rows_than_bytes_are_refused(self, tmp_path):
         table = pa.table({"image": pa.array([b""] * 100_000), "label": [0] * 100_000})
         pq.write_table(table, tmp_path / "a.parquet", compression="zstd")
