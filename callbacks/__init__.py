@@ -2,7 +2,7 @@
 
 `PlateauDecay` and `WarmStart` implement the paper's training recipe (§3.1). `Checkpoint`, `Journal`
 and `Progress` save a run, record it and show it. `RaiseOnDivergence` and `WarnOfChance` report
-training that fails.
+training that fails. `OneTraining` joins several calls of `fit`.
 
     model.fit(..., callbacks=[PlateauDecay(), Checkpoint("runs/mine")])
 
@@ -21,6 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "journal": ["Journal", "read_journal"],
         "plateau": ["PlateauDecay"],
         "progress": ["Progress"],
+        "stages": ["OneTraining"],
         "warm_start": ["WarmStart", "read_layers"],
     },
 )
@@ -33,5 +34,6 @@ if TYPE_CHECKING:  # the same names for type checkers and editors
     from vgg_keras.callbacks.journal import read_journal as read_journal
     from vgg_keras.callbacks.plateau import PlateauDecay as PlateauDecay
     from vgg_keras.callbacks.progress import Progress as Progress
+    from vgg_keras.callbacks.stages import OneTraining as OneTraining
     from vgg_keras.callbacks.warm_start import WarmStart as WarmStart
     from vgg_keras.callbacks.warm_start import read_layers as read_layers

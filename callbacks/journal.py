@@ -76,8 +76,8 @@ class Journal(EpochTimer):
     """Writes one JSON object for each epoch.
 
     An entry holds `epoch` (from 1), the losses, errors in percent (`top1_error`, `val_top1_error`,
-    ...), `learning_rate`, `images_per_second` and `seconds`. A value that is not finite is null. An
-    epoch that is trained again replaces its entry.
+    ...), `learning_rate`, `trainable_parameters`, `images_per_second` and `seconds`. A value that
+    is not finite is null. An epoch that is trained again replaces its entry.
 
         model.fit(..., callbacks=[Journal("journal.jsonl", images_per_epoch=50000)])
 
@@ -107,6 +107,9 @@ class Journal(EpochTimer):
             "epoch": epoch + 1,
             **as_errors({k: v for k, v in (logs or {}).items() if k not in self.exclude}),
             "learning_rate": float(rate),
+            "trainable_parameters": sum(
+                math.prod(variable.shape) for variable in self.model.trainable_variables
+            ),
             "images_per_second": round(self.images_per_second, 1),
             "seconds": round(self.epoch_seconds, 2),
         }

@@ -41,6 +41,7 @@ class PlateauDecay(MonitorCallback):
         drops: maximum number of drops, 0 or more.
         min_delta: smallest change that counts as an improvement.
         mode: "max" if greater values are better, "min" if smaller values are better.
+        start_from_epoch: number of first epochs to ignore, as in Keras's `EarlyStopping`.
 
     Attributes:
         best: best value of the metric so far; None before the first value.
@@ -59,6 +60,7 @@ class PlateauDecay(MonitorCallback):
         drops: int = 3,
         min_delta: float = 0.0,
         mode: str = "max",
+        start_from_epoch: int = 0,
     ):
         super().__init__(monitor)
         if not factor > 1:
@@ -66,17 +68,19 @@ class PlateauDecay(MonitorCallback):
         check_at_least("patience", patience, 1)
         check_at_least("drops", drops, 0)
         check_choice("mode", mode, ("max", "min"))
+        check_at_least("start_from_epoch", start_from_epoch, 0)
         self.factor = factor
         self.patience = patience
         self.drops = drops
         self.min_delta = min_delta
         self.mode = mode
+        self.start_from_epoch = start_from_epoch
         self.wait = 0
         self.drops_done = 0
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments, by name."""
-        names = ("monitor", "factor", "patience", "drops", "min_delta", "mode")
+        names = "monitor", "factor", "patience", "drops", "min_delta", "mode", "start_from_epoch"
         return {name: getattr(self, name) for name in names}
 
     def get_state(self) -> dict[str, Any]:
@@ -95,7 +99,7 @@ class PlateauDecay(MonitorCallback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         value = self.monitored_value(logs)
-        if value is None:
+        if value is None or epoch < self.start_from_epoch:
             return
         if self.may_be_best(value, logs) and self._improves(value):
             self.best, self.wait = value, 0

@@ -9,6 +9,7 @@ units of the crop's side, from its upper left corner: the box that fills the cro
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,9 +53,16 @@ class Boxes:
             index: index of the image, int64.
             draw: a uniform draw in [0, 1); 0 for the first box.
         """
-        first, last = tf.unstack(tf.gather(self.splits, tf.stack([index, index + 1])))
+        values, splits = self._tensors
+        first, last = tf.unstack(tf.gather(splits, tf.stack([index, index + 1])))
         chosen = tf.cast(draw * tf.cast(last - first, tf.float32), tf.int64)
-        return tf.gather(self.values, first + chosen)
+        return tf.gather(values, first + chosen)
+
+    @functools.cached_property
+    def _tensors(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """`values` and `splits`, which are not to be constants of the graphs that draw boxes."""
+        with tf.init_scope(), tf.device("CPU"):
+            return tf.constant(self.values), tf.constant(self.splits)
 
     def __len__(self) -> int:
         return len(self.splits) - 1

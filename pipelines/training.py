@@ -92,6 +92,7 @@ def _epochs(
     """A function from an epoch to its (example, key of its draws)."""
     images = steps_per_epoch(split, batch_size) * batch_size
 
+    @no_autograph
     def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
         key = tf.cast(seed, tf.int64) * 2**32 + epoch
         examples = split.shuffled(key).take(images)

@@ -21,6 +21,8 @@ from .features import FeatureExtractor as FeatureExtractor
 from .features import Features as Features
 from .features import extract_features as extract_features
 from .features import transfer as transfer
+from .imagenet_utils import decode_predictions as decode_predictions
+from .imagenet_utils import preprocess_input as preprocess_input
 from .localisation.localise import centre_of_true_class as centre_of_true_class
 from .localisation.localise import localise as localise
 from .localisation.task import train_localisation as train_localisation

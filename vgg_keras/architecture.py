@@ -25,7 +25,7 @@ from vgg_keras.nets import (
     get_net,
 )
 from vgg_keras.pipelines.checks import check_choice
-from vgg_keras.weights.naming import geometry
+from vgg_keras.weights.identification import geometry
 
 SCORES, POSTERIORS = "scores", "posteriors"  # layers after the last one with weights
 

@@ -13,7 +13,7 @@ from vgg_keras.commands.prediction import predict
 from vgg_keras.commands.serving import export, request, verify
 from vgg_keras.commands.sweeps import sweep
 from vgg_keras.commands.training import curves, demo, statistics, train
-from vgg_keras.commands.weights import convert
+from vgg_keras.commands.weights import convert, weights
 from vgg_keras.version import __version__
 
 COMMANDS = (
@@ -22,6 +22,7 @@ COMMANDS = (
     sweep,
     evaluate,
     predict,
+    weights,
     convert,
     export,
     verify,

@@ -24,7 +24,7 @@ class NetFacts:
         class_names: names of the classes, in the order of the outputs.
         train_scale: S, as a pair (S, S) or (S_min, S_max); None if unknown.
         origin: where the weights come from: {"run": folder}, {"weights": file, ...} with the
-            arguments that it was read with, or {"model": name}.
+            arguments that it was read with and the "input" that its net takes, or {"model": name}.
         recipe: how the net was trained, if it is known.
         regression: None for a classification net; "per-class" or "single-class" for one that
             gives boxes (§A.1).

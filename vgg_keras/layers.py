@@ -75,8 +75,11 @@ class SlidingDense(keras.layers.Layer):
         return (batch, self._positions(height), self._positions(width), self.units)
 
     def _positions(self, side: int | None) -> int | None:
-        """Number of window positions along a side of the map; None if the side is not known."""
-        if side is None:
+        """Number of window positions along a side of the map; None if the side is not known.
+
+        When a model is exported with JAX, an unknown side is a symbol.
+        """
+        if not isinstance(side, int):
             return None
         if side < self.window:
             raise ArgumentError(
@@ -94,6 +97,8 @@ class SlidingDense(keras.layers.Layer):
             patches = ops.reshape(inputs, (-1, 1, 1, w * w * inputs.shape[-1]))
         elif w == 1:
             patches = inputs
+        elif not all(side is None or isinstance(side, int) for side in inputs.shape[1:3]):
+            return self._convolve(inputs)
         else:
             for side in inputs.shape[1:3]:
                 self._positions(side)
@@ -106,6 +111,21 @@ class SlidingDense(keras.layers.Layer):
                 axis=-1,
             )
         return self.activation(ops.matmul(patches, self.kernel) + self.bias)
+
+    def _convolve(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        """The same product for sides that are symbols, by which JAX cannot slice.
+
+        JAX has such sides when a model is exported. The export has no gradient here, as JAX cannot
+        derive a convolution by symbols either.
+        """
+        kernel = ops.reshape(self.kernel, (self.window, self.window, inputs.shape[-1], self.units))
+        products = ops.conv(
+            ops.stop_gradient(inputs),
+            ops.stop_gradient(kernel),
+            padding="valid",
+            data_format="channels_last",
+        )
+        return self.activation(products + self.bias)
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {

@@ -33,7 +33,9 @@ class NetInFile(TypedDict, total=False):
     width: Annotated[float, msgspec.Meta(gt=0)]
     precision: str
     pool_rounding: str
+    head: str | None
     preprocessing: str | None
+    input: str
     source_mean: _Colour | None
     data: str
     split: str | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -10,7 +11,7 @@ from typing import Any
 
 import keras
 
-from vgg_keras.errors import ArgumentError
+from vgg_keras.errors import ArgumentError, WeightsError
 from vgg_keras.layers import LocalResponseNormalisation, SlidingDense
 from vgg_keras.nets import (
     INITIALISATIONS,
@@ -22,6 +23,8 @@ from vgg_keras.nets import (
     weight_layers,
 )
 from vgg_keras.pipelines.checks import check_choice
+from vgg_keras.pretrained import Release, find_release, without_top
+from vgg_keras.weights.transfer import load
 
 ACTIVATIONS = (None, "softmax")  # of the class scores
 
@@ -35,6 +38,8 @@ def vgg(
     crop_size: int = 224,
     width: float = 1.0,
     *,
+    include_top: bool = True,
+    weights: str | os.PathLike | None = None,
     initialisation: str = "glorot",
     weight_decay: float = 5e-4,
     dropout: float = 0.5,
@@ -53,11 +58,13 @@ def vgg(
         num_classes: number of outputs.
         crop_size: side of a training crop in pixels, a multiple of 32.
         width: factor on the channels of all hidden layers.
+        include_top: whether to add the FC layers. Otherwise the output is the map of the last
+            pooling, `(B, H / 32, W / 32, 512)` at full width, and H and W are at least 32.
+        weights: "imagenet", a released net such as "torchvision:D", or whatever else
+            `vgg_keras.weights.read` takes. None: random weights.
         initialisation: "glorot", "gaussian" (standard deviation 0.01 at full size) or
-            "gaussian-0.1". The Gaussians are scaled so that each layer has the same gain as at full
-            size.
-        weight_decay: the term weight_decay * w is added to the gradient of every kernel w (§3.1),
-            as in Caffe. Biases do not decay.
+            "gaussian-0.1". The Gaussians are scaled to the gain that a layer has at full size.
+        weight_decay: as in Caffe, weight_decay * w is added to the gradient of kernels w (§3.1).
         dropout: dropout rate of both hidden FC layers.
         lrn: constants of net A-LRN, "krizhevsky" or "caffe".
         pool_rounding: how pooling rounds an odd side, "down" or, as in Caffe, "up". If the sides of
@@ -71,24 +78,20 @@ def vgg(
 
     Raises:
         ArgumentError: the value of an argument is not allowed, or Keras's floatx is not float32.
+        WeightsError: the weights cannot be downloaded or read, or do not fit.
 
     Example:
         >>> vgg("vgg16", num_classes=10, crop_size=64, width=0.25).output_shape
         (None, 10)
     """
-    check_choice("lrn", lrn, LRN_PRESETS)
-    check_choice("pool_rounding", pool_rounding, POOL_ROUNDINGS)
-    check_choice("classifier_activation", classifier_activation, ACTIVATIONS)
-    table = get_net(net)
-    score_dtype = _score_dtype()
+    table, score_dtype = get_net(net), _score_dtype()
     layers = weight_layers(table, num_classes, crop_size, width)
     kernels = _kernel_arguments(layers, weight_layers(table), initialisation, weight_decay, seed)
     inputs = keras.Input((None, None, 3), name="image")
-    x = _convolutions(inputs, table, layers, kernels, lrn, POOL_ROUNDINGS[pool_rounding])
-    x = _classifier(x, layers, kernels, dropout, seed, score_dtype)
-    if classifier_activation:
-        x = keras.layers.Activation(classifier_activation, dtype=score_dtype, name="posteriors")(x)
-    return keras.Model(inputs, x, name=table.name)
+    x = _convolutions(inputs, table, layers, kernels, lrn, pool_rounding)
+    if include_top:
+        x = _classifier(x, layers, kernels, dropout, seed, classifier_activation, score_dtype)
+    return _with_weights(keras.Model(inputs, x, name=table.name), weights, include_top)
 
 
 def fully_convolutional(model: keras.Model) -> keras.Model:
@@ -141,9 +144,12 @@ def _convolutions(
     layers: Sequence[Layer],
     kernels: Mapping[str, dict[str, Any]],
     lrn: str,
-    pool_padding: str,
+    pool_rounding: str,
 ) -> keras.KerasTensor:
     """The five blocks, from the image to the last pooling."""
+    check_choice("lrn", lrn, LRN_PRESETS)
+    check_choice("pool_rounding", pool_rounding, POOL_ROUNDINGS)
+    pool_padding = POOL_ROUNDINGS[pool_rounding]
     for i in range(1, len(table.kernels) + 1):
         for layer in (l for l in layers if l.name.startswith(f"block{i}_")):
             x = keras.layers.Conv2D(
@@ -170,9 +176,11 @@ def _classifier(
     kernels: Mapping[str, dict[str, Any]],
     dropout: float,
     seed: int,
+    activation: str | None,
     score_dtype: str,
 ) -> keras.KerasTensor:
-    """The three FC layers and the average of the class score map."""
+    """The three FC layers, the average of the class score map, and the soft-max."""
+    check_choice("classifier_activation", activation, ACTIVATIONS)
     *hidden, last = layers[-3:]
     for k, layer in enumerate(hidden, 1):
         x = SlidingDense(
@@ -182,9 +190,52 @@ def _classifier(
             dropout, seed=_layer_seed(seed, f"dropout{k}"), name=f"dropout{k}"
         )(x)
     x = SlidingDense(last.outputs, dtype=score_dtype, name=last.name, **kernels[last.name])(x)
-    return keras.layers.GlobalAveragePooling2D(
+    x = keras.layers.GlobalAveragePooling2D(
         data_format=_DATA_FORMAT, dtype=score_dtype, name="scores"
     )(x)
+    if activation:
+        x = keras.layers.Activation(activation, dtype=score_dtype, name="posteriors")(x)
+    return x
+
+
+def _with_weights(
+    model: keras.Model, weights: str | os.PathLike | None, include_top: bool
+) -> keras.Model:
+    """The model, with weights that are not random if there are any.
+
+    Raises:
+        ArgumentError: the model does not have the size of the released net.
+        WeightsError: the weights cannot be downloaded or read, or do not fit.
+    """
+    if weights is None:
+        return model
+    source = f"imagenet:{model.name}" if weights == "imagenet" else os.fspath(weights)
+    source = source if include_top else without_top(source)
+    release = find_release(source)
+    if release:
+        _check_size(model, release, include_top)
+    contents = load(model, source, partial=not include_top)
+    lacking = {layer.name for layer in model.layers if layer.weights} - set(contents.taken)
+    if lacking:
+        reasons = [f"{name}: {contents.left.get(name, 'missing')}" for name in sorted(lacking)]
+        raise WeightsError(f"{source} does not have all conv. layers. {'; '.join(reasons)}")
+    return model
+
+
+def _check_size(model: keras.Model, release: Release, include_top: bool) -> None:
+    """Refuses a model of another size before the weights are downloaded."""
+    size = release.num_classes, release.crop_size, release.width
+    layers = weight_layers(get_net(release.net), *size)[: None if include_top else -3]
+    parameters = sum(layer.parameters for layer in layers)
+    if (model.name, model.count_params()) != (release.net, parameters):
+        raise ArgumentError(
+            f"weights must fit the model. {release.name} is net {release.net} with "
+            f"num_classes={release.num_classes}, crop_size={release.crop_size} and "
+            f"width={release.width:g}; with include_top=False its conv. layers serve other classes "
+            f"and crops. Received: net {model.name} with {model.count_params():,} parameters in "
+            f"place of {parameters:,}",
+            "weights",
+        )
 
 
 def _kernel_arguments(

@@ -22,11 +22,15 @@ from vgg_keras.pipelines.checks import is_finite
 from vgg_keras.pipelines.contents import naming_file, parse_json, read_json
 from vgg_keras.pipelines.files import check_pair, write_pair
 from vgg_keras.pipelines.statistics import ILSVRC
+from vgg_keras.pretrained import find_release
 from vgg_keras.recipes import Recipe
 from vgg_keras.run_data import load_statistics
 from vgg_keras.run_files import BEST_WEIGHTS, CLASSES, NET, RECIPE, STATISTICS
 from vgg_keras.version import __version__
 from vgg_keras.weights.reading import read
+
+# Arguments with which a weights file was read. The origin of a net has those that were given.
+READ_WITH = ("net", "head", "preprocessing")
 
 
 def read_facts(
@@ -43,7 +47,10 @@ def read_facts(
     elif (folder / NET).is_file():
         facts = _from_json(folder)
     else:
-        raise RunError(f"{folder} is no run and no saved net: it holds no {RECIPE} and no {NET}.")
+        what = " It is a SavedModel." if (folder / "saved_model.pb").is_file() else ""
+        raise RunError(
+            f"{folder} is no run and no saved net: it holds no {RECIPE} and no {NET}.{what}"
+        )
     architecture = dataclasses.replace(
         facts.architecture, pool_rounding=pool_rounding or facts.architecture.pool_rounding
     )
@@ -112,9 +119,9 @@ def load_weights_file(
     """The net in a weights file.
 
     Args:
-        path: the file.
-        given: those of `net`, `class_names`, `preprocessing`, `mean` and `train_scale` that are
-            given, see `TrainedNet.load`.
+        path: the file, or the name of a released net.
+        given: those of `net`, `class_names`, `head`, `preprocessing`, `mean` and `train_scale` that
+            are given, see `TrainedNet.load`.
         classifier_activation, precision, pool_rounding: see `TrainedNet.load`.
 
     Raises:
@@ -125,6 +132,7 @@ def load_weights_file(
     layers, contents = read(
         path,
         given.get("net"),
+        head=given.get("head"),
         preprocessing=given.get("preprocessing"),
         mean=mean or ILSVRC.mean,
         source_mean=mean,
@@ -144,17 +152,19 @@ def load_weights_file(
     )
     for name in contents.taken:
         model.get_layer(name).set_weights(layers.pop(name))
-    read_with = {name: given[name] for name in ("net", "preprocessing") if name in given}
+    read_with = {name: given[name] for name in READ_WITH if name in given}
     if mean is not None:
         read_with["source_mean"] = list(mean)
+    release = find_release(path)
+    usual_scale = release.train_scale if release else round(256 * contents.crop_size / 224)
     facts = NetFacts(
         architecture=architecture,
         mean=mean or ILSVRC.mean,
         class_names=_names_of_outputs(
             path, contents.num_classes, tuple(given.get("class_names", ()))
         ),
-        train_scale=as_pair(given.get("train_scale", round(256 * contents.crop_size / 224))),
-        origin={"weights": str(path), **read_with},
+        train_scale=as_pair(given.get("train_scale", usual_scale)),
+        origin={"weights": str(path), **read_with, "input": contents.input},
         precision=precision,
     )
     return facts, model

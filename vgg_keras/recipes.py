@@ -1,4 +1,4 @@
-"""Training recipes as data: those of the paper (§3.1) and one for small images.
+"""Training recipes as data: those of the paper (§3.1), for small images and for fine-tuning.
 
 A recipe holds all settings that determine the weights of a run. The options of `vgg-keras train`
 are made from its fields; the help text of each option is the field's metadata.
@@ -19,13 +19,13 @@ from vgg_keras.metadata import MAX_SCALE
 from vgg_keras.nets import INITIALISATIONS, LRN_PRESETS, check_geometry, get_net
 from vgg_keras.pipelines.checks import check_choice
 from vgg_keras.pipelines.contents import parse_json
+from vgg_keras.trainable import Stage, as_trainable, fc_layers, is_trained
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 SERVING_PRECISIONS = ("float32", "bfloat16")
 INIT_LAYERS = ("warm-start", "all", "matching")
 BAD_IMAGE_POLICIES = ("stop", "skip")
 REGRESSIONS = ("per-class", "single-class")
-TUNED = ("all", "fc")
 
 
 def num_outputs(num_classes: int, regression: str | None = None) -> int:
@@ -75,9 +75,20 @@ class Recipe:
         "Smaller side of the rescaled images: S, or S_MIN,S_MAX to draw S at random for each "
         "image.",
     )
-    epochs: int = _field(74, "Largest number of epochs.")
+    trainable: str = _field(
+        "all", "Layers that are trained: all, fc (the three FC layers), or names of layers."
+    )
+    fc_epochs: int = _field(
+        0,
+        "Number of first epochs that train only the FC layers among the trainable layers. The "
+        "others are frozen until then.",
+    )
+    epochs: int = _field(74, "Largest number of epochs, those of fc_epochs included.")
     batch_size: int = _field(256, "Number of images per step, over all devices.")
     learning_rate: float = _field(1e-2, "Initial learning rate.")
+    unfreeze_factor: float = _field(
+        10.0, "After fc_epochs, the learning rate is divided by this factor."
+    )
     momentum: float = _field(0.9, "Momentum of SGD.")
     weight_decay: float = _field(
         5e-4,
@@ -90,14 +101,17 @@ class Recipe:
     lrn: str = _field("krizhevsky", "LRN constants of net A-LRN: krizhevsky or caffe.")
     init_from: str = _field(
         "",
-        "Weights to start from: folder of a run or of a saved net, or a weights file that "
-        "`convert` reads.",
+        "Weights to start from: folder of a run or of a saved net, a weights file that `convert` "
+        "reads, or a released net such as imagenet:D.",
     )
     init_layers: str = _field(
         "warm-start",
         "Layers that take the weights to start from: warm-start (the first four conv. layers of A "
         "and the FC layers, §3.1), all, or matching (the layers that have the same shape in both "
         "nets).",
+    )
+    preprocessing: str = _field(
+        "", "Preprocessing of the weights file: rgb, caffe or torch [inferred from the file]."
     )
     plateau_patience: int = _field(
         5, "Number of epochs without a better validation accuracy before the learning rate drops."
@@ -138,6 +152,27 @@ class Recipe:
                 raise ArgumentError(
                     f"{name} must be from {low} to {high}. Received: {getattr(self, name)}", name
                 )
+        object.__setattr__(self, "trainable", as_trainable(self.trainable, self.net))
+        if self.fc_epochs and not fc_layers(self.trainable):
+            given = f"fc_epochs={self.fc_epochs}, trainable={self.trainable}"
+            message = f"fc_epochs must be 0 if trainable names no FC layer. Received: {given}"
+            raise ArgumentError(message, "fc_epochs")
+
+    def trains(self, layer: str) -> bool:
+        """Whether a layer is trained, at the latest after `fc_epochs`."""
+        return is_trained(layer, self.trainable)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of training: one, or with `fc_epochs` and layers to unfreeze, two."""
+        last = dataclasses.replace(self, fc_epochs=0)
+        first = dataclasses.replace(last, trainable=fc_layers(self.trainable) or self.trainable)
+        if not self.fc_epochs or first == last:
+            return (Stage(last, 0, self.epochs),)
+        if self.fc_epochs >= self.epochs:
+            return (Stage(first, 0, self.epochs),)
+        lowered = dataclasses.replace(last, learning_rate=self.learning_rate / self.unfreeze_factor)
+        return Stage(first, 0, self.fc_epochs), Stage(lowered, self.fc_epochs, self.epochs)
 
     @property
     def regression_kind(self) -> str | None:
@@ -168,6 +203,7 @@ class Recipe:
         try:
             fields = parse_json(text, dict[str, Any])
             kind = LocalisationRecipe if "regression" in fields else cls
+            fields = _SINCE | {"trainable" if k == "tuned" else k: v for k, v in fields.items()}
             different = fields.keys() ^ {field.name for field in dataclasses.fields(kind)}
             if different:
                 raise ValueError(f"unknown or missing: {', '.join(sorted(different))}")
@@ -193,20 +229,17 @@ _CHOICES: dict[str, Collection[str]] = {
     "precision": PRECISIONS,
     "on_bad_image": BAD_IMAGE_POLICIES,
     "regression": REGRESSIONS,
-    "tuned": TUNED,
 }
+# Fields that earlier versions did not write, with their values; `trainable` was named `tuned`.
+_SINCE = {"trainable": "all", "fc_epochs": 0, "unfreeze_factor": 10.0, "preprocessing": ""}
 _INFINITY = float("inf")
+_FROM_0 = ("fc_epochs", "learning_rate", "weight_decay", "plateau_drops", "colour_shift")
+_FROM_1 = ("epochs", "batch_size", "unfreeze_factor", "plateau_patience")
 _RANGES = {
-    "epochs": (1, _INFINITY),
-    "batch_size": (1, _INFINITY),
-    "learning_rate": (0, _INFINITY),
-    "momentum": (0, 1),
-    "weight_decay": (0, _INFINITY),
-    "dropout": (0, 1),
-    "plateau_patience": (1, _INFINITY),
+    **dict.fromkeys(_FROM_0, (0, _INFINITY)),
+    **dict.fromkeys(_FROM_1, (1, _INFINITY)),
+    **dict.fromkeys(("momentum", "dropout"), (0, 1)),
     "plateau_factor": (1.001, _INFINITY),
-    "plateau_drops": (0, _INFINITY),
-    "colour_shift": (0, _INFINITY),
     "seed": (0, 2**31 - 1),
 }
 
@@ -227,7 +260,6 @@ class LocalisationRecipe(Recipe):
     regression: str = _field(
         "per-class", "per-class: one box for each class. single-class: one box for all classes."
     )
-    tuned: str = _field("all", "Layers that are trained: all, or fc (only the FC layers).")
     boxes: str = _field(
         "", "CSV file with the boxes of data of the kind folder:DIR [DIR/boxes.csv]."
     )
@@ -253,6 +285,17 @@ RECIPES: dict[str, Recipe] = {
         initialisation="glorot",
         plateau_patience=3,
         statistics="training-set",
+    ),
+    # For a net that was trained on ILSVRC and other classes, see docs/weights.md.
+    "fine-tune": Recipe(
+        net="D",
+        fc_epochs=1,
+        epochs=10,
+        batch_size=64,
+        learning_rate=1e-3,
+        init_layers="matching",
+        plateau_patience=2,
+        plateau_drops=1,
     ),
 }
 

@@ -55,8 +55,14 @@ def compile_with(
 ) -> None:
     """Compiles a model for a loss and metrics: SGD with momentum (§3.1).
 
+    Layers that the recipe does not train are frozen. Their weights do not decay, and no gradient
+    is computed for them.
+
     The metrics are weighted, so that the filling of the last validation batch does not count.
     """
+    for layer in model.layers:
+        if layer.weights:
+            layer.trainable = recipe.trains(layer.name)
     model.compile(
         # Without a name Keras counts, and the files of the same run would differ.
         optimizer=keras.optimizers.SGD(recipe.learning_rate, momentum=recipe.momentum, name="sgd"),

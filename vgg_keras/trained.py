@@ -84,6 +84,7 @@ class TrainedNet(NetFacts):
         *,
         net: str | None = None,
         class_names: Sequence[str] | None = None,
+        head: str | None = None,
         preprocessing: str | None = None,
         mean: Sequence[float] | None = None,
         train_scale: int | Sequence[int] | None = None,
@@ -91,25 +92,21 @@ class TrainedNet(NetFacts):
         pool_rounding: str | None = None,
         classifier_activation: str | None = "softmax",
     ) -> TrainedNet:
-        """Loads a run, a saved net or a weights file.
+        """Loads a run, a saved net, a weights file or a released net.
 
         Args:
             where: folder of a run (its best weights are loaded) or of a saved net, or a weights
-                file that `vgg_keras.weights.read` reads. The arguments from `net` to `train_scale`
-                are only for a weights file.
-            net: name of the net in the file; by default inferred from its layers.
+                file or released net such as "imagenet:D" that `vgg_keras.weights.read` reads. The
+                arguments from `net` to `train_scale` are only for these two.
+            net, head, preprocessing: see `vgg_keras.weights.read`.
             class_names: names of the classes, in the order of the outputs; by default ILSVRC's for
                 1,000 outputs (some of these names are enough), otherwise "0", "1", ...
-            preprocessing: of the images in training, see `vgg_keras.weights.read`.
             mean: RGB mean that was subtracted from the training images; by default inferred from
                 the file, and the first layer is adapted to ILSVRC's mean.
-            train_scale: S, or the pair (S_min, S_max), of training; by default 256 in proportion
-                to the crop size.
+            train_scale: S or (S_min, S_max); by default of the release, else 256 * crop_size / 224.
             precision: Keras dtype policy; by default that of the folder, or float32.
-            pool_rounding: how pooling rounds an odd side; by default that of the saved net, else
-                "down".
-            classifier_activation: last layer of the model, "softmax" as in `vgg`, or None for
-                logits. A model that gives boxes has neither.
+            pool_rounding: see `vgg`; by default that of the saved net, else "down".
+            classifier_activation: "softmax", or None for logits. A model of boxes has neither.
 
         Raises:
             RunError: the folder is no run and no saved net, or its weights are missing or damaged.
@@ -119,6 +116,7 @@ class TrainedNet(NetFacts):
         of_file = {
             "net": net,
             "class_names": class_names,
+            "head": head,
             "preprocessing": preprocessing,
             "mean": mean,
             "train_scale": train_scale,

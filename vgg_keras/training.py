@@ -17,27 +17,27 @@ from vgg_keras import runs
 from vgg_keras.callbacks import (
     Checkpoint,
     Journal,
+    OneTraining,
     PlateauDecay,
     Progress,
     RaiseOnDivergence,
-    WarmStart,
     WarnOfChance,
 )
+from vgg_keras.callbacks.checkpoint import read_progress
 from vgg_keras.distribution import Cluster, Devices, check_divisible, find_devices, is_cpu_only
 from vgg_keras.errors import MissingPackageError
 from vgg_keras.net_files import build_for_training
-from vgg_keras.nets import get_net
 from vgg_keras.pipelines.evaluation import validation_stream
 from vgg_keras.pipelines.screening import naming_bad_images
 from vgg_keras.pipelines.sources import open_source
 from vgg_keras.pipelines.splits import TRAIN, VALIDATION
 from vgg_keras.pipelines.training import steps_per_epoch, training_stream
 from vgg_keras.provenance import warn_of_other_versions
-from vgg_keras.recipes import Recipe
-from vgg_keras.run_files import JOURNAL, LAST_WEIGHTS
+from vgg_keras.recipes import Recipe, Stage
+from vgg_keras.run_files import JOURNAL
+from vgg_keras.starting import make_warm_start
 from vgg_keras.tasks import CLASSIFICATION, Task
 from vgg_keras.training_data import TrainingData, given_statistics, prepare_data
-from vgg_keras.weights import read
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +90,8 @@ def train(
         source = open_source(recipe.data, data_dir)
     splits = [source[TRAIN], source[VALIDATION]]
     steps_per_epoch(splits[0], recipe.batch_size)  # refuses a batch that is too large
-    model = _compiled_model(recipe, len(source.class_names), task, used)
-    warm_start = _warm_start(recipe, model, out, task)
+    model = _new_model(recipe, len(source.class_names), used)
+    warm_start = make_warm_start(recipe, model, out, task)
     with contextlib.ExitStack() as locks:
         with used.writer_first("claim the run folder"):
             given_statistics(recipe, out)
@@ -100,7 +100,7 @@ def train(
                 locks.enter_context(runs.lock_run(out))
             data = prepare_data(source, splits, recipe, out, task, used.is_writer)
         further = [*(boards if used.is_writer else ()), *callbacks]
-        _Session(recipe, out, task, used, data).fit(model, warm_start, further, verbose)
+        _Session(recipe, out, task, used, data, model).run(warm_start, further, verbose)
     return out
 
 
@@ -110,33 +110,31 @@ def _tensorboard(out: Path) -> list[keras.callbacks.Callback]:
     return [keras.callbacks.TensorBoard(out / "tensorboard")]
 
 
-def _compiled_model(recipe: Recipe, num_classes: int, task: Task, devices: Devices) -> keras.Model:
+def _new_model(recipe: Recipe, num_classes: int, devices: Devices) -> keras.Model:
     if keras.backend.backend() == "tensorflow" and is_cpu_only():
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(recipe.seed)
     with devices.scope():
-        model = build_for_training(recipe, num_classes)
-        task.compile(model, recipe)
-    return model
+        return build_for_training(recipe, num_classes)
 
 
 @dataclass(frozen=True)
 class _Session:
-    """One call of `model.fit` for a run, from its last finished epoch on."""
+    """The training of a run, from its last finished epoch on: one `model.fit` for each stage."""
 
     recipe: Recipe
     out: Path
     task: Task
     devices: Devices
     data: TrainingData
+    model: keras.Model
 
     @property
     def steps(self) -> int:
         return steps_per_epoch(self.data.training, self.recipe.batch_size)
 
-    def fit(
+    def run(
         self,
-        model: keras.Model,
         warm_start: Sequence[keras.callbacks.Callback],
         further: Sequence[keras.callbacks.Callback],
         verbose: int | str,
@@ -147,10 +145,14 @@ class _Session:
             patience=recipe.plateau_patience,
             factor=recipe.plateau_factor,
             drops=recipe.plateau_drops,
+            start_from_epoch=recipe.stages[-1].first_epoch,
         )
         checkpoint = Checkpoint(out, {"plateau": plateau}, self.task.monitor)
+        # The last epoch was saved with the optimizer of its stage.
+        saved = read_progress(out).epochs
+        self._compile(next(s for s in recipe.stages if saved <= s.end or s is recipe.stages[-1]))
         with self.devices.scope():
-            done = checkpoint.restore(model)
+            done = checkpoint.restore(self.model)
         if done.finished or done.epochs >= recipe.epochs:
             log.info("%s is trained already: %d epochs", out, done.epochs)
             return
@@ -170,18 +172,42 @@ class _Session:
                 writing = [watch, journal, *shown, plateau, *further, diverged, checkpoint]
                 callbacks = [*warm_start, *writing]
             try:
-                model.fit(
-                    self._training_stream(done.epochs),
-                    steps_per_epoch=self.steps,
-                    initial_epoch=done.epochs,
-                    epochs=recipe.epochs,
-                    validation_data=self._validation_stream(),
-                    callbacks=callbacks,
-                    shuffle=False,  # the stream is shuffled
-                    verbose=0,
-                )
+                self._fit(done.epochs, callbacks)
             finally:
                 progress.close()
+
+    def _fit(self, first_epoch: int, callbacks: list[keras.callbacks.Callback]) -> None:
+        epochs, validation = self.recipe.epochs, self._validation_stream()
+        of_all = OneTraining(callbacks, model=self.model, epochs=epochs, steps=self.steps)
+        for stage in self.recipe.stages:
+            if first_epoch >= stage.end or self.model.stop_training:
+                continue
+            if first_epoch == stage.first_epoch > 0:
+                self._compile(stage)
+            if len(self.recipe.stages) > 1:
+                log.info(
+                    "epochs %d to %d: trainable=%s, learning rate %.2g",
+                    first_epoch + 1,
+                    stage.end,
+                    stage.recipe.trainable,
+                    stage.recipe.learning_rate,
+                )
+            self.model.fit(
+                self._training_stream(first_epoch),
+                steps_per_epoch=self.steps,
+                initial_epoch=first_epoch,
+                epochs=stage.end,
+                validation_data=validation,
+                callbacks=of_all,
+                shuffle=False,  # the stream is shuffled
+                verbose=0,
+            )
+            first_epoch = stage.end
+
+    def _compile(self, stage: Stage) -> None:
+        """Compiles the model for a stage, with a new optimizer."""
+        with self.devices.scope():
+            self.task.compile(self.model, stage.recipe)
 
     def _training_stream(self, first_epoch: int) -> tf.data.Dataset:
         recipe = self.recipe
@@ -218,41 +244,6 @@ def _advice(recipe: Recipe, out: Path) -> str:
     return (
         f"{out} keeps the last epoch before that. Train into another folder with a learning_rate "
         f'below {recipe.learning_rate:g}, and with init_from="{out}" init_layers="all" if an epoch '
-        f"of it was good. Your own call of `model.fit` can also clip gradients (`clipnorm` of the "
-        f"optimizer) or freeze layers (`trainable = False`)."
+        f"of it was good. With pretrained layers, fc_epochs=1 trains the FC layers first. Your own "
+        f"call of `model.fit` can also clip gradients (`clipnorm` of the optimizer)."
     )
-
-
-def _warm_start(recipe: Recipe, model: keras.Model, out: Path, task: Task) -> list[WarmStart]:
-    """The warm-start callback, if there is to be one; raises if its layers do not fit."""
-    if not recipe.init_from:
-        _warn_of_scratch(recipe)
-    has_weights = runs.is_run_of(out, recipe) and (out / LAST_WEIGHTS).exists()
-    if not recipe.init_from or has_weights:
-        return []
-    source = recipe.init_from
-    layers = task.start_layers(recipe, model)
-    matching = recipe.init_layers == "matching"
-    warm_start = WarmStart(
-        source if Path(source).is_dir() else read(source, partial=matching).layers,
-        layers,
-        matching=matching,
-        name=source,
-    )
-    warm_start.check(model)
-    return [warm_start]
-
-
-def _warn_of_scratch(recipe: Recipe) -> None:
-    """Warns where the paper does not begin with random weights (§3.1)."""
-    if recipe.init_layers != "warm-start":
-        log.warning(
-            "init_layers=%s has no effect without init_from: the net starts from scratch",
-            recipe.init_layers,
-        )
-    if len(get_net(recipe.net).conv_names) > 8 and recipe.initialisation == "gaussian":
-        log.warning(
-            "net %s is not expected to learn from the paper's Gaussian (§3.1): start it from net A "
-            "with init_from, or use initialisation=glorot",
-            recipe.net,
-        )

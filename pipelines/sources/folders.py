@@ -70,8 +70,7 @@ class FolderSplit(IndexedSplit):
         return tf.io.read_file(example["path"])
 
     def names_of(self, indices: Iterable[int]) -> list[str]:
-        wanted = np.array(list(indices), np.int64)
-        return list(map(text_of_path, self.paths[wanted]))
+        return [text_of_path(self.paths[i]) for i in indices]
 
     def ids_of(self, indices: Iterable[int]) -> list[str]:
         root = text_of_path(os.path.join(self.root, "")) if self.root else ""
@@ -89,9 +88,9 @@ class FolderSplit(IndexedSplit):
         return map(file_state, self.paths)
 
     def without(self, names: Sequence[str]) -> Split:
-        if not names:
+        if len(names) == 0:
             return self
-        kept = ~np.isin(self.names_of(range(len(self))), list(names))
+        kept = self._not_named(names)
         return dataclasses.replace(self, paths=self.paths[kept], labels=self.labels[kept])
 
     def stated_boxes(self) -> StatedBoxes:

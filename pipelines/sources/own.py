@@ -70,7 +70,7 @@ class ArraySplit(IndexedSplit):
         return [_digest(self.images[i]) for i in self.numbers]
 
     def without(self, names: Sequence[str]) -> Split:
-        kept = ~np.isin(self.names_of(range(len(self))), list(names))
+        kept = self._not_named(names)
         return dataclasses.replace(self, numbers=self.numbers[kept], labels=self.labels[kept])
 
 

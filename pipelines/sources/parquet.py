@@ -90,11 +90,12 @@ def scan_parquet(path: str, open_copy: Callable[[int], BinaryIO]) -> Iterator[En
         if sum(group.rows for group in groups) > os.fstat(opened.fileno()).st_size:
             raise ValueError("it declares more rows than it has bytes")
         is_plain = all(group.is_plain for group in groups)
-        entries = _in_place(opened, file, groups, columns) if is_plain else None
-        if entries is None:
+        found = _in_place(opened, file, groups, columns) if is_plain else None
+        if found is None:
             copy = open_copy(sum(group.size for group in groups))
-            entries = _copied(copy, file, groups, columns)
-        yield from entries
+            yield from _copied(copy, file, groups, columns)
+        else:
+            yield from found
 
 
 def _columns(schema: pa.Schema) -> _Columns:

@@ -44,7 +44,8 @@ class _Header(tarfile.TarInfo):
             return super().frombuf(buf, encoding, errors)
         # The checksum counts its own eight bytes as spaces.
         if int(checksum, 8) != sum(buf) - sum(buf[148:156]) + 8 * ord(" "):
-            raise tarfile.InvalidHeaderError("bad checksum")
+            # Typeshed does not know this error, which `tarfile` itself expects here.
+            raise tarfile.InvalidHeaderError("bad checksum")  # type: ignore[attr-defined]
         header = cls(buf[:100].split(b"\0", 1)[0].decode(encoding, errors))
         header.size = int(size, 8)
         return header

@@ -69,7 +69,7 @@ class PeopleSplit(ArchiveSplit):
         return [f"{file}#{self.objects[i]}" for i, file in zip(indices, files, strict=True)]
 
     def without(self, names: Sequence[str]) -> Split:
-        kept = ~np.isin(self.names_of(range(len(self))), list(names))
+        kept = self._not_named(names)
         per_person = ("paths", "labels", "objects", "boxes", "targets")
         return dataclasses.replace(self, **{key: getattr(self, key)[kept] for key in per_person})
 

@@ -39,11 +39,13 @@ class TestJournal:
             "val_loss",
             "val_top1_error",
             "learning_rate",
+            "trainable_parameters",
             "images_per_second",
             "seconds",
             "epoch",
         }
         assert set(entries[0]) == keys
+        assert entries[1]["trainable_parameters"] == model.count_params()
         accuracy = model.evaluate(x, y, verbose=0)[1]
         assert entries[1]["val_top1_error"] == pytest.approx(100 * (1 - accuracy), abs=1e-3)
 

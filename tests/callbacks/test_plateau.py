@@ -63,6 +63,12 @@ class TestPlateauDecay:
         rates, _ = self.follow([0.5] * 3, patience=1, factor=2)
         np.testing.assert_allclose(rates, [0.1, 0.05, 0.025])
 
+    def test_first_epochs_are_ignored(self):
+        """Their best value is none that later epochs must exceed."""
+        rates, callback = self.follow([0.9, 0.5, 0.5, 0.6, 0.6], patience=2, start_from_epoch=2)
+        assert rates == pytest.approx([0.1] * 5)
+        assert (callback.best, callback.wait) == (0.6, 1)
+
     def test_an_improvement_resets_the_wait(self):
         rates, _ = self.follow([0.1, 0.1, 0.2, 0.2, 0.3, 0.3], patience=2)
         np.testing.assert_allclose(rates, [0.1] * 6)
@@ -91,13 +97,16 @@ class TestPlateauDecay:
         assert second.get_state() == whole.get_state()
 
     def test_config_round_trip(self):
-        config = PlateauDecay(patience=7, mode="min").get_config()
+        config = PlateauDecay(patience=7, mode="min", start_from_epoch=2).get_config()
         assert PlateauDecay(**config).get_config() == config
 
     def test_the_least_values_are_accepted(self):
         PlateauDecay(factor=1.01, patience=1, drops=0)
 
-    @pytest.mark.parametrize("bad", [{"factor": 1}, {"patience": 0}, {"drops": -1}, {"mode": "up"}])
+    @pytest.mark.parametrize(
+        "bad",
+        [{"factor": 1}, {"patience": 0}, {"drops": -1}, {"mode": "up"}, {"start_from_epoch": -1}],
+    )
     def test_bad_arguments_are_refused(self, bad):
         with pytest.raises(ArgumentError, match="Received: ") as error:
             PlateauDecay(**bad)

@@ -404,7 +404,10 @@ class TestCommands:
         )
         assert done.exit_code == 0, done.output
         metadata = read_metadata(out / "1")
-        assert metadata["source"] == {"weights": str(weights)}
+        assert metadata["source"] == {
+            "weights": str(weights),
+            "input": "RGB in 0..255 minus (123.68, 116.779, 103.939)",
+        }
         assert metadata["train_scale"] == [40, 40]
         assert metadata["test_scales"] == [40]
         again = load_source(metadata)
@@ -509,6 +512,7 @@ class TestSources:
             "weights": str(weights),
             "net": "A",
             "source_mean": list(MEAN),
+            "input": "RGB in 0..255 minus (120, 110, 100)",
         }
         again = load_source(metadata)
         assert again.metadata() == net.metadata()

@@ -17,6 +17,7 @@ from tests.conftest import encode, photo
 from tests.tiny import MEAN, tiny_run
 from tests.vgg_keras.test_protocols import by_hand, convolutional
 from vgg_keras import ilsvrc
+from vgg_keras.commands.nets import read_class_list
 from vgg_keras.commands.prediction import predict as command
 from vgg_keras.evaluation import posteriors as posteriors_module
 from vgg_keras.evaluation.evaluate import evaluate
@@ -31,6 +32,7 @@ from vgg_keras.trained import TrainedNet
 
 BIRD, MACHINE = "n02012849", "n03126707"
 CLASSES = ("n01440764", BIRD, MACHINE, "n03710637", "n03710721", "n99999999", "red")
+NAMES = ("ant", "bee", "cow", "cat, tabby", "dog", "elk", "fox")  # of the same outputs
 SIZES = [(50, 70), (70, 50), (41, 41), (50, 70), (120, 64)]
 
 
@@ -303,6 +305,58 @@ class TestCommand:
                     "name": ilsvrc.readable(CLASSES[k]),
                     "posterior": pytest.approx(row[k], abs=1e-6),
                 }
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("names.txt", "\ufeffant\n\nbee \ncow\ncat, tabby\ndog\nelk\nfox\n"),
+            ("list.json", '["ant", "bee", "cow", "cat, tabby", "dog", "elk", "fox"]'),
+            (
+                "numbers.json",  # as flow_from_directory of Keras gives them
+                '{"fox": 6, "ant": 0, "bee": 1, "cow": 2, "dog": 4, "elk": 5, "cat, tabby": 3}',
+            ),
+            (
+                "names.json",
+                '{"6": "fox", "0": "ant", "1": "bee", "2": "cow", "4": "dog", "5": "elk", '
+                '"3": "cat, tabby"}',
+            ),
+        ],
+    )
+    def test_a_file_names_outputs(self, tmp_path, name, text):
+        (tmp_path / name).write_text(text, "utf-8")
+        assert read_class_list(tmp_path / name) == list(NAMES)
+
+    def test_a_file_names_the_outputs_of_a_weights_file(self, run, images, tmp_path):
+        (tmp_path / "names.txt").write_text("\n".join(NAMES))
+        given = ("--weights", f"{run.name}/best.weights.h5", images[0], "--protocol", "centre")
+        done = self.invoke(*given, "--classes", tmp_path / "names.txt", "--top", 7)
+        without = self.invoke(*given, "--top", 7).stdout.splitlines()[1:]
+        shown = [line.split("%")[1].strip() for line in done.stdout.splitlines()[1:]]
+        assert shown == [NAMES[int(line.split()[-1])] for line in without]
+
+    @pytest.mark.parametrize(
+        ("name", "text", "message"),
+        [
+            ("a.txt", "ant\nbee\n", "--classes must be as many as the 7 outputs of"),
+            ("a.txt", "\n", "a.txt does not name classes: it is empty"),
+            ("a.json", "[1, 2]", "a.json does not name classes: "),
+            ("a.json", '{"ant": 0, "bee": 2}', "its numbers must be 0 to 1, once each"),
+            ("a.json", '{"one": "ant"}', "a.json does not name classes: "),
+        ],
+    )
+    def test_a_file_that_names_no_outputs_is_refused(
+        self, run, images, tmp_path, name, text, message
+    ):
+        (tmp_path / name).write_text(text)
+        given = ("--weights", f"{run.name}/best.weights.h5", images[0])
+        done = self.invoke(*given, "--classes", tmp_path / name)
+        assert done.exit_code == 1
+        assert message in done.stderr.splitlines()[-1]
+
+    def test_a_run_has_its_own_class_names(self, run, images, tmp_path):
+        (tmp_path / "a.txt").write_text("ant")
+        done = self.invoke("--run", run.name, images[0], "--classes", tmp_path / "a.txt")
+        assert "--classes goes with --weights" in done.stderr.splitlines()[-1]
 
     def test_score_maps_are_written(self, run, images, tmp_path):
         """Two images have the same name; the size of a figure depends on the shape of its image."""

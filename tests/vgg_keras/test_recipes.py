@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from vgg_keras.nets import FC_NAMES, NETS
 from vgg_keras.pipelines.errors import ArgumentError, SourceError
 from vgg_keras.recipes import LOCALISATION_RECIPES, RECIPES, LocalisationRecipe, Recipe
 
@@ -31,7 +32,7 @@ def test_localisation_recipes_are_those_of_section_a_1():
     """Net D with a box for each class; rate 1e-3; every layer is tuned; S = 256 or 384."""
     paper, other = (LOCALISATION_RECIPES[name] for name in ("paper", "paper-384"))
     assert (paper.net, paper.learning_rate) == ("D", 1e-3)
-    assert (paper.regression, paper.tuned) == ("per-class", "all")
+    assert (paper.regression, paper.trainable) == ("per-class", "all")
     assert (paper.train_scale, other.train_scale) == ((256, 256), (384, 384))
     assert paper.differences(other) == ["train_scale: (256, 256) -> (384, 384)"]
 
@@ -44,6 +45,70 @@ def test_small_recipes_have_the_scales_of_the_paper_in_proportion():
     assert (small.epochs, small.batch_size, small.plateau_patience) == (40, 64, 3)
     assert (boxes.net, boxes.learning_rate) == ("D", 1e-3)
     assert small.differences(boxes) == ["net: A -> D", "learning_rate: 0.01 -> 0.001"]
+
+
+def test_fine_tuning_has_the_input_of_the_released_nets():
+    """224 pixels, so that fc1 fits; the mean of ILSVRC; the matching layers of net D."""
+    recipe = RECIPES["fine-tune"]
+    assert (recipe.net, recipe.crop_size, recipe.width) == ("D", 224, 1)
+    assert (recipe.train_scale, recipe.statistics) == ((256, 256), "ilsvrc")
+    assert (recipe.init_layers, recipe.batch_size) == ("matching", 64)
+    stages = [(s.recipe.trainable, s.recipe.learning_rate) for s in recipe.stages]
+    assert stages == [("fc", 1e-3), ("all", pytest.approx(1e-4))]
+    assert [(s.first_epoch, s.end) for s in recipe.stages] == [(0, 1), (1, 10)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, [("all", 0, 5)]),
+        ({"trainable": "fc"}, [("fc", 0, 5)]),
+        ({"fc_epochs": 2}, [("fc", 0, 2), ("all", 2, 5)]),
+        ({"fc_epochs": 5}, [("fc", 0, 5)]),
+        ({"fc_epochs": 9}, [("fc", 0, 5)]),
+        ({"fc_epochs": 2, "trainable": "fc"}, [("fc", 0, 5)]),
+        ({"fc_epochs": 2, "trainable": "fc2,fc1,predictions"}, [("fc", 0, 5)]),
+        ({"fc_epochs": 2, "trainable": "fc2"}, [("fc2", 0, 5)]),
+        (
+            {"fc_epochs": 2, "trainable": "predictions, block5_conv1,fc1"},
+            [("fc1,predictions", 0, 2), ("block5_conv1,fc1,predictions", 2, 5)],
+        ),
+    ],
+)
+def test_stages_train_the_fc_layers_first(fields, expected):
+    stages = Recipe(epochs=5, **fields).stages
+    assert [(s.recipe.trainable, s.first_epoch, s.end) for s in stages] == expected
+    assert [s.recipe.learning_rate for s in stages] == pytest.approx([1e-2, 1e-3][: len(stages)])
+    assert all(len(stage.recipe.stages) == 1 for stage in stages)
+
+
+def test_names_of_trainable_layers_have_one_order():
+    """So that the same command with another order continues the run."""
+    one, other = (Recipe(trainable=t) for t in ("fc1,block1_conv1", "block1_conv1, fc1,fc1"))
+    assert one == other
+    assert Recipe(trainable=",".join((*NETS["A"].conv_names, *FC_NAMES))) == Recipe()
+
+
+@pytest.mark.parametrize(
+    "fields", [{"trainable": ""}, {"trainable": "fc9"}, {"trainable": "block1_conv2,fc1"}]
+)
+def test_trainable_layers_that_the_net_does_not_have_are_refused(fields):
+    with pytest.raises(ArgumentError, match=r"names of layers of net A: block1_conv1, .*Received"):
+        Recipe(**fields)
+    with pytest.raises(ArgumentError, match="fc_epochs must be 0 if trainable names no FC"):
+        Recipe(trainable="block1_conv1", fc_epochs=1)
+
+
+def test_recipes_of_earlier_versions_are_read():
+    """They have no stages, and those of localisation call the trained layers `tuned`."""
+    for recipe in (Recipe(seed=3), LocalisationRecipe(trainable="fc")):
+        fields = json.loads(recipe.to_json())
+        trainable = fields.pop("trainable")
+        for name in ("fc_epochs", "unfreeze_factor"):
+            del fields[name]
+        if isinstance(recipe, LocalisationRecipe):
+            fields["tuned"] = trainable
+        assert Recipe.from_json(json.dumps(fields)) == recipe
 
 
 def test_a_recipe_cannot_be_changed():
@@ -62,8 +127,10 @@ def test_json_text_has_a_field_a_line():
     ("field", "allowed", "refused"),
     [
         ("epochs", [1, 1e9], [0, -1]),
+        ("fc_epochs", [0, 9], [-1]),
         ("batch_size", [1, 4096], [0]),
         ("learning_rate", [0, 1e-9, 10], [-1e-9, float("nan")]),
+        ("unfreeze_factor", [1, 2.5], [0.5]),
         ("momentum", [0, 0.5, 1], [-0.1, 1.1]),
         ("weight_decay", [0, 2], [-1e-9]),
         ("dropout", [0, 0.5, 1], [-0.1, 1.1]),
@@ -120,7 +187,7 @@ def test_unknown_fields_in_a_file_are_refused():
 
 def test_recipe_round_trip():
     recipe = Recipe(net="E", train_scale=(256, 512), seed=3)
-    for one in (recipe, LocalisationRecipe(tuned="fc")):
+    for one in (recipe, LocalisationRecipe(trainable="fc")):
         assert Recipe.from_json(one.to_json()) == one
     assert recipe.differences(Recipe(net="E", train_scale=(256, 512))) == ["seed: 3 -> 0"]
 

@@ -342,6 +342,7 @@ class TestCommands:
         of_file = json.loads(self.invoke("evaluate", *arguments, *shared).stdout)
         assert of_run["flip"] is False
         assert of_file.pop("weights") == str(run / "best.weights.h5")
+        assert of_file.pop("input").startswith("RGB in 0..255 minus (")
         assert of_file.pop("source_mean") == list(ILSVRC.mean)
         assert of_run.pop("run") == str(run)
         assert of_file == of_run

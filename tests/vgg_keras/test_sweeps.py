@@ -55,10 +55,8 @@ def tiny(data="folder:x", **fields) -> Sweep:
         initialisation="glorot",
         statistics="training-set",
     )
-    return Sweep(
-        recipe,
-        **{"nets": ("A", "B", "D"), "train_scales": ((32, 32),), "widths": (1 / 16,)} | fields,
-    )
+    defaults = {"nets": ("A", "B", "D"), "train_scales": ((32, 32),), "widths": (1 / 16,)}
+    return Sweep(**{"recipe": recipe} | defaults | fields)
 
 
 @pytest.fixture(scope="module")
@@ -325,6 +323,7 @@ class TestSpace:
             ({"nets": ("A", "A")}, "nets must be one value or more, all different"),
             ({"tuner": "annealing"}, "tuner must be one of grid, random, bayesian, hyperband"),
             ({"train_scales": ((16, 16),)}, "at least the crop size"),
+            ({"recipe": RECIPES["fine-tune"]}, "recipe must train all layers .*trainable=fc"),
         ],
     )
     def test_bad_sweeps_are_refused(self, fields, message):

@@ -17,6 +17,7 @@ from vgg_keras.text import printable
 # Flags of arguments that have another name in the library; the first that the command has counts.
 _FLAGS = {
     "boxes_file": ("--boxes",),
+    "class_names": ("--classes",),
     "classifiers": ("--classifier",),
     "folder": ("--out",),
     "localisers": ("--localiser",),

@@ -88,7 +88,7 @@ def evaluate(
         for number, one in enumerate(chosen, 1):
             predictions.append(_predictions(one, source, split, strategy, cache_dir, how))
             if out and len(chosen) > 1:
-                file = out.with_name(f"{out.stem}-{number}-{one.where.name}{out.suffix}")
+                file = out.with_name(f"{out.stem}-{number}-{one.file.name}{out.suffix}")
                 predictions[-1].save(file)
         if len(predictions) > 1:
             from vgg_keras.evaluation.predictions import fuse as run_fusion

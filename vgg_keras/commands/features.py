@@ -83,7 +83,7 @@ _PROCEDURE = (
 
 
 @command()
-@net_options(several="the features of several nets are stacked", without=("train_scale",))
+@net_options(several="the features of several nets are stacked", without=("head", "train_scale"))
 @data_option
 @data_dir_option
 @click.option(

@@ -16,10 +16,15 @@ from vgg_keras.run_files import EVALUATION_CACHE
 
 preprocessing_option = click.option(
     "--preprocessing",
-    metavar="rgb|caffe|torch",
+    metavar="rgb|caffe|torch|vggface",
     help="Preprocessing that the weights were trained with: rgb (RGB minus the ILSVRC mean), caffe "
-    "(BGR minus the ILSVRC mean), or torch (RGB from 0 to 1, minus a mean, divided by a standard "
-    "deviation) [inferred from the kind of file].",
+    "(BGR minus the ILSVRC mean), torch (RGB from 0 to 1, minus a mean, divided by a standard "
+    "deviation), or vggface (BGR minus VGGFace's mean) [inferred from the kind of file].",
+)
+head_option = click.option(
+    "--head",
+    metavar="NAME",
+    help="Name of the last layer in the weights file, such as fc8_voc [that of its family].",
 )
 pool_rounding_option = click.option(
     "--pool-rounding",
@@ -27,7 +32,13 @@ pool_rounding_option = click.option(
     help="How pooling rounds an odd side: down, or up as in Caffe [that of a saved net, otherwise "
     "down].",
 )
-_OF_A_FILE = ("net", "preprocessing", "statistics", "train_scale")
+classes_option = click.option(
+    "--classes",
+    type=FILE,
+    help="With --weights: file that names the outputs of the net, one name a line or as a JSON "
+    "list or object [ILSVRC's classes for 1,000 outputs, otherwise 0, 1, ...].",
+)
+_OF_A_FILE = ("net", "head", "preprocessing", "statistics", "train_scale", "classes")
 _OF_A_MODEL = ("precision", "pool_rounding")
 
 
@@ -50,7 +61,8 @@ def net_options(several: str = "", without: Collection[str] = ()):
             "--weights",
             type=WEIGHTS,
             multiple=many,
-            help=f"Weights file of any kind that `vgg-keras convert` reads{more}.",
+            help="Weights file of any kind that `vgg-keras convert` reads, or a released net such "
+            f"as imagenet:D, which `vgg-keras weights` lists{more}.",
         ),
         "net": click.option(
             "--net",
@@ -59,6 +71,7 @@ def net_options(several: str = "", without: Collection[str] = ()):
             help="With --weights: the net in the file [inferred from its layers]"
             f"{'; once for each file' * many}.",
         ),
+        "head": head_option,
         "preprocessing": preprocessing_option,
         "statistics": click.option(
             "--statistics",
@@ -70,8 +83,8 @@ def net_options(several: str = "", without: Collection[str] = ()):
             "--train-scale",
             type=TrainScale(),
             metavar="S|S_MIN,S_MAX",
-            help="With --weights: training scale S of the net [256, in proportion to the crop "
-            "size].",
+            help="With --weights: training scale S of the net [that of a released net; otherwise "
+            "256, in proportion to the crop size].",
         ),
         "pool_rounding": pool_rounding_option,
     }
@@ -83,7 +96,7 @@ class ChosenNet:
     """A net that the options of a command name; it is not yet loaded.
 
     Attributes:
-        where: folder of a run or saved net, or weights file.
+        where: folder of a run or saved net, weights file, or name of a released net.
         is_folder: whether it is a folder.
         arguments: of `TrainedNet.load`.
     """
@@ -102,24 +115,30 @@ class ChosenNet:
         """The net.
 
         Args:
-            class_names: names of the outputs if the net is a weights file.
+            class_names: names of the outputs if the net is a weights file and the options do not
+                name them.
             changes: arguments of `TrainedNet.load` that replace those of the options.
         """
         from vgg_keras.trained import TrainedNet
 
         arguments = self.arguments | changes
         if not self.is_folder:
-            arguments["class_names"] = class_names
+            arguments.setdefault("class_names", class_names)
         return TrainedNet.load(self.where, **arguments)
 
     @property
     def cache_dir(self) -> Path:
         """Folder of the row cache by default."""
-        return (
-            self.where / EVALUATION_CACHE
-            if self.is_folder
-            else self.where.with_suffix(".evaluation")
-        )
+        if self.is_folder:
+            return self.where / EVALUATION_CACHE
+        return self.file.with_suffix(".evaluation")
+
+    @property
+    def file(self) -> Path:
+        """The folder or weights file; of a released net its file in the cache of Keras."""
+        from vgg_keras.pretrained import local_path
+
+        return local_path(self.where)
 
 
 def chosen_nets(options: dict[str, Any], *, required: bool = True) -> list[ChosenNet]:
@@ -151,10 +170,42 @@ def chosen_nets(options: dict[str, Any], *, required: bool = True) -> list[Chose
         from vgg_keras.pipelines.statistics import Statistics
 
         of_file["mean"] = Statistics.load(of_file.pop("statistics")).mean
+    if "classes" in of_file:
+        of_file["class_names"] = read_class_list(of_file.pop("classes"))
     return nets_in_folders(runs, "run", of_model) + [
         ChosenNet(path, False, of_model | of_file | ({"net": names[i]} if names else {}))
         for i, path in enumerate(weights)
     ]
+
+
+def read_class_list(file: Path) -> list[str]:
+    """Reads the names of the outputs of a net, in their order.
+
+    Args:
+        file: text with one name a line; or, in a .json file, a list of names, an object from
+            numbers to names as in {"0": "cat"}, or one from names to numbers, as
+            `flow_from_directory` of Keras gives it.
+
+    Raises:
+        ArgumentError: the file holds something else. The message names it.
+    """
+    from vgg_keras.pipelines.contents import naming_file, parse_json
+
+    kind: Any = list[str] | dict[str, str | int]
+    with naming_file(file, ArgumentError, "does not name classes"):
+        if file.suffix == ".json":
+            found = parse_json(file.read_bytes(), kind)
+            if isinstance(found, dict):
+                pairs = [(int(k), v) if isinstance(v, str) else (v, k) for k, v in found.items()]
+                if sorted(number for number, _ in pairs) != list(range(len(pairs))):
+                    raise ValueError(f"its numbers must be 0 to {len(pairs) - 1}, once each")
+                found = [name for _, name in sorted(pairs)]
+        else:
+            found = [line.strip() for line in file.read_text("utf-8-sig").splitlines()]
+            found = [line for line in found if line]
+        if not found:
+            raise ValueError("it is empty")
+        return found
 
 
 def nets_in_folders(

@@ -8,7 +8,7 @@ import click
 
 from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
-from vgg_keras.commands.nets import chosen_nets, net_options
+from vgg_keras.commands.nets import chosen_nets, classes_option, net_options
 from vgg_keras.commands.options import (
     FOLDER,
     TESTING,
@@ -25,6 +25,7 @@ from vgg_keras.quiet import quiet_tensorflow
 @command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @net_options()
+@classes_option
 @add_options(TESTING)
 @click.option(
     "--top",

@@ -10,7 +10,13 @@ import click
 
 from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
-from vgg_keras.commands.nets import ChosenNet, chosen_nets, net_options, nets_in_folders
+from vgg_keras.commands.nets import (
+    ChosenNet,
+    chosen_nets,
+    classes_option,
+    net_options,
+    nets_in_folders,
+)
 from vgg_keras.commands.options import (
     FOLDER,
     PROCEDURE,
@@ -83,6 +89,7 @@ _EXPORT = (
 
 @command()
 @net_options()
+@classes_option
 @add_options(_EXPORT)
 @json_option
 @click.pass_obj

@@ -25,7 +25,16 @@ from vgg_keras.recipes import RECIPES, Recipe
 from vgg_keras.sweeps.space import OBJECTIVES, TUNERS, Sweep, default_recipe
 
 # Fields that a trial decides, or that have an option of their own.
-_NOT_OF_THE_RECIPE = ("net", "train_scale", "width", "init_from", "init_layers", "data", "epochs")
+_NOT_OF_THE_RECIPE = (
+    "net",
+    "train_scale",
+    "width",
+    "init_from",
+    "init_layers",
+    "preprocessing",
+    "data",
+    "epochs",
+)
 
 
 @group(invoke_without_command=True)

@@ -26,9 +26,12 @@ from vgg_keras.commands.options import (
 from vgg_keras.commands.terminal import echo
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.quiet import quiet_tensorflow
-from vgg_keras.recipes import RECIPES, Recipe
+from vgg_keras.recipes import RECIPES, LocalisationRecipe, Recipe
 from vgg_keras.run_files import JOURNAL
 
+_FORMER_FLAGS: dict[tuple[type[Recipe], str], tuple[str, ...]] = {
+    (LocalisationRecipe, "trainable"): ("--tuned",)
+}
 _OF_THE_RECIPE = {"default": None}  # also for a switch, for which click would take False
 
 
@@ -48,6 +51,7 @@ def recipe_options(kind: type[Recipe], without: Collection[str] = ()):
             flag += f"/--no-{field.name.replace('_', '-')}"
         option = click.option(
             flag,
+            *_FORMER_FLAGS.get((kind, field.name), ()),
             field.name,
             type=kinds.get(field.name, hints[field.name]),
             **({"required": True} if field.name == "data" else _OF_THE_RECIPE),

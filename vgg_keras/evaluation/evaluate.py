@@ -108,11 +108,11 @@ def score(
     rows = posteriors(net, images, passes, on_bad_image=on_bad_image, **options)
     is_read = np.ones(len(images), bool)
     if on_bad_image == "skip":
-        is_read = ~np.isnan(rows).any(1)
+        is_read = ~np.isnan(rows.max(1))  # NaN if a value is
     skipped = images.names_of(np.flatnonzero(~is_read))
     for name in skipped:
         log.warning("skipped, cannot be read: %s", name)
-    return np.flatnonzero(is_read), rows[is_read], skipped
+    return np.flatnonzero(is_read), rows[is_read] if skipped else rows, skipped
 
 
 def conditions(net: NetFacts, procedure: Procedure, skipped: Sequence[str] = ()) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,10 @@ def posteriors(
     tables = posteriors_by_pass(net, split, passes, cache_dir=cache_dir, **options)
     kinds = dict.fromkeys(one.views for one in passes)
     return _mean(
-        _mean(rows for one, rows in zip(passes, tables, strict=True) if one.views == kind)
-        for kind in kinds
+        [
+            _mean([rows for one, rows in zip(passes, tables, strict=True) if one.views == kind])
+            for kind in kinds
+        ]
     )
 
 
@@ -204,10 +206,11 @@ def mean_over_flips(rows: tf.Tensor, flip: bool) -> tf.Tensor:
     return tf.reduce_mean(tf.stack(tf.split(rows, 1 + flip)), 0)
 
 
-def _mean(arrays: Iterable[np.ndarray]) -> np.ndarray:
-    """Mean of float32 arrays of one shape."""
+def _mean(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean of float32 arrays of one shape. It replaces the first one, unless that is a cache."""
     first, *others = arrays
-    total = np.array(first)
+    total = np.array(first) if isinstance(first, np.memmap) else first
     for array in others:
         total += array
-    return total / np.float32(1 + len(others))
+    total /= np.float32(len(arrays))
+    return total

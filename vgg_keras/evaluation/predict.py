@@ -12,8 +12,9 @@ from vgg_keras.errors import SourceError
 from vgg_keras.evaluation.evaluate import conditions, score
 from vgg_keras.evaluation.predictions import TOP, top_classes
 from vgg_keras.evaluation.procedure import Procedure, as_scales
+from vgg_keras.imagenet_utils import warn_of_unit_range
 from vgg_keras.pipelines.checks import first_few
-from vgg_keras.pipelines.sources.own import as_split
+from vgg_keras.pipelines.sources.own import ArraySplit, as_split
 from vgg_keras.trained import TrainedNet
 
 
@@ -61,7 +62,8 @@ def predict(
         net: classification net, from `TrainedNet.load` or `TrainedNet.of_model`.
         images: one path or several, the bytes of one file or several (JPEG, PNG, GIF or BMP,
             inferred from the content), or uint8 arrays: `(H, W, 3)`, `(N, H, W, 3)` or a list of
-            `(H, W, 3)`. Each image has a row in the result.
+            `(H, W, 3)`. Each image has a row in the result. A warning is logged if no value of
+            the arrays is above 1.
         protocol, test_scales, multi_scale, flip, map_average: see `Procedure`.
         batch_size, on_bad_image, verbose: see `RowFiller`.
 
@@ -74,6 +76,8 @@ def predict(
     """
     procedure = Procedure(protocol, as_scales(test_scales), multi_scale, flip, map_average)
     split = as_split(images)
+    if isinstance(split, ArraySplit):
+        warn_of_unit_range([image for image in split.images if isinstance(image, np.ndarray)])
     indices, rows, skipped = score(
         net,
         split,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from vgg_keras.pipelines.files import DIGEST_KEY, check_pair, write_pair
 
 FORMATS = (".parquet", ".csv")
 TOP = 5
+_PART = 1024  # rows for which arrays of all classes are made at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +71,8 @@ class Predictions:
     def result(self) -> dict[str, Any]:
         """`metadata`, `images`, and `top1_error` and `top5_error` in percent."""
         count = ErrorCount()
-        count.add(self.posteriors, self.labels)
+        for part in _parts(len(self)):
+            count.add(self.posteriors[part], self.labels[part])
         return self.metadata | {
             "images": count.images,
             "top1_error": count.top1_error,
@@ -92,28 +95,45 @@ class Predictions:
             WriteError: the file cannot be written; what was there before is intact.
         """
         path = known_format(path)
-        table = self._table(as_text=path.suffix == ".csv")
         metadata = self.result() | {"predictions": path.name, "class_names": list(self.class_names)}
         try:
-            write_pair(path, _companion(path), lambda file: _write(table, file), metadata, indent=2)
+            write_pair(path, _companion(path), self._write, metadata, indent=2)
         except OSError as error:  # PyArrow's do not name the file
             raise WriteError(f"{path} cannot be written: {error}") from error
 
-    def _table(self, as_text: bool) -> Any:
+    def _write(self, path: Path) -> None:
+        from pyarrow import csv, parquet
+
+        batches = self._batches(as_text=path.suffix == ".csv")
+        first = next(batches)
+        with (
+            csv.CSVWriter(path, first.schema)
+            if path.suffix == ".csv"
+            else parquet.ParquetWriter(path, first.schema, compression="zstd")
+        ) as writer:
+            for batch in itertools.chain([first], batches):
+                writer.write_batch(batch)
+
+    def _batches(self, as_text: bool) -> Iterator[Any]:
+        """The table as record batches, of which one is in memory at a time."""
         import pyarrow as pa
 
-        names = np.array(self.class_names)
-        columns = {"image": pa.array(list(self.names)), "label": pa.array(names[self.labels])}
-        for k, (classes, values) in enumerate(zip(*(a.T for a in self.top()), strict=True), 1):
-            columns[f"class_{k}"] = pa.array(names[classes])
-            columns[f"posterior_{k}"] = pa.array(values)
-        if as_text:
-            rows = (" ".join(f"{p:.9g}" for p in row) for row in self.posteriors)
-            columns["posteriors"] = pa.array(list(rows), pa.string())
-        else:
-            flat = pa.array(np.ascontiguousarray(self.posteriors).ravel())
-            columns["posteriors"] = pa.FixedSizeListArray.from_arrays(flat, len(names))
-        return pa.table(columns)
+        class_names = np.array(self.class_names)
+        for part in _parts(len(self)):
+            names, posteriors = self.names[part], self.posteriors[part]
+            labels = class_names[self.labels[part]]
+            columns = {"image": pa.array(list(names), pa.string()), "label": pa.array(labels)}
+            best = zip(*(array.T for array in top_classes(posteriors)), strict=True)
+            for k, (classes, values) in enumerate(best, 1):
+                columns[f"class_{k}"] = pa.array(class_names[classes])
+                columns[f"posterior_{k}"] = pa.array(values)
+            if as_text:
+                rows = [" ".join(f"{p:.9g}" for p in row) for row in posteriors]
+                columns["posteriors"] = pa.array(rows, pa.string())
+            else:
+                flat = pa.array(np.ascontiguousarray(posteriors).ravel())
+                columns["posteriors"] = pa.FixedSizeListArray.from_arrays(flat, len(class_names))
+            yield pa.RecordBatch.from_pydict(columns)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Predictions:
@@ -154,8 +174,15 @@ def top_classes(posteriors: np.ndarray, k: int = TOP) -> tuple[np.ndarray, np.nd
     Returns:
         int64 and float32 `(N, k)`.
     """
-    order = np.argsort(-posteriors, axis=1, kind="stable")[:, :k]
+    order = np.zeros((len(posteriors), min(k, posteriors.shape[1])), np.int64)
+    for part in _parts(len(posteriors)):
+        order[part] = np.argsort(-posteriors[part], axis=1, kind="stable")[:, :k]
     return order, np.take_along_axis(posteriors, order, axis=1)
+
+
+def _parts(count: int) -> Iterator[slice]:
+    """Slices of rows that are few enough for arrays of all their classes."""
+    return (slice(i, i + _PART) for i in range(0, max(count, 1), _PART))
 
 
 def fuse(predictions: Sequence[Predictions]) -> Predictions:
@@ -247,17 +274,6 @@ def known_format(path: str | os.PathLike) -> Path:
     return path
 
 
-def _write(table: Any, path: Path) -> None:
-    if path.suffix == ".csv":
-        from pyarrow import csv
-
-        csv.write_csv(table, path)
-    else:
-        from pyarrow import parquet
-
-        parquet.write_table(table, path, compression="zstd")
-
-
 def _read(path: Path) -> tuple[list[str], list[str], np.ndarray]:
     """Names, labels and posteriors of a file, the last flat or by row."""
     if path.suffix == ".csv":
@@ -277,6 +293,7 @@ def _read(path: Path) -> tuple[list[str], list[str], np.ndarray]:
     names, labels = (table[name].to_pylist() for name in ("image", "label"))
     if not names or not all(isinstance(name, str) for name in (*names, *labels)):
         raise ValueError("image and label must be texts in one row or more")
-    if posteriors.dtype != np.float32 or not ((posteriors >= 0) & (posteriors <= 1.001)).all():
+    # NaN is below nothing and above nothing, and is the least and the greatest value.
+    if posteriors.dtype != np.float32 or not 0 <= posteriors.min() <= posteriors.max() <= 1.001:
         raise ValueError("posteriors must be float32 from 0 to 1")
     return names, labels, posteriors

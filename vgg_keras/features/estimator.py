@@ -8,22 +8,26 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from vgg_keras.errors import ArgumentError
-from vgg_keras.features.descriptors import compute_descriptors
+from vgg_keras.evaluation.procedure import as_scales
+from vgg_keras.features.descriptors import compute_descriptors, default_scales
 from vgg_keras.features.extractor import PENULTIMATE, FeatureExtractor
+from vgg_keras.features.procedure import check_procedure
 from vgg_keras.pipelines.sources.own import as_split
 from vgg_keras.trained import TrainedNet
 
 
-class DeepFeatures(TransformerMixin, BaseEstimator):
+class DeepFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Transforms image files to descriptors, for use in a `Pipeline` (§B).
 
-    The input is a sequence of paths, where other transformers take rows of numbers. Nothing is
-    learned: `fit` loads the net. A pickled estimator holds the path of the net, not its weights,
-    and loads the net again.
+    The input is one column of paths, where other transformers take rows of numbers: a sequence, a
+    Series, a DataFrame of one column, or an array `(N,)` or `(N, 1)`. Nothing is learned: `fit`
+    loads the net. A pickled estimator holds the path of the net, not its weights, and loads the
+    net again.
 
     Args:
         net: path of a run, a saved net or a weights file; or a `TrainedNet`, with which the
@@ -34,6 +38,10 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         test_scales, aggregate, flip: see `compute_descriptors`.
         batch_size: see `RowFiller`.
         verbose: 0 for no progress; 1 or "auto" for a bar on a terminal and lines elsewhere.
+
+    Attributes:
+        n_features_in_: 1, the number of columns.
+        feature_names_in_: name of the column; only if `fit` received a DataFrame.
 
     Example:
         machine = make_pipeline(DeepFeatures("runs/d"), LinearSVC(C=10))
@@ -60,30 +68,46 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         self.batch_size = batch_size
         self.verbose = verbose
 
-    def fit(self, X: Sequence[str | os.PathLike], y: Any = None) -> DeepFeatures:
+    def fit(self, X: Any, y: Any = None) -> DeepFeatures:
         """Loads the net. The images are not read.
+
+        Args:
+            X: paths of images, see the class.
+            y: ignored.
 
         Raises:
             RunError, WeightsError: the net cannot be loaded.
-            ArgumentError: the net has no such layer, or `preprocessing` is given without a weights
-                file.
+            ArgumentError: X is not one column of paths, the net has no such layer, or
+                `preprocessing` is given without a weights file.
         """
-        self._extractor()
-        self.is_fitted_ = True
+        _column(X)
+        extractor = self._extractor()
+        scales = as_scales(self.test_scales) or default_scales(extractor)
+        check_procedure(self.aggregate, scales)
+        self.n_features_in_ = 1
+        self.__dict__.pop("feature_names_in_", None)
+        if hasattr(X, "columns"):
+            self.feature_names_in_ = np.asarray(X.columns, object)
+        size = int(extractor.model.output_shape[-1])
+        self._n_features_out = size * len(scales) if self.aggregate == "stack" else size
         return self
 
-    def transform(self, X: Sequence[str | os.PathLike]) -> np.ndarray:
+    def transform(self, X: Any) -> np.ndarray:
         """Descriptors of image files, float32 `(len(X), D)`, L2-normalised.
+
+        Args:
+            X: paths of images, see the class.
 
         Raises:
             NotFittedError: `fit` was not called.
             SourceError, BadImageError: an image is missing or cannot be read.
-            ArgumentError, OutOfMemoryError: see `compute_descriptors`.
+            ArgumentError: X is not one column of paths.
+            OutOfMemoryError: see `compute_descriptors`.
         """
         check_is_fitted(self)
         return compute_descriptors(
             self._extractor(),
-            as_split(list(X)),
+            as_split(_column(X)),
             test_scales=self.test_scales,
             aggregate=self.aggregate,
             flip=self.flip,
@@ -109,6 +133,16 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
             )
         return FeatureExtractor.of_net(self.net, self.layer)
 
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.one_d_array = tags.input_tags.string = True
+        tags.input_tags.two_d_array = False  # but for a column
+        tags.no_validation = True
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_n_features_out")
+
     def __sklearn_clone__(self) -> DeepFeatures:
         # The net is shared: scikit-learn would copy its weights for every clone.
         return type(self)(**self.get_params(deep=False))
@@ -121,3 +155,20 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
             )
         state = super().__getstate__()
         return {key: value for key, value in state.items() if key != "_loaded"}
+
+
+def _column(X: Any) -> list[Any]:
+    """The elements of one column.
+
+    Raises:
+        ArgumentError: `X` is a single path, or has several columns.
+    """
+    if isinstance(X, str | bytes | os.PathLike):
+        raise ArgumentError(f"X must be a column of paths, such as [path]. Received: {X!r}", "X")
+    is_table = len(getattr(X, "shape", ())) == 2
+    rows = list(np.asarray(X, object) if is_table else X)
+    if not is_table and not any(isinstance(row, list | tuple) for row in rows):
+        return rows
+    if any(len(row) != 1 for row in rows):
+        raise ArgumentError(f"X must have one column, of paths. Received: {len(rows[0])}", "X")
+    return [row[0] for row in rows]

@@ -77,11 +77,12 @@ class FeatureExtractor:
         precision: str | None = None,
         pool_rounding: str | None = None,
     ) -> FeatureExtractor:
-        """Loads a run, a saved net or a weights file.
+        """Loads a run, a saved net, a weights file or a released net.
 
         Args:
-            where: folder of a run or of a saved net, or a weights file of any kind that
-                `vgg_keras.weights.read` reads. A file needs only the layers up to `layer`.
+            where: folder of a run or of a saved net, or a weights file or released net such as
+                "imagenet:D" that `vgg_keras.weights.read` reads. A file needs only the layers up to
+                `layer`.
             layer: name of the layer, as in Keras Applications.
             net, preprocessing, mean, precision, pool_rounding: see `TrainedNet.load`.
 
@@ -195,6 +196,7 @@ def _read_weights(
         "width": contents.width,
         "pool_rounding": architecture.pool_rounding,
         "precision": precision,
+        "input": contents.input,
     }
     if preprocessing is not None:
         metadata["preprocessing"] = preprocessing

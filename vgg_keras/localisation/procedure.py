@@ -107,5 +107,5 @@ def metadata_of_nets(nets: Sequence[NetFacts], scales: Sequence[Sequence[int]]) 
 def _metadata(net: NetFacts, scales: Sequence[int]) -> dict[str, Any]:
     found = net.metadata() | {"regression": net.regression, "test_scales": list(scales)}
     if isinstance(net.recipe, LocalisationRecipe):
-        found["tuned"] = net.recipe.tuned
+        found["tuned"] = net.recipe.trainable
     return found

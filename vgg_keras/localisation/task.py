@@ -44,8 +44,6 @@ def train_localisation(recipe: LocalisationRecipe, out: str | os.PathLike, **opt
 
 
 def _compile(model: keras.Model, recipe: LocalisationRecipe) -> None:
-    for layer in model.layers:
-        layer.trainable = recipe.tuned == "all" or layer.name in FC_NAMES
     compile_with(
         model,
         recipe,

@@ -18,6 +18,7 @@ from vgg_keras.evaluation.predictions import Predictions
 from vgg_keras.evaluation.procedure import paper_scales
 from vgg_keras.ilsvrc import short_label
 from vgg_keras.metadata import members
+from vgg_keras.net_files import READ_WITH
 from vgg_keras.pipelines.files import atomic_write
 from vgg_keras.report import analysis, figures
 from vgg_keras.report.appendices import PAPER_TABLES
@@ -255,8 +256,7 @@ def _first_net(result: Result) -> TrainedNet:
     if "weights" in tested:
         return TrainedNet.load(
             tested["weights"],
-            net=tested.get("net"),
-            preprocessing=tested.get("preprocessing"),
+            **{name: tested.get(name) for name in READ_WITH},
             mean=tested.get("source_mean"),
             train_scale=tested.get("train_scale"),
             **options,

@@ -11,16 +11,17 @@ import msgspec
 
 from vgg_keras.facts import NetFacts
 from vgg_keras.metadata import NetInFile
+from vgg_keras.net_files import READ_WITH
 from vgg_keras.pipelines.contents import naming_file
 from vgg_keras.pipelines.statistics import Statistics
+from vgg_keras.pretrained import find_release
 from vgg_keras.saved_models.errors import ExportError
 from vgg_keras.saved_models.export import ASSETS_EXTRA, METADATA, read_metadata
 from vgg_keras.saved_models.images import Limits
 from vgg_keras.serving.localise import Localisers
 from vgg_keras.trained import TrainedNet
 
-_PATHS = ("run", "weights")  # keys of an origin that hold a path
-_READ_WITH = ("net", "preprocessing")  # keys that hold an argument of `TrainedNet.load`
+_PATHS = ("run", "weights")  # keys of an origin that hold a path, or the name of a release
 
 
 def describe_source(net: NetFacts) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def describe_localisers(localisers: Localisers) -> dict[str, Any]:
 
 def _absolute(origin: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        key: str(Path(value).absolute()) if key in _PATHS else value
+        key: str(Path(value).absolute()) if key in _PATHS and not find_release(value) else value
         for key, value in origin.items()
     }
 
@@ -127,7 +128,7 @@ def load_source(metadata: Mapping[str, Any]) -> TrainedNet:
         mean = Statistics.load(source["statistics"]).mean
     return TrainedNet.load(
         source["weights"],
-        **{key: source[key] for key in _READ_WITH if key in source},
+        **{key: source[key] for key in READ_WITH if key in source},
         mean=mean,
         class_names=metadata["class_names"],
         train_scale=metadata.get("train_scale") or source.get("train_scale"),

@@ -68,6 +68,13 @@ class Sweep:
                 raise ArgumentError(
                     f"{name} must be one value or more, all different. Received: {values}", name
                 )
+        first = self.recipe.stages[0].recipe.trainable
+        if first != "all":  # net A starts from scratch, and random layers are not frozen
+            raise ArgumentError(
+                f"recipe must train all layers from the first epoch on in a sweep. "
+                f"Received: a recipe that begins with trainable={first}",
+                "recipe",
+            )
         check_choice("tuner", self.tuner, TUNERS)
         check_choice("objective", self.objective, OBJECTIVES)
         for point in self.points():

@@ -8,13 +8,14 @@ Example:
 """
 
 from vgg_keras.errors import WeightsError
+from vgg_keras.weights.kinds import KINDS
 from vgg_keras.weights.preprocessing import PREPROCESSINGS, Preprocessing
-from vgg_keras.weights.reading import READERS, Contents, Weights, read
+from vgg_keras.weights.reading import Contents, Weights, read
 from vgg_keras.weights.transfer import TARGETS, convert, load, save
 
 __all__ = [
+    "KINDS",
     "PREPROCESSINGS",
-    "READERS",
     "TARGETS",
     "Contents",
     "Preprocessing",

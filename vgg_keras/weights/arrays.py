@@ -1,4 +1,4 @@
-"""NumPy files: `.npz`, and `.npy` with named fields. Nothing is unpickled."""
+"""NumPy files: `.npz`, and `.npy` with named fields or with a pickled dictionary of arrays."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from vgg_keras.errors import WeightsError
+from vgg_keras.weights.pickled import arrays_of_pickle
 from vgg_keras.weights.stored import (
     METADATA,
     Stored,
@@ -65,15 +66,17 @@ def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> St
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, order and dtype of an array. Headers of unreasonable length are refused."""
-    start = file.read(12)  # magic string, version, and the length of the header in 2 or 4 bytes
-    version, length = start[6:8], start[8:10] if start[6:7] == b"\1" else start[8:12]
-    if (
-        version not in (b"\1\0", b"\2\0", b"\3\0")
-        or int.from_bytes(length, "little") > _LONGEST_HEADER
-    ):
+    """Shape, order and dtype of an array, whose data follow in the file.
+
+    Headers of unreasonable length are refused.
+    """
+    magic = file.read(npy.MAGIC_LEN)  # ends in the two bytes of the version
+    version = magic[-2:]
+    digits = file.read(2 if version == b"\1\0" else 4)
+    length = int.from_bytes(digits, "little")
+    if version not in (b"\1\0", b"\2\0", b"\3\0") or length > _LONGEST_HEADER:
         raise WeightsError("it is not an array of NumPy, or its header is not valid")
-    rest = io.BytesIO(start + file.read(int.from_bytes(length, "little")))
+    rest = io.BytesIO(magic + digits + file.read(length))
     npy.read_magic(rest)
     read_header = npy.read_array_header_1_0 if version == b"\1\0" else npy.read_array_header_2_0
     return read_header(rest)
@@ -81,11 +84,15 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 @contextlib.contextmanager
 def open_npy(path: Path) -> Iterator[Stored]:
-    """Opens a `.npy` file that holds one record, whose fields are the tensors."""
+    """Opens a `.npy` file that holds one record, or a dictionary that was pickled.
+
+    The tensors are the fields of the record, or the arrays of the dictionary.
+    """
     with open(path, "rb") as file:
         _, _, dtype = _header(file)
-    if dtype.hasobject:
-        raise WeightsError(f"{path} {_PICKLED}.")
+        if dtype.hasobject:
+            yield Stored(by_name(arrays_of_pickle(file)))
+            return
     record = np.load(path, mmap_mode="r", allow_pickle=False)
     if not dtype.names or record.size != 1:
         raise WeightsError(f"{path} must be one record of named tensors, not a plain array.")

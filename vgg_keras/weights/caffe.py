@@ -17,10 +17,14 @@ from typing import IO, Any
 import numpy as np
 
 from vgg_keras.errors import WeightsError
+from vgg_keras.weights.protobuf import Field, fields
 from vgg_keras.weights.stored import Stored, StoredTensor, by_name
 
 _KEPT = 2**20  # numbers of a tensor that stays in memory; a larger one is parsed again to read it
 _LARGEST = 2**29  # bytes of a layer; the largest of these nets has 411 million
+_LONGEST_NAME, _LONGEST_SHAPE = 1000, 256  # bytes
+_MOST_BLOBS = 8  # batch normalisation, which can stand beside the layers of a net, has 3 to 5
+_DATA = (5, 6)  # numbers of the fields of a blob's data and gradients
 # Field numbers of the layers in NetParameter, and the types of their messages.
 _LAYERS = {2: "V1LayerParameter", 100: "LayerParameter"}
 # Name, number and type of the needed fields of each message. Packed floats are stored as a run of
@@ -52,16 +56,22 @@ def open_caffemodel(path: Path) -> Iterator[Stored]:
 
 def _tensors(file: IO[bytes]) -> Iterator[tuple[str, str, StoredTensor]]:
     """Name, layer and contents of each tensor."""
-    for message, start, length in _layers(file):
-        _check(file, message, start, length)
-        layer = _parse(file, message, start, length)
-        for i, blob in enumerate(layer.blobs):
-            name, shape = f"{layer.name}/{i}", _shape(blob)
-            if math.prod(shape) > _KEPT:
-                read = functools.partial(_read, file, message, start, length, i, name)
-            else:
-                read = functools.partial(np.copy, _numbers(blob, name))
-            yield name, f"the layer at byte {start}", StoredTensor(shape, "float32", read)
+    previous = None
+    try:
+        for index, (message, field) in enumerate(_layers(file), 1):
+            layer = _parse(file, message, field)
+            for i, blob in enumerate(layer.blobs):
+                name, shape = f"{layer.name}/{i}", _shape(blob)
+                if math.prod(shape) > _KEPT:
+                    read = functools.partial(_read, file, message, field, i, name)
+                else:
+                    read = functools.partial(np.copy, _numbers(blob, name))
+                yield name, f"layer {index}", StoredTensor(shape, "float32", read)
+            previous = layer.name
+    except WeightsError as error:
+        raise WeightsError(
+            f"after layer {previous!r}: {error}" if previous else str(error)
+        ) from error
 
 
 def _shape(blob: Any) -> tuple[int, ...]:
@@ -77,83 +87,47 @@ def _numbers(blob: Any, name: str) -> np.ndarray:
     return numbers.reshape(shape)
 
 
-def _read(file: IO[bytes], message: str, start: int, length: int, i: int, name: str) -> np.ndarray:
-    return _numbers(_parse(file, message, start, length).blobs[i], name)
+def _read(file: IO[bytes], message: str, layer: Field, i: int, name: str) -> np.ndarray:
+    return _numbers(_parse(file, message, layer).blobs[i], name)
 
 
-def _parse(file: IO[bytes], message: str, start: int, length: int) -> Any:
-    file.seek(start)
-    return _messages()[message].FromString(file.read(length))
+def _parse(file: IO[bytes], message: str, layer: Field) -> Any:
+    file.seek(layer.payload)
+    return _messages()[message].FromString(file.read(layer.length))
 
 
-def _layers(file: IO[bytes]) -> Iterator[tuple[str, int, int]]:
-    """Message type, offset and length of each layer."""
-    for number, start, length in _fields(file, 0, os.fstat(file.fileno()).st_size, 10_000):
-        if number in _LAYERS:
-            if length > _LARGEST:
-                raise WeightsError(
-                    f"it has a layer of {length:,} bytes, more than any layer of these nets"
-                )
-            yield _LAYERS[number], start, length
+def _layers(file: IO[bytes]) -> Iterator[tuple[str, Field]]:
+    """Message type and field of each layer, which is checked before it is parsed."""
+    for field in fields(file, 0, os.fstat(file.fileno()).st_size, 10_000):
+        if field.is_message and field.number in _LAYERS:
+            message = _LAYERS[field.number]
+            _check(file, message, field)
+            yield message, field
 
 
-def _check(file: IO[bytes], message: str, start: int, length: int) -> None:
+def _check(file: IO[bytes], message: str, layer: Field) -> None:
     """Raises WeightsError for a layer whose messages would need much more memory than its bytes."""
-    (blobs,) = (number for name, number, _ in _FIELDS[message] if name == "blobs")
-    found = [
-        span for number, *span in _fields(file, start, start + length, 1000) if number == blobs
-    ]
-    for first, size in found:
-        fields = _fields(file, first, first + size, 20)
-        rest = sum(n for number, _, n in fields if number not in (5, 6))  # but data and gradients
-        if len(found) > 2 or rest > 256:  # more than kernel and bias; more than a shape
-            raise WeightsError(f"its layer at byte {start} does not consist of weights and biases")
+    if layer.length > _LARGEST:
+        raise WeightsError(
+            f"it has a layer of {layer.length:,} bytes, more than any layer of these nets"
+        )
+    numbers = {name: number for name, number, _ in _FIELDS[message]}
+    found = [f for f in fields(file, layer.payload, layer.end, 1000) if f.is_message]
+    name = ", ".join(_text(file, f) for f in found if f.number == numbers["name"])
+    blobs = [f for f in found if f.number == numbers["blobs"]]
+    if len(blobs) > _MOST_BLOBS:
+        raise WeightsError(
+            f"its layer {name} has {len(blobs)} blobs, more than any layer of these nets"
+        )
+    for blob in blobs:
+        parts = fields(file, blob.payload, blob.end, 20)
+        if sum(f.length for f in parts if f.number not in _DATA) > _LONGEST_SHAPE:
+            raise WeightsError(f"a blob of its layer {name} does not consist of numbers")
 
 
-def _fields(file: IO[bytes], offset: int, end: int, most: int) -> Iterator[tuple[int, int, int]]:
-    """Number, offset and length of the length-delimited fields of a message.
-
-    https://protobuf.dev/programming-guides/encoding: a field is a key, number * 8 + wire type,
-    and a payload.
-    """
-    for _ in range(most):
-        if offset >= end:
-            return
-        file.seek(offset)
-        key = _varint(file)
-        number, wire_type = key >> 3, key & 7
-        if wire_type == 2:
-            length = _varint(file)
-        elif wire_type in (1, 5):
-            length = {1: 8, 5: 4}[wire_type]
-        elif wire_type == 0:
-            _varint(file)
-            length = 0
-        else:
-            raise WeightsError(f"it is not a .caffemodel, or is damaged at byte {offset}")
-        start = file.tell()
-        if start + length > end or number == 0:
-            raise WeightsError(
-                f"it is cut off or damaged: the field at byte {start} claims {length} bytes of "
-                f"{end - start}"
-            )
-        offset = start + length
-        if wire_type == 2:
-            yield number, start, length
-    if offset < end:
-        raise WeightsError(f"it has a message of more than {most:,} fields")
-
-
-def _varint(file: IO[bytes]) -> int:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = file.read(1)
-        if not byte:
-            break
-        value |= (byte[0] & 0x7F) << shift
-        if byte[0] < 0x80:
-            return value
-    raise WeightsError("it ends in the middle of a number")
+def _text(file: IO[bytes], field: Field) -> str:
+    file.seek(field.payload)
+    return file.read(min(field.length, _LONGEST_NAME)).decode(errors="replace")
 
 
 @functools.cache
@@ -163,9 +137,9 @@ def _messages() -> dict[str, Any]:
 
     kinds = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="caffe_weights.proto", package="vgg_keras.caffe")
-    for message, fields in _FIELDS.items():
+    for message, needed in _FIELDS.items():
         described = file.message_type.add(name=message)
-        for name, number, kind in fields:
+        for name, number, kind in needed:
             repeated, kind = kind.startswith("repeated "), kind.removeprefix("repeated ")
             field = described.field.add(name=name, number=number)
             field.label = kinds.LABEL_REPEATED if repeated else kinds.LABEL_OPTIONAL

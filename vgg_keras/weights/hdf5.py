@@ -1,23 +1,37 @@
-"""Files of Keras: `.weights.h5`, the older `.h5` of Keras Applications, and `.keras`."""
+"""Files of Keras in all layouts since 2015, `.h5` and `.keras`, and HDF5 snapshots of Caffe."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import shutil
 import tempfile
 import zipfile
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
-import numpy as np
 
 from vgg_keras.errors import WeightsError
 from vgg_keras.nets import FC_NAMES, NETS
-from vgg_keras.weights.naming import PARTS
+from vgg_keras.weights.hdf5_layouts import (
+    inside,
+    layers_of_keras_1,
+    layers_of_keras_2,
+    layers_of_keras_3,
+    tensors_of_caffe,
+    text,
+)
+from vgg_keras.weights.keras_config import KerasConfig, fold, snake_case
+from vgg_keras.weights.keras_layers import (
+    NORMALIZATION,
+    Layer,
+    has_channels_first,
+    name_by_order,
+    reorder_first_fc,
+    reorder_kernels,
+)
 from vgg_keras.weights.preprocessing import PREPROCESSINGS
 from vgg_keras.weights.stored import (
     METADATA,
@@ -29,169 +43,174 @@ from vgg_keras.weights.stored import (
     refuse_repeated,
 )
 
-_APPLICATIONS = ("vgg16", "vgg19")  # names of the models of Keras Applications
+_APPLICATIONS = {"vgg16", "vgg19"}  # names of the models of Keras Applications
+_NO_CONFIG = "{}"
+_LARGEST_CONFIG = 2**24  # bytes
+# In a preset of Keras Hub, the configuration and the conv. layers lie beside the FC layers.
+_PRESET = {
+    "task.weights.h5": {"config": "task.json", "backbone": "model.weights.h5"},
+    "model.weights.h5": {"config": "preprocessor.json"},
+}
+_NO_INPUT = "nets with different preprocessing are saved in such files"
+_OWN_INPUT = {"lambda", "normalization", "rescaling"}  # kinds of layers that change the input
 
 
 @contextlib.contextmanager
 def open_hdf5(path: Path) -> Iterator[Stored]:
-    """Opens a `.weights.h5` or `.h5` file of weights or of a whole model.
+    """Opens a `.weights.h5` or `.h5` file of weights or of a whole model, or one of Caffe.
 
-    The names of the tensors are `LAYER/kernel` and `LAYER/bias`.
+    The names of the tensors are `LAYER/kernel` and `LAYER/bias`; those of Caffe `LAYER/0` and
+    `LAYER/1`.
     """
-    with h5py.File(path) as file:
-        yield _stored(file)
+    with contextlib.ExitStack() as files:
+        file = files.enter_context(h5py.File(path))
+        beside = _PRESET.get(path.name, {})
+        config = path.parent / beside.get("config", "")
+        is_there = config.is_file() and config.stat().st_size <= _LARGEST_CONFIG
+        backbone = path.parent / beside.get("backbone", "")
+        more = files.enter_context(h5py.File(backbone)) if backbone.is_file() else None
+        stored = _stored(file, path.name, config.read_text() if is_there else _NO_CONFIG, more)
+        yield stored if more is None else replace(stored, files=frozenset({backbone}))
 
 
 @contextlib.contextmanager
 def open_keras_archive(path: Path) -> Iterator[Stored]:
-    """Opens the weights in a `.keras` file. Its configuration is not read, as it can hold code."""
+    """Opens the weights in a `.keras` file. No model is built, as a configuration can hold code."""
     with zipfile.ZipFile(path) as archive, tempfile.TemporaryFile() as unpacked:
         refuse_repeated(archive.namelist())
+        config = _NO_CONFIG
+        if "config.json" in archive.namelist():
+            if archive.getinfo("config.json").file_size > _LARGEST_CONFIG:
+                raise WeightsError("its config.json is longer than that of any net")
+            config = archive.read("config.json").decode()
         member = archive.getinfo("model.weights.h5")
         refuse_expansion(path, member.file_size)
         with archive.open(member) as source:
             shutil.copyfileobj(source, unpacked, 2**20)
         with h5py.File(unpacked) as file:
-            yield _stored(file)
+            yield _stored(file, path.name, config)
 
 
-def _stored(file: h5py.File) -> Stored:
-    if "layers" in file:
-        return _of_keras_3(file)
-    return _of_applications(file)
+def _stored(
+    file: h5py.File, file_name: str, config: str, backbone: h5py.File | None = None
+) -> Stored:
+    if "data" in file:  # https://github.com/BVLC/caffe/blob/1.0/src/caffe/net.cpp, Net::ToHDF5
+        return Stored(by_name(tensors_of_caffe(inside(file, "data"))))
+    if "nb_layers" in file.attrs:
+        layers = name_by_order(reorder_kernels(layers_of_keras_1(file), is_flipped=True))
+        return _of_keras(file, reorder_first_fc(layers, True), KerasConfig(config))
+    if "layers" in file or "vars" in file:
+        return _of_keras_3(file, KerasConfig(config), backbone)
+    return _of_keras_2(file, file_name)
 
 
-def _of_keras_3(file: h5py.File) -> Stored:
-    layers = _inside(file, "layers")
-    groups = {
-        kind: _inside(layers, f"{kind}/vars") for kind in layers if "vars" in _inside(layers, kind)
+def _of_keras_3(file: h5py.File, config: KerasConfig, backbone: h5py.File | None) -> Stored:
+    names = config.layer_names()
+    layers = layers_of_keras_3(file)
+    if backbone is not None:
+        layers = layers_of_keras_3(backbone) + layers
+    layers = [replace(layer, name=layer.name or names.get(layer.path)) for layer in layers]
+    if any(layer.name is None for layer in layers):
+        layers = name_by_order(layers)
+    layers = reorder_first_fc(layers, config.flattens_channels_first)
+    return _of_keras(file, layers, config)
+
+
+def _of_keras_2(file: h5py.File, file_name: str) -> Stored:
+    group = inside(file, "model_weights") if "model_weights" in file else file
+    config = KerasConfig(text(file.attrs.get("model_config", _NO_CONFIG)))
+    layers = layers_of_keras_2(group)
+    is_first = has_channels_first(layers)
+    is_flipped = _is_flipped(group, file_name, is_first)
+    layers = reorder_kernels(layers, is_flipped=is_flipped)
+    # Kernels of Keras 1 have the ordering of its images. Those of Keras 2 always have one.
+    is_unknown = is_flipped and not is_first and "backend" in group.attrs
+    flattens_first = None if is_unknown else is_first
+    if config.channels_first is not None:
+        flattens_first = config.flattens_channels_first
+    return _of_keras(group, reorder_first_fc(layers, flattens_first), config)
+
+
+def _is_flipped(group: h5py.Group, file_name: str, is_channels_first: bool) -> bool:
+    """Whether the conv. kernels are those of Theano, which reverses both of their sides.
+
+    Keras 1 did not state it in the file but in the name, such as
+    "vgg16_weights_th_dim_ordering_tf_kernels.h5".
+    """
+    if "backend" in group.attrs:
+        return text(group.attrs["backend"]) == "theano"
+    for kernels, is_flipped in (("th_kernels", True), ("tf_kernels", False)):
+        if kernels in file_name:
+            return is_flipped
+    if is_channels_first:
+        raise WeightsError(
+            "it does not state the backend of Keras that wrote it. Put th_kernels (Theano) or "
+            "tf_kernels (TensorFlow) into the name of the file"
+        )
+    return False
+
+
+def _of_keras(group: h5py.Group, layers: Sequence[Layer], config: KerasConfig) -> Stored:
+    """The tensors of a file with what is known of its net's input."""
+    normalizations = {
+        str(layer.name): layer.tensors
+        for layer in layers
+        if {"mean", "variance"} <= set(layer.tensors)
     }
-    tensors = by_name(_tensors_of_keras_3(file, groups))
-    # The kind of the FC layers or the name of the model distinguishes a net of this package from
-    # one of Keras Applications. Feature extractors have neither.
-    name = str(file["vars"].attrs.get("name")) if "vars" in file else None
-    kinds = {kind.rstrip("_0123456789") for kind in groups}
-    stored = _stored_metadata(file)
-    metadata = stored or _inferred_metadata(name, "sliding_dense" in kinds)
-    is_known = metadata != WeightsMetadata() or "dense" in kinds or name in _APPLICATIONS
-    return Stored(tensors, metadata, is_ambiguous=stored is None and not is_known)
-
-
-def _tensors_of_keras_3(
-    file: h5py.File, groups: Mapping[str, h5py.Group]
-) -> Iterator[tuple[str, str, StoredTensor]]:
-    """Name, path and contents of each tensor."""
-    for kind, variables in groups.items():
-        if len(variables) and "name" not in variables.attrs:
-            raise WeightsError(
-                f"{file.filename} does not name its layers, because Keras before 3.6 wrote it. "
-                f"Load it with that version and save it with a newer one."
+    tensors = by_name(
+        tensor
+        for layer in layers
+        if layer.name not in normalizations
+        for tensor in layer.named_tensors()
+    )
+    if (stored := _stored_metadata(group)) is not None:
+        return Stored(tensors, stored)
+    models = config.model_names | _model_names(layers)
+    nets = models & set(NETS)
+    net = nets.pop() if len(nets) == 1 else None
+    if front := config.in_front():
+        adapted = {
+            layer.name: (
+                normalizations[layer.name]["mean"].read(),
+                normalizations[layer.name]["variance"].read(),
             )
-        for i in variables:
-            if not kind.startswith("dropout"):  # its only variable is a seed
-                name = _name(str(variables.attrs["name"]), int(i))
-                yield name, f"{variables.name}/{i}", _tensor(variables, i)
+            for layer in front
+            if _has_colours(normalizations.get(layer.name, {}))
+        }
+        names = ", ".join(f"{layer.name} ({layer.kind})" for layer in front)
+        folded = fold(front, adapted)
+        ambiguity = "" if folded else f"its layers {names} change what its conv. layers take"
+        return Stored(tensors, WeightsMetadata(folded, net), ambiguity)
+    kinds = {layer.kind for layer in layers} | {snake_case(layer.kind) for layer in config.layers}
+    if not config.layers and (unknown := _OWN_INPUT & kinds):
+        ambiguity = f"it has layers of kind {', '.join(sorted(unknown))} without their arguments"
+        return Stored(tensors, ambiguity=ambiguity)
+    # The name of the model or the kind of the FC layers distinguishes a net of this package from
+    # one of Keras Applications. Feature extractors have neither.
+    if net or "sliding_dense" in kinds:
+        return Stored(tensors, WeightsMetadata(PREPROCESSINGS["rgb"], net))
+    dense = {layer.name for layer in layers if layer.kernel_sides == 2}
+    # The releases of Keras Applications are files of Keras 1 and 2 with weights alone.
+    is_released = not config.layers and "vars" not in group
+    is_known = models & _APPLICATIONS or set(FC_NAMES) <= dense or is_released
+    return Stored(tensors, ambiguity="" if is_known else _NO_INPUT)
 
 
-def _of_applications(file: h5py.File) -> Stored:
-    group = _inside(file, "model_weights") if "model_weights" in file else file
-    tensors = by_name(_tensors_of_applications(group))
-    config = _text(file.attrs.get("model_config", "{}"))  # read as text; the model is not built
-    name = json.loads(config).get("config", {}).get("name")
-    return Stored(
-        tensors, _stored_metadata(group) or _inferred_metadata(name, '"SlidingDense"' in config)
+def _has_colours(normalization: Mapping[str, StoredTensor]) -> bool:
+    """Whether a layer has a mean and variance of at most three values each."""
+    return bool(normalization) and all(
+        math.prod(normalization[part].shape) <= 3 for part in NORMALIZATION[:2]
     )
 
 
-def _tensors_of_applications(group: h5py.Group) -> Iterator[tuple[str, str, StoredTensor]]:
-    """Name, path and contents of each tensor."""
-    for layer in map(_text, group.attrs["layer_names"]):
-        weights = _inside(group, layer)
-        for i, name in enumerate(map(_text, weights.attrs["weight_names"])):
-            yield _name(layer, i), f"{weights.name}/{name}", _tensor(weights, name)
-
-
-def _inferred_metadata(name: str | None, has_sliding_dense: bool) -> WeightsMetadata:
-    """Metadata inferred from the name of the model and the kind of its FC layers."""
-    if name in NETS or has_sliding_dense:
-        return WeightsMetadata(PREPROCESSINGS["rgb"], name if name in NETS else None)
-    return WeightsMetadata()
-
-
-def _name(layer: str, index: int) -> str:
-    return f"{layer}/{PARTS[index] if index < len(PARTS) else index}"
-
-
-def _text(name: bytes | str) -> str:
-    return name.decode() if isinstance(name, bytes) else str(name)
-
-
-def _inside(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
-    """A group or dataset of this file. Links are refused, as they can lead to other files."""
-    for part in filter(None, name.split("/")):
-        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
-            raise WeightsError(f"{group.file.filename}: {name} is not stored in the file itself.")
-        group = group[part]
-    return group
-
-
-def _tensor(group: h5py.Group, name: str) -> StoredTensor:
-    dataset = _inside(group, name)
-    if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
-        raise WeightsError(f"{group.file.filename}: {name} is not a tensor in the file itself.")
-    size = math.prod(dataset.shape) * dataset.dtype.itemsize
-    if math.prod(dataset.chunks or ()) * dataset.dtype.itemsize > size + 2**20:
-        raise WeightsError(f"{group.file.filename}: {name} has chunks larger than itself.")
-    return StoredTensor(dataset.shape, dataset.dtype.name, lambda: dataset[()])
+def _model_names(layers: Sequence[Layer]) -> set[str | None]:
+    """Names of the models in a file of Keras 3, which have other layers in their groups."""
+    containers = {layer.container for layer in layers}
+    return {
+        layer.name for layer in layers if f"{layer.path}/layers".removeprefix("/") in containers
+    }
 
 
 def _stored_metadata(group: h5py.Group) -> WeightsMetadata | None:
     stored = group.attrs.get(METADATA)
-    return None if stored is None else WeightsMetadata.from_json(_text(stored))
-
-
-def write_keras_weights(
-    path: Path, tensors: Mapping[str, np.ndarray], metadata: WeightsMetadata
-) -> None:
-    """Writes a `.weights.h5` file in the format of Keras 3, for `vgg(...).load_weights`."""
-    kinds: Counter[str] = Counter()
-    with h5py.File(path, "w") as file:
-        file.create_group("vars").attrs["name"] = metadata.net or ""
-        for layer, arrays in _by_layer(tensors).items():
-            kind = "sliding_dense" if layer in FC_NAMES else "conv2d"
-            group = file.create_group(f"layers/{_numbered(kind, kinds)}/vars")
-            group.attrs["name"] = layer
-            for i, array in enumerate(arrays):
-                group[str(i)] = array
-        file.attrs[METADATA] = metadata.to_json()
-
-
-def _numbered(kind: str, seen: Counter[str]) -> str:
-    seen[kind] += 1
-    return kind if seen[kind] == 1 else f"{kind}_{seen[kind] - 1}"
-
-
-def write_applications_h5(
-    path: Path, tensors: Mapping[str, np.ndarray], metadata: WeightsMetadata
-) -> None:
-    """Writes a `.h5` file for `keras.applications.VGG16(weights=...)`."""
-    layers = _by_layer(tensors)
-    with h5py.File(path, "w") as file:
-        file.attrs["layer_names"] = np.array([layer.encode() for layer in layers])
-        file.attrs["backend"] = b"tensorflow"
-        file.attrs["keras_version"] = b"3.0.0"
-        file.attrs[METADATA] = metadata.to_json()
-        for layer, arrays in layers.items():
-            group = file.create_group(layer)
-            names = [f"{layer}/{part}:0" for part in PARTS]
-            group.attrs["weight_names"] = np.array([name.encode() for name in names])
-            for name, array in zip(names, arrays, strict=True):
-                group[name] = array
-
-
-def _by_layer(tensors: Mapping[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
-    """Arrays named `LAYER/kernel` and `LAYER/bias` as a list by layer, in order."""
-    layers: dict[str, list[np.ndarray]] = {}
-    for name, array in tensors.items():
-        layers.setdefault(name.split("/")[0], []).append(array)
-    return layers
+    return None if stored is None else WeightsMetadata.from_json(text(stored))

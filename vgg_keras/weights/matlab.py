@@ -21,6 +21,7 @@ from vgg_keras.errors import WeightsError
 from vgg_keras.weights.stored import StoredTensor, refuse_expansion, refuse_repeated
 
 _HEADER = 128
+_HDF5 = b"MATLAB 7.3"
 _MATRIX, _COMPRESSED = 14, 15  # miMATRIX, miCOMPRESSED
 _CELL, _STRUCT, _CHAR = 1, 2, 4  # mxCELL_CLASS, mxSTRUCT_CLASS, mxCHAR_CLASS
 _CLASSES = {6: "float64", 7: "float32"}  # mxDOUBLE_CLASS, mxSINGLE_CLASS
@@ -61,6 +62,10 @@ def open_variables(path: Path, names: tuple[str, ...]) -> Iterator[dict[str, Any
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(open(path, "rb"))
         header = file.read(_HEADER)
+        if header.startswith(_HDF5):
+            raise WeightsError(
+                f"{path} is a MAT-file of version 7.3. Load it in MATLAB and save it with -v7."
+            )
         if len(header) < _HEADER or header[-2:] not in (b"IM", b"MI"):
             raise WeightsError(f"{path} is not a MAT-file of version 5. Save it with -v7.")
         order: Literal["little", "big"] = "little" if header[-2:] == b"IM" else "big"

@@ -1,4 +1,4 @@
-"""Names and layouts of the weights in files of other projects, and the net inferred from them."""
+"""Names and layouts of the weights in files of other projects."""
 
 from __future__ import annotations
 
@@ -8,16 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vgg_keras.nets import (
-    CHANNELS,
-    FC_NAMES,
-    HIDDEN_UNITS,
-    NETS,
-    STRIDE,
-    Net,
-    scaled,
-    weight_layers,
-)
+from vgg_keras.nets import FC_NAMES, Net, weight_layers
 
 PARTS = ("kernel", "bias")
 Key = tuple[str, str]  # layer, part
@@ -32,19 +23,44 @@ class Convention:
 
     Attributes:
         name: name of the family in messages.
-        names: function from a net to the family's names of its tensors, by layer and part.
+        layers: function from a net to the family's names of its layers, by our names. A family
+            can lack FC layers.
+        parts: what follows the name of a layer in the names of its kernel and bias.
         channels_first: whether kernels are `(outputs, channels, h, w)` and the input of `fc1` is
             flattened in the order C, H, W. Otherwise the orders are `(h, w, channels, outputs)`
             and H, W, C.
         preprocessing: name of the preprocessing of a net whose file does not state it.
         loose: whether shapes can have more or fewer sides of 1.
+        told_for: regular expression of the file names for which `preprocessing` is assumed. For
+            other files it is asked for.
+        told_with_head: whether `preprocessing` is also assumed for a net with a head of its own.
     """
 
     name: str
-    names: Callable[[Net], dict[Key, str]]
+    layers: Callable[[Net], dict[str, str]]
+    parts: tuple[str, str]
     channels_first: bool
     preprocessing: str
     loose: bool = False
+    told_for: str = ""
+    told_with_head: bool = True
+
+    def names(self, net: Net, prefix: str = "", head: str | None = None) -> dict[Key, str]:
+        """The family's names of a net's tensors, by layer and part.
+
+        Args:
+            net: the net.
+            prefix: what precedes all names in the file.
+            head: name of the last layer in the file, with the prefix; by default the family's.
+        """
+        layers = {ours: prefix + theirs for ours, theirs in self.layers(net).items()}
+        if head is not None:
+            layers[FC_NAMES[-1]] = head
+        return {
+            (ours, part): theirs + ending
+            for ours, theirs in layers.items()
+            for part, ending in zip(PARTS, self.parts, strict=True)
+        }
 
     def fits(self, shape: Shape, allowed: tuple[Shape, ...]) -> bool:
         """Whether a tensor with this shape can be read as one of the allowed shapes."""
@@ -105,14 +121,6 @@ def _squeezed(shape: Shape) -> Shape:
     return tuple(side for side in shape if side != 1)
 
 
-def _joined(layers: Mapping[str, str], *parts: str) -> dict[Key, str]:
-    return {
-        (layer, part): theirs + suffix
-        for layer, theirs in layers.items()
-        for part, suffix in zip(PARTS, parts, strict=True)
-    }
-
-
 def _keras_layers(net: Net) -> dict[str, str]:
     return {name: name for name in (*net.conv_names, *FC_NAMES)}
 
@@ -122,113 +130,105 @@ def _caffe_layers(net: Net) -> dict[str, str]:
     return dict(zip(_keras_layers(net), (*names, "fc6", "fc7", "fc8"), strict=True))
 
 
-def _torch_layers(net: Net, *fc_names: str) -> dict[str, str]:
+def _sequence(net: Net, prefix: str = "") -> dict[str, str]:
     """Conv. layers have their index in the sequence of conv. layers, ReLUs and poolings."""
     names, index = [], 0
     for block in net.kernels:
         for _ in block:
-            names.append(f"features.{index}")
+            names.append(f"{prefix}{index}")
             index += 2
         index += 1
-    return dict(zip(_keras_layers(net), (*names, *fc_names), strict=True))
+    return dict(zip(net.conv_names, names, strict=True))
 
 
-_TORCHVISION_FC = ("classifier.0", "classifier.3", "classifier.6")
-_TIMM_FC = ("pre_logits.fc1", "pre_logits.fc2", "head.fc")
+def _torch_layers(*fc_names: str) -> Callable[[Net], dict[str, str]]:
+    fc_layers = dict(zip(FC_NAMES, fc_names, strict=True))
+    return lambda net: _sequence(net, "features.") | fc_layers
+
+
+def _gluon_layers(net: Net) -> dict[str, str]:
+    names = [f"conv{index}" for index in range(len(net.conv_names))]
+    return dict(zip(_keras_layers(net), (*names, "dense0", "dense1", "dense2"), strict=True))
+
+
+def _with_blocks(net: Net, template: str) -> dict[str, str]:
+    """Caffe's names, of conv. layers in a template with their block and their name."""
+    return {
+        ours: template.format(block=theirs.split("_")[0], name=theirs) if "conv" in ours else theirs
+        for ours, theirs in _caffe_layers(net).items()
+    }
+
+
+_TORCH_PARTS = (".weight", ".bias")
+# Files of `told_for`: Caffe's weights and those of `IMAGENET1K_FEATURES` (by A. deGroot) are also
+# handed on with torchvision's names, as vgg16_caffe.pth and vgg16_features-amdegroot-88682ab5.pth.
+_TORCH_FILES = r"^(?!.*(caffe|amdegroot))"
 KERAS = Convention(
-    "Keras", lambda net: _joined(_keras_layers(net), "/kernel", "/bias"), False, "caffe"
+    "Keras", _keras_layers, ("/kernel", "/bias"), False, "caffe", told_with_head=False
 )
 TORCHVISION = Convention(
     "torchvision",
-    lambda net: _joined(_torch_layers(net, *_TORCHVISION_FC), ".weight", ".bias"),
+    _torch_layers("classifier.0", "classifier.3", "classifier.6"),
+    _TORCH_PARTS,
     True,
     "torch",
+    told_for=_TORCH_FILES,
 )
 TORCHVISION_NETS = ("A", "B", "D", "E")  # its vgg11, vgg13, vgg16 and vgg19
+# Of families that fit a file equally well the first one is taken.
 CONVENTIONS = (
     KERAS,
-    Convention(
-        "Caffe", lambda net: _joined(_caffe_layers(net), "/0", "/1"), True, "caffe", loose=True
-    ),
-    Convention(
-        "MatConvNet",
-        lambda net: _joined(_caffe_layers(net), "/filters", "/biases"),
-        False,
-        "rgb",
-        loose=True,
-    ),
+    Convention("Caffe", _caffe_layers, ("/0", "/1"), True, "caffe", loose=True),
+    Convention("MatConvNet", _caffe_layers, ("/filters", "/biases"), False, "rgb", loose=True),
     TORCHVISION,
     Convention(
         "timm",
-        lambda net: _joined(_torch_layers(net, *_TIMM_FC), ".weight", ".bias"),
+        _torch_layers("pre_logits.fc1", "pre_logits.fc2", "head.fc"),
+        _TORCH_PARTS,
         True,
         "torch",
+        told_for=_TORCH_FILES,
     ),
-    # vgg16_weights.npz of https://www.cs.toronto.edu/~frossard/post/vgg16, which takes RGB.
-    Convention("TensorFlow", lambda net: _joined(_caffe_layers(net), "_W", "_b"), False, "rgb"),
+    # `vgg16(...).features.state_dict()`
+    Convention(
+        "torchvision's features", _sequence, _TORCH_PARTS, True, "torch", told_for=_TORCH_FILES
+    ),
+    # vgg16_weights.npz of https://www.cs.toronto.edu/~frossard/post/vgg16, which takes RGB. Arrays
+    # of a .npy file with BGR weights are saved with these names too.
+    Convention("TensorFlow", _caffe_layers, ("_W", "_b"), False, "rgb", told_for=r"^vgg16_weights"),
+    # vgg16.npy and vgg19.npy of https://github.com/machrisaa/tensorflow-vgg, and the files of
+    # https://github.com/ethereon/caffe-tensorflow: the net of Caffe in the layout of TensorFlow.
+    Convention(
+        "tensorflow-vgg",
+        _caffe_layers,
+        ("/weights", "/biases"),
+        False,
+        "caffe",
+        told_for=r"\.npy$",
+    ),
+    # https://github.com/tensorflow/models/tree/master/research/slim, with its vgg_preprocessing.
+    Convention(
+        "TF-Slim",
+        lambda net: _with_blocks(net, "{block}/{name}"),
+        ("/weights", "/biases"),
+        False,
+        "rgb",
+    ),
+    # VGG16Layers of Chainer is the net of Caffe. ChainerCV reverses the channels.
+    Convention("Chainer", _caffe_layers, ("/W", "/b"), True, "caffe"),
+    Convention(
+        "ChainerCV", lambda net: _with_blocks(net, "{name}/conv"), ("/W", "/b"), True, "rgb"
+    ),
+    # Of the ONNX model zoo, vgg19-caffe2 is the net of Caffe, and the others are of MXNet's Gluon.
+    Convention("Caffe2", _caffe_layers, ("_w_0", "_b_0"), True, "caffe"),
+    Convention("Gluon", _gluon_layers, ("_weight", "_bias"), True, "torch"),
+    # rcmalli_vggface_tf_vgg16.h5. Other models of Keras have layers with these names as well.
+    Convention(
+        "keras-vggface",
+        _caffe_layers,
+        ("/kernel", "/bias"),
+        False,
+        "vggface",
+        told_for="vggface",
+    ),
 )
-
-
-def identify(shapes: Mapping[str, Shape]) -> tuple[Convention, Net] | None:
-    """Returns the family and net that match the tensors best; None if no name is known.
-
-    Args:
-        shapes: shapes of the tensors by their names in the file.
-    """
-
-    def likeness(family: Convention, net: Net) -> tuple[int, int, int]:
-        names = family.names(net)
-        known = sum(name in shapes for name in names.values())
-        return known, _sides_that_fit(net, sizes_of(names, shapes)), known - len(names)
-
-    pairs = [(family, net) for family in CONVENTIONS for net in NETS.values()]
-    family, net = max(pairs, key=lambda pair: likeness(*pair))  # ties keep the order
-    return (family, net) if set(family.names(net).values()) & set(shapes) else None
-
-
-def sizes_of(names: Mapping[Key, str], shapes: Mapping[str, Shape]) -> dict[Key, int]:
-    """Returns the number of values in each tensor that the file has."""
-    return {key: math.prod(shapes[name]) for key, name in names.items() if name in shapes}
-
-
-def _sides_that_fit(net: Net, sizes: Mapping[Key, int]) -> int:
-    """Number of conv. kernels with the net's side. Nets C and D differ only in these sides."""
-    fitting, inputs = 0, 3
-    sides = [side for block in net.kernels for side in block]
-    for layer, side in zip(net.conv_names, sides, strict=True):
-        outputs = sizes.get((layer, "bias"), 0)
-        fitting += sizes.get((layer, "kernel")) == side**2 * inputs * outputs
-        inputs = outputs
-    return fitting
-
-
-def geometry(net: Net, sizes: Mapping[Key, int]) -> tuple[int, int, float]:
-    """Returns the number of classes, crop size and width that are inferred from the tensors.
-
-    Values that the tensors do not determine are 1000, 224 and 1.
-    """
-    num_classes = sizes.get(("predictions", "bias"), 1000)
-    crop_size = 224
-    outputs = sizes.get((net.conv_names[-1], "bias"), 0) * sizes.get(("fc1", "bias"), 0)
-    if outputs and ("fc1", "kernel") in sizes:
-        crop_size = STRIDE * max(1, math.isqrt(sizes["fc1", "kernel"] // outputs))
-    return max(1, num_classes), crop_size, _width(net, sizes)
-
-
-def _width(net: Net, sizes: Mapping[Key, int]) -> float:
-    """The width with the fewest decimals that gives every layer its number of channels."""
-    full = {name: CHANNELS[int(name[len("block")]) - 1] for name in net.conv_names}
-    full |= dict.fromkeys(FC_NAMES[:2], HIDDEN_UNITS)
-    pairs = sorted(
-        (units, sizes[layer, "bias"]) for layer, units in full.items() if (layer, "bias") in sizes
-    )
-    if not pairs:
-        return 1.0
-    widest = pairs[-1][1] / pairs[-1][0] or 1.0
-    least = max((given - 0.5) / units for units, given in pairs)
-    most = min((given + 0.5) / units for units, given in pairs)
-    middle = (least + most) / 2
-    candidates = (widest, *(round(middle, decimals) for decimals in range(1, 9)), middle)
-    return next(
-        (w for w in candidates if all(scaled(units, w) == given for units, given in pairs)), widest
-    )

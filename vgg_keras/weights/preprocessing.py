@@ -45,6 +45,14 @@ class Preprocessing:
         if min(self.sd) < 1e-4:
             raise ArgumentError(f"sd must be above 0. Received: {self.sd}", "sd")
 
+    def __str__(self) -> str:
+        mean, sd = (
+            ", ".join(f"{value:.6g}" for value in (reversed(values) if self.bgr else values))
+            for values in (self.mean, self.sd)
+        )
+        text = f"{'BGR' if self.bgr else 'RGB'} in 0..255 minus ({mean})"
+        return text if set(self.sd) == {1.0} else f"({text}) / ({sd})"
+
 
 # "caffe" and "torch" are modes of `keras.applications.imagenet_utils.preprocess_input`. The
 # constants of "torch" are those of torchvision, which timm also uses for these nets.
@@ -55,18 +63,22 @@ PREPROCESSINGS: Mapping[str, Preprocessing] = MappingProxyType(
         "torch": Preprocessing(
             mean=(0.485 * 255, 0.456 * 255, 0.406 * 255), sd=(0.229 * 255, 0.224 * 255, 0.225 * 255)
         ),
+        # https://github.com/rcmalli/keras-vggface, version 1, which is that of VGG16
+        "vggface": Preprocessing((129.1863, 104.7624, 93.594), bgr=True),
     }
 )
 
 
-def get_preprocessing(name: str) -> Preprocessing:
-    """Returns the preprocessing with the given name.
+def as_preprocessing(value: str | Preprocessing) -> Preprocessing:
+    """Returns the preprocessing that is given by its name or as it is.
 
     Raises:
         ArgumentError: no preprocessing has that name. The message lists the names.
     """
-    check_choice("preprocessing", name, PREPROCESSINGS)
-    return PREPROCESSINGS[name]
+    if isinstance(value, Preprocessing):
+        return value
+    check_choice("preprocessing", value, PREPROCESSINGS)
+    return PREPROCESSINGS[value]
 
 
 def refit(

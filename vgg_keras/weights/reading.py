@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypedDict
@@ -17,31 +17,22 @@ from vgg_keras.pipelines.checks import is_finite
 from vgg_keras.pipelines.contents import read_json
 from vgg_keras.pipelines.files import check_pair
 from vgg_keras.pipelines.statistics import ILSVRC
+from vgg_keras.pretrained import fetch, find_release
 from vgg_keras.run_data import load_statistics
 from vgg_keras.run_files import BEST_WEIGHTS, NET, STATISTICS
-from vgg_keras.weights.arrays import open_npy, open_npz
-from vgg_keras.weights.caffe import open_caffemodel
-from vgg_keras.weights.hdf5 import open_hdf5, open_keras_archive
-from vgg_keras.weights.matconvnet import open_mat
+from vgg_keras.weights.kinds import open_weights
 from vgg_keras.weights.naming import Kernel
-from vgg_keras.weights.preprocessing import Preprocessing, get_preprocessing, refit
+from vgg_keras.weights.preprocessing import (
+    PREPROCESSINGS,
+    Preprocessing,
+    as_preprocessing,
+    refit,
+)
 from vgg_keras.weights.selection import LayerReader, declared_bytes
-from vgg_keras.weights.stored import Stored, errors_with_path, refuse_expansion
-from vgg_keras.weights.torch_files import open_safetensors, open_torch
+from vgg_keras.weights.stored import errors_with_path, refuse_expansion
 
-READERS: dict[str, Callable[[Path], AbstractContextManager[Stored]]] = {
-    ".h5": open_hdf5,
-    ".hdf5": open_hdf5,
-    ".keras": open_keras_archive,
-    ".caffemodel": open_caffemodel,
-    ".mat": open_mat,
-    ".npz": open_npz,
-    ".npy": open_npy,
-    ".safetensors": open_safetensors,
-    ".pth": open_torch,
-    ".pt": open_torch,
-    ".bin": open_torch,
-}
+log = logging.getLogger(__name__)
+
 _FIRST = "block1_conv1"
 
 
@@ -52,11 +43,14 @@ class Contents:
     Attributes:
         family: family of files with the same names and layout, such as "Keras" or "Caffe".
         net: name of the net.
-        num_classes, crop_size, width: inferred from the layers. Values that the layers do not
-            determine are 1000, 224 and 1.
+        num_classes, crop_size, width: inferred from the layers that were read. Values that these
+            do not determine are 1000, 224 and 1.
         taken: names of the layers that were read, in order.
         left: reason by name for each layer or tensor that was not read. It is empty unless
             `partial` is set.
+        preprocessing: preprocessing of the images that the net in the file takes.
+        is_assumed: whether `preprocessing` is that of most files of this family. Otherwise the
+            file states it, or it was given.
     """
 
     family: str
@@ -66,11 +60,19 @@ class Contents:
     width: float
     taken: tuple[str, ...]
     left: dict[str, str]
+    preprocessing: Preprocessing
+    is_assumed: bool
 
     @property
     def has_top(self) -> bool:
         """Whether all FC layers were read."""
         return set(FC_NAMES) <= set(self.taken)
+
+    @property
+    def input(self) -> str:
+        """What images the net in the file takes, and whether that is assumed."""
+        assumed = f", assumed for files with the names of {self.family}" if self.is_assumed else ""
+        return f"{self.preprocessing}{assumed}"
 
 
 class Weights(NamedTuple):
@@ -91,21 +93,26 @@ def read(
     net: str | None = None,
     *,
     partial: bool = False,
+    head: str | None = None,
     preprocessing: str | Preprocessing | None = None,
     mean: Sequence[float] = ILSVRC.mean,
     source_mean: Sequence[float] | None = None,
     kernels: Mapping[str, Kernel] | None = None,
 ) -> Weights:
-    """Reads a weights file, or the best weights of a run or saved net.
+    """Reads a weights file, a released net, or the best weights of a run or saved net.
 
     All names, shapes and dtypes are checked before any tensor is read.
 
     Args:
-        source: a file of Keras (`.h5`, `.keras`), Caffe (`.caffemodel`), MatConvNet (`.mat`),
-            torchvision or timm (`.pth`, `.safetensors`) or NumPy (`.npz`, `.npy`), or the folder
-            of a run or saved net.
-        net: net that the file must hold; by default inferred from its layers.
+        source: a file of Keras (`.h5`, `.keras`), Caffe (`.caffemodel`), TensorFlow (a checkpoint,
+            by its name without `.index`), MatConvNet (`.mat`), torchvision or timm (`.pth`,
+            `.safetensors`), ONNX (`.onnx`) or NumPy (`.npz`, `.npy`), whose contents tell its kind,
+            whatever its name; or the name of a released net such as "imagenet:D"; or the folder of
+            a run or saved net.
+        net: net that the file must hold; by default inferred from its conv. layers.
         partial: whether to read only the complete layers that fit and to ignore the rest.
+        head: name of the last FC layer in the file, such as "fc8_voc"; by default that of its
+            family, such as "fc8".
         preprocessing: preprocessing of the images that the weights were trained on, such as "rgb",
             "caffe" or "torch"; by default inferred from the file.
         mean: RGB mean that will be subtracted from the images.
@@ -115,8 +122,9 @@ def read(
             the file, without the FC layers if it has none.
 
     Raises:
-        WeightsError: the file is missing or damaged, or tensors are missing, surplus, not finite,
-            not floats or of another shape. The message names them.
+        WeightsError: the file is missing, damaged or of another kind, or cannot be downloaded, or
+            tensors are missing, surplus, not finite, not floats or of another shape. The message
+            names them. Or the file does not tell the preprocessing.
         MissingPackageError: the file is a `.pth` file and PyTorch is not installed.
         ArgumentError: no net or preprocessing has the given name.
         RunError, SourceError: the statistics of a run were changed or are damaged.
@@ -126,41 +134,66 @@ def read(
         >>> contents.net, layers["fc1"][0].shape
         ('D', (25088, 4096))
     """
+    return read_as(
+        Preprocessing(_colour(mean)),
+        source,
+        net,
+        partial=partial,
+        head=head,
+        preprocessing=preprocessing,
+        source_mean=source_mean,
+        kernels=kernels,
+    )
+
+
+def read_as(
+    wanted: Preprocessing,
+    source: str | os.PathLike,
+    net: str | None = None,
+    *,
+    partial: bool = False,
+    head: str | None = None,
+    preprocessing: str | Preprocessing | None = None,
+    source_mean: Sequence[float] | None = None,
+    kernels: Mapping[str, Kernel] | None = None,
+) -> Weights:
+    """Reads weights for a given preprocessing of the images; for the other arguments see `read`."""
     name = None if net is None else get_net(net).name
-    given = get_preprocessing(preprocessing) if isinstance(preprocessing, str) else preprocessing
-    path, of_folder = _resolve(Path(source))
-    with errors_with_path(path), READERS[path.suffix.lower()](path) as stored:
-        refuse_expansion(path, sum(map(declared_bytes, stored.tensors.values())))
-        reader = LayerReader(path, stored, name, partial)
+    given = None if preprocessing is None else as_preprocessing(preprocessing)
+    path, stated = _resolve(Path(source))
+    with errors_with_path(path), open_weights(path) as stored:
+        declared = sum(map(declared_bytes, stored.tensors.values()))
+        refuse_expansion(path, declared, stored.files)
+        reader = LayerReader(path, stored, name, partial, head)
         reader.choose(kernels)
-        given = reader.preprocessing(given or of_folder)
+        reader.preprocessing(given or stated)  # asks before any tensor is read
         layers = reader.layers()
+        taken, is_assumed = reader.preprocessing(given or stated)
+    if source_mean is not None:
+        taken = replace(taken, mean=_colour(source_mean))
     if _FIRST in layers:
-        given = given if source_mean is None else replace(given, mean=_colour(source_mean))
-        layers[_FIRST] = refit(*layers[_FIRST], given, Preprocessing(_colour(mean)))
+        layers[_FIRST] = refit(*layers[_FIRST], taken, wanted)
         if not all(map(is_finite, layers[_FIRST])):
-            raise WeightsError(f"{path}: {_FIRST} overflows for input RGB minus the mean.")
-    found = (reader.family.name, reader.net.name, *reader.size)
-    return Weights(layers, Contents(*found, tuple(layers), reader.left))
+            raise WeightsError(f"{path}: {_FIRST} overflows for input {wanted}.")
+    size = reader.size_of(layers)
+    found = (reader.family.name, reader.net.name, *size, tuple(layers), reader.left)
+    contents = Contents(*found, taken, is_assumed)
+    if stated is None:
+        log.info("%s: net %s takes %s.", path, contents.net, contents.input)
+    return Weights(layers, contents)
 
 
 def _resolve(source: Path) -> tuple[Path, Preprocessing | None]:
-    """The weights file, and the preprocessing that a run or saved net records."""
-    if source.is_dir():
-        return _weights_of_folder(source)
-    if not source.is_file():
-        raise WeightsError(f"There is no weights file {source}.")
-    if source.suffix.lower() not in READERS:
-        raise WeightsError(
-            f"{source}: weights are read from {', '.join(READERS)}. Received: {source.suffix!r}"
-        )
-    return source, None
+    """The weights file, and the preprocessing if a run, a saved net or a release states it."""
+    if release := find_release(source):
+        return fetch(release), PREPROCESSINGS[release.preprocessing]
+    return _weights_of_folder(source) if source.is_dir() else (source, None)
 
 
 def _weights_of_folder(folder: Path) -> tuple[Path, Preprocessing]:
     """The best weights of a run or saved net, and its preprocessing."""
     if not (folder / BEST_WEIGHTS).is_file():
-        raise WeightsError(f"{folder} is not a run or saved net with weights: no {BEST_WEIGHTS}.")
+        open_weights(folder)  # says what the folder is
     if (folder / STATISTICS).is_file():
         return folder / BEST_WEIGHTS, Preprocessing(load_statistics(folder).mean)
     if not (folder / NET).is_file():

@@ -75,13 +75,15 @@ class Stored:
         tensors: tensors by the names in the file. Some readers keep the values in memory until the
             tensor is removed from this dictionary, so remove a tensor after reading it.
         metadata: metadata of the file; empty if there is none.
-        is_ambiguous: whether nets with different preprocessing are saved as such files, so that the
-            file does not determine it.
+        ambiguity: why the file does not determine the preprocessing of its net; empty if the kind
+            of file does.
+        files: other files that have values of the tensors.
     """
 
     tensors: dict[str, StoredTensor]
     metadata: WeightsMetadata = WeightsMetadata()
-    is_ambiguous: bool = False
+    ambiguity: str = ""
+    files: frozenset[Path] = frozenset()
 
 
 def by_name(tensors: Iterable[tuple[str, str, StoredTensor]]) -> dict[str, StoredTensor]:
@@ -127,14 +129,15 @@ def errors_with_path(path: Path) -> Iterator[None]:
         raise WeightsError(f"{path} cannot be read: {reason}") from error
 
 
-def refuse_expansion(path: Path, declared_bytes: int) -> None:
+def refuse_expansion(path: Path, declared_bytes: int, others: Iterable[Path] = ()) -> None:
     """Raises WeightsError if tensors would be far larger in memory than the file on disk.
 
     Args:
-        path: the file.
+        path: the file, or the common beginning of the names of several files.
         declared_bytes: size of the tensors according to the file.
+        others: other files that belong to it.
     """
-    size = os.path.getsize(path)
+    size = sum(os.path.getsize(file) for file in (path, *others) if file.is_file())
     if declared_bytes > _EXPANSION * size + 2**20:
         raise WeightsError(
             f"{path} has {size:,} bytes and declares {declared_bytes:,} bytes of tensors. It is "

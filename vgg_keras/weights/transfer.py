@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vgg_keras.errors import WeightsError
+from vgg_keras.errors import ArgumentError, WeightsError
 from vgg_keras.nets import FC_NAMES, NETS, Net, get_net
 from vgg_keras.pipelines.files import atomic_path
 from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.run_files import BEST_WEIGHTS
 from vgg_keras.weights.arrays import write_npz
-from vgg_keras.weights.hdf5 import write_applications_h5, write_keras_weights
+from vgg_keras.weights.keras_files import (
+    write_applications_h5,
+    write_keras_archive,
+    write_keras_weights,
+)
 from vgg_keras.weights.naming import (
     KERAS,
     PARTS,
@@ -27,8 +31,8 @@ from vgg_keras.weights.naming import (
     as_kernels,
     kernels_of,
 )
-from vgg_keras.weights.preprocessing import PREPROCESSINGS, Preprocessing, refit
-from vgg_keras.weights.reading import Contents, read
+from vgg_keras.weights.preprocessing import PREPROCESSINGS, Preprocessing, as_preprocessing, refit
+from vgg_keras.weights.reading import Contents, read, read_as
 from vgg_keras.weights.stored import WeightsMetadata
 from vgg_keras.weights.torch_files import write_safetensors
 
@@ -59,6 +63,7 @@ class Target:
 TARGETS = {
     ".weights.h5": Target(KERAS, "rgb", write_keras_weights),
     ".h5": Target(KERAS, "caffe", write_applications_h5),
+    ".keras": Target(KERAS, "rgb", write_keras_archive),
     ".safetensors": Target(TORCHVISION, "torch", write_safetensors, TORCHVISION_NETS),
     ".npz": Target(KERAS, "rgb", write_npz),
 }
@@ -69,24 +74,29 @@ def load(
     source: str | os.PathLike,
     *,
     partial: bool = False,
+    head: str | None = None,
     preprocessing: str | Preprocessing | None = None,
     mean: Sequence[float] = ILSVRC.mean,
+    model_preprocessing: str | Preprocessing | None = None,
 ) -> Contents:
     """Loads weights into a model. After an error, the model is unchanged.
 
     Args:
         model: a model that `vgg` built, or any model with the layer names of Keras Applications.
-        source, preprocessing: see `read`.
+        source, head, preprocessing: see `read`.
         partial: whether to load only the layers that have the same shape in both. The other layers
             of the model keep their weights.
         mean: RGB mean that is subtracted from the images. With torchvision's mean, (123.675,
             116.28, 103.53), torchvision's weights are exact on the border of an image too.
+        model_preprocessing: preprocessing of the images that the model takes, in place of `mean`;
+            "caffe" for a model of Keras Applications. Needed if `vgg` did not build the model.
 
     Returns:
         The layers that were loaded, and those that were not.
 
     Raises:
-        WeightsError, RunError, SourceError, MissingPackageError, ArgumentError: see `read`.
+        WeightsError, RunError, SourceError, MissingPackageError, ArgumentError: see `read`. Or
+            `vgg` did not build the model, and model_preprocessing is not given.
 
     Example:
         >>> contents = load(vgg("vgg16"), "vgg16.safetensors")
@@ -95,8 +105,14 @@ def load(
     """
     kernels = as_kernels({layer.name: layer.kernel.shape for layer in _layers_of(model)})
     net = model.name if model.name in NETS else None
-    layers, contents = read(
-        source, net, partial=partial, preprocessing=preprocessing, mean=mean, kernels=kernels
+    layers, contents = read_as(
+        _preprocessing_of(model, mean, model_preprocessing),
+        source,
+        net,
+        partial=partial,
+        head=head,
+        preprocessing=preprocessing,
+        kernels=kernels,
     )
     for name in contents.taken:
         model.get_layer(name).set_weights(layers.pop(name))
@@ -104,30 +120,36 @@ def load(
 
 
 def save(
-    model: keras.Model, target: str | os.PathLike, *, mean: Sequence[float] = ILSVRC.mean
+    model: keras.Model,
+    target: str | os.PathLike,
+    *,
+    mean: Sequence[float] = ILSVRC.mean,
+    model_preprocessing: str | Preprocessing | None = None,
 ) -> None:
     """Saves the weights of a model as a file for other projects.
 
     Args:
-        model: a model that `vgg` built.
+        model: a model that `vgg` built, or any model with the layer names of Keras Applications.
         target: path that ends in `.weights.h5` (for `model.load_weights`), `.h5` (for
-            `keras.applications`), `.safetensors` (with the names of torchvision) or `.npz`.
-        mean: RGB mean that is subtracted from the images that the model takes.
+            `keras.applications`), `.keras` (for `keras.models.load_model`, as a model that takes
+            RGB in 0..255), `.safetensors` (with the names of torchvision) or `.npz`.
+        mean, model_preprocessing: see `load`.
 
     Raises:
+        ArgumentError: `vgg` did not build the model, and model_preprocessing is not given.
         WeightsError: the path has another ending, or the kind of file has no names for the layers.
         WriteError: the file cannot be written. A file that was there before is unchanged.
 
     Example:
         >>> save(model, "vgg16.safetensors")
     """
-    red, green, blue = mean
+    given = _preprocessing_of(model, mean, model_preprocessing)
     layers = {}
     for layer in _layers_of(model):
         kernel, bias = (np.asarray(weights, np.float32) for weights in layer.get_weights())
         layers[layer.name] = kernel, bias
     kernels = as_kernels({name: kernel.shape for name, (kernel, _) in layers.items()})
-    _write(Path(target), layers, kernels, model.name, Preprocessing((red, green, blue)))
+    _write(Path(target), layers, kernels, model.name, given)
 
 
 def convert(
@@ -136,6 +158,7 @@ def convert(
     net: str | None = None,
     *,
     partial: bool = False,
+    head: str | None = None,
     preprocessing: str | Preprocessing | None = None,
 ) -> Contents:
     """Converts a weights file, a run or a saved net to another kind of file.
@@ -144,7 +167,7 @@ def convert(
     layer is adapted to the difference from the preprocessing of the source.
 
     Args:
-        source, net, partial, preprocessing: see `read`.
+        source, net, partial, head, preprocessing: see `read`.
         target: see `save`.
 
     Returns:
@@ -161,7 +184,7 @@ def convert(
     _kind(target)
     if target.resolve() in (Path(source).resolve(), Path(source).resolve() / BEST_WEIGHTS):
         raise WeightsError(f"target must not be the source. Received: {target}")
-    layers, contents = read(source, net, partial=partial, preprocessing=preprocessing)
+    layers, contents = read(source, net, partial=partial, head=head, preprocessing=preprocessing)
     size = contents.num_classes, contents.crop_size, contents.width
     kernels = kernels_of(get_net(contents.net), *size)
     _write(target, layers, kernels, contents.net, PREPROCESSINGS["rgb"])
@@ -179,6 +202,25 @@ def _layers_of(model: keras.Model) -> list[keras.layers.Layer]:
                 f"{', '.join(variable.name for variable in layer.weights)}"
             )
     return layers
+
+
+def _preprocessing_of(
+    model: keras.Model, mean: Sequence[float], given: str | Preprocessing | None
+) -> Preprocessing:
+    """The preprocessing of the images that a model takes."""
+    from vgg_keras.layers import SlidingDense
+
+    if given is not None:
+        return as_preprocessing(given)
+    if model.name not in NETS and not any(isinstance(one, SlidingDense) for one in model.layers):
+        raise ArgumentError(
+            f"model_preprocessing must be given for a model that vgg() did not build, because "
+            f"nothing tells which images it takes: {', '.join(PREPROCESSINGS)}, of which caffe is "
+            f"that of Keras Applications. Received: model {model.name!r}",
+            "model_preprocessing",
+        )
+    red, green, blue = mean
+    return Preprocessing((red, green, blue))
 
 
 def _kind(target: Path) -> Target:

@@ -247,6 +247,7 @@ class TestNets:
             "width": 1 / 16,
             "pool_rounding": "up",
             "precision": "float32",
+            "input": f"BGR in 0..255 minus ({', '.join(f'{v:.6g}' for v in MEAN[::-1])})",
             "preprocessing": "caffe",
             "source_mean": list(MEAN),
         }

@@ -78,7 +78,7 @@ def test_the_evaluate_command_prints_and_writes_errors(net, recipe, classifier, 
         assert message in done.output
 
 
-def test_the_train_command_writes_a_run_and_refuses_bad_arguments(recipe, data, tmp_path):
+def test_the_train_command_writes_a_run_and_refuses_bad_arguments(data, classifier, tmp_path):
     flags = [
         "--net",
         "A",
@@ -94,22 +94,26 @@ def test_the_train_command_writes_a_run_and_refuses_bad_arguments(recipe, data, 
         "1",
         "--data",
         data,
+        "--init-from",
+        classifier.name,
         "--tuned",
         "fc",
+        "--learning-rate",
+        "1e-6",
     ]
     command = ["localise", "train", "--recipe", "small", *flags]
     done = CliRunner().invoke(main, [*command, "--out", str(tmp_path / "run")])
     assert done.exit_code == 0, done.output
-    assert json.loads((tmp_path / "run/recipe.json").read_text())["tuned"] == "fc"
+    assert json.loads((tmp_path / "run/recipe.json").read_text())["trainable"] == "fc"
     done = CliRunner().invoke(
         main, [*command, "--out", str(tmp_path / "other"), "--boxes", str(tmp_path / "none.csv")]
     )
     assert done.exit_code == 1
     assert "none.csv" in done.output
-    with pytest.raises(RunError, match="tuned: fc -> all"):
+    with pytest.raises(RunError, match="trainable: fc -> all"):
         train_localisation(
             dataclasses.replace(
-                Recipe.from_json((tmp_path / "run/recipe.json").read_text()), tuned="all"
+                Recipe.from_json((tmp_path / "run/recipe.json").read_text()), trainable="all"
             ),
             tmp_path / "run",
         )

@@ -91,7 +91,7 @@ class TestProcedure:
             check_together([self.facts()], [self.facts(None), self.facts()])
 
     def test_metadata_name_the_task_and_the_scales(self):
-        tuned = self.facts(recipe=LocalisationRecipe(crop_size=64, tuned="fc"))
+        tuned = self.facts(recipe=LocalisationRecipe(crop_size=64, trainable="fc"))
         plain = self.facts(recipe=Recipe(crop_size=64))
         found = metadata_of_nets([tuned, plain], [(80,), (80, 96)])["members"]
         assert [one["test_scales"] for one in found] == [[80], [80, 96]]

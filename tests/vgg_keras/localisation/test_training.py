@@ -79,14 +79,14 @@ class TestRecipe:
         assert Recipe().outputs(1000) == 1000
 
     def test_a_localisation_recipe_is_read_back_as_one(self):
-        recipe = LocalisationRecipe(tuned="fc")
+        recipe = LocalisationRecipe(trainable="fc")
         assert Recipe.from_json(recipe.to_json()) == recipe
         assert type(Recipe.from_json(Recipe().to_json())) is Recipe
         assert LocalisationRecipe().learning_rate == 1e-3
 
     def test_unknown_names_are_refused(self):
-        for options in ({"regression": "both"}, {"tuned": "conv"}):
-            with pytest.raises(ValueError, match=r"must be one of .*Received: "):
+        for options in ({"regression": "both"}, {"trainable": "conv"}):
+            with pytest.raises(ValueError, match=r"must be .*Received: "):
                 LocalisationRecipe(**options)
 
 
@@ -173,7 +173,7 @@ class TestTraining:
     @pytest.mark.parametrize("tuned", ["fc", "all"])
     @pytest.mark.parametrize("regression", ["single-class", "per-class"])
     def test_only_the_layers_of_the_recipe_are_tuned(self, recipe, tuned, regression):
-        recipe = dataclasses.replace(recipe, tuned=tuned, regression=regression)
+        recipe = dataclasses.replace(recipe, trainable=tuned, regression=regression)
         model = build_for_training(recipe, len(CLASSES))
         LOCALISATION.compile(model, recipe)
         trained = {layer.name for layer in model.layers if layer.trainable_weights}

@@ -22,6 +22,7 @@ TORCH_INDICES = {
     13: (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
     16: (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34),
 }
+VGGFACE_MEAN = (129.1863, 104.7624, 93.594)
 TORCHVISION_FC = ("classifier.0", "classifier.3", "classifier.6")
 TIMM_FC = ("pre_logits.fc1", "pre_logits.fc2", "head.fc")
 
@@ -128,8 +129,22 @@ def _blob(array, version):
     return b"".join(_varint(i << 3) + _varint(side) for i, side in enumerate(shape, 1)) + data
 
 
-def matconvnet(path, weights, *, old=False, compress=False, mean=(123.68, 116.779, 103.939)):
-    """A file of import-caffe.py and vl_simplenn_tidy. `weights` take RGB. Old: before beta 17."""
+def matconvnet(
+    path,
+    weights,
+    *,
+    old=False,
+    compress=False,
+    in_struct=False,
+    column=False,
+    mean=(123.68, 116.779, 103.939),
+):
+    """A file of import-caffe.py and vl_simplenn_tidy. `weights` take RGB.
+
+    old: as before beta 17.
+    in_struct: whether the net is a variable `net`, as `cnn_train` saves it.
+    column: whether the mean is a column, as in nets of `cnn_imagenet`.
+    """
     from scipy import io
 
     cells = []
@@ -142,12 +157,17 @@ def matconvnet(path, weights, *, old=False, compress=False, mean=(123.68, 116.77
         cell[0, 0], cell[0, 1] = np.asfortranarray(filters), bias.reshape(1, -1)
         cells.append({"name": caffe_name(layer), "type": "conv", "weights": cell, "pad": [1.0] * 4})
         cells.append({"name": "relu" + caffe_name(layer)[4:], "type": "relu"})
-    image = np.tile(np.float32(mean), (8, 8, 1)) if old else np.float32(mean).reshape(1, 1, 3)
+    image = (
+        np.tile(np.float32(mean), (8, 8, 1))
+        if old
+        else np.float32(mean).reshape((3, 1) if column else (1, 1, 3))
+    )
     normalization = {"averageImage": image, "imageSize": [224.0, 224.0, 3.0]}
     content = {"layers": np.array(cells, object).reshape(1, -1)}
     content |= (
         {"normalization": normalization} if old else {"meta": {"normalization": normalization}}
     )
+    content = {"net": content, "state": {"epoch": 20.0}} if in_struct else content
     io.savemat(path, content, oned_as="row", do_compression=compress)
 
 
@@ -208,3 +228,169 @@ def frossard_npz(path, weights):
             for part, array in zip("Wb", arrays, strict=True)
         },
     )
+
+
+def chainer_npz(path, weights, in_conv=""):
+    """A file of chainer.serializers.save_npz. ChainerCV's conv. layers are a `conv` in a block."""
+    tensors = {}
+    for layer, (_, bias) in weights.items():
+        name = caffe_name(layer) + (in_conv if "conv" in layer else "")
+        tensors |= {f"{name}/W": channels_first(weights, layer), f"{name}/b": bias}
+    np.savez(path, **tensors)
+
+
+def slim_tensors(weights, scope="vgg_16"):
+    """The variables of a checkpoint of TF-Slim, whose FC layers are convolutions. They take RGB."""
+    tensors = {}
+    for layer, (kernel, bias) in weights.items():
+        name = caffe_name(layer)
+        if kernel.ndim == 2:
+            side, channels = _window(weights) if layer == "fc1" else (1, kernel.shape[0])
+            kernel = kernel.reshape(side, side, channels, -1)
+        else:
+            name = f"{name.split('_')[0]}/{name}"
+        tensors |= {f"{scope}/{name}/weights": kernel, f"{scope}/{name}/biases": bias}
+    return tensors
+
+
+def _py2_array(shape, dtype, data):
+    """An array as cPickle of Python 2 writes it in protocol 2. `data` is one pickled object."""
+    sides = b"(" + b"".join(b"J" + struct.pack("<i", side) for side in shape) + b"t"
+    dtype, order = dtype.lstrip("<|").encode(), dtype[:1].encode()
+    return (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR(K\x01"
+        + sides
+        + b"cnumpy\ndtype\n(U"
+        + bytes([len(dtype)])
+        + dtype
+        + b"K\x00K\x01tR(K\x03U\x01"
+        + order
+        + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK"
+        + (b"?" if dtype[:1] == b"O" else b"\x00")  # flags of a dtype of objects
+        + b"tb\x89"
+        + data
+        + b"tb"
+    )
+
+
+def _py2_text(text):
+    return b"T" + struct.pack("<i", len(text)) + text
+
+
+def pickled_npy(path, layers):
+    """A `.npy` file of `np.save` in Python 2. `layers` are pickled objects by name."""
+    items = b"".join(_py2_text(name.encode()) + value for name, value in layers.items())
+    header = b"{'descr': '|O', 'fortran_order': False, 'shape': (), }".ljust(117) + b"\n"
+    pickled = b"\x80\x02" + _py2_array((), "|O8", b"](}(" + items + b"ue") + b"."
+    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + pickled)
+
+
+def py2_pair(*arrays):
+    """Pickled arrays in a pickled list."""
+    pickled = (_py2_array(a.shape, a.dtype.str, _py2_text(a.tobytes())) for a in arrays)
+    return b"](" + b"".join(pickled) + b"e"
+
+
+def machrisaa_npy(path, weights):
+    """As vgg16.npy and vgg19.npy of github.com/machrisaa/tensorflow-vgg."""
+    pickled_npy(path, {caffe_name(layer): py2_pair(*pair) for layer, pair in weights.items()})
+
+
+def gluon_tensors(weights):
+    """Names of MXNet's Gluon, which the vgg16-7.onnx and vgg19-7.onnx of the ONNX zoo have."""
+    convs = [name for name in weights if "conv" in name]
+    names = {name: f"vgg0_conv{i}" for i, name in enumerate(convs)}
+    names |= {name: f"vgg0_dense{i}" for i, name in enumerate(("fc1", "fc2", "predictions"))}
+    tensors = {}
+    for layer, (_, bias) in weights.items():
+        kernel = channels_first(weights, layer)
+        tensors |= {f"{names[layer]}_weight": kernel, f"{names[layer]}_bias": bias}
+    return tensors
+
+
+def caffe2_tensors(weights):
+    """Names of vgg19-caffe2-9.onnx of the ONNX zoo."""
+    tensors = {}
+    for layer, (_, bias) in weights.items():
+        name, kernel = caffe_name(layer), channels_first(weights, layer)
+        tensors |= {f"{name}_w_0": kernel, f"{name}_b_0": bias}
+    return tensors
+
+
+def onnx_model(path, tensors, *, transposed=True, before=(), external=None):
+    """A model of conv. and FC layers with these kernels and biases.
+
+    transposed: whether FC layers are `Gemm` with transB, as those of PyTorch and MXNet are.
+    before: nodes in front of the first layer, from `image` to `data`.
+    external: name of the file beside it that has the data.
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    nodes, image = list(before), "data" if before else "image"
+    kernels = {k: t for k, t in tensors.items() if t.ndim > 1}
+    biases = [k for k, t in tensors.items() if t.ndim == 1]
+    for i, ((name, kernel), bias) in enumerate(zip(kernels.items(), biases, strict=True)):
+        kind = {"Conv": {}} if kernel.ndim == 4 else {"Gemm": {"transB": 1} if transposed else {}}
+        for operation, attributes in kind.items():
+            inputs = [image, name, bias]
+            nodes.append(helper.make_node(operation, inputs, [f"x{i}"], **attributes))
+        image = f"x{i}"
+    stored = [
+        numpy_helper.from_array(np.ascontiguousarray(t if transposed or t.ndim != 2 else t.T), name)
+        for name, t in tensors.items()
+    ]
+    stored.append(numpy_helper.from_array(np.array([0, -1]), "shape"))
+    values = [helper.make_tensor_value_info(n, 1, None) for n in ("image", image)]
+    graph = helper.make_graph(nodes, "vgg", values[:1], values[1:], stored)
+    model = helper.make_model(graph)
+    onnx.save(
+        model,
+        path,
+        save_as_external_data=external is not None,
+        location=external,
+        size_threshold=0,
+    )
+
+
+def in_mean(weights, mean):
+    """The same net for BGR less another mean, given as RGB."""
+    kernel, bias = weights["block1_conv1"]
+    shift = np.array(mean) - (123.68, 116.779, 103.939)
+    shifted = bias + np.einsum("hwco,c->o", kernel, shift[::-1]).astype(np.float32)
+    return weights | {"block1_conv1": (kernel, shifted)}
+
+
+def vggface_h5(path, weights):
+    """As rcmalli_vggface_tf_vgg16.h5 of github.com/rcmalli/keras-vggface."""
+    weights = {caffe_name(layer): pair for layer, pair in in_mean(weights, VGGFACE_MEAN).items()}
+    applications_h5(path, weights)
+
+
+def dagnn(path, weights, listed=True):
+    """A DagNN as `saveobj` gives it. `weights` take RGB.
+
+    listed: whether layers list their parameters. Otherwise these have the names of `fromSimpleNN`.
+    """
+    from scipy import io
+
+    kinds = {"params": ("name", "value"), "layers": ("name", "type", "params")}
+    found = {kind: [] for kind in kinds}
+    for layer, (kernel, bias) in weights.items():
+        if layer == "fc1":
+            side, channels = _window(weights)
+            kernel = kernel.reshape(side, side, channels, -1)
+        filters = kernel if kernel.ndim == 4 else kernel[None, None]
+        name = caffe_name(layer)
+        names = [f"{name}_filter", f"{name}_bias"] if listed else [f"{name}f", f"{name}b"]
+        found["params"] += zip(names, (filters, bias.reshape(-1, 1)), strict=True)
+        found["layers"].append(
+            (name, "dagnn.Conv", np.array(names * listed, object).reshape(1, -1))
+        )
+        found["layers"].append((f"relu_{name}", "dagnn.ReLU", np.empty((1, 0), object)))
+    content = {"meta": {"normalization": {"averageImage": [[123.68], [116.779], [103.939]]}}}
+    for kind, fields in kinds.items():
+        content[kind] = np.empty((1, len(found[kind])), [(field, object) for field in fields])
+        for i, values in enumerate(found[kind]):
+            content[kind][0, i] = values
+    io.savemat(path, content)

@@ -24,7 +24,8 @@ from vgg_keras.errors import ArgumentError, UserError
 from vgg_keras.nets import FC_NAMES, NETS, WARM_START_LAYERS
 from vgg_keras.pipelines.statistics import Statistics
 from vgg_keras.run_files import BEST_WEIGHTS, NET, STATISTICS
-from vgg_keras.weights.naming import CONVENTIONS, geometry, identify, kernels_of
+from vgg_keras.weights.identification import geometry, identify
+from vgg_keras.weights.naming import CONVENTIONS, kernels_of
 from vgg_keras.weights.preprocessing import PREPROCESSINGS, Preprocessing, refit
 from vgg_keras.weights.transfer import TARGETS
 
@@ -57,7 +58,7 @@ FOREIGN = {
     "tidy.mat": lambda path, w: foreign.matconvnet(path, foreign.in_rgb(w)),
     "old.mat": lambda path, w: foreign.matconvnet(path, foreign.in_rgb(w), old=True),
     "packed.mat": lambda path, w: foreign.matconvnet(path, foreign.in_rgb(w), compress=True),
-    "tf.npz": lambda path, w: foreign.frossard_npz(path, foreign.in_rgb(w)),
+    "vgg16_weights.npz": lambda path, w: foreign.frossard_npz(path, foreign.in_rgb(w)),
     "keras.npz": lambda path, w: np.savez(
         path,
         **{
@@ -67,6 +68,20 @@ FOREIGN = {
         },
     ),
     "keras.npy": lambda path, w: np.save(path, as_record(w)),
+    "epoch.mat": lambda path, w: foreign.matconvnet(path, foreign.in_rgb(w), in_struct=True),
+    "dag.mat": lambda path, w: foreign.dagnn(path, foreign.in_rgb(w)),
+    "machrisaa.npy": foreign.machrisaa_npy,
+    "slim.npz": lambda path, w: np.savez(path, **foreign.slim_tensors(foreign.in_rgb(w))),
+    "chainer.npz": foreign.chainer_npz,
+    "chainercv.npz": lambda path, w: foreign.chainer_npz(path, foreign.in_rgb(w), "/conv"),
+    "vggface.h5": foreign.vggface_h5,
+    "caffe2.onnx": lambda path, w: foreign.onnx_model(path, foreign.caffe2_tensors(w)),
+    "gluon.onnx": lambda path, w: foreign.onnx_model(
+        path, foreign.gluon_tensors(foreign.in_torch(w, *TORCH))
+    ),
+    "torch.onnx": lambda path, w: foreign.onnx_model(
+        path, foreign.torch_tensors(foreign.in_torch(w, *TORCH)), external="torch.onnx.data"
+    ),
     "tv.safetensors": lambda path, w: foreign.safetensors(
         path, foreign.torch_tensors(foreign.in_torch(w, *TORCH))
     ),
@@ -94,7 +109,8 @@ def test_files_of_other_projects_give_the_same_net(net, ending, tmp_path):
     """Names, layout, channel order and mean are converted to RGB minus the ILSVRC mean."""
     FOREIGN[ending](tmp_path / ending, given_weights(net))
     layers, found = weights.read(tmp_path / ending)
-    tolerance = {"rtol": 2e-6, "atol": 1e-5} if "safetensors" in ending else {}
+    is_exact = not ending.startswith(("tv", "timm", "gluon", "torch", "vggface"))
+    tolerance = {} if is_exact else {"rtol": 2e-6, "atol": 1e-5}
     assert_equal_layers(layers, foreign.in_rgb(given_weights(net)), **tolerance)
     assert (found.net, found.num_classes, found.crop_size, found.width) == (net, *SIZE)
     assert found.taken == tuple(layers)
@@ -172,12 +188,13 @@ def test_a_feature_extractor_needs_the_preprocessing(tmp_path):
     model = vgg("D", *SIZE, seed=1)
     part = keras.Model(model.input, model.get_layer("block5_pool").output)
     part.save_weights(tmp_path / "f.weights.h5")
-    with pytest.raises(weights.WeightsError, match=r"preprocessing: rgb, caffe, torch\."):
+    with pytest.raises(weights.WeightsError, match=r"one of rgb, caffe, torch, vggface\."):
         weights.read(tmp_path / "f.weights.h5")
     layers, _ = weights.read(tmp_path / "f.weights.h5", preprocessing="rgb")
     kernel = model.get_layer("block1_conv1").get_weights()[0]
     np.testing.assert_array_equal(layers["block1_conv1"][0], kernel)
-    weights.save(part, tmp_path / "f.safetensors")  # our own files store it
+    weights.save(part, tmp_path / "f.safetensors", model_preprocessing="rgb")
+    # our own files store it
     layers, _ = weights.read(tmp_path / "f.safetensors")
     np.testing.assert_allclose(layers["block1_conv1"][0], kernel, rtol=1e-5, atol=1e-7)
 
@@ -205,7 +222,7 @@ class TestPreprocessing:
         np.testing.assert_array_equal(first[None][0], first["caffe"][0])
         sd = np.array(TORCH[1], np.float32)[:, None] * 255
         np.testing.assert_allclose(first["torch"][0], w["block1_conv1"][0] / sd, rtol=1e-6)
-        with pytest.raises(ValueError, match=r"one of rgb, caffe, torch\. Received: 'tf'"):
+        with pytest.raises(ValueError, match=r"one of rgb, caffe, torch, vggface\. Received: 'tf'"):
             weights.read(tmp_path / "w.h5", preprocessing="tf")
 
     def test_the_mean_of_a_matconvnet_file_is_converted(self, tmp_path):
@@ -391,7 +408,7 @@ class TestParts:
         model = vgg("D", *SIZE)
         before = model.get_weights()
         with pytest.raises(
-            weights.WeightsError, match=r"fc1/kernel is missing;.*With `partial`, only"
+            weights.WeightsError, match=r"fc1/kernel is missing;.*With partial=True, only"
         ):
             weights.load(model, tmp_path / "notop.npz")
         assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), before, strict=True))
@@ -464,12 +481,18 @@ class TestParts:
         done = CliRunner().invoke(main, [*arguments, "all"])
         assert "predictions has shapes [(256, 9), (9,)]" in done.output
         assert not (tmp_path / "run").exists()
-        done = CliRunner().invoke(main, [*arguments, "matching"])
+        done = CliRunner().invoke(main, [*arguments, "matching", "--preprocessing", "rgb"])
         assert done.exit_code == 0, done.output
         layers, _ = weights.read(tmp_path / "run/best.weights.h5")
-        expected = foreign.in_rgb(given_weights("A", (9, 32, 1 / 16)))
+        expected = given_weights("A", (9, 32, 1 / 16))
         del layers["predictions"], expected["predictions"]
         assert_equal_layers(layers, expected)
+        again = [*arguments, "all", "--preprocessing", "torch"]
+        again[again.index("--init-from") + 1] = again[again.index("--out") + 1]
+        again[again.index("--out") + 1] = str(tmp_path / "again")
+        done = CliRunner().invoke(main, again)
+        assert "--preprocessing goes with a weights file" in done.output
+        assert not (tmp_path / "again").exists()
 
     def test_warm_start_takes_the_papers_layers_from_a_file(self, tmp_path):
         from vgg_keras.callbacks import WarmStart
@@ -487,16 +510,18 @@ class TestNaming:
     @pytest.mark.parametrize("family", CONVENTIONS, ids=lambda family: family.name)
     def test_every_net_is_identified_in_every_family(self, net, family):
         kernels = kernels_of(NETS[net], *SIZE)
-        shapes = {
-            name: family.shapes(kernels[layer], layer in FC_NAMES)[0]
-            if part == "kernel"
-            else kernels[layer][-1:]
-            for (layer, part), name in family.names(NETS[net]).items()
-        }
-        found = identify(shapes)
-        assert found is not None
-        assert found[0] is family
-        assert found[1].name == net.replace("A-LRN", "A")  # LRN has no weights
+        for prefix in ("", "model/vgg."):
+            shapes = {
+                name: family.shapes(kernels[layer], layer in FC_NAMES)[0]
+                if part == "kernel"
+                else kernels[layer][-1:]
+                for (layer, part), name in family.names(NETS[net], prefix).items()
+            }
+            found = identify(shapes)
+            assert found is not None
+            assert (found.family, found.prefix, found.others) == (family, prefix, ())
+            assert found.net.name == net.replace("A-LRN", "A")  # LRN has no weights
+            assert found.is_complete
 
     @pytest.mark.parametrize("family", CONVENTIONS, ids=lambda family: family.name)
     def test_layouts_are_inverses(self, family):
@@ -561,15 +586,18 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("names", "message"),
         [
-            (("w.npz", "w.onnx"), "end in .weights.h5, .h5, .safetensors, .npz. Received: w.onnx"),
+            (
+                ("w.npz", "w.onnx"),
+                "end in .weights.h5, .h5, .keras, .safetensors, .npz. Received: w.onnx",
+            ),
             (("none.npz", "o.npz"), "There is no weights file"),
             (("w.npz", "w.npz"), "target must not be the source"),
             (
                 ("w.npz", "o.npz", "--preprocessing", "tf"),
-                "one of rgb, caffe, torch. Received: 'tf'",
+                "one of rgb, caffe, torch, vggface. Received: 'tf'",
             ),
             (("w.npz", "o.npz", "--net", "E"), "exactly net E: block3_conv3/kernel is missing"),
-            (("w.txt", "o.npz"), "weights are read from .h5,"),
+            (("w.txt", "o.npz"), "w.txt is an empty file"),
             ((".", "o.npz"), "is not a run or saved net"),
         ],
     )
