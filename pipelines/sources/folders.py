@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -31,9 +32,9 @@ log = logging.getLogger(__name__)
 
 _ADVICE = (
     "The splits of DIR are looked for in DIR/train, and in DIR/val, DIR/validation or DIR/valid. "
-    "To hold images out, move some of each class from DIR/train/CLASS to DIR/val/CLASS. To use any "
-    "other folder of class folders, such as DIR/test, give it as folder:DIR/test, with the split "
-    "all."
+    "To hold images out, give folder:DIR?val=0.1, or move some of each class from DIR/train/CLASS "
+    "to DIR/val/CLASS. To use any other folder of class folders, such as DIR/test, give it as "
+    "folder:DIR/test, with the split all."
 )
 
 
@@ -52,6 +53,7 @@ class FolderSplit(IndexedSplit):
         labels: int64 `(N,)`, -1 if unknown.
         root: folder of the data set; "" if the files have none.
         class_names: names of the classes.
+        origin: see `Split`.
     """
 
     name: str
@@ -59,6 +61,9 @@ class FolderSplit(IndexedSplit):
     labels: np.ndarray
     root: str = ""
     class_names: tuple[str, ...] | None = None
+    origin: str = dataclasses.field(default="", kw_only=True)
+
+    _PER_IMAGE = ("paths", "labels")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "paths", PackedStrings.of(self.paths))  # splits are frozen
@@ -87,11 +92,9 @@ class FolderSplit(IndexedSplit):
         """The state of the file that holds each image."""
         return map(file_state, self.paths)
 
-    def without(self, names: Sequence[str]) -> Split:
-        if len(names) == 0:
-            return self
-        kept = self._not_named(names)
-        return dataclasses.replace(self, paths=self.paths[kept], labels=self.labels[kept])
+    def selected(self, is_selected: np.ndarray, name: str) -> Split:
+        selected: Any = super().selected(is_selected, name)
+        return dataclasses.replace(selected, origin=self.origin or self.name)
 
     def stated_boxes(self) -> StatedBoxes:
         if not self.root:
