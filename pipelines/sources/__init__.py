@@ -56,7 +56,7 @@ def open_source(
         spec: one of
             `shapes`, drawn shapes, which are made on first use;
             `folder:DIR`, with DIR/train/CLASS/* and DIR/val/CLASS/*, or with DIR/CLASS/* as a
-            single split named `all`;
+            single split named `all`; DIR/val/* may have a label file in place of class folders;
             `tfds:NAME[/CONFIG]`, a TensorFlow data set, with `?image=FEATURE&label=FEATURE` if it
             has several images or labels;
             `tfrecord:PATTERN`, TFRecord files as TF-Slim's and Cloud TPU's ImageNet scripts write

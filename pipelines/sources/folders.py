@@ -16,6 +16,12 @@ from vgg_keras.pipelines.box_sources import BOXES_FILE, read_boxes_file
 from vgg_keras.pipelines.checks import first_few, normal_form
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.files import file_state
+from vgg_keras.pipelines.sources.label_files import (
+    LABEL_FILES,
+    find_label_file,
+    labelled_images,
+    read_labels,
+)
 from vgg_keras.pipelines.sources.listing import list_files, list_folders, text_of_path
 from vgg_keras.pipelines.sources.orders import IndexedSplit
 from vgg_keras.pipelines.sources.packed import PackedStrings
@@ -30,6 +36,7 @@ from vgg_keras.pipelines.splits import (
 
 log = logging.getLogger(__name__)
 
+_IMAGES = "images"  # Tiny ImageNet's folder inside each class folder, and inside val
 _ADVICE = (
     "The splits of DIR are looked for in DIR/train, and in DIR/val, DIR/validation or DIR/valid. "
     "To hold images out, give folder:DIR?val=0.1, or move some of each class from DIR/train/CLASS "
@@ -106,16 +113,19 @@ def open_folder(spec: str, location: str, **unused: object) -> Source:
     """Opens class folders: `train` and `val`, or a single split named `all`.
 
     `validation` and `valid` are read as `val`. A class folder may hold further folders, whose
-    images are of its class.
+    images are of its class. Validation images may be in no class folders if a label file states
+    their classes.
 
     Raises:
-        SourceError: a folder is missing or empty, or the splits have different classes.
+        SourceError: a folder is missing or empty, the splits have different classes, or a label
+            file does not fit the images.
     """
     root = Path(location).expanduser().absolute()
     if not root.is_dir():
         raise SourceError(f"There is no folder {text_of_path(root)}.")
     folders = _split_folders(root)
-    classes = {name: _class_folders(folder) for name, folder in folders.items()}
+    flat = _flat_validation(root, folders)
+    classes = {name: _class_folders(folder) for name, folder in folders.items() if name not in flat}
     if len(classes) == 2 and set(classes[TRAIN]) != set(classes[VALIDATION]):
         only = [
             f"only in {folders[name].name}: {', '.join(map(repr, names))}"
@@ -127,7 +137,9 @@ def open_folder(spec: str, location: str, **unused: object) -> Source:
         )
     class_names = tuple(next(iter(classes.values())))
     splits = {
-        name: _list_split(name, folder, class_names, classes[name], root)
+        name: _list_labelled(name, folder, class_names, flat[name], root)
+        if name in flat
+        else _list_split(name, folder, class_names, classes[name], root)
         for name, folder in folders.items()
     }
     return Source(spec, class_names, splits, _ADVICE)
@@ -149,6 +161,30 @@ def _split_folders(root: Path) -> dict[str, Path]:
     if ignored:
         log.info("%s: ignored beside the splits: %s", text_of_path(root), _first_texts(ignored))
     return found
+
+
+def _flat_validation(root: Path, folders: Mapping[str, Path]) -> dict[str, Path]:
+    """The label file of validation images in no class folders, by `val`; else nothing.
+
+    A label file beside class folders is ignored.
+    """
+    if len(folders) < 2:
+        return {}
+    train, validation = folders[TRAIN], folders[VALIDATION]
+    inside = list_folders(validation)
+    if set(_class_folders(train)) & {normal_form(text_of_path(name)) for name in inside}:
+        return {}
+    label_file = find_label_file(root, validation)
+    if label_file:
+        return {VALIDATION: label_file}
+    if set(inside) <= {_IMAGES}:
+        found = _first_texts(inside or list_files(validation)) or "nothing"
+        raise SourceError(
+            f"{text_of_path(validation)} holds no class folders. It must hold the class folders of "
+            f"train, or one of the label files {LABEL_FILES} must be in it or in "
+            f"{text_of_path(root)}. It holds: {found}."
+        )
+    return {}
 
 
 def _class_folders(folder: Path) -> dict[str, str]:
@@ -179,8 +215,17 @@ def _list_split(
     for file in list_files(folder):
         first, separator, _ = file.partition("/")
         (files[first] if separator else beside).append(file)
+    is_tiny = name != "all" and all(
+        file.startswith(f"{class_folder}/{_IMAGES}/") or file == _boxes_of(class_folder)
+        for class_folder, found in files.items()
+        for file in found
+    )
     for class_folder, found in files.items():
-        if all(file.count("/") > 1 for file in found):
+        is_nested = not is_tiny and all(file.count("/") > 1 for file in found)
+        if _boxes_of(class_folder) in found:
+            found.remove(_boxes_of(class_folder))
+            beside.append(_boxes_of(class_folder))
+        if is_nested or not found:
             raise _without_images(folder / class_folder)
     ignored = [file for file in beside if file != BOXES_FILE]
     if ignored:
@@ -194,6 +239,21 @@ def _list_split(
         str(root),
         class_names,
     )
+
+
+def _list_labelled(
+    name: str, folder: Path, class_names: tuple[str, ...], label_file: Path, root: Path
+) -> FolderSplit:
+    labels = read_labels(label_file, class_names)
+    files, labels_of_files = labelled_images(folder, list_files(folder), labels, label_file)
+    log.info("%s: classes from %s", text_of_path(folder), text_of_path(label_file))
+    paths = PackedStrings.of(f"{folder}/{file}" for file in files)
+    return FolderSplit(name, paths, labels_of_files, str(root), class_names)
+
+
+def _boxes_of(class_folder: str) -> str:
+    """Tiny ImageNet's file of boxes in a class folder, which is no image."""
+    return f"{class_folder}/{class_folder}_boxes.txt"
 
 
 def _without_images(class_folder: Path) -> SourceError:
