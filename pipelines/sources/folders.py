@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -70,7 +70,7 @@ class FolderSplit(IndexedSplit):
     class_names: tuple[str, ...] | None = None
     origin: str = dataclasses.field(default="", kw_only=True)
 
-    _PER_IMAGE = ("paths", "labels")
+    _PER_IMAGE: ClassVar[tuple[str, ...]] = ("paths", "labels")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "paths", PackedStrings.of(self.paths))  # splits are frozen
