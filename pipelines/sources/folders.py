@@ -38,10 +38,11 @@ log = logging.getLogger(__name__)
 
 _IMAGES = "images"  # Tiny ImageNet's folder inside each class folder, and inside val
 _ADVICE = (
-    "The splits of DIR are looked for in DIR/train, and in DIR/val, DIR/validation or DIR/valid. "
-    "To hold images out, give folder:DIR?val=0.1, or move some of each class from DIR/train/CLASS "
-    "to DIR/val/CLASS. To use any other folder of class folders, such as DIR/test, give it as "
-    "folder:DIR/test, with the split all."
+    "The splits of DIR are looked for in DIR/train, and in DIR/val, DIR/validation or DIR/valid; "
+    "folder:DIR?train=FOLDER&val=FOLDER chooses others. To hold images out, give "
+    "folder:DIR?val=0.1, or move some of each class from DIR/train/CLASS to DIR/val/CLASS. To use "
+    "any other folder of class folders, such as DIR/test, give it as folder:DIR/test, with the "
+    "split all."
 )
 
 
@@ -112,7 +113,8 @@ class FolderSplit(IndexedSplit):
 def open_folder(spec: str, location: str, **unused: object) -> Source:
     """Opens class folders: `train` and `val`, or a single split named `all`.
 
-    `validation` and `valid` are read as `val`. A class folder may hold further folders, whose
+    `validation` and `valid` are read as `val`, and the location may choose other folders, as in
+    `DIR?train=Training&val=Testing`. A class folder may hold further folders, whose
     images are of its class. Validation images may be in no class folders if a label file states
     their classes.
 
@@ -120,10 +122,10 @@ def open_folder(spec: str, location: str, **unused: object) -> Source:
         SourceError: a folder is missing or empty, the splits have different classes, or a label
             file does not fit the images.
     """
-    root = Path(location).expanduser().absolute()
+    root, chosen = _chosen_folders(spec, location)
     if not root.is_dir():
         raise SourceError(f"There is no folder {text_of_path(root)}.")
-    folders = _split_folders(root)
+    folders = _split_folders(root, chosen)
     flat = _flat_validation(root, folders)
     classes = {name: _class_folders(folder) for name, folder in folders.items() if name not in flat}
     if len(classes) == 2 and set(classes[TRAIN]) != set(classes[VALIDATION]):
@@ -145,14 +147,38 @@ def open_folder(spec: str, location: str, **unused: object) -> Source:
     return Source(spec, class_names, splits, _ADVICE)
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
+def _chosen_folders(spec: str, location: str) -> tuple[Path, dict[str, str]]:
+    """The folder of the data set, and those of its splits that the location chooses."""
+    root = Path(location).expanduser().absolute()
+    name, mark, query = location.rpartition("?")
+    if not mark or root.is_dir():
+        return root, {}
+    root, parts = Path(name).expanduser().absolute(), query.split("&")
+    chosen = {part.partition("=")[0]: part.partition("=")[2] for part in parts}
+    if len(chosen) < len(parts) or not chosen.keys() <= {TRAIN, VALIDATION}:
+        raise SourceError(
+            f"Folders of splits must be chosen as folder:DIR?train=FOLDER&val=FOLDER. Received: "
+            f"{spec!r}"
+        )
+    for split, folder in chosen.items():
+        if not folder or not (root / folder).is_dir():
+            raise SourceError(
+                f"{split} must be a folder in {text_of_path(root)}, or for val, a fraction above 0 "
+                f"and below 1. Received: {folder!a} in {spec!r}"
+            )
+    return root, chosen
+
+
+def _split_folders(root: Path, chosen: Mapping[str, str]) -> dict[str, Path]:
     """The folder of each split. A class of flat class folders may be named like a split."""
     names = list_folders(root)
     found = {
-        split: root / next(name for name in candidates if name in names)
+        split: root / chosen.get(split, next(filter(names.__contains__, candidates), ""))
         for split, candidates in ((TRAIN, (TRAIN,)), (VALIDATION, VALIDATION_NAMES))
-        if set(candidates) & set(names)
+        if split in chosen or set(candidates) & set(names)
     }
+    if chosen:
+        return found
     classes = set(names) - {TRAIN, *VALIDATION_NAMES, "test"}
     is_class = len(found) == 1 and classes and not any(map(list_folders, found.values()))
     if not found or is_class:

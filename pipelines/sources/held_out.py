@@ -19,7 +19,8 @@ _OPTION = "val="
 def take_fraction(spec: str, location: str) -> tuple[str, float | None]:
     """Takes `val=FRACTION` out of the query of a location.
 
-    A file or folder whose own name ends like that is not changed.
+    A file or folder whose own name ends like that is not changed, and neither is a value that is no
+    number, for which `folder:` has a use of its own.
 
     ```python
     take_fraction("folder:photos?val=0.1", "photos?val=0.1")  # 'photos', 0.1
@@ -37,16 +38,16 @@ def take_fraction(spec: str, location: str) -> tuple[str, float | None]:
     if not given or os.path.exists(os.path.expanduser(location)):
         return location, None
     try:
-        (fraction,) = [float(option.removeprefix(_OPTION)) for option in given]
+        fractions = [float(option.removeprefix(_OPTION)) for option in given]
     except ValueError:
-        fraction = 0.0
-    if not 0 < fraction < 1:
+        return location, None
+    if len(fractions) > 1 or not 0 < fractions[0] < 1:
         raise SourceError(
             f"The fraction of the images to hold out must be above 0 and below 1, as in "
             f"folder:DIR?val=0.1. Received: {spec!r}"
         )
     others = "&".join(option for option in options if option not in given)
-    return (f"{name}?{others}" if others else name), fraction
+    return (f"{name}?{others}" if others else name), fractions[0]
 
 
 def hold_out(source: Source, fraction: float) -> Source:

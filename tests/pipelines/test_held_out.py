@@ -121,12 +121,17 @@ class TestBoxes:
 
 
 class TestRefused:
-    @pytest.mark.parametrize("given", ["0", "1", "-0.1", "nan", "10%", "", "0.1&val=0.2"])
+    @pytest.mark.parametrize("given", ["0", "1", "-0.1", "nan", "0.1&val=0.2"])
     def test_what_is_no_fraction(self, tmp_path, given):
         spec = f"{write(tmp_path, *NAMES)}?val={given}"
         with pytest.raises(SourceError, match="above 0 and below 1") as error:
             open_source(spec)
         assert repr(spec) in str(error.value)
+
+    @pytest.mark.parametrize("given", ["10%", ""])
+    def test_what_is_no_number_and_no_folder(self, tmp_path, given):
+        with pytest.raises(SourceError, match=f"val must be a folder .*Received: '{given}'"):
+            open_source(f"{write(tmp_path, *NAMES)}?val={given}")
 
     def test_data_with_a_val_split(self, folder):
         with pytest.raises(SourceError, match=r"without the split val.*train, val"):
