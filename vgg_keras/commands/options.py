@@ -141,8 +141,9 @@ _BATCH_SIZE = (
 )
 
 _DATA = (
-    "Data: shapes, folder:DIR, tfds:NAME[/CONFIG][?image=FEATURE&label=FEATURE], cls-loc:DIR, "
-    "caltech256:PATH or voc-action:PATH."
+    "Data: shapes, folder:DIR, tfds:NAME[/CONFIG][?image=FEATURE&label=FEATURE], "
+    "tfrecord:PATTERN, parquet:DIR, webdataset:PATTERN, cls-loc:DIR, caltech256:PATH or "
+    "voc-action:PATH."
 )
 _val_fraction_option = click.option(
     "--val-fraction",
@@ -152,7 +153,9 @@ _val_fraction_option = click.option(
     "split val; the same as ?val=FRACTION at the end of --data.",
 )
 data_dir_option = click.option(
-    "--data-dir", help="Folder in which TensorFlow Datasets stores data [~/tensorflow_datasets]."
+    "--data-dir",
+    help="Folder in which TensorFlow Datasets stores data, and in which indexes of TFRecord, "
+    "Parquet and tar files are cached [~/tensorflow_datasets].",
 )
 devices_option = click.option(
     "--devices",
