@@ -123,7 +123,8 @@ def read_boxes_file(path: str | os.PathLike, split: Split) -> list[list[list[flo
         SourceError: the file is missing, is not such a file, or has rows that two images share.
     """
     found: dict[tuple[str, str], list[list[float]]] = defaultdict(list)
-    split_names = VALIDATION_NAMES if split.name == VALIDATION else (split.name,)
+    name = split.origin or split.name
+    split_names = VALIDATION_NAMES if name == VALIDATION else (name,)
     for row in _read_rows(path):
         if row["split"] in split_names:
             key = normal_form(row["class"] or ""), normal_form(row["file"] or "")

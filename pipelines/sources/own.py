@@ -47,6 +47,8 @@ class ArraySplit(IndexedSplit):
     labels: np.ndarray
     class_names: tuple[str, ...] | None = None
 
+    _PER_IMAGE = ("numbers", "labels")
+
     def _columns(self) -> Mapping[str, np.ndarray | PackedStrings]:
         return {"number": self.numbers}
 
@@ -68,10 +70,6 @@ class ArraySplit(IndexedSplit):
     def identities(self) -> list[str]:
         # "image 0" names another image in another split, so contents identify images in memory.
         return [_digest(self.images[i]) for i in self.numbers]
-
-    def without(self, names: Sequence[str]) -> Split:
-        kept = self._not_named(names)
-        return dataclasses.replace(self, numbers=self.numbers[kept], labels=self.labels[kept])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

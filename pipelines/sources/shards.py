@@ -40,7 +40,6 @@ from vgg_keras.pipelines.splits import (
     VALIDATION,
     VALIDATION_NAMES,
     Source,
-    Split,
     StatedBoxes,
 )
 
@@ -87,6 +86,8 @@ class ShardedSplit(PythonReadSplit):
     root: str
     class_names: tuple[str, ...] | None = None
 
+    _PER_IMAGE = ("numbers", "labels")
+
     @functools.cached_property
     def _extents(self) -> np.ndarray:
         """Offset and length of each image, int64 `(N, 2)`."""
@@ -124,13 +125,6 @@ class ShardedSplit(PythonReadSplit):
             f"{name} {self.files[i].state}"
             for name, i in zip(names, self.numbers[:, 0].tolist(), strict=True)
         ]
-
-    def without(self, names: Sequence[str]) -> Split:
-        if not names:
-            return self
-        gone = set(names)
-        kept = np.array([name not in gone for name in self.names_of(range(len(self)))])
-        return dataclasses.replace(self, numbers=self.numbers[kept], labels=self.labels[kept])
 
     def stated_boxes(self) -> StatedBoxes:
         boxes = [file.table["boxes"].to_pylist() for file in self.files]

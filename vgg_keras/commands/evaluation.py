@@ -21,7 +21,7 @@ from vgg_keras.commands.options import (
     add_options,
     bad_image_option,
     data_dir_option,
-    data_option,
+    data_options,
     devices_option,
     json_option,
 )
@@ -41,7 +41,7 @@ predictions_option = click.option(
 
 @command()
 @net_options(several="several nets are tested one after the other, and fused")
-@data_option
+@data_options()
 @data_dir_option
 @click.option("--split", default="val", show_default=True, help="Name of the split to test on.")
 @add_options(TESTING)

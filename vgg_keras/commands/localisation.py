@@ -19,7 +19,7 @@ from vgg_keras.commands.options import (
     bad_image_option,
     batch_size_option,
     data_dir_option,
-    data_option,
+    data_options,
     devices_option,
     json_option,
 )
@@ -113,7 +113,7 @@ _PROCEDURE = (
 
 @localise.command()
 @add_options(_NETS)
-@data_option
+@data_options()
 @data_dir_option
 @click.option("--split", default="val", show_default=True, help="Name of the split to test on.")
 @add_options(_PROCEDURE)
