@@ -13,7 +13,6 @@ from vgg_keras.errors import ArgumentError
 from vgg_keras.nets import LRNConstants
 
 Shape = tuple[int | None, ...]
-Position = tuple[Any, Any]  # row and column; integers, or tensors or symbols of unknown sides
 
 
 @keras.saving.register_keras_serializable("vgg_keras")
@@ -98,23 +97,35 @@ class SlidingDense(keras.layers.Layer):
             patches = ops.reshape(inputs, (-1, 1, 1, w * w * inputs.shape[-1]))
         elif w == 1:
             patches = inputs
+        elif not all(side is None or isinstance(side, int) for side in inputs.shape[1:3]):
+            return self._convolve(inputs)
         else:
             for side in inputs.shape[1:3]:
                 self._positions(side)
-            # JAX exports unknown sides as symbols, by which it gathers and cannot slice.
-            is_symbolic = not all(
-                side is None or isinstance(side, int) for side in inputs.shape[1:3]
-            )
-            crop = _gather if is_symbolic else _slice
             patches = ops.concatenate(  # (B, H', W', w * w * C)
                 [
-                    crop(inputs, (i, j), (rows - w + 1, columns - w + 1))
+                    inputs[:, i : rows - w + 1 + i, j : columns - w + 1 + j]
                     for i in range(w)
                     for j in range(w)
                 ],
                 axis=-1,
             )
         return self.activation(ops.matmul(patches, self.kernel) + self.bias)
+
+    def _convolve(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        """The same product for sides that are symbols, by which JAX cannot slice.
+
+        JAX has such sides when a model is exported. The export has no gradient here, as JAX cannot
+        derive a convolution by symbols either.
+        """
+        kernel = ops.reshape(self.kernel, (self.window, self.window, inputs.shape[-1], self.units))
+        products = ops.conv(
+            ops.stop_gradient(inputs),
+            ops.stop_gradient(kernel),
+            padding="valid",
+            data_format="channels_last",
+        )
+        return self.activation(products + self.bias)
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {
@@ -124,18 +135,6 @@ class SlidingDense(keras.layers.Layer):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
         }
-
-
-def _slice(maps: keras.KerasTensor, start: Position, size: Position) -> keras.KerasTensor:
-    """A crop of feature maps."""
-    return maps[:, start[0] : size[0] + start[0], start[1] : size[1] + start[1]]
-
-
-def _gather(maps: keras.KerasTensor, start: Position, size: Position) -> keras.KerasTensor:
-    """The same crop by indices."""
-    for axis in (1, 2):
-        maps = ops.take(maps, start[axis - 1] + ops.arange(size[axis - 1]), axis=axis)
-    return maps
 
 
 @keras.saving.register_keras_serializable("vgg_keras")

@@ -64,7 +64,9 @@ class Recipe:
 
     net: str = _field("A", "Net of Table 1.")
     data: str = _field(  # none by default: a run is never trained on data that nobody chose
-        "", "Training data: folder:DIR, tfds:NAME[/CONFIG], cls-loc:DIR or shapes (drawn shapes)."
+        "",
+        "Training data: folder:DIR, tfrecord:PATTERN, parquet:DIR, webdataset:PATTERN, "
+        "tfds:NAME[/CONFIG], cls-loc:DIR or shapes (drawn shapes).",
     )
     crop_size: int = _field(224, "Side of the training crops in pixels, a multiple of 32.")
     width: float = _field(1.0, "Factor on the number of channels of all hidden layers.")
@@ -109,9 +111,7 @@ class Recipe:
         "nets).",
     )
     preprocessing: str = _field(
-        "",
-        "Preprocessing that the weights file of init_from was trained with: rgb, caffe or torch "
-        "[inferred from the file].",
+        "", "Preprocessing of the weights file: rgb, caffe or torch [inferred from the file]."
     )
     plateau_patience: int = _field(
         5, "Number of epochs without a better validation accuracy before the learning rate drops."
@@ -154,11 +154,9 @@ class Recipe:
                 )
         object.__setattr__(self, "trainable", as_trainable(self.trainable, self.net))
         if self.fc_epochs and not fc_layers(self.trainable):
-            raise ArgumentError(
-                f"fc_epochs must be 0 if trainable names no FC layer. Received: "
-                f"fc_epochs={self.fc_epochs}, trainable={self.trainable}",
-                "fc_epochs",
-            )
+            given = f"fc_epochs={self.fc_epochs}, trainable={self.trainable}"
+            message = f"fc_epochs must be 0 if trainable names no FC layer. Received: {given}"
+            raise ArgumentError(message, "fc_epochs")
 
     def trains(self, layer: str) -> bool:
         """Whether a layer is trained, at the latest after `fc_epochs`."""
@@ -205,9 +203,7 @@ class Recipe:
         try:
             fields = parse_json(text, dict[str, Any])
             kind = LocalisationRecipe if "regression" in fields else cls
-            if "tuned" in fields:
-                fields["trainable"] = fields.pop("tuned")
-            fields = _SINCE | fields
+            fields = _SINCE | {"trainable" if k == "tuned" else k: v for k, v in fields.items()}
             different = fields.keys() ^ {field.name for field in dataclasses.fields(kind)}
             if different:
                 raise ValueError(f"unknown or missing: {', '.join(sorted(different))}")
@@ -234,8 +230,7 @@ _CHOICES: dict[str, Collection[str]] = {
     "on_bad_image": BAD_IMAGE_POLICIES,
     "regression": REGRESSIONS,
 }
-# Fields that earlier versions did not write, with the values that they trained with. They wrote
-# `trainable` of localisation nets as `tuned`.
+# Fields that earlier versions did not write, with their values; `trainable` was named `tuned`.
 _SINCE = {"trainable": "all", "fc_epochs": 0, "unfreeze_factor": 10.0, "preprocessing": ""}
 _INFINITY = float("inf")
 _FROM_0 = ("fc_epochs", "learning_rate", "weight_decay", "plateau_drops", "colour_shift")

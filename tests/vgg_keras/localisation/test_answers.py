@@ -98,6 +98,8 @@ def test_the_train_command_writes_a_run_and_refuses_bad_arguments(data, classifi
         classifier.name,
         "--tuned",
         "fc",
+        "--learning-rate",
+        "1e-6",
     ]
     command = ["localise", "train", "--recipe", "small", *flags]
     done = CliRunner().invoke(main, [*command, "--out", str(tmp_path / "run")])
