@@ -156,15 +156,14 @@ def evaluate(
         classifiers = nets_in_folders(classifiers, "classifier", arguments)
         with quiet_tensorflow(verbose):
             from vgg_keras.distribution import make_strategy
+            from vgg_keras.evaluation.submissions import submission_ids
             from vgg_keras.pipelines.sources import open_source
+        if submission:
+            submission_ids(nets[0].facts().class_names)
         strategy = make_strategy(devices)  # first: TFDS may start TensorFlow, which fixes them
         source = open_source(data, data_dir)
         with strategy.scope():
             nets, classifiers = ([one.load() for one in chosen] for chosen in (nets, classifiers))
-        if submission:
-            from vgg_keras.evaluation.submissions import submission_ids
-
-            submission_ids(nets[0].class_names)
         split = source[options["split"]]
         if options.pop("protocol") == "dense":
             found = _dense(nets, source, classifiers, runs[0] / LOCALISATION_CACHE, **options)
