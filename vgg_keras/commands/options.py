@@ -163,6 +163,15 @@ devices_option = click.option(
     help="Number of GPUs to use [all]. Without a GPU: number of virtual devices to split the CPU "
     "into.",
 )
+predictions_option = click.option(
+    "--out", type=FILE, help="Save the predictions in this .parquet or .csv file."
+)
+submission_option = click.option(
+    "--submission",
+    type=FILE,
+    help="Save the five answers for each image in this text file, as ILSVRC's evaluation server "
+    "takes them.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 bad_image_option = click.option(
     "--on-bad-image",
@@ -187,6 +196,15 @@ def data_options(text: str = _DATA, *, required: bool = True):
         return data_option(_val_fraction_option(with_fraction))
 
     return add
+
+
+def check_files_to_write(out: Path | None, submission: Path | None) -> None:
+    """Refuses at once files of predictions that could not be written at the end."""
+    from vgg_keras.evaluation.predictions import known_format
+    from vgg_keras.pipelines.files import check_writable
+
+    for file in filter(None, (out and known_format(out), submission)):
+        check_writable(file)
 
 
 def batch_size_option(text: str = _BATCH_SIZE):
