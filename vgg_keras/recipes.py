@@ -65,7 +65,9 @@ class Recipe:
 
     net: str = _field("A", "Net of Table 1.")
     data: str = _field(  # none by default: a run is never trained on data that nobody chose
-        "", "Training data: folder:DIR, tfds:NAME[/CONFIG], cls-loc:DIR or shapes (drawn shapes)."
+        "",
+        "Training data: folder:DIR, tfrecord:PATTERN, parquet:DIR, webdataset:PATTERN, "
+        "tfds:NAME[/CONFIG], cls-loc:DIR or shapes (drawn shapes).",
     )
     crop_size: int = _field(224, "Side of the training crops in pixels, a multiple of 32.")
     width: float = _field(1.0, "Factor on the number of channels of all hidden layers.")

@@ -61,7 +61,7 @@ class _Group(NamedTuple):
         start, stop: first byte of the column of the images, and the byte after its last.
         size: bytes of the column's pages in memory.
         batch: rows of which even the largest images fit into memory.
-        is_plain: whether the pages are not compressed.
+        is_plain: whether the pages are as large in the file as in memory.
     """
 
     number: int
@@ -135,16 +135,17 @@ def _group(
     stop = start + column.total_compressed_size
     if not 0 < start < stop <= os.fstat(descriptor).st_size:
         raise ValueError(f"row group {number} does not end inside the file")
-    size = largest = 0
+    # Not `column.compression`: an unknown codec in it ends the process (PyArrow 26).
+    size, largest, is_plain = 0, 0, True
     for page in page_sizes(descriptor, start, stop):
         size, largest = size + page.uncompressed, max(largest, page.uncompressed)
+        is_plain &= page.compressed == page.uncompressed
         if page.uncompressed > max(_SMALL, _MOST_COMPRESSED * page.compressed):
             raise ValueError(
                 f"a page of row group {number} has {page.compressed} bytes and declares "
                 f"{page.uncompressed} bytes of contents, more than images can be compressed"
             )
     batch = min(max(_BATCH_BYTES // max(largest, 1), 1), 1024)
-    is_plain = column.compression == "UNCOMPRESSED"
     return _Group(number, metadata.num_rows, start, stop, size, batch, is_plain)
 
 

@@ -135,3 +135,17 @@ def test_a_target_is_the_box_and_the_class():
 def test_negative_sides_count_as_0(flip):
     boxes = from_window(np.array([0.5, 0.5, -1, 0.2]), np.array([0.0, 0, 1, 1]), flip)
     assert boxes[0] == boxes[2] == 0.5
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("convert", [to_window, from_window])
+def test_boxes_are_converted_in_tables_as_they_are_alone(convert, flip):
+    """Of any number of axes, each with its own frame."""
+    boxes, frames = np.random.default_rng(0).uniform(0.1, 1, (2, 3, 5, 4)).astype("float32")
+    alone = [
+        convert(b, f, flip)
+        for b, f in zip(boxes.reshape(-1, 4), frames.reshape(-1, 4), strict=True)
+    ]
+    np.testing.assert_array_equal(
+        convert(boxes, frames, flip), np.reshape(alone, (3, 5, 4)), strict=True
+    )

@@ -142,11 +142,14 @@ _BATCH_SIZE = (
 data_option = click.option(
     "--data",
     required=True,
-    help="Data: shapes, folder:DIR, tfds:NAME[/CONFIG][?image=FEATURE&label=FEATURE], cls-loc:DIR, "
-    "caltech256:PATH or voc-action:PATH.",
+    help="Data: shapes, folder:DIR, tfds:NAME[/CONFIG][?image=FEATURE&label=FEATURE], "
+    "tfrecord:PATTERN, parquet:DIR, webdataset:PATTERN, cls-loc:DIR, caltech256:PATH or "
+    "voc-action:PATH.",
 )
 data_dir_option = click.option(
-    "--data-dir", help="Folder in which TensorFlow Datasets stores data [~/tensorflow_datasets]."
+    "--data-dir",
+    help="Folder in which TensorFlow Datasets stores data, and in which indexes of TFRecord, "
+    "Parquet and tar files are cached [~/tensorflow_datasets].",
 )
 devices_option = click.option(
     "--devices",

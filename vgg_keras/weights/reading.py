@@ -178,8 +178,8 @@ def read_as(
     size = reader.size_of(layers)
     found = (reader.family.name, reader.net.name, *size, tuple(layers), reader.left)
     contents = Contents(*found, taken, is_assumed)
-    if stated is None:
-        log.info("%s: net %s takes %s.", path, contents.net, contents.input)
+    if not Path(source).is_dir():  # a run and a saved net have their own input
+        log.info("%s: net %s takes %s.", source, contents.net, contents.input)
     return Weights(layers, contents)
 
 
