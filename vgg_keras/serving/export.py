@@ -80,14 +80,14 @@ def export(
         path = export(TrainedNet.load("runs/d"), "onnx/vgg16", format="onnx")
     """
     _check(out, version, format, precision, top)
-    passes = Procedure("dense", as_scales(test_scales), multi_scale, flip, map_average).passes(net)
     if format == "saved_model":
-        limits = limits or Limits()
+        procedure = Procedure("dense", as_scales(test_scales), multi_scale, flip, map_average)
+        passes, limits = procedure.passes(net), limits or Limits()
         return _write_saved_model(net, out, version, passes, localisers, top, precision, limits)
     scales = {"test_scales": test_scales, "multi_scale": multi_scale}
     others = {"top": top, "precision": precision, "limits": limits, "localisers": localisers}
     check_portable(format, Path(out), _given(scales | others))
-    return write_portable(net, out, format, passes[0], version)
+    return write_portable(net, out, format, flip, map_average, version)
 
 
 def _check(

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from vgg_keras.errors import ArgumentError, MissingPackageError
 from vgg_keras.evaluation.posteriors import make_predict_fn
-from vgg_keras.evaluation.procedure import Pass
+from vgg_keras.evaluation.procedure import Procedure
 from vgg_keras.ilsvrc import label
 from vgg_keras.saved_models.errors import ExportError
 from vgg_keras.saved_models.export import (
@@ -62,7 +62,12 @@ def check_portable(format: str, out: Path, given: Sequence[str]) -> None:
 
 
 def write_portable(
-    net: TrainedNet, out: str | os.PathLike, format: str, dense: Pass, version: int | None = None
+    net: TrainedNet,
+    out: str | os.PathLike,
+    format: str,
+    flip: bool | None = None,
+    map_average: str = "scores",
+    version: int | None = None,
 ) -> Path:
     """Writes `out/VERSION/` with `images`, `crops`, `class_names.txt` and `export.json`.
 
@@ -70,7 +75,7 @@ def write_portable(
         net: classification net.
         out: folder of the versions.
         format: key of `SUFFIXES`.
-        dense: `flip` and `map_average` of `images`.
+        flip, map_average: of `images`, see `Procedure`.
         version: see `export`.
 
     Returns:
@@ -78,7 +83,11 @@ def write_portable(
 
     Raises:
         ExportError, WriteError: see `vgg_keras.saved_models.export.write_version`.
+        ArgumentError: the net gives boxes, or `map_average` is unknown.
     """
+    # The caller rescales images, so any scale will do for the pass.
+    scale = net.architecture.crop_size
+    (dense,) = Procedure("dense", (scale,), flip=flip, map_average=map_average).passes(net)
     net = net.in_precision("float32")  # Keras's exporters take no other dtype policy
     signatures = {
         "images": (None, make_predict_fn(net, flip=dense.flip, map_average=dense.map_average)),
