@@ -86,8 +86,9 @@ def decode_predictions(preds: Any, top: int = TOP) -> list[list[tuple[str, str, 
 
 
 def warn_of_unit_range(images: Sequence[np.ndarray]) -> None:
-    """Logs a warning if no value of some images is above 1."""
-    if len(images) and all(image.size and image.max() <= 1 for image in images):
+    """Logs a warning if no value of some images is above 1, and not all are black."""
+    brightest = [image.max() if image.size else 0 for image in images]
+    if any(brightest) and max(brightest) <= 1:
         log.warning(
             "No value of the images is above 1: they look as if they were scaled to 0..1. The nets "
             "take RGB from 0 to 255."

@@ -214,7 +214,13 @@ def _with_weights(
     release = find_release(source)
     if release:
         _check_size(model, release, include_top)
-    contents = load(model, source, partial=not include_top)
+    try:
+        contents = load(model, source, partial=not include_top)
+    except WeightsError as error:  # its advice names arguments of `weights.load`
+        raise WeightsError(
+            f"{error} Arguments for such a file are those of vgg_keras.weights.load(model, "
+            f"{source!r})."
+        ) from error
     lacking = {layer.name for layer in model.layers if layer.weights} - set(contents.taken)
     if lacking:
         reasons = [f"{name}: {contents.left.get(name, 'missing')}" for name in sorted(lacking)]
@@ -227,6 +233,12 @@ def _check_size(model: keras.Model, release: Release, include_top: bool) -> None
     size = release.num_classes, release.crop_size, release.width
     layers = weight_layers(get_net(release.net), *size)[: None if include_top else -3]
     parameters = sum(layer.parameters for layer in layers)
+    if include_top and not release.has_top:
+        raise ArgumentError(
+            f"weights must have the FC layers of the model, or include_top must be False. "
+            f"Received: {release.name}, the conv. layers of net {release.net}",
+            "weights",
+        )
     if (model.name, model.count_params()) != (release.net, parameters):
         raise ArgumentError(
             f"weights must fit the model. {release.name} is net {release.net} with "

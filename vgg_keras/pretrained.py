@@ -63,10 +63,20 @@ class Release:
         return {f"{p}:{net}{ending}".lower() for p in (source, "imagenet") for net in nets}
 
     @property
+    def has_top(self) -> bool:
+        """Whether the file has the FC layers."""
+        return not self.name.endswith(NO_TOP)
+
+    @property
     def path(self) -> Path:
-        """Path of the file in the cache of Keras: `~/.keras/models`, or `$KERAS_HOME/models`."""
-        home = os.environ.get("KERAS_HOME") or "~/.keras"
-        return Path(home).expanduser() / "models" / self.file_name
+        """Path of the file in the cache of Keras: `~/.keras/models`, or `$KERAS_HOME/models`.
+
+        Like Keras, it is in `/tmp/.keras` if the home folder cannot be written.
+        """
+        home = Path.home()
+        base = home if os.access(home, os.W_OK) else Path("/tmp")
+        folder = Path(os.environ.get("KERAS_HOME") or base / ".keras")
+        return folder / "models" / self.file_name
 
 
 def _of_keras(

@@ -112,7 +112,7 @@ class Recipe:
         "nets).",
     )
     preprocessing: str = _field(
-        "", "Preprocessing of the weights file: rgb, caffe or torch [inferred from the file]."
+        "", "Preprocessing of the file: rgb, caffe, torch or vggface [inferred from the file]."
     )
     plateau_patience: int = _field(
         5, "Number of epochs without a better validation accuracy before the learning rate drops."

@@ -28,10 +28,10 @@ def make_warm_start(recipe: Recipe, model: keras.Model, out: Path, task: Task) -
     Raises:
         WarmStartError, WeightsError, SourceError: the layers do not fit, or cannot be read.
         ArgumentError: layers would be frozen with random weights, or `preprocessing` is given
-            for a run.
+            for a run or without `init_from`.
     """
     if not recipe.init_from:
-        _warn_of_scratch(recipe)
+        _check_scratch(recipe)
     if runs.is_run_of(out, recipe) and (out / LAST_WEIGHTS).exists():
         return []
     if not recipe.init_from:
@@ -90,12 +90,18 @@ def _warn_of_random_head(recipe: Recipe, random: Collection[str], taken: Collect
         )
 
 
-def _warn_of_scratch(recipe: Recipe) -> None:
+def _check_scratch(recipe: Recipe) -> None:
     """Warns where the paper does not begin with random weights (§3.1)."""
     if recipe.init_layers != "warm-start":
         log.warning(
             "init_layers=%s has no effect without init_from: the net starts from scratch",
             recipe.init_layers,
+        )
+    if recipe.preprocessing:
+        raise ArgumentError(
+            f"preprocessing goes with init_from, whose net it describes. Received: "
+            f"preprocessing={recipe.preprocessing!r} without init_from",
+            "preprocessing",
         )
     if len(get_net(recipe.net).conv_names) > 8 and recipe.initialisation == "gaussian":
         log.warning(
