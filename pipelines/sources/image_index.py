@@ -1,7 +1,7 @@
 """Index of the images in files that hold many: where each one's bytes are, its label and its name.
 
-An index is made once for each file. It is kept in the cache folder, and made again when the size or
-the time of modification of the file changes.
+An index is made once for each file. It is cached, and rebuilt when the size or the time of
+modification of the file changes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -27,8 +27,9 @@ from vgg_keras.pipelines.sources.listing import text_of_path
 log = logging.getLogger(__name__)
 
 LARGEST_IMAGE = 2**28  # bytes of an encoded image; far above any, and it fits into memory
+LONGEST_NAME = 2**16  # characters of the name of an image; far above those of any file system
 _CACHE = "image_indexes"  # folder of the cache in `data_dir`
-_VERSION = 1  # of the format of the cached files
+_VERSION = 2  # of the format of the cached files
 _KEY = b"vgg_keras.index"  # of their metadata
 _SCHEMA = pa.schema(
     [
@@ -177,9 +178,10 @@ def _index(path: str, kind: str, scan: Scan, cache: Path) -> IndexedFile:
             return opened.enter_context(_atomic_file(copy, path, size))
 
         with naming_file(text_of_path(path), SourceError, f"cannot be read as a {kind} file"):
-            table = _table(list(scan(path, open_copy)), path)
-    data = os.fspath(copy) if is_copied else path
-    data_state = file_state(data)
+            table = _table(scan(path, open_copy), path)
+    if file_state(path) != state:
+        raise SourceError(f"{text_of_path(path)} has changed while it was indexed.")
+    data, data_state = (os.fspath(copy), file_state(copy)) if is_copied else (path, state)
     header = {"version": _VERSION, "path": text_of_path(path), "copied": bool(is_copied)}
     header |= {"state": state, "data_state": data_state}
     table = table.replace_schema_metadata({_KEY: json.dumps(header)})
@@ -211,20 +213,27 @@ def _atomic_file(copy: Path, path: str, size: int) -> Iterator[BinaryIO]:
         ) from error
 
 
-def _table(entries: list[Entry], path: str) -> pa.Table:
+def _table(entries: Iterable[Entry], path: str) -> pa.Table:
     """The entries as a table. Names that are missing or not unique are given numbers."""
     taken: set[str] = set()
-    names = []
+    named = []
     for row, entry in enumerate(entries):
-        name = entry.name if entry.name and entry.name not in taken else f"{entry.name}#{row}"
+        name = entry.name
+        if len(name) > LONGEST_NAME:
+            raise SourceError(
+                f"{text_of_path(path)}: a name must have at most {LONGEST_NAME} characters. "
+                f"Received: {len(name)} characters for image {row}"
+            )
+        while not name or name in taken:
+            name = f"{name}#{row}"
         if entry.length > LARGEST_IMAGE:
             raise SourceError(
                 f"{text_of_path(path)}: an image must have at most {LARGEST_IMAGE} bytes. "
                 f"Received: {entry.length} bytes for {name}"
             )
         taken.add(name)
-        names.append(name)
-    if not entries:
+        named.append(entry._replace(name=name))
+    if not named:
         raise SourceError(f"{text_of_path(path)} holds no images.")
-    columns = dict(zip(Entry._fields, map(list, zip(*entries, strict=True)), strict=True))
-    return pa.table({**columns, "name": names}, schema=_SCHEMA)
+    columns = zip(Entry._fields, map(list, zip(*named, strict=True)), strict=True)
+    return pa.table(dict(columns), schema=_SCHEMA)

@@ -126,10 +126,9 @@ class ShardedSplit(PythonReadSplit):
         ]
 
     def without(self, names: Sequence[str]) -> Split:
-        if not names:
+        if len(names) == 0:
             return self
-        gone = set(names)
-        kept = np.array([name not in gone for name in self.names_of(range(len(self)))])
+        kept = self._not_named(names)
         return dataclasses.replace(self, numbers=self.numbers[kept], labels=self.labels[kept])
 
     def stated_boxes(self) -> StatedBoxes:

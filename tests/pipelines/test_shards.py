@@ -84,7 +84,7 @@ class TestSameAsFolders:
         assert_same(stream_of(source), expected)
         assert_same(stream_of(source, 1, first_epoch=2), stream_of(folder, 1, first_epoch=2))
 
-    def test_the_order_of_the_images_in_the_files_is_of_no_influence(
+    def test_the_order_of_the_images_in_the_files_does_not_change_the_stream(
         self, kind, root, expected, tmp_path
     ):
         spec = write_shards(kind, root / "data", tmp_path / "shards", seed=5, count=3)
@@ -97,7 +97,8 @@ class TestSameAsFolders:
         assert names[3].endswith("/blue_003.jpg")
         assert names[3].startswith(f"{root}/{kind}/train-0000")
         assert split.ids_of([3]) == [os.path.relpath(names[3], root / kind)]
-        fewer = split.without([names[3], names[7]])
+        assert split.without([]) is split
+        fewer = split.without(np.array([names[3], names[7]]))
         assert fewer.names_of(range(10)) == [n for n in names if n not in (names[3], names[7])]
         assert [int(e["index"]) for e in fewer.in_order()] == list(range(10))
         assert fewer.fingerprint() != split.fingerprint()
@@ -298,6 +299,14 @@ class TestLabels:
         with pytest.raises(SourceError, match=r"Received: img \(string\), label \(int64\)"):
             open_source(f"parquet:{tmp_path}", tmp_path)
 
+    def test_one_of_several_labels_must_be_named_label(self, tmp_path):
+        kinds = ", ".join(f'"{name}": {{"_type": "ClassLabel"}}' for name in ("fine", "coarse"))
+        metadata = {"huggingface": f'{{"info": {{"features": {{{kinds}}}}}}}'}
+        table = pa.table({"image": [b"x"], "fine": [1], "coarse": [0]})
+        pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "a.parquet")
+        with pytest.raises(SourceError, match=r"a\.parquet .*one label.*Received: fine, coarse"):
+            open_source(f"parquet:{tmp_path}", tmp_path)
+
     def test_columns_are_those_that_hugging_face_describes(self, tmp_path):
         kinds = '"img": {"_type": "Image"}, "fine": {"_type": "ClassLabel", "names": ["a", "b"]}'
         metadata = {"huggingface": f'{{"info": {{"features": {{{kinds}}}}}}}'}
@@ -309,10 +318,25 @@ class TestLabels:
 
 
 def test_equal_and_missing_names_are_numbered(tmp_path):
-    write_tfrecord(tmp_path / "a.tfrecord", [example(b"x", 1, name) for name in ("b", "b", "")])
+    names = ("b", "b", "", "a#5", "a", "a")
+    write_tfrecord(tmp_path / "a.tfrecord", [example(b"x", 1, name) for name in names])
     split = open_source(f"tfrecord:{tmp_path}", tmp_path)["all"]
-    file = tmp_path / "a.tfrecord"
-    assert split.names_of([0, 1, 2]) == [f"{file}/#2", f"{file}/b", f"{file}/b#1"]
+    expected = ["#2", "a", "a#5", "a#5#5", "b", "b#1"]
+    assert split.names_of(range(6)) == [f"{tmp_path}/a.tfrecord/{name}" for name in expected]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_changes_while_it_is_indexed_is_refused(kind, root, tmp_path, monkeypatch):
+    spec = write_shards(kind, root / "data", tmp_path / "shards")
+    real = shards._KINDS[spec.partition(":")[0]]
+
+    def scan(path, *rest):
+        yield from real.scan(path, *rest)
+        os.utime(path, ns=(0, 1))
+
+    monkeypatch.setitem(shards._KINDS, spec.partition(":")[0], real._replace(scan=scan))
+    with pytest.raises(SourceError, match=r"shards/\S+ has changed while it was indexed"):
+        open_source(spec, tmp_path)
 
 
 def test_boxes_of_tfrecords_are_shares(tmp_path):
