@@ -15,7 +15,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -64,8 +64,10 @@ class Entry(NamedTuple):
 
 
 # Finds the images of a file, given its path. If their bytes do not lie in the file as they are, the
-# scan writes all of them to another file. The second argument opens it, given their size.
-Scan = Callable[[str, Callable[[int], BinaryIO]], Iterator[Entry]]
+# scan writes all of them to another file. The second argument opens it, given their size, and
+# returns the function that writes.
+Write = Callable[[bytes], object]
+Scan = Callable[[str, Callable[[int], Write]], Iterator[Entry]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -111,8 +113,8 @@ def index_files(
 ) -> list[IndexedFile]:
     """Indexes files, or reads their indexes from the cache.
 
-    A second process waits for the first one that indexes, and then reads what it has cached. If
-    the cache cannot be written, a warning says so, and the indexes stay in memory.
+    A second process waits for the first one that indexes a file, and then reads what it has cached.
+    If the cache cannot be written, a warning says so, and the indexes stay in memory.
 
     Args:
         paths: absolute paths of the files.
@@ -131,11 +133,11 @@ def index_files(
     missing = [path for path in paths if found[path] is None]
     if missing:
         log.info("indexing %d files, the first is %s", len(missing), text_of_path(missing[0]))
+    for path in missing:
         with contextlib.ExitStack() as lock:
             with contextlib.suppress(OSError):  # a cache without locks, or that is read-only
-                lock.enter_context(locked(cache / ".lock"))
-            for path in missing:
-                found[path] = _cached(path, kind, cache) or _index(path, kind, scan, cache)
+                lock.enter_context(locked(_cache_file(path, kind, cache).with_suffix(".lock")))
+            found[path] = _cached(path, kind, cache) or _index(path, kind, scan, cache)
     return [file for file in found.values() if file is not None]
 
 
@@ -172,7 +174,7 @@ def _index(path: str, kind: str, scan: Scan, cache: Path) -> IndexedFile:
     with contextlib.ExitStack() as opened:
         is_copied = []
 
-        def open_copy(size: int) -> BinaryIO:
+        def open_copy(size: int) -> Write:
             is_copied.append(True)
             log.info("copying the images of %s to %s", text_of_path(path), copy)
             return opened.enter_context(_atomic_file(copy, path, size))
@@ -198,13 +200,29 @@ def _index(path: str, kind: str, scan: Scan, cache: Path) -> IndexedFile:
 
 
 @contextlib.contextmanager
-def _atomic_file(copy: Path, path: str, size: int) -> Iterator[BinaryIO]:
-    """A file in the cache for the images of `path`, of about `size` bytes."""
+def _atomic_file(copy: Path, path: str, size: int) -> Iterator[Write]:
+    """Writes a file in the cache for the images of `path`, of about `size` bytes."""
+
+    def write(content: bytes) -> None:
+        # Inside a scan, whose other errors are those of `path`.
+        with _naming_copy(copy, path):
+            opened.write(content)
+
+    with _naming_copy(copy, path), atomic_path(copy) as temporary:
+        if size > shutil.disk_usage(copy.parent).free:
+            raise OSError(f"it needs {size} bytes, which the disk does not have")
+        modified = os.stat(path).st_mtime_ns
+        with open(temporary, "wb") as opened:
+            yield write
+        os.utime(temporary, ns=(modified, modified))  # so that equal copies have equal states
+
+
+@contextlib.contextmanager
+def _naming_copy(copy: Path, path: str) -> Iterator[None]:
     try:
-        with atomic_path(copy) as temporary, open(temporary, "wb") as opened:
-            if size > shutil.disk_usage(copy.parent).free:
-                raise OSError(f"it needs {size} bytes, which the disk does not have")
-            yield opened
+        yield
+    except WriteError:
+        raise
     except OSError as error:
         raise WriteError(
             f"{text_of_path(path)} holds compressed images, which must be copied. The copy {copy} "

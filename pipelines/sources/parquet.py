@@ -24,10 +24,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vgg_keras.pipelines.checks import first_few
-from vgg_keras.pipelines.sources.image_index import LONGEST_NAME, Entry
+from vgg_keras.pipelines.sources.image_index import LONGEST_NAME, Entry, Write
 from vgg_keras.pipelines.sources.parquet_pages import page_sizes
 
-_BATCH_BYTES = 2**26  # of images in memory
+_BATCH_BYTES = 2**25  # of images; several batches are in memory
 _SMALL = 2**26  # pages and files below this are never taken for bombs
 _MOST_COMPRESSED = 20  # times smaller than its contents; encoded images can hardly be compressed
 _BUFFER = 2**20  # bytes read at once
@@ -74,7 +74,7 @@ class _Group(NamedTuple):
     is_plain: bool
 
 
-def scan_parquet(path: str, open_copy: Callable[[int], BinaryIO]) -> Iterator[Entry]:
+def scan_parquet(path: str, open_copy: Callable[[int], Write]) -> Iterator[Entry]:
     """Finds the images of a file.
 
     Raises:
@@ -93,8 +93,8 @@ def scan_parquet(path: str, open_copy: Callable[[int], BinaryIO]) -> Iterator[En
         is_plain = all(group.is_plain for group in groups)
         found = _in_place(opened, file, groups, columns) if is_plain else None
         if found is None:
-            copy = open_copy(sum(group.size for group in groups))
-            yield from _copied(copy, file, groups, columns)
+            write = open_copy(sum(group.size for group in groups))
+            yield from _copied(write, file, groups, columns)
         else:
             yield from found
 
@@ -232,7 +232,7 @@ def _find(data: mmap.mmap, image: bytes, start: int, stop: int) -> int | None:
 
 
 def _copied(
-    copy: BinaryIO, file: pq.ParquetFile, groups: Sequence[_Group], columns: _Columns
+    write: Write, file: pq.ParquetFile, groups: Sequence[_Group], columns: _Columns
 ) -> Iterator[Entry]:
     """The images as they lie in a copy."""
     limit = max(_SMALL, 2 * sum(group.size for group in groups))
@@ -240,6 +240,6 @@ def _copied(
     for _, image, fields in _rows(file, groups, columns):
         if offset + len(image) > limit:  # a dictionary can repeat one image without end
             raise ValueError(f"its images have more bytes than its pages, {limit // 2}")
-        copy.write(image)
+        write(image)
         yield Entry(offset, len(image), **fields)
         offset += len(image)
