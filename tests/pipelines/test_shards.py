@@ -174,7 +174,7 @@ class TestSplits:
             (["train/0.x", "train/1.x"], "train/*.x", {"all": 2}),
             (["a-07.x", "a-08.x", "a-09.x", "a-10.x"], "a-{08..10}.x", {"all": 3}),
             (["a[1].x", "a1.x"], "a[1].x", {"all": 1}),
-            (["a[1]/train-1.x", "a1/train-2.x"], "a[1]/train-*.x", {"train": 1}),
+            (["a[1]/train-1.x", "a[1]/train-2.x", "a1/train-3.x"], "a[1]/train-*.x", {"train": 2}),
             (["train_1.tfrecord", "test_1.tfrecord", "b.tfrecord"], "", {"train": 1, "test": 1}),
         ],
     )
