@@ -64,6 +64,10 @@ class Boxes:
         with tf.init_scope(), tf.device("CPU"):
             return tf.constant(self.values), tf.constant(self.splits)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, or another process, makes tensors of its own."""
+        return {key: value for key, value in vars(self).items() if key != "_tensors"}
+
     def __len__(self) -> int:
         return len(self.splits) - 1
 

@@ -55,16 +55,19 @@ class Archive:
         if root.is_dir():
             return cls(root, dict.fromkeys(list_files(root)))
         if not root.is_file():
-            raise SourceError(f"There is no folder or archive {root}. Expected: {expected}.")
+            raise SourceError(
+                f"There is no folder or archive {text_of_path(root)}. Expected: {expected}."
+            )
         try:
             (index,) = index_files([os.fspath(root)], "tar", _scan, data_dir)
         except SourceError as error:
             raise SourceError(
                 f"{error}. Unpack it and give the folder. Expected: {expected}."
             ) from error
-        names, offsets, lengths = (
+        texts, offsets, lengths = (
             index.table[key].to_pylist() for key in ("name", "offset", "length")
         )
+        names = (os.fsdecode(text.encode("latin-1")) for text in texts)
         extents = dict(zip(names, zip(offsets, lengths, strict=True), strict=True))
         return cls(root, extents, index)
 
@@ -76,7 +79,7 @@ class Archive:
             OSError: the file cannot be read.
         """
         if name not in self.files:
-            raise SourceError(f"{self.root} holds no {text_of_path(name)}.")
+            raise SourceError(f"{text_of_path(self.root)} holds no {text_of_path(name)}.")
         extent = self.files[name]
         if extent is None or self.index is None:
             return (self.root / name).read_bytes()
@@ -92,9 +95,11 @@ def _scan(path: str, *unused: object) -> Iterator[Entry]:
     files: dict[str, Entry] = {}
     for member in tar_members(path):
         if member.is_file:
-            files[member.name] = Entry(member.offset, member.size, -1, "", member.name)
+            # An index holds no surrogates, so each byte of a name is one character of it.
+            text = os.fsencode(member.name).decode("latin-1")
+            files[member.name] = Entry(member.offset, member.size, -1, "", text)
         elif not member.is_folder:
-            log.warning("skipped, not a regular file: %s/%s", path, text_of_path(member.name))
+            log.warning("skipped, not a regular file: %s", text_of_path(f"{path}/{member.name}"))
     yield from (files[name] for name in sorted(files) if not f"/{name}".count("/."))
 
 
@@ -110,4 +115,4 @@ class ArchiveSplit(PythonReadSplit, FolderSplit):
         return itertools.repeat(self.archive.index.state, len(self))
 
     def bytes_of(self, index: int) -> bytes:
-        return self.archive.read(os.path.relpath(self.paths[index], self.root))
+        return self.archive.read(self.paths[index][len(self.root) + 1 :])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,8 @@ from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.sources.image_index import IndexedFile
 from vgg_keras.pipelines.sources.listing import text_of_path
 from vgg_keras.pipelines.splits import TRAIN, VALIDATION
+
+_MOST_DIGITS = 18  # of a label; fits into 64 bits
 
 
 class Classes(NamedTuple):
@@ -40,7 +42,7 @@ _Stated = Mapping[tuple[int, str], str]
 
 
 def find_classes(
-    spec: str, splits: Mapping[str, Iterable[IndexedFile]], labels_file: Path
+    spec: str, splits: Mapping[str, Sequence[IndexedFile]], labels_file: Path
 ) -> Classes:
     """Finds the classes of all images.
 
@@ -86,23 +88,22 @@ def find_classes(
     return classes
 
 
-def _stated(files: Iterable[IndexedFile]) -> dict[tuple[int, str], str]:
+def _stated(files: Sequence[IndexedFile]) -> dict[tuple[int, str], str]:
     """What the files state of the classes of their images."""
     found: dict[tuple[int, str], str] = {}
-    for file in files:
-        pairs = file.table.select(["label", "class_name"])
-        rows = pairs.append_column("row", pa.array(np.arange(len(pairs))))
-        first = rows.group_by(["label", "class_name"]).aggregate([("row", "min")])
-        for pair in sorted(first.to_pylist(), key=lambda pair: pair["row_min"]):
-            name = file.table["name"][pair["row_min"]].as_py()
-            found.setdefault(
-                (pair["label"], pair["class_name"]), f"{text_of_path(file.path)}/{name}"
-            )
+    pairs = pa.concat_tables([file.table.select(["label", "class_name"]) for file in files])
+    starts = np.cumsum([0, *(len(file.table) for file in files)])
+    rows = pairs.append_column("row", pa.array(np.arange(len(pairs))))
+    first = rows.group_by(["label", "class_name"]).aggregate([("row", "min")]).sort_by("row_min")
+    for pair in first.to_pylist():
+        i = int(np.searchsorted(starts, pair["row_min"], "right")) - 1
+        name = files[i].table["name"][int(pair["row_min"] - starts[i])].as_py()
+        found[pair["label"], pair["class_name"]] = f"{text_of_path(files[i].path)}/{name}"
     return {pair: image for pair, image in found.items() if pair != (-1, "")}
 
 
 def _numbered(spec: str, stated: _Stated, labels_file: Path) -> Classes:
-    names = _listed(labels_file)
+    names = {} if all(name for _, name in stated) else _listed(labels_file)
     first: dict[int | str, tuple[int, str, str]] = {}
     for (label, name), image in stated.items():
         for key in (label, name) if name else ():
@@ -139,7 +140,8 @@ def _listed(file: Path) -> dict[int, str]:
     for line in file.read_text("utf-8", "replace").splitlines():
         number, _, name = line.partition(":")
         if line.strip():
-            if not number.strip().isdecimal() or not name.strip():
+            number = number.strip()
+            if not number.isdecimal() or len(number) > _MOST_DIGITS or not name.strip():
                 raise SourceError(
                     f"Each line of {file} must be NUMBER:NAME. Received: {line!r:.80}"
                 )

@@ -1,7 +1,7 @@
 """Index of the images in files that hold many: where each one's bytes are, its label and its name.
 
-An index is made once for each file. It is kept in the cache folder, and made again when the size or
-the time of modification of the file changes.
+An index is made once for each file. It is cached, and rebuilt when the size or the time of
+modification of the file changes.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -27,8 +27,9 @@ from vgg_keras.pipelines.sources.listing import text_of_path
 log = logging.getLogger(__name__)
 
 LARGEST_IMAGE = 2**28  # bytes of an encoded image; far above any, and it fits into memory
+LONGEST_NAME = 2**16  # characters of the name of an image; far above those of any file system
 _CACHE = "image_indexes"  # folder of the cache in `data_dir`
-_VERSION = 1  # of the format of the cached files
+_VERSION = 2  # of the format of the cached files
 _KEY = b"vgg_keras.index"  # of their metadata
 _SCHEMA = pa.schema(
     [
@@ -63,8 +64,10 @@ class Entry(NamedTuple):
 
 
 # Finds the images of a file, given its path. If their bytes do not lie in the file as they are, the
-# scan writes all of them to another file. The second argument opens it, given their size.
-Scan = Callable[[str, Callable[[int], BinaryIO]], Iterator[Entry]]
+# scan writes all of them to another file. The second argument opens it, given their size, and
+# returns the function that writes.
+Write = Callable[[bytes], object]
+Scan = Callable[[str, Callable[[int], Write]], Iterator[Entry]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,8 +113,8 @@ def index_files(
 ) -> list[IndexedFile]:
     """Indexes files, or reads their indexes from the cache.
 
-    A second process waits for the first one that indexes, and then reads what it has cached. If
-    the cache cannot be written, a warning says so, and the indexes stay in memory.
+    A second process waits for the first one that indexes a file, and then reads what it has cached.
+    If the cache cannot be written, a warning says so, and the indexes stay in memory.
 
     Args:
         paths: absolute paths of the files.
@@ -130,11 +133,11 @@ def index_files(
     missing = [path for path in paths if found[path] is None]
     if missing:
         log.info("indexing %d files, the first is %s", len(missing), text_of_path(missing[0]))
+    for path in missing:
         with contextlib.ExitStack() as lock:
             with contextlib.suppress(OSError):  # a cache without locks, or that is read-only
-                lock.enter_context(locked(cache / ".lock"))
-            for path in missing:
-                found[path] = _cached(path, kind, cache) or _index(path, kind, scan, cache)
+                lock.enter_context(locked(_cache_file(path, kind, cache).with_suffix(".lock")))
+            found[path] = _cached(path, kind, cache) or _index(path, kind, scan, cache)
     return [file for file in found.values() if file is not None]
 
 
@@ -171,15 +174,16 @@ def _index(path: str, kind: str, scan: Scan, cache: Path) -> IndexedFile:
     with contextlib.ExitStack() as opened:
         is_copied = []
 
-        def open_copy(size: int) -> BinaryIO:
+        def open_copy(size: int) -> Write:
             is_copied.append(True)
             log.info("copying the images of %s to %s", text_of_path(path), copy)
             return opened.enter_context(_atomic_file(copy, path, size))
 
         with naming_file(text_of_path(path), SourceError, f"cannot be read as a {kind} file"):
-            table = _table(list(scan(path, open_copy)), path)
-    data = os.fspath(copy) if is_copied else path
-    data_state = file_state(data)
+            table = _table(scan(path, open_copy), path)
+    if file_state(path) != state:
+        raise SourceError(f"{text_of_path(path)} has changed while it was indexed.")
+    data, data_state = (os.fspath(copy), file_state(copy)) if is_copied else (path, state)
     header = {"version": _VERSION, "path": text_of_path(path), "copied": bool(is_copied)}
     header |= {"state": state, "data_state": data_state}
     table = table.replace_schema_metadata({_KEY: json.dumps(header)})
@@ -196,13 +200,29 @@ def _index(path: str, kind: str, scan: Scan, cache: Path) -> IndexedFile:
 
 
 @contextlib.contextmanager
-def _atomic_file(copy: Path, path: str, size: int) -> Iterator[BinaryIO]:
-    """A file in the cache for the images of `path`, of about `size` bytes."""
+def _atomic_file(copy: Path, path: str, size: int) -> Iterator[Write]:
+    """Writes a file in the cache for the images of `path`, of about `size` bytes."""
+
+    def write(content: bytes) -> None:
+        # Inside a scan, whose other errors are those of `path`.
+        with _naming_copy(copy, path):
+            opened.write(content)
+
+    with _naming_copy(copy, path), atomic_path(copy) as temporary:
+        if size > shutil.disk_usage(copy.parent).free:
+            raise OSError(f"it needs {size} bytes, which the disk does not have")
+        modified = os.stat(path).st_mtime_ns
+        with open(temporary, "wb") as opened:
+            yield write
+        os.utime(temporary, ns=(modified, modified))  # so that equal copies have equal states
+
+
+@contextlib.contextmanager
+def _naming_copy(copy: Path, path: str) -> Iterator[None]:
     try:
-        with atomic_path(copy) as temporary, open(temporary, "wb") as opened:
-            if size > shutil.disk_usage(copy.parent).free:
-                raise OSError(f"it needs {size} bytes, which the disk does not have")
-            yield opened
+        yield
+    except WriteError:
+        raise
     except OSError as error:
         raise WriteError(
             f"{text_of_path(path)} holds compressed images, which must be copied. The copy {copy} "
@@ -211,20 +231,27 @@ def _atomic_file(copy: Path, path: str, size: int) -> Iterator[BinaryIO]:
         ) from error
 
 
-def _table(entries: list[Entry], path: str) -> pa.Table:
+def _table(entries: Iterable[Entry], path: str) -> pa.Table:
     """The entries as a table. Names that are missing or not unique are given numbers."""
     taken: set[str] = set()
-    names = []
+    named = []
     for row, entry in enumerate(entries):
-        name = entry.name if entry.name and entry.name not in taken else f"{entry.name}#{row}"
+        name = entry.name
+        if len(name) > LONGEST_NAME:
+            raise SourceError(
+                f"{text_of_path(path)}: a name must have at most {LONGEST_NAME} characters. "
+                f"Received: {len(name)} characters for image {row}"
+            )
+        while not name or name in taken:
+            name = f"{name}#{row}"
         if entry.length > LARGEST_IMAGE:
             raise SourceError(
                 f"{text_of_path(path)}: an image must have at most {LARGEST_IMAGE} bytes. "
                 f"Received: {entry.length} bytes for {name}"
             )
         taken.add(name)
-        names.append(name)
-    if not entries:
+        named.append(entry._replace(name=name))
+    if not named:
         raise SourceError(f"{text_of_path(path)} holds no images.")
-    columns = dict(zip(Entry._fields, map(list, zip(*entries, strict=True)), strict=True))
-    return pa.table({**columns, "name": names}, schema=_SCHEMA)
+    columns = zip(Entry._fields, map(list, zip(*named, strict=True)), strict=True)
+    return pa.table(dict(columns), schema=_SCHEMA)

@@ -52,6 +52,10 @@ class IndexedSplit(Split):
             columns = {"label": self.labels, **self._columns()}
             return {key: _lookup(column) for key, column in columns.items()}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, or another process, makes tensors of its own."""
+        return {key: value for key, value in vars(self).items() if key != "_lookups"}
+
     def _examples(self, indices: tf.data.Dataset) -> tf.data.Dataset:
         """The examples at these indices."""
         lookups = self._lookups

@@ -69,7 +69,7 @@ class PackedStrings(Sequence[str]):
         return (os.fsdecode(self.buffer[i:j]) for i, j in zip(starts, stops, strict=True))
 
     def tolist(self) -> list[str]:
-        """The strings as a list, as arrays have it."""
+        """The strings as a list, like `ndarray.tolist`."""
         return list(self)
 
     def lookup(self) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -12,6 +12,7 @@ reads a whole row group for one image: Hugging Face's have 100 images in one pag
 
 from __future__ import annotations
 
+import itertools
 import json
 import mmap
 import os
@@ -23,10 +24,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vgg_keras.pipelines.checks import first_few
-from vgg_keras.pipelines.sources.image_index import Entry
+from vgg_keras.pipelines.sources.image_index import LONGEST_NAME, Entry, Write
 from vgg_keras.pipelines.sources.parquet_pages import page_sizes
 
-_BATCH_BYTES = 2**26  # of images in memory
+_BATCH_BYTES = 2**25  # of images; several batches are in memory
 _SMALL = 2**26  # pages and files below this are never taken for bombs
 _MOST_COMPRESSED = 20  # times smaller than its contents; encoded images can hardly be compressed
 _BUFFER = 2**20  # bytes read at once
@@ -73,7 +74,7 @@ class _Group(NamedTuple):
     is_plain: bool
 
 
-def scan_parquet(path: str, open_copy: Callable[[int], BinaryIO]) -> Iterator[Entry]:
+def scan_parquet(path: str, open_copy: Callable[[int], Write]) -> Iterator[Entry]:
     """Finds the images of a file.
 
     Raises:
@@ -92,8 +93,8 @@ def scan_parquet(path: str, open_copy: Callable[[int], BinaryIO]) -> Iterator[En
         is_plain = all(group.is_plain for group in groups)
         found = _in_place(opened, file, groups, columns) if is_plain else None
         if found is None:
-            copy = open_copy(sum(group.size for group in groups))
-            yield from _copied(copy, file, groups, columns)
+            write = open_copy(sum(group.size for group in groups))
+            yield from _copied(write, file, groups, columns)
         else:
             yield from found
 
@@ -104,6 +105,11 @@ def _columns(schema: pa.Schema) -> _Columns:
     features = stated.get("info", {}).get("features", {})
     kinds = {name: f.get("_type") for name, f in features.items() if isinstance(f, dict)}
     images, labels = ([n for n in schema.names if kinds.get(n) == k] for k in _FEATURES)
+    if len(labels) > 1 and "label" not in schema.names:
+        raise ValueError(
+            f"it must have one label, or a column that is named label. "
+            f"Received: {first_few(labels)}"
+        )
     image = images[0] if len(images) == 1 else "image"
     label = labels[0] if len(labels) == 1 else "label"
     found = {name: schema.field(name).type for name in schema.names}
@@ -129,24 +135,36 @@ def _group(
     metadata: pq.RowGroupMetaData, number: int, columns: _Columns, descriptor: int
 ) -> _Group:
     leaves = [metadata.column(i) for i in range(metadata.num_columns)]
-    column = next(leaf for leaf in leaves if leaf.path_in_schema == columns.content)
-    starts = column.dictionary_page_offset, column.data_page_offset
-    start = min(offset for offset in starts if offset)  # 0 or None: no dictionary
-    stop = start + column.total_compressed_size
-    if not 0 < start < stop <= os.fstat(descriptor).st_size:
-        raise ValueError(f"row group {number} does not end inside the file")
-    # Not `column.compression`: an unknown codec in it ends the process (PyArrow 26).
-    size, largest, is_plain = 0, 0, True
-    for page in page_sizes(descriptor, start, stop):
-        size, largest = size + page.uncompressed, max(largest, page.uncompressed)
-        is_plain &= page.compressed == page.uncompressed
+    # All columns that `_rows` reads, with the path of the images and the labels.
+    extents = {
+        leaf.path_in_schema: _extent(leaf, number, descriptor)
+        for leaf in leaves
+        if leaf.path_in_schema.split(".")[0] in (columns.image, columns.label)
+    }
+    pages = {path: list(page_sizes(descriptor, *extent)) for path, extent in extents.items()}
+    for page in itertools.chain(*pages.values()):
         if page.uncompressed > max(_SMALL, _MOST_COMPRESSED * page.compressed):
             raise ValueError(
                 f"a page of row group {number} has {page.compressed} bytes and declares "
                 f"{page.uncompressed} bytes of contents, more than images can be compressed"
             )
+    largest = max((page.uncompressed for page in itertools.chain(*pages.values())), default=1)
     batch = min(max(_BATCH_BYTES // max(largest, 1), 1), 1024)
-    return _Group(number, metadata.num_rows, start, stop, size, batch, is_plain)
+    # Not `leaf.compression`: an unknown codec in it ends the process (PyArrow 26).
+    images = pages[columns.content]
+    is_plain = all(page.compressed == page.uncompressed for page in images)
+    size = sum(page.uncompressed for page in images)
+    return _Group(number, metadata.num_rows, *extents[columns.content], size, batch, is_plain)
+
+
+def _extent(leaf: pq.ColumnChunkMetaData, number: int, descriptor: int) -> tuple[int, int]:
+    """First byte of a column of a row group, and the byte after its last."""
+    starts = leaf.dictionary_page_offset, leaf.data_page_offset
+    start = min(offset for offset in starts if offset)  # 0 or None: no dictionary
+    stop = start + leaf.total_compressed_size
+    if not 0 < start < stop <= os.fstat(descriptor).st_size:
+        raise ValueError(f"row group {number} does not end inside the file")
+    return start, stop
 
 
 def _rows(
@@ -175,6 +193,8 @@ def _fields(
     if not -1 <= label < (2**31 if class_names is None else len(class_names)):
         limit = "" if class_names is None else f" to {len(class_names) - 1}"
         raise ValueError(f"the label of row {row} must be from 0{limit}. Received: {label}")
+    if len(path) > LONGEST_NAME:
+        raise ValueError(f"the path of row {row} has {len(path)} characters")
     name = path.replace("\\", "/").rpartition("/")[2]
     class_name = ""
     if label >= 0:
@@ -212,7 +232,7 @@ def _find(data: mmap.mmap, image: bytes, start: int, stop: int) -> int | None:
 
 
 def _copied(
-    copy: BinaryIO, file: pq.ParquetFile, groups: Sequence[_Group], columns: _Columns
+    write: Write, file: pq.ParquetFile, groups: Sequence[_Group], columns: _Columns
 ) -> Iterator[Entry]:
     """The images as they lie in a copy."""
     limit = max(_SMALL, 2 * sum(group.size for group in groups))
@@ -220,6 +240,6 @@ def _copied(
     for _, image, fields in _rows(file, groups, columns):
         if offset + len(image) > limit:  # a dictionary can repeat one image without end
             raise ValueError(f"its images have more bytes than its pages, {limit // 2}")
-        copy.write(image)
+        write(image)
         yield Entry(offset, len(image), **fields)
         offset += len(image)

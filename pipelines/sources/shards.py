@@ -12,7 +12,6 @@ in other files give the same streams, if their names are unique.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import glob
 import itertools
 import logging
@@ -25,6 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vgg_keras.pipelines.checks import first_few
 from vgg_keras.pipelines.errors import SourceError
@@ -73,7 +73,8 @@ class ShardedSplit(PythonReadSplit):
     Attributes:
         name: name of the split.
         files: the files.
-        numbers: the index of the file of each image, and its row in that file, int64 `(N, 2)`.
+        rows: the index of the file of each image, and its row in that file, int64 `(N, 2)`.
+        extents: offset and length of each image in its file, int64 `(N, 2)`.
         labels: int64 `(N,)`, -1 if unknown.
         root: folder of the files.
         class_names: names of the classes.
@@ -81,32 +82,23 @@ class ShardedSplit(PythonReadSplit):
 
     name: str
     files: tuple[IndexedFile, ...]
-    numbers: np.ndarray
+    rows: np.ndarray
+    extents: np.ndarray
     labels: np.ndarray
     root: str
     class_names: tuple[str, ...] | None = None
 
-    _PER_IMAGE = ("numbers", "labels")
-
-    @functools.cached_property
-    def _extents(self) -> np.ndarray:
-        """Offset and length of each image, int64 `(N, 2)`."""
-        extents = np.zeros((len(self), 2), np.int64)
-        for i, file in enumerate(self.files):
-            mine = self.numbers[:, 0] == i
-            columns = [file.table[key].to_numpy() for key in ("offset", "length")]
-            extents[mine] = np.stack(columns, 1)[self.numbers[mine, 1]]
-        return extents
+    _PER_IMAGE = ("rows", "extents", "labels")
 
     def _columns(self) -> Mapping[str, np.ndarray]:
         return {}
 
     def bytes_of(self, index: int) -> bytes:
-        offset, length = self._extents[index].tolist()
-        return self.files[self.numbers[index, 0]].read(offset, length)
+        offset, length = self.extents[index].tolist()
+        return self.files[self.rows[index, 0]].read(offset, length)
 
     def names_of(self, indices: Iterable[int]) -> list[str]:
-        wanted = self.numbers[np.array(list(indices), np.int64)]
+        wanted = self.rows[np.array(list(indices), np.int64)]
         names = np.empty(len(wanted), object)
         for i in np.unique(wanted[:, 0]).tolist():
             mine = wanted[:, 0] == i
@@ -123,12 +115,12 @@ class ShardedSplit(PythonReadSplit):
         names = self.names_of(range(len(self)))
         return [
             f"{name} {self.files[i].state}"
-            for name, i in zip(names, self.numbers[:, 0].tolist(), strict=True)
+            for name, i in zip(names, self.rows[:, 0].tolist(), strict=True)
         ]
 
     def stated_boxes(self) -> StatedBoxes:
         boxes = [file.table["boxes"].to_pylist() for file in self.files]
-        stated = [boxes[i][row] for i, row in self.numbers.tolist()]
+        stated = [boxes[i][row] for i, row in self.rows.tolist()]
         if all(edges is None for edges in stated):
             return super().stated_boxes()
         return StatedBoxes([np.reshape(edges or [], (-1, 4)).tolist() for edges in stated], False)
@@ -156,35 +148,40 @@ def open_shards(
 def _split(name: str, files: Sequence[IndexedFile], classes: Classes, root: str) -> ShardedSplit:
     """The images of the files, in their order."""
     sizes = [len(file.table) for file in files]
+    table = pa.concat_tables([file.table for file in files])
     images = pa.table(
         {
-            "label": pa.chunked_array([classes.labels(file.table) for file in files]),
-            "name": pa.chunked_array([c for file in files for c in file.table["name"].chunks]),
+            "label": classes.labels(table),
+            "name": table["name"],
             "file": np.repeat(np.arange(len(files)), sizes),
             "row": np.concatenate([np.arange(size) for size in sizes]),
         }
     )
-    images = images.sort_by([(column, "ascending") for column in images.column_names])
-    numbers = np.stack([images["file"].to_numpy(), images["row"].to_numpy()], 1)
-    return ShardedSplit(
-        name, tuple(files), numbers, images["label"].to_numpy(), root, classes.names
-    )
+    # Names are not rearranged: an array of Arrow's strings holds at most 2 GiB.
+    keys = [(column, "ascending") for column in images.column_names]
+    order = pc.sort_indices(images, sort_keys=keys).to_numpy()
+    rows = np.stack([images[key].to_numpy() for key in ("file", "row")], 1)[order]
+    extents = np.stack([table[key].to_numpy() for key in ("offset", "length")], 1)[order]
+    labels = images["label"].to_numpy()[order]
+    return ShardedSplit(name, tuple(files), rows, extents, labels, root, classes.names)
 
 
 def _find_files(spec: str, location: str, kind: _Kind) -> tuple[str, list[str]]:
     """Root folder, and absolute paths of the files, sorted."""
     pattern = os.path.abspath(os.path.expanduser(location))
     if os.path.isdir(pattern):
-        found = [file for file in list_files(pattern) if kind.names.fullmatch(file)]
-        root, paths = pattern, [os.path.join(pattern, file) for file in found]
+        root, found = pattern, list_files(pattern)
+        paths = [os.path.join(root, file) for file in found if kind.names.fullmatch(file)]
     else:
-        each = _expanded(spec, pattern)
-        paths = sorted({file for one in each for file in _matching(one)})
-        missing = [one for one in each if not _matching(one)] if len(each) > 1 else []
+        # Names of folders that exist may have brackets.
+        root = next(os.fspath(folder) for folder in Path(pattern).parents if folder.is_dir())
+        found_by_pattern = {
+            one: _matching(root, one) for one in _expanded(spec, os.path.relpath(pattern, root))
+        }
+        paths = sorted({file for found in found_by_pattern.values() for file in found})
+        missing = [os.path.join(root, one) for one, found in found_by_pattern.items() if not found]
         if missing and paths:
             raise SourceError(f"{spec}: these files are missing: {first_few(missing)}")
-        fixed = re.split(r"[*?\[{]", pattern)[0]
-        root = os.path.dirname(fixed)
     if not paths:
         raise SourceError(
             f"{spec} names no file. It must name a folder of such files, or a pattern like "
@@ -193,10 +190,13 @@ def _find_files(spec: str, location: str, kind: _Kind) -> tuple[str, list[str]]:
     return root, paths
 
 
-def _matching(pattern: str) -> list[str]:
-    if os.path.isfile(pattern):  # whose name may have brackets
-        return [pattern]
-    return [file for file in glob.glob(pattern, recursive=True) if os.path.isfile(file)]
+def _matching(root: str, pattern: str) -> list[str]:
+    """The files below a folder that a pattern names."""
+    path = os.path.join(root, pattern)
+    if os.path.isfile(path):  # whose name may have brackets
+        return [path]
+    found = glob.iglob(os.path.join(glob.escape(root), pattern), recursive=True)
+    return [file for file in found if os.path.isfile(file)]
 
 
 def _expanded(spec: str, pattern: str) -> list[str]:
@@ -218,10 +218,17 @@ def _by_split(root: str, paths: Iterable[str]) -> dict[str, list[str]]:
     """The files of each split, `train` and `val` first."""
     found: dict[str, list[str]] = defaultdict(list)
     for path in paths:
-        words = _SPLIT_WORD.findall(os.path.relpath(path, root))
-        found[words[-1].lower() if words else ""].append(path)
+        folder, name = os.path.split(os.path.relpath(path, root))
+        words, last = [[w.lower() for w in _SPLIT_WORD.findall(text)] for text in (folder, name)]
+        if len(set(last)) > 1:
+            raise SourceError(
+                f"The name of a file must have at most one of the words train, "
+                f"{', '.join(VALIDATION_NAMES)} and test. Received: {text_of_path(path)}"
+            )
+        found[["", *words, *last][-1]].append(path)
     others = found.pop("", [])
     if not found:
+        _warn_of_missing("all", others)
         return {"all": others}
     if others:
         log.info("ignored beside the splits: %s", first_few(list(map(text_of_path, others))))

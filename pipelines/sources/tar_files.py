@@ -9,6 +9,10 @@ from typing import NamedTuple
 
 from vgg_keras.pipelines.sources.listing import text_of_path
 
+_OCTAL = frozenset(b"01234567")
+_LONG_KINDS = b"LKxgX"  # long names and extended headers, which `tarfile` reads whole
+_LONGEST_HEADER = 2**20  # bytes of one of them
+
 
 class Member(NamedTuple):
     """A member of an archive.
@@ -28,7 +32,7 @@ class Member(NamedTuple):
 
 
 class _Header(tarfile.TarInfo):
-    """A header of which regular files have name and size only, which halves the time to read it."""
+    """A tar header. Of regular files only name and size are parsed, which halves the time."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
@@ -37,15 +41,17 @@ class _Header(tarfile.TarInfo):
             len(buf) == tarfile.BLOCKSIZE
             and buf[156:157] == tarfile.REGTYPE
             and not buf[345]  # the rest of a long name
-            and size.isdigit()
-            and checksum.isdigit()
+            and size
+            and checksum
+            and _OCTAL.issuperset(size + checksum)
+            # The checksum counts its own eight bytes as spaces.
+            and int(checksum, 8) == sum(buf) - sum(buf[148:156]) + 8 * ord(" ")
         )
         if not is_plain:
-            return super().frombuf(buf, encoding, errors)
-        # The checksum counts its own eight bytes as spaces.
-        if int(checksum, 8) != sum(buf) - sum(buf[148:156]) + 8 * ord(" "):
-            # Typeshed does not know this error, which `tarfile` itself expects here.
-            raise tarfile.InvalidHeaderError("bad checksum")  # type: ignore[attr-defined]
+            header = super().frombuf(buf, encoding, errors)
+            if header.type in _LONG_KINDS and not 0 <= header.size <= _LONGEST_HEADER:
+                raise ValueError(f"it has a long name or extended header of {header.size} bytes")
+            return header
         header = cls(buf[:100].split(b"\0", 1)[0].decode(encoding, errors))
         header.size = int(size, 8)
         return header
@@ -87,7 +93,10 @@ def tar_members(path: str | os.PathLike) -> Iterator[Member]:
                     files[name] = extent
                 yield Member(name, *(extent or (0, 0)), is_file, member.isdir())
             with open(path, "rb") as file:
-                if not os.pread(file.fileno(), tarfile.BLOCKSIZE, opened.offset):
-                    raise ValueError("it lacks the end of an archive: it is cut short")
+                end = os.pread(file.fileno(), tarfile.BLOCKSIZE, opened.offset)
+            if not end:
+                raise ValueError("it lacks the end of an archive: it is cut short")
+            if any(end):  # `tarfile` takes a damaged header for the end
+                raise ValueError(f"the header at byte {opened.offset} is damaged")
     except (tarfile.TarError, EOFError) as error:
         raise ValueError(f"it is not an uncompressed tar archive ({error})") from error

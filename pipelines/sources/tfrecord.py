@@ -127,7 +127,7 @@ _CRC32C = [_crc32c_step(byte) for byte in range(256)]
 
 
 def _masked_checksum(data: bytes) -> int:
-    """CRC-32C, rotated and with a constant added, as the format has it."""
+    """CRC-32C, rotated and with a constant added, as the format prescribes."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc = crc >> 8 ^ _CRC32C[(crc ^ byte) & 255]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import resource
 import struct
 import tarfile
 
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.pipelines.containers import example, write_parquet, write_tfrecord
+from tests.pipelines.decoding import forget_peak, peak
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.sources import open_source
 from vgg_keras.pipelines.sources.image_index import LARGEST_IMAGE
@@ -83,6 +83,11 @@ TARS = {
         "not an unc",
     ),
     "a compressed archive": (b"\x1f\x8b" + bytes(1000), "not an uncompressed tar archive"),
+    "a damaged header after a good one": (
+        tar_header(b"0") + tar_header(b"0").replace(b"ustar", b"vstar") + END,
+        "the header at byte 512 is damaged",
+    ),
+    "a size of digits that are not octal": (tar_header(b"789") + END, "not an uncompressed tar"),
     "a size in letters": (tar_header(b"abc") + END, "not an uncompressed tar archive"),
 }
 
@@ -90,9 +95,10 @@ TARS = {
 @contextlib.contextmanager
 def bounded_memory():
     """The memory of this process may not grow in the block."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    forget_peak()
+    before = peak()
     yield
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < _MEMORY
+    assert (peak() - before) * 2**20 < _MEMORY
 
 
 @pytest.mark.timeout(60)
@@ -131,6 +137,19 @@ class TestParquet:
         assert (tmp_path / "a.parquet").stat().st_size < 2**16
         self.refused(tmp_path, r"declares 1342\d+ bytes of contents, more than")
 
+    def test_a_path_that_decompresses_to_far_more_is_refused(self, tmp_path):
+        options = {"compression": "zstd", "use_dictionary": False}
+        write_parquet(tmp_path / "a.parquet", [b"x"], [0], ["a" * 2**27], **options)
+        assert (tmp_path / "a.parquet").stat().st_size < 2**16
+        self.refused(tmp_path, r"declares 1342\d+ bytes of contents, more than")
+
+    def test_one_path_repeated_by_a_dictionary_is_refused(self, tmp_path):
+        options = {"compression": "zstd", "row_group_size": 1000}
+        write_parquet(
+            tmp_path / "a.parquet", [b"x"] * 300, [0] * 300, ["a" * 2**20] * 300, **options
+        )
+        self.refused(tmp_path, "the path of row 0 has 1048576 characters")
+
     def test_one_image_repeated_by_a_dictionary_is_refused(self, tmp_path):
         image = np.random.default_rng(0).bytes(2**20)
         options = {"compression": "zstd", "row_group_size": 1000}
@@ -143,9 +162,9 @@ class TestParquet:
         good = write_parquet(tmp_path / "good", [rng.bytes(40)] * 2, [0, 0], compression="snappy")
         content, file = good.read_bytes(), tmp_path / "a.parquet"
         # The codecs of the columns are among the bytes of the second half.
-        places = rng.permutation(np.arange(len(content) // 2, len(content)))[:100]
+        positions = rng.permutation(np.arange(len(content) // 2, len(content)))[:100]
         refusals = 0
-        for position in places.tolist():
+        for position in positions.tolist():
             damaged = bytearray(content)
             damaged[position] ^= int(rng.integers(1, 256))
             file.write_bytes(damaged)
@@ -156,6 +175,17 @@ class TestParquet:
         table = pa.table({"image": pa.array([b""] * 100_000), "label": [0] * 100_000})
         pq.write_table(table, tmp_path / "a.parquet", compression="zstd")
         self.refused(tmp_path, "more rows than it has bytes")
+
+
+@pytest.mark.parametrize("kind", [b"L", b"K", b"x", b"g", b"X"])
+def test_a_long_name_is_refused_before_it_is_read(kind, tmp_path):
+    """The file has a hole, so that it takes no space."""
+    file, size = tmp_path / "a.tar", 600 * 2**20
+    with open(file, "wb") as opened:
+        opened.write(tar_header(b"%o" % size, kind))
+        opened.truncate(size + 2**12)
+    with bounded_memory(), pytest.raises(SourceError, match=rf"{file}.* of {size} bytes"):
+        open_source(f"webdataset:{file}", tmp_path)
 
 
 def test_other_bytes_in_a_tfrecord_or_a_tar_file_never_crash(tmp_path):

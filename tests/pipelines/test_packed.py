@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -70,6 +72,17 @@ def test_the_graph_that_a_stream_traces_does_not_grow_with_the_images(make):
         return graph.as_graph_def().ByteSize()
 
     assert abs(graph_bytes(20_000) - graph_bytes(4_000)) < 200
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_splits_and_boxes_can_be_copied_after_they_were_used(copied):
+    for split in (split_of_names(3), split_of_arrays(3)):
+        before = list(split.in_order().as_numpy_iterator())
+        np.testing.assert_equal(list(copied(split).in_order().as_numpy_iterator()), before)
+    boxes = Boxes.of_images([[[0, 0, 1, 1]]])
+    drawn = boxes.drawn(tf.constant(0, tf.int64), 0.0).numpy()
+    again = copied(boxes).drawn(tf.constant(0, tf.int64), 0.0).numpy()
+    np.testing.assert_array_equal(again, drawn)
 
 
 def test_the_examples_of_all_epochs_are_those_of_earlier_versions():

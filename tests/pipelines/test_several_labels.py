@@ -68,6 +68,21 @@ class TestCaltech256:
         assert find_bad_images(split) == []
         assert len(split.without(split.names_of([1]))) == 6
 
+    def test_names_of_any_bytes_are_read_from_an_archive(self, tmp_path):
+        root = tmp_path / "256_ObjectCategories"
+        names = [os.fsdecode(b"001.ak\xe9/001_0001.jpg"), "002.naïve/002_0001.jpg"]
+        for name in names:
+            (root / name).parent.mkdir(parents=True)
+            (root / name).write_bytes(jpeg())
+        archive = packed(root, tmp_path / "c.tar", root.name)
+        for _ in range(2):  # the second index is read from the cache
+            source = open_source(f"caltech256:{archive}", tmp_path)
+            assert source.class_names == (r"001.ak\xe9", "002.naïve")
+            split = source["all"]
+            found = [split.read(example).numpy() for example in split.in_order()]
+            assert found == [(root / name).read_bytes() for name in names]
+            assert split.names_of([0]) == [rf"{archive}/{root.name}/001.ak\xe9/001_0001.jpg"]
+
     def test_names_links_and_hidden_files(self, folder, tmp_path):
         """Any case of the suffix is read, and hard links are, packed and unpacked."""
         (folder / "001.ak47/001_0001.jpg").rename(folder / "001.ak47/001_0001.JPG")

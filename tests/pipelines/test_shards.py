@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
+import resource
 import tarfile
 
 import numpy as np
@@ -84,7 +87,7 @@ class TestSameAsFolders:
         assert_same(stream_of(source), expected)
         assert_same(stream_of(source, 1, first_epoch=2), stream_of(folder, 1, first_epoch=2))
 
-    def test_the_order_of_the_images_in_the_files_is_of_no_influence(
+    def test_the_order_of_the_images_in_the_files_does_not_change_the_stream(
         self, kind, root, expected, tmp_path
     ):
         spec = write_shards(kind, root / "data", tmp_path / "shards", seed=5, count=3)
@@ -97,11 +100,14 @@ class TestSameAsFolders:
         assert names[3].endswith("/blue_003.jpg")
         assert names[3].startswith(f"{root}/{kind}/train-0000")
         assert split.ids_of([3]) == [os.path.relpath(names[3], root / kind)]
-        fewer = split.without([names[3], names[7]])
+        assert split.without([]) is split
+        fewer = split.without(np.array([names[3], names[7]]))
         assert fewer.names_of(range(10)) == [n for n in names if n not in (names[3], names[7])]
         assert [int(e["index"]) for e in fewer.in_order()] == list(range(10))
         assert fewer.fingerprint() != split.fingerprint()
         assert find_bad_images(fewer) == []
+        for same in (copy.deepcopy(fewer), pickle.loads(pickle.dumps(fewer))):
+            assert same.fingerprint() == fewer.fingerprint()
 
     def test_indexes_are_made_once_and_again_for_a_changed_file(
         self, kind, root, tmp_path, monkeypatch
@@ -168,6 +174,7 @@ class TestSplits:
             (["train/0.x", "train/1.x"], "train/*.x", {"all": 2}),
             (["a-07.x", "a-08.x", "a-09.x", "a-10.x"], "a-{08..10}.x", {"all": 3}),
             (["a[1].x", "a1.x"], "a[1].x", {"all": 1}),
+            (["a[1]/train-1.x", "a[1]/train-2.x", "a1/train-3.x"], "a[1]/train-*.x", {"train": 2}),
             (["train_1.tfrecord", "test_1.tfrecord", "b.tfrecord"], "", {"train": 1, "test": 1}),
         ],
     )
@@ -183,11 +190,22 @@ class TestSplits:
         write_tfrecord(tmp_path / "train-00000-of-00004", [example(b"x")])
         open_source(f"tfrecord:{tmp_path}", tmp_path)
         assert f"only 1 of 00004 files {tmp_path}/train-*" in caplog.text
+        write_tfrecord(tmp_path / "n/0-00000-of-00002", [example(b"x")])
+        open_source(f"tfrecord:{tmp_path}/n", tmp_path)
+        assert f"all: only 1 of 00002 files {tmp_path}/n/0-*" in caplog.text
         write_tfrecord(tmp_path / "a1.x", [example(b"x")])
         with pytest.raises(SourceError, match=rf"missing: {tmp_path}/a2\.x$"):
             open_source(f"tfrecord:{tmp_path}/a{{1..2}}.x", tmp_path)
         with pytest.raises(SourceError, match=r"Received: \{0\.\.999999999\}"):
             open_source(f"tfrecord:{tmp_path}/a{{0..999999999}}.x", tmp_path)
+
+    @pytest.mark.parametrize("name", ["train_val-0.tfrecord", "validation-train.tfrecord"])
+    def test_a_name_with_two_splits_is_refused(self, name, tmp_path):
+        write_tfrecord(tmp_path / "train" / name, [example(b"x")])
+        with pytest.raises(
+            SourceError, match=f"at most one of the words .*Received: .*/train/{name}"
+        ):
+            open_source(f"tfrecord:{tmp_path}", tmp_path)
 
 
 class TestLabels:
@@ -213,7 +231,7 @@ class TestLabels:
         assert self.opened(tmp_path, [9, 7]).class_names == ("daisy", "rose: red")
 
     def test_names_in_records_come_first(self, tmp_path):
-        (tmp_path / "labels.txt").write_text("7:daisy\n9:rose\n")
+        (tmp_path / "labels.txt").write_text("7:daisy\nnot such a line\n")
         source = self.opened(tmp_path, [9, 7], ["n2", "n1"])
         assert source.class_names == ("n1", "n2")
         assert source["train"].ids_of([0]) == ["train-0-of-1/1.jpg"]
@@ -241,11 +259,11 @@ class TestLabels:
         with pytest.raises(SourceError, match=r"val-0-of-1/3\.jpg has the label 3, which no train"):
             self.opened(tmp_path, [1, 2], val=[1, 3])
 
-    def test_a_wrong_labels_file_is_refused(self, tmp_path):
-        (tmp_path / "labels.txt").write_text("daisy\n")
-        with pytest.raises(
-            SourceError, match=r"labels\.txt must be NUMBER:NAME. Received: 'daisy'"
-        ):
+    @pytest.mark.parametrize("line", ["daisy", "9" * 5000 + ":daisy"])
+    def test_a_wrong_labels_file_is_refused(self, line, tmp_path):
+        (tmp_path / "labels.txt").write_text(f"{line}\n")
+        problem = rf"labels\.txt must be NUMBER:NAME. Received: '{line[:5]}"
+        with pytest.raises(SourceError, match=problem):
             self.opened(tmp_path, [1])
 
     @pytest.mark.parametrize(
@@ -298,6 +316,14 @@ class TestLabels:
         with pytest.raises(SourceError, match=r"Received: img \(string\), label \(int64\)"):
             open_source(f"parquet:{tmp_path}", tmp_path)
 
+    def test_one_of_several_labels_must_be_named_label(self, tmp_path):
+        kinds = ", ".join(f'"{name}": {{"_type": "ClassLabel"}}' for name in ("fine", "coarse"))
+        metadata = {"huggingface": f'{{"info": {{"features": {{{kinds}}}}}}}'}
+        table = pa.table({"image": [b"x"], "fine": [1], "coarse": [0]})
+        pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "a.parquet")
+        with pytest.raises(SourceError, match=r"a\.parquet .*one label.*Received: fine, coarse"):
+            open_source(f"parquet:{tmp_path}", tmp_path)
+
     def test_columns_are_those_that_hugging_face_describes(self, tmp_path):
         kinds = '"img": {"_type": "Image"}, "fine": {"_type": "ClassLabel", "names": ["a", "b"]}'
         metadata = {"huggingface": f'{{"info": {{"features": {{{kinds}}}}}}}'}
@@ -309,10 +335,25 @@ class TestLabels:
 
 
 def test_equal_and_missing_names_are_numbered(tmp_path):
-    write_tfrecord(tmp_path / "a.tfrecord", [example(b"x", 1, name) for name in ("b", "b", "")])
+    names = ("b", "b", "", "a#5", "a", "a")
+    write_tfrecord(tmp_path / "a.tfrecord", [example(b"x", 1, name) for name in names])
     split = open_source(f"tfrecord:{tmp_path}", tmp_path)["all"]
-    file = tmp_path / "a.tfrecord"
-    assert split.names_of([0, 1, 2]) == [f"{file}/#2", f"{file}/b", f"{file}/b#1"]
+    expected = ["#2", "a", "a#5", "a#5#5", "b", "b#1"]
+    assert split.names_of(range(6)) == [f"{tmp_path}/a.tfrecord/{name}" for name in expected]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_changes_while_it_is_indexed_is_refused(kind, root, tmp_path, monkeypatch):
+    spec = write_shards(kind, root / "data", tmp_path / "shards")
+    real = shards._KINDS[spec.partition(":")[0]]
+
+    def scan(path, *rest):
+        yield from real.scan(path, *rest)
+        os.utime(path, ns=(0, 1))
+
+    monkeypatch.setitem(shards._KINDS, spec.partition(":")[0], real._replace(scan=scan))
+    with pytest.raises(SourceError, match=r"shards/\S+ has changed while it was indexed"):
+        open_source(spec, tmp_path)
 
 
 def test_boxes_of_tfrecords_are_shares(tmp_path):
@@ -365,12 +406,30 @@ def test_a_row_of_the_index_is_a_member_of_the_archive(tmp_path):
 
 
 def test_an_index_of_another_version_is_made_again(root, tmp_path, monkeypatch):
-    spec = f"tfrecord:{root / 'tfrecord'}"
-    open_source(spec, tmp_path)
+    cached = f"{root}/tfrecord/train-00000-of-00002", "tfrecord", tmp_path / "image_indexes"
+    open_source(f"tfrecord:{root / 'tfrecord'}", tmp_path)
+    assert image_index._cached(*cached) is not None
     monkeypatch.setattr(image_index, "_VERSION", 0)
-    assert (
-        image_index._cached(
-            f"{root}/tfrecord/train-00000-of-00002", "tfrecord", tmp_path / "image_indexes"
-        )
-        is None
-    )
+    assert image_index._cached(*cached) is None
+    open_source(f"tfrecord:{root / 'tfrecord'}", tmp_path)
+    assert image_index._cached(*cached) is not None
+
+
+def test_a_full_disk_is_not_blamed_on_the_images(tmp_path):
+    image = np.random.default_rng(0).bytes(2**18)
+    file = write_parquet(tmp_path / "a.parquet", [image], [0], compression="zstd")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, before[1]))
+    try:
+        with pytest.raises(WriteError, match=rf"^{file} holds .*The copy .* could not be written"):
+            open_source(f"parquet:{file}", tmp_path / "cache")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_equal_copies_have_equal_states(tmp_path):
+    """So a process notices nothing if another one copies the same images once more."""
+    file = write_parquet(tmp_path / "a.parquet", [b"x"], [0], compression="zstd")
+    splits = [open_source(f"parquet:{file}", tmp_path / cache)["all"] for cache in "ab"]
+    assert len({split.files[0].data for split in splits}) == 2
+    assert len({split.files[0].data_state for split in splits}) == 1

@@ -288,6 +288,7 @@ PARQUET = {
     "float64": float64_column,
     "text": column("posteriors", "0.5 0.25 0.25"),
     "NaN": column("posteriors", [float("nan")] * 3),
+    "empty lists": column("posteriors", []),
     "no values": column("posteriors", None),
     "other length": column("posteriors", [0.5, 0.5]),
     "numbers for names": column("image", 3),

@@ -263,6 +263,8 @@ def _read(path: Path) -> tuple[list[str], list[str | None], np.ndarray]:
     if not names or not all(isinstance(name, str) for name in (*names, *filter(None, labels))):
         raise ValueError("image and label must be texts in one row or more")
     # NaN is below nothing and above nothing, and is the least and the greatest value.
+    if not posteriors.size:
+        raise ValueError("posteriors must have one value or more in each row")
     if posteriors.dtype != np.float32 or not 0 <= posteriors.min() <= posteriors.max() <= 1.001:
         raise ValueError("posteriors must be float32 from 0 to 1")
     return names, labels, posteriors

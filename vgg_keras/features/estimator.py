@@ -169,6 +169,9 @@ def _column(X: Any) -> list[Any]:
     rows = list(np.asarray(X, object) if is_table else X)
     if not is_table and not any(isinstance(row, list | tuple) for row in rows):
         return rows
-    if any(len(row) != 1 for row in rows):
-        raise ArgumentError(f"X must have one column, of paths. Received: {len(rows[0])}", "X")
+    wrong = next(
+        (r for r in rows if not isinstance(r, list | tuple | np.ndarray) or len(r) != 1), None
+    )
+    if wrong is not None:
+        raise ArgumentError(f"X must have one column, of paths. Received: {wrong!r:.80}", "X")
     return [row[0] for row in rows]

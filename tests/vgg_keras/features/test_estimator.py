@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -56,7 +58,8 @@ def test_what_is_not_a_column_is_refused(net, paths):
         with pytest.raises(ArgumentError, match=r"X must be a column of paths, such as \[path\]"):
             transformer.transform(one)
     two = pd.DataFrame({"path": paths, "x": 1.0})
-    for table in (two, two.to_numpy(), two.to_numpy().tolist()):
+    mixed = [Path(paths[0]), (paths[1],)]
+    for table in (two, two.to_numpy(), two.to_numpy().tolist(), mixed):
         with pytest.raises(ArgumentError, match="must have one column"):
             transformer.fit(table)
 
