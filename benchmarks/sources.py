@@ -4,7 +4,8 @@
 
 The images of DIR/train/CLASS/* are written as TFRecord, Parquet (compressed by snappy, as Hugging
 Face writes it, and not compressed) and WebDataset files below the folder `--work`. The streams are
-timed in turn in many short rounds, each on one thread, in CPU seconds. All give the same batches.
+timed in turn in many short rounds, each on one thread, in CPU seconds. Then each kind's index of
+small records is built once, and opened again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import argparse
 import io
 import os
 import tarfile
+import tempfile
+import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -93,6 +96,29 @@ def write_all(data: Path, work: Path) -> dict[str, str]:
     }
 
 
+def link_records(folder: Path, count: int) -> Path:
+    """Makes class folders with many names of one JPEG of about 1 KB."""
+    photo = tf.io.encode_jpeg(np.random.default_rng(0).integers(0, 255, (16, 16, 3), "uint8"))
+    for label in range(10 if not folder.exists() else 0):
+        (folder / "train" / str(label)).mkdir(parents=True)
+        first = folder / "train" / str(label) / f"{label}-0.jpg"
+        first.write_bytes(photo.numpy())
+        for i in range(1, count // 10):
+            os.link(first, first.with_name(f"{label}-{i}.jpg"))
+    return folder
+
+
+def index_seconds(spec: str) -> dict[str, float]:
+    """Seconds to build an index, and to open the data again."""
+    with tempfile.TemporaryDirectory() as cache:
+        wall, cpu = time.perf_counter(), time.process_time()
+        open_source(spec, cache)
+        built, busy = time.perf_counter() - wall, time.process_time() - cpu
+        wall = time.perf_counter()
+        open_source(spec, cache)
+        return {"built": built, "built_cpu": busy, "again": time.perf_counter() - wall}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="Folder with train/CLASS/*.")
@@ -101,6 +127,7 @@ def main() -> None:
     parser.add_argument("--train-scale", type=int, nargs=2, default=(128, 160))
     parser.add_argument("--images", type=int, default=1280, help="Images in a repetition.")
     parser.add_argument("--repetitions", type=int, default=15, help="Number of rounds.")
+    parser.add_argument("--records", type=int, default=100_000, help="Records of an index.")
     parser.add_argument("--out", type=Path, help="JSON file for the results.")
     arguments = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -126,6 +153,12 @@ def main() -> None:
         for name in figures
     ]
     columns = ("data", "images/s", "/ folder, median", "min", "max")
+    records = link_records(arguments.work / "links", arguments.records)
+    specs = write_all(records, arguments.work / "records")
+    indexes = {name: index_seconds(spec) for name, spec in specs.items()}
+    result["index_seconds"] = {"records": arguments.records, **indexes}
+    for name, seconds in indexes.items():
+        rows.append((f"index of {name}, s: built, its CPU time, again", *seconds.values(), ""))
     report(result, rows, columns, arguments.out)
 
 

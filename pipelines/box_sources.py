@@ -81,7 +81,7 @@ def boxed_split(
         if boxes_file is None
         else StatedBoxes(read_boxes_file(boxes_file, split), True)
     )
-    sizes = _sizes(split) if in_pixels else np.ones((len(split), 2), np.int64)
+    sizes = upright_sizes(split) if in_pixels else np.ones((len(split), 2), np.int64)
     kept, problems = [], {}
     for i, size in enumerate(sizes):
         boxes, problem = _usable(boxes_of_images[i], size, in_pixels)
@@ -123,7 +123,8 @@ def read_boxes_file(path: str | os.PathLike, split: Split) -> list[list[list[flo
         SourceError: the file is missing, is not such a file, or has rows that two images share.
     """
     found: dict[tuple[str, str], list[list[float]]] = defaultdict(list)
-    split_names = VALIDATION_NAMES if split.name == VALIDATION else (split.name,)
+    name = split.origin or split.name
+    split_names = VALIDATION_NAMES if name == VALIDATION else (name,)
     for row in _read_rows(path):
         if row["split"] in split_names:
             key = normal_form(row["class"] or ""), normal_form(row["file"] or "")
@@ -221,8 +222,11 @@ def _usable(
     return np.clip(edges, 0, 1), ""
 
 
-def _sizes(split: Split) -> np.ndarray:
-    """Heights and widths from the files' headers, int64 `(N, 2)`; 0 if a file cannot be read."""
+def upright_sizes(split: Split) -> np.ndarray:
+    """Heights and widths of the images, int64 `(N, 2)`; 0 if an image cannot be read.
+
+    Of a JPEG or PNG only the header is decoded.
+    """
     examples = split.in_order().map(
         lambda e: (e["index"], upright_size(split.read(e))), num_parallel_calls=tf.data.AUTOTUNE
     )

@@ -93,10 +93,12 @@ class Split(abc.ABC):
     Attributes:
         name: name of the split, such as `train`.
         class_names: names of the classes, in the order of the labels; None if they are unknown.
+        origin: name of the split that the images are selected from; "" if it is `name`.
     """
 
     name: str
     class_names: tuple[str, ...] | None = None
+    origin: str = ""
 
     @staticmethod
     def from_arrays(

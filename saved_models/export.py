@@ -53,6 +53,20 @@ class Endpoint:
     method: str = PREDICT
 
 
+def write_class_names(folder: Path, class_names: Sequence[str]) -> Path:
+    """Writes `class_names.txt`, one name on each line, in the order of the net's outputs.
+
+    Raises:
+        ExportError: a class name is empty or has more than one line.
+    """
+    for name in class_names:
+        if name.splitlines() != [name]:
+            raise ExportError(f"A class name must be one line, not empty. Received: {name!r}")
+    file = folder / CLASS_NAMES
+    file.write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
+    return file
+
+
 def class_name_table(folder: Path, class_names: Sequence[str]) -> tf.lookup.StaticHashTable:
     """Returns a table of class names by index (int64), which becomes an asset of the export.
 
@@ -65,11 +79,7 @@ def class_name_table(folder: Path, class_names: Sequence[str]) -> tf.lookup.Stat
     Raises:
         ExportError: a class name is empty or has more than one line.
     """
-    for name in class_names:
-        if name.splitlines() != [name]:
-            raise ExportError(f"A class name must be one line, not empty. Received: {name!r}")
-    file = folder / CLASS_NAMES
-    file.write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
+    file = write_class_names(folder, class_names)
     column = tf.lookup.TextFileIndex
     lines = tf.lookup.TextFileInitializer(
         str(file), tf.int64, column.LINE_NUMBER, tf.string, column.WHOLE_LINE, len(class_names)
@@ -105,8 +115,8 @@ def write_version(
         WriteError: the folder cannot be written.
     """
     folder = Path(folder).resolve()
-    check_version(folder, version)
-    with _atomic_folder(folder) as temporary:
+
+    def write(temporary: Path) -> None:
         for name, text in _server_files(folder.name).items():
             if not (folder / name).exists():
                 atomic_write(folder / name, text)
@@ -115,9 +125,34 @@ def write_version(
         extra.mkdir()
         requests = [Request(name, e.example, e.method) for name, e in endpoints.items()]
         write_warmup(extra / WARMUP_REQUESTS, folder.name, requests)
-        (extra / METADATA).write_text(json.dumps(dict(metadata or {}), indent=2) + "\n")
+        write_metadata(extra, metadata or {})
+
+    return write_version_folder(folder, write, version)
+
+
+def write_version_folder(
+    folder: str | os.PathLike, write: Callable[[Path], None], version: int | None = None
+) -> Path:
+    """Writes any files as `folder/VERSION/`, in one atomic step.
+
+    Args:
+        folder, version: see `write_version`.
+        write: makes the folder whose path it is given, with all files.
+
+    Returns, Raises:
+        See `write_version`.
+    """
+    folder = Path(folder).resolve()
+    check_version(folder, version)
+    with _atomic_folder(folder) as temporary:
+        write(temporary)
         _flush_to_disk(temporary)
         return _move(temporary, folder, version)
+
+
+def write_metadata(folder: Path, metadata: Mapping[str, Any]) -> None:
+    """Writes `export.json` to a folder."""
+    (folder / METADATA).write_text(json.dumps(dict(metadata), indent=2) + "\n")
 
 
 def versions(folder: Path) -> list[int]:
@@ -165,6 +200,11 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
     """
     file = Path(path) / ASSETS_EXTRA / METADATA
     if not file.is_file():
+        if (other := Path(path) / METADATA).is_file():
+            format = read_json(other, dict[str, Any], ExportError).get("format")
+            raise ExportError(
+                f"{path} must be a SavedModel. Received: a version in the format {format!r}"
+            )
         hint = ""
         if found := versions(Path(path)):
             hint = f" Give a version folder, such as {Path(path) / str(found[-1])}."

@@ -10,11 +10,10 @@ from . import serving as serving
 from . import weights as weights
 from .architecture import Architecture as Architecture
 from .evaluation.evaluate import evaluate as evaluate
+from .evaluation.fusion import fuse as fuse
 from .evaluation.posteriors import make_scorer as make_scorer
-from .evaluation.predict import Predicted as Predicted
 from .evaluation.predict import predict as predict
 from .evaluation.predictions import Predictions as Predictions
-from .evaluation.predictions import fuse as fuse
 from .evaluation.procedure import Procedure as Procedure
 from .features import DeepFeatures as DeepFeatures
 from .features import FeatureExtractor as FeatureExtractor

@@ -1,4 +1,4 @@
-"""The 1,000 classes of ILSVRC-2012: their WordNet ids and names."""
+"""The 1,000 classes of ILSVRC-2012: their WordNet ids and names, and their ids in submissions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ import functools
 from collections.abc import Mapping
 from importlib import resources
 from types import MappingProxyType
+
+
+@functools.cache
+def _rows() -> tuple[list[str], ...]:
+    """WordNet id, names and ILSVRC2012_ID of each class, in the order of the labels."""
+    file = resources.files("vgg_keras").joinpath("data/ilsvrc2012_classes.tsv")
+    return tuple(line.split("\t") for line in file.read_text("utf-8").splitlines())
 
 
 @functools.cache
@@ -19,9 +26,21 @@ def names_of_wnids() -> Mapping[str, str]:
         >>> names_of_wnids()["n01440764"]
         'tench, Tinca tinca'
     """
-    file = resources.files("vgg_keras").joinpath("data/ilsvrc2012_classes.tsv")
-    lines = file.read_text("utf-8").splitlines()
-    return MappingProxyType(dict(line.split("\t") for line in lines))
+    return MappingProxyType({wnid: names for wnid, names, _ in _rows()})
+
+
+@functools.cache
+def ids_of_wnids() -> Mapping[str, int]:
+    """Returns the ILSVRC2012_ID of each class, 1 to 1000, by WordNet id.
+
+    Submissions and ILSVRC2012_validation_ground_truth.txt have these ids. They are in the order of
+    meta.mat in ILSVRC's development kit, which is that of its map_clsloc.txt and not alphabetical.
+
+    Example:
+        >>> ids_of_wnids()["n02119789"], ids_of_wnids()["n01440764"]
+        (1, 449)
+    """
+    return MappingProxyType({wnid: int(number) for wnid, _, number in _rows()})
 
 
 def wnids() -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from vgg_keras.trainable import Stage, as_trainable, fc_layers, is_trained
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 SERVING_PRECISIONS = ("float32", "bfloat16")
+EXPORT_FORMATS = ("saved_model", "onnx", "litert")
 INIT_LAYERS = ("warm-start", "all", "matching")
 BAD_IMAGE_POLICIES = ("stop", "skip")
 REGRESSIONS = ("per-class", "single-class")

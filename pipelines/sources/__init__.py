@@ -8,6 +8,7 @@ import os
 from typing import NamedTuple
 
 from vgg_keras.pipelines.errors import SourceError
+from vgg_keras.pipelines.sources.held_out import hold_out, take_fraction
 from vgg_keras.pipelines.splits import Source
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def open_source(
         spec: one of
             `shapes`, drawn shapes, which are made on first use;
             `folder:DIR`, with DIR/train/CLASS/* and DIR/val/CLASS/*, or with DIR/CLASS/* as a
-            single split named `all`;
+            single split named `all`; DIR/val/* may have a label file in place of class folders;
             `tfds:NAME[/CONFIG]`, a TensorFlow data set, with `?image=FEATURE&label=FEATURE` if it
             has several images or labels;
             `tfrecord:PATTERN`, TFRecord files as TF-Slim's and Cloud TPU's ImageNet scripts write
@@ -63,6 +64,8 @@ def open_source(
             of KEY.jpg with KEY.cls or KEY.json; each of them a folder, a file or a pattern;
             `cls-loc:DIR`, ILSVRC's images with object boxes;
             `caltech256:PATH` and `voc-action:PATH`, the archive of the data set or its folder.
+            `?val=FRACTION` at its end holds this fraction of the images of each class out of the
+            split `train` or `all`, as the split `val`. The same spec holds out the same images.
         data_dir: folder in which TFDS stores its data, and in which indexes of the images in files
             are cached; by default ~/tensorflow_datasets.
         prepare: whether TFDS may download or generate data that are missing.
@@ -77,11 +80,14 @@ def open_source(
     if opener is None or bool(location) != (":" in opener.form):
         *forms, last = [each.form for each in _OPENERS.values()]
         raise SourceError(f"Data must be given as {', '.join(forms)} or {last}. Received: {spec!r}")
+    location, fraction = take_fraction(spec, location)
     module, name = opener.function.split(":")
     open_kind = getattr(importlib.import_module(f"{__name__}.{module}"), name)
     source = open_kind(
         spec, location, data_dir=data_dir, prepare=prepare, several_labels=several_labels
     )
+    if fraction is not None:
+        source = hold_out(source, fraction)
     sizes = ", ".join(f"{len(split):,} in {name}" for name, split in source.splits.items())
     log.info("%s: %d classes; images: %s", spec, len(source.class_names), sizes)
     return source

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +16,12 @@ from vgg_keras.pipelines.box_sources import BOXES_FILE, read_boxes_file
 from vgg_keras.pipelines.checks import first_few, normal_form
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.files import file_state
+from vgg_keras.pipelines.sources.label_files import (
+    LABEL_FILES,
+    find_label_file,
+    labelled_images,
+    read_labels,
+)
 from vgg_keras.pipelines.sources.listing import list_files, list_folders, text_of_path
 from vgg_keras.pipelines.sources.orders import IndexedSplit
 from vgg_keras.pipelines.sources.packed import PackedStrings
@@ -29,11 +36,13 @@ from vgg_keras.pipelines.splits import (
 
 log = logging.getLogger(__name__)
 
+_IMAGES = "images"  # Tiny ImageNet's folder inside each class folder, and inside val
 _ADVICE = (
-    "The splits of DIR are looked for in DIR/train, and in DIR/val, DIR/validation or DIR/valid. "
-    "To hold images out, move some of each class from DIR/train/CLASS to DIR/val/CLASS. To use any "
-    "other folder of class folders, such as DIR/test, give it as folder:DIR/test, with the split "
-    "all."
+    "The splits of DIR are looked for in DIR/train, and in DIR/val, DIR/validation or DIR/valid; "
+    "folder:DIR?train=FOLDER&val=FOLDER chooses others. To hold images out, give "
+    "folder:DIR?val=0.1, or move some of each class from DIR/train/CLASS to DIR/val/CLASS. To use "
+    "any other folder of class folders, such as DIR/test, give it as folder:DIR/test, with the "
+    "split all."
 )
 
 
@@ -52,6 +61,7 @@ class FolderSplit(IndexedSplit):
         labels: int64 `(N,)`, -1 if unknown.
         root: folder of the data set; "" if the files have none.
         class_names: names of the classes.
+        origin: see `Split`.
     """
 
     name: str
@@ -59,6 +69,9 @@ class FolderSplit(IndexedSplit):
     labels: np.ndarray
     root: str = ""
     class_names: tuple[str, ...] | None = None
+    origin: str = dataclasses.field(default="", kw_only=True)
+
+    _PER_IMAGE: ClassVar[tuple[str, ...]] = ("paths", "labels")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "paths", PackedStrings.of(self.paths))  # splits are frozen
@@ -87,11 +100,9 @@ class FolderSplit(IndexedSplit):
         """The state of the file that holds each image."""
         return map(file_state, self.paths)
 
-    def without(self, names: Sequence[str]) -> Split:
-        if len(names) == 0:
-            return self
-        kept = self._not_named(names)
-        return dataclasses.replace(self, paths=self.paths[kept], labels=self.labels[kept])
+    def selected(self, is_selected: np.ndarray, name: str) -> Split:
+        selected: Any = super().selected(is_selected, name)
+        return dataclasses.replace(selected, origin=self.origin or self.name)
 
     def stated_boxes(self) -> StatedBoxes:
         if not self.root:
@@ -102,17 +113,21 @@ class FolderSplit(IndexedSplit):
 def open_folder(spec: str, location: str, **unused: object) -> Source:
     """Opens class folders: `train` and `val`, or a single split named `all`.
 
-    `validation` and `valid` are read as `val`. A class folder may hold further folders, whose
-    images are of its class.
+    `validation` and `valid` are read as `val`, and the location may choose other folders, as in
+    `DIR?train=Training&val=Testing`. A class folder may hold further folders, whose
+    images are of its class. Validation images may be in no class folders if a label file states
+    their classes.
 
     Raises:
-        SourceError: a folder is missing or empty, or the splits have different classes.
+        SourceError: a folder is missing or empty, the splits have different classes, or a label
+            file does not fit the images.
     """
-    root = Path(location).expanduser().absolute()
+    root, chosen = _chosen_folders(spec, location)
     if not root.is_dir():
         raise SourceError(f"There is no folder {text_of_path(root)}.")
-    folders = _split_folders(root)
-    classes = {name: _class_folders(folder) for name, folder in folders.items()}
+    folders = _split_folders(root, chosen)
+    flat = _flat_validation(root, folders)
+    classes = {name: _class_folders(folder) for name, folder in folders.items() if name not in flat}
     if len(classes) == 2 and set(classes[TRAIN]) != set(classes[VALIDATION]):
         only = [
             f"only in {folders[name].name}: {', '.join(map(repr, names))}"
@@ -124,20 +139,46 @@ def open_folder(spec: str, location: str, **unused: object) -> Source:
         )
     class_names = tuple(next(iter(classes.values())))
     splits = {
-        name: _list_split(name, folder, class_names, classes[name], root)
+        name: _list_labelled(name, folder, class_names, flat[name], root)
+        if name in flat
+        else _list_split(name, folder, class_names, classes[name], root)
         for name, folder in folders.items()
     }
     return Source(spec, class_names, splits, _ADVICE)
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
+def _chosen_folders(spec: str, location: str) -> tuple[Path, dict[str, str]]:
+    """The folder of the data set, and those of its splits that the location chooses."""
+    root = Path(location).expanduser().absolute()
+    name, mark, query = location.rpartition("?")
+    if not mark or root.is_dir():
+        return root, {}
+    root, parts = Path(name).expanduser().absolute(), query.split("&")
+    chosen = {part.partition("=")[0]: part.partition("=")[2] for part in parts}
+    if len(chosen) < len(parts) or not chosen.keys() <= {TRAIN, VALIDATION}:
+        raise SourceError(
+            f"Folders of splits must be chosen as folder:DIR?train=FOLDER&val=FOLDER. Received: "
+            f"{spec!r}"
+        )
+    for split, folder in chosen.items():
+        if not folder or not (root / folder).is_dir():
+            raise SourceError(
+                f"{split} must be a folder in {text_of_path(root)}, or for val, a fraction above 0 "
+                f"and below 1. Received: {folder!a} in {spec!r}"
+            )
+    return root, chosen
+
+
+def _split_folders(root: Path, chosen: Mapping[str, str]) -> dict[str, Path]:
     """The folder of each split. A class of flat class folders may be named like a split."""
     names = list_folders(root)
     found = {
-        split: root / next(name for name in candidates if name in names)
+        split: root / chosen.get(split, next(filter(names.__contains__, candidates), ""))
         for split, candidates in ((TRAIN, (TRAIN,)), (VALIDATION, VALIDATION_NAMES))
-        if set(candidates) & set(names)
+        if split in chosen or set(candidates) & set(names)
     }
+    if chosen:
+        return found
     classes = set(names) - {TRAIN, *VALIDATION_NAMES, "test"}
     is_class = len(found) == 1 and classes and not any(map(list_folders, found.values()))
     if not found or is_class:
@@ -146,6 +187,30 @@ def _split_folders(root: Path) -> dict[str, Path]:
     if ignored:
         log.info("%s: ignored beside the splits: %s", text_of_path(root), _first_texts(ignored))
     return found
+
+
+def _flat_validation(root: Path, folders: Mapping[str, Path]) -> dict[str, Path]:
+    """The label file of validation images in no class folders, by `val`; else nothing.
+
+    A label file beside class folders is ignored.
+    """
+    if len(folders) < 2:
+        return {}
+    train, validation = folders[TRAIN], folders[VALIDATION]
+    inside = list_folders(validation)
+    if set(_class_folders(train)) & {normal_form(text_of_path(name)) for name in inside}:
+        return {}
+    label_file = find_label_file(root, validation)
+    if label_file:
+        return {VALIDATION: label_file}
+    if set(inside) <= {_IMAGES}:
+        found = _first_texts(inside or list_files(validation)) or "nothing"
+        raise SourceError(
+            f"{text_of_path(validation)} holds no class folders. It must hold the class folders of "
+            f"train, or one of the label files {LABEL_FILES} must be in it or in "
+            f"{text_of_path(root)}. It holds: {found}."
+        )
+    return {}
 
 
 def _class_folders(folder: Path) -> dict[str, str]:
@@ -176,8 +241,17 @@ def _list_split(
     for file in list_files(folder):
         first, separator, _ = file.partition("/")
         (files[first] if separator else beside).append(file)
+    is_tiny = name != "all" and all(
+        file.startswith(f"{class_folder}/{_IMAGES}/") or file == _boxes_of(class_folder)
+        for class_folder, found in files.items()
+        for file in found
+    )
     for class_folder, found in files.items():
-        if all(file.count("/") > 1 for file in found):
+        is_nested = not is_tiny and all(file.count("/") > 1 for file in found)
+        if _boxes_of(class_folder) in found:
+            found.remove(_boxes_of(class_folder))
+            beside.append(_boxes_of(class_folder))
+        if is_nested or not found:
             raise _without_images(folder / class_folder)
     ignored = [file for file in beside if file != BOXES_FILE]
     if ignored:
@@ -191,6 +265,21 @@ def _list_split(
         str(root),
         class_names,
     )
+
+
+def _list_labelled(
+    name: str, folder: Path, class_names: tuple[str, ...], label_file: Path, root: Path
+) -> FolderSplit:
+    labels = read_labels(label_file, class_names)
+    files, labels_of_files = labelled_images(folder, list_files(folder), labels, label_file)
+    log.info("%s: classes from %s", text_of_path(folder), text_of_path(label_file))
+    paths = PackedStrings.of(f"{folder}/{file}" for file in files)
+    return FolderSplit(name, paths, labels_of_files, str(root), class_names)
+
+
+def _boxes_of(class_folder: str) -> str:
+    """Tiny ImageNet's file of boxes in a class folder, which is no image."""
+    return f"{class_folder}/{class_folder}_boxes.txt"
 
 
 def _without_images(class_folder: Path) -> SourceError:

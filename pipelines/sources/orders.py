@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -29,11 +29,15 @@ class IndexedSplit(Split):
     Subclasses give what `read` needs as columns, which become tensors once for a split. So the cost
     of a stream's graph does not depend on the number of images.
 
+    Subclasses are data classes.
+
     Attributes:
         labels: int64 `(N,)`, -1 if unknown.
     """
 
     labels: np.ndarray
+
+    _PER_IMAGE: ClassVar[tuple[str, ...]]  # the attributes that have one value for each image
 
     @abc.abstractmethod
     def _columns(self) -> Mapping[str, np.ndarray | PackedStrings]:
@@ -79,10 +83,18 @@ class IndexedSplit(Split):
     def all_labels(self) -> np.ndarray:
         return self.labels
 
-    def _not_named(self, names: Iterable[str]) -> np.ndarray:
-        """Which images have none of these names, bool `(N,)`."""
+    def selected(self, is_selected: np.ndarray, name: str) -> Split:
+        """The images that a mask, bool `(len(self),)`, selects, as a split of that name."""
+        this: Any = self
+        columns = {key: getattr(self, key)[is_selected] for key in self._PER_IMAGE}
+        return dataclasses.replace(this, name=name, **columns)
+
+    def without(self, names: Sequence[str]) -> Split:
+        if len(names) == 0:
+            return self
         gone = set(names)
-        return np.array([name not in gone for name in self.names_of(range(len(self)))], bool)
+        every = self.names_of(range(len(self)))
+        return self.selected(np.array([name not in gone for name in every], bool), self.name)
 
 
 class StreamedSplit(Split):
@@ -118,8 +130,10 @@ class StreamedSplit(Split):
     def in_order(self) -> tf.data.Dataset:
         dataset = self._elements().enumerate()
         if self.ignored:
-            ignored = tf.constant(self.ignored, tf.int64)
-            dataset = dataset.filter(lambda i, _: tf.reduce_all(ignored != i))
+            is_kept = np.ones(self._size(), bool)
+            is_kept[list(self.ignored)] = False
+            table = tf.constant(is_kept)
+            dataset = dataset.filter(lambda i, _: tf.gather(table, i))
         return dataset.map(lambda _, element: element).enumerate().map(self._example)
 
     def shuffled(self, seed: tf.Tensor) -> tf.data.Dataset:
@@ -141,6 +155,11 @@ class StreamedSplit(Split):
         indices = list(indices)
         names = self._names() if indices else ()  # names can cost a pass over the data
         return [names[i] for i in indices]
+
+    def selected(self, is_selected: np.ndarray, name: str) -> Split:
+        """The images that a mask, bool `(len(self),)`, selects, as a split of that name."""
+        selected: Any = self.without(self.names_of(np.flatnonzero(~is_selected).tolist()))
+        return dataclasses.replace(selected, name=name)
 
     def without(self, names: Sequence[str]) -> Split:
         if len(names) == 0:

@@ -15,6 +15,7 @@ import tensorflow as tf
 from vgg_keras.pipelines.checks import check_at_least, first_few
 from vgg_keras.pipelines.errors import ArgumentError, SourceError
 from vgg_keras.pipelines.sources.folders import FolderSplit
+from vgg_keras.pipelines.sources.listing import list_files, text_of_path
 from vgg_keras.pipelines.sources.orders import IndexedSplit, StreamedSplit
 from vgg_keras.pipelines.sources.packed import PackedStrings
 from vgg_keras.pipelines.splits import Split
@@ -47,6 +48,8 @@ class ArraySplit(IndexedSplit):
     labels: np.ndarray
     class_names: tuple[str, ...] | None = None
 
+    _PER_IMAGE = ("numbers", "labels")
+
     def _columns(self) -> Mapping[str, np.ndarray | PackedStrings]:
         return {"number": self.numbers}
 
@@ -68,10 +71,6 @@ class ArraySplit(IndexedSplit):
     def identities(self) -> list[str]:
         # "image 0" names another image in another split, so contents identify images in memory.
         return [_digest(self.images[i]) for i in self.numbers]
-
-    def without(self, names: Sequence[str]) -> Split:
-        kept = self._not_named(names)
-        return dataclasses.replace(self, numbers=self.numbers[kept], labels=self.labels[kept])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -191,15 +190,19 @@ def as_split(images: Any) -> Split:
     ```
 
     Args:
-        images: a path or several, the bytes of an encoded image or several, a uint8 RGB array
-            `(H, W, 3)` or `(N, H, W, 3)`, or a list of arrays `(H, W, 3)`. An RGB image of Pillow
-            counts as an array. The formats of files and bytes (JPEG, PNG, GIF, BMP) are recognised
-            by content.
+        images: a path or several, a folder, whose files are all taken, the bytes of an encoded
+            image or several, a uint8 RGB array `(H, W, 3)` or `(N, H, W, 3)`, or a list of arrays
+            `(H, W, 3)`. An RGB image of Pillow counts as an array. The formats of files and bytes
+            (JPEG, PNG, GIF, BMP) are recognised by content. A split is returned as it is.
 
     Raises:
         SourceError: there is no image, or a file is missing or a folder. The message names it.
         ArgumentError: images of two forms, or arrays that are not uint8 RGB.
     """
+    if isinstance(images, Split):
+        return images
+    if isinstance(images, str | os.PathLike) and os.path.isdir(images):
+        images = _files_in(images)
     if isinstance(images, str | os.PathLike | bytes) or not isinstance(images, Iterable):
         images = [images]  # one path, one file, or one image of Pillow
     if getattr(images, "ndim", None) == 3:
@@ -218,6 +221,14 @@ def as_split(images: Any) -> Split:
             unlabelled, _ = _checked_labels(None, len(images), None)
             return ArraySplit(_NAME, images, np.arange(len(images)), unlabelled)
     return from_arrays(images)
+
+
+def _files_in(folder: str | os.PathLike) -> list[str]:
+    """The paths of all files in a folder and its folders, sorted; hidden ones are ignored."""
+    files = [os.path.join(folder, file) for file in list_files(folder)]
+    if not files:
+        raise SourceError(f"The folder {text_of_path(folder)} holds no images.")
+    return files
 
 
 def _form_of(image: Any) -> str:

@@ -40,7 +40,6 @@ from vgg_keras.pipelines.splits import (
     VALIDATION,
     VALIDATION_NAMES,
     Source,
-    Split,
     StatedBoxes,
 )
 
@@ -89,6 +88,8 @@ class ShardedSplit(PythonReadSplit):
     root: str
     class_names: tuple[str, ...] | None = None
 
+    _PER_IMAGE = ("rows", "extents", "labels")
+
     def _columns(self) -> Mapping[str, np.ndarray]:
         return {}
 
@@ -116,13 +117,6 @@ class ShardedSplit(PythonReadSplit):
             f"{name} {self.files[i].state}"
             for name, i in zip(names, self.rows[:, 0].tolist(), strict=True)
         ]
-
-    def without(self, names: Sequence[str]) -> Split:
-        if len(names) == 0:
-            return self
-        kept = self._not_named(names)
-        columns = {key: getattr(self, key)[kept] for key in ("rows", "extents", "labels")}
-        return dataclasses.replace(self, **columns)
 
     def stated_boxes(self) -> StatedBoxes:
         boxes = [file.table["boxes"].to_pylist() for file in self.files]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import posixpath
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from vgg_keras.pipelines.sources.annotations import annotated_objects, stated_bo
 from vgg_keras.pipelines.sources.archives import Archive, ArchiveSplit
 from vgg_keras.pipelines.sources.listing import text_of_path
 from vgg_keras.pipelines.sources.packed import PackedStrings
-from vgg_keras.pipelines.splits import TRAIN, VALIDATION, Source, Split, StatedBoxes
+from vgg_keras.pipelines.splits import TRAIN, VALIDATION, Source, StatedBoxes
 
 # The ten actions of the task, and `other`, whose people are distractors.
 ACTIONS = (
@@ -60,6 +60,8 @@ class PeopleSplit(ArchiveSplit):
     boxes: np.ndarray = dataclasses.field(kw_only=True)
     targets: np.ndarray = dataclasses.field(kw_only=True)
 
+    _PER_IMAGE = ("paths", "labels", "objects", "boxes", "targets")
+
     def all_targets(self, num_classes: int) -> np.ndarray:
         return self.targets
 
@@ -67,11 +69,6 @@ class PeopleSplit(ArchiveSplit):
         indices = list(indices)
         files = super().names_of(indices)
         return [f"{file}#{self.objects[i]}" for i, file in zip(indices, files, strict=True)]
-
-    def without(self, names: Sequence[str]) -> Split:
-        kept = self._not_named(names)
-        per_person = ("paths", "labels", "objects", "boxes", "targets")
-        return dataclasses.replace(self, **{key: getattr(self, key)[kept] for key in per_person})
 
     def stated_boxes(self) -> StatedBoxes:
         return StatedBoxes(self.boxes[:, None].tolist(), True)

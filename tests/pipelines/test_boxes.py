@@ -149,3 +149,4 @@ def test_boxes_are_converted_in_tables_as_they_are_alone(convert, flip):
     np.testing.assert_array_equal(
         convert(boxes, frames, flip), np.reshape(alone, (3, 5, 4)), strict=True
     )
+    np.testing.assert_array_equal(convert(boxes, frames), convert(boxes, frames, False))

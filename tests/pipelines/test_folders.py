@@ -123,9 +123,31 @@ class TestSplits:
         spec = write(tmp_path, "train/cat/1.jpg", "valid/cat/2.jpg", "val/cat/3.jpg")
         assert ids(open_source(spec)["val"]) == ["val/cat/3.jpg"]
 
+    def test_the_folders_of_splits_can_be_chosen(self, tmp_path):
+        names = ["Training/a/1.jpg", "Training/a/2.jpg", "test/a/3.jpg", "val/a/4.jpg"]
+        spec = write(tmp_path, *names)
+        for query, train, val in (
+            ("train=Training&val=test", names[:2], names[2:3]),
+            ("train=Training", names[:2], names[3:]),
+        ):
+            splits = open_source(f"{spec}?{query}").splits
+            assert {name: ids(split) for name, split in splits.items()} == {
+                "train": train,
+                "val": val,
+            }
+        (tmp_path / "val").rename(tmp_path / "other")
+        splits = open_source(f"{spec}?train=Training&val=0.5").splits
+        assert [len(split) for split in splits.values()] == [1, 1]
+
+    @pytest.mark.parametrize("query", ["test=test", "train", "val=test&val=test", "train=a"])
+    def test_folders_that_cannot_be_chosen_are_named(self, tmp_path, query):
+        spec = f"{write(tmp_path, 'train/cat/1.jpg', 'test/cat/1.jpg')}?{query}"
+        with pytest.raises(SourceError, match=r"chosen as folder:DIR\?train|must be a folder in"):
+            open_source(spec)
+
     def test_the_message_about_a_missing_split_says_where_it_is_looked_for(self, tmp_path):
         source = open_source(write(tmp_path, "train/cat/1.jpg", "test/cat/2.jpg"))
-        with pytest.raises(SourceError, match=r"(?s)no split 'val'.*DIR/valid\. To hold.*DIR/test"):
+        with pytest.raises(SourceError, match=r"no split 'val'.*DIR/valid; .*To hold.*DIR/test"):
             source["val"]
 
 

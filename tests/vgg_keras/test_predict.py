@@ -22,7 +22,8 @@ from vgg_keras.commands.prediction import predict as command
 from vgg_keras.evaluation import posteriors as posteriors_module
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.evaluation.posteriors import make_scorer
-from vgg_keras.evaluation.predict import Predicted, predict
+from vgg_keras.evaluation.predict import predict
+from vgg_keras.evaluation.predictions import Predictions
 from vgg_keras.pipelines.errors import BadImageError, SourceError
 from vgg_keras.pipelines.images import rescale
 from vgg_keras.pipelines.sources.own import as_split
@@ -151,7 +152,8 @@ class TestPredict:
     def test_top_is_best_first_and_ties_keep_index_order(self):
         rows = np.tile(np.float32([0.1, 0.4]), (2, 500))
         rows[1, 7] = 0.6
-        predicted = Predicted(("x", "y"), rows, tuple(map(str, range(1000))), {})
+        labels = np.full(2, -1)
+        predicted = Predictions(("x", "y"), labels, rows, tuple(map(str, range(1000))))
         classes, posteriors = predicted.top(3)
         assert classes.tolist() == [[1, 3, 5], [7, 1, 3]]
         np.testing.assert_array_equal(posteriors, np.float32([[0.4, 0.4, 0.4], [0.6, 0.4, 0.4]]))

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tests.tiny import without_digest
 from vgg_keras.errors import PredictionsError
-from vgg_keras.evaluation.predictions import Predictions, fuse
+from vgg_keras.evaluation.fusion import fuse
+from vgg_keras.evaluation.predictions import Predictions
 
 CLASSES = ("ant", "bee", "cat, black", 'dog "rex"', "eel", "fox", "gnu")
 

@@ -19,7 +19,8 @@ from tests.conftest import CLASSES, TINY, write_folder
 from vgg_keras.cli import main
 from vgg_keras.errors import ArgumentError
 from vgg_keras.evaluation.evaluate import evaluate
-from vgg_keras.evaluation.predictions import Predictions, fuse
+from vgg_keras.evaluation.fusion import fuse
+from vgg_keras.evaluation.predictions import Predictions
 from vgg_keras.pipelines.sources import open_source
 from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.recipes import Recipe

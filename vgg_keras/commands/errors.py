@@ -14,12 +14,14 @@ from vgg_keras.commands.terminal import echo
 from vgg_keras.pipelines.errors import ArgumentError, UserError
 from vgg_keras.text import printable
 
-# Flags of arguments that have another name in the library; the first that the command has counts.
+# Flags of arguments that have another name in the library; the first that was given,
+# else the first that the command has, counts.
 _FLAGS = {
     "boxes_file": ("--boxes",),
     "class_names": ("--classes",),
     "classifiers": ("--classifier",),
     "folder": ("--out",),
+    "limits": ("--max-pixels", "--max-aspect"),
     "localisers": ("--localiser",),
     "mean": ("--statistics",),
     "net": ("--run",),
@@ -115,8 +117,8 @@ _ARGUMENT = re.compile(
 def _flag_of(argument: str, flags: dict[str, str]) -> str | None:
     """The flag of an argument: its own if it was given, else one of its other names."""
     others = [flag for flag in _FLAGS.get(argument, ()) if flag in flags.values()]
-    own = flags.get(argument)
-    return own if own in _given() or not others else others[0]
+    own, given = flags.get(argument), _given()
+    return own if own in given or not others else min(others, key=lambda flag: flag not in given)
 
 
 def _flags_of_command() -> dict[str, str]:

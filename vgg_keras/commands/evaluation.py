@@ -20,10 +20,13 @@ from vgg_keras.commands.options import (
     TESTING,
     add_options,
     bad_image_option,
+    check_files_to_write,
     data_dir_option,
-    data_option,
+    data_options,
     devices_option,
     json_option,
+    predictions_option,
+    submission_option,
 )
 from vgg_keras.commands.terminal import echo, echo_lines
 from vgg_keras.evaluation.procedure import Procedure
@@ -34,14 +37,10 @@ from vgg_keras.report.rendering import KINDS, render
 from vgg_keras.report.results import read_results
 from vgg_keras.report.tables import build_table
 
-predictions_option = click.option(
-    "--out", type=FILE, help="Save the predictions in this .parquet or .csv file."
-)
-
 
 @command()
 @net_options(several="several nets are tested one after the other, and fused")
-@data_option
+@data_options()
 @data_dir_option
 @click.option("--split", default="val", show_default=True, help="Name of the split to test on.")
 @add_options(TESTING)
@@ -52,6 +51,7 @@ predictions_option = click.option(
     "'' for no cache [RUN/evaluation, or FILE.evaluation beside --weights].",
 )
 @predictions_option
+@submission_option
 @bad_image_option
 @json_option
 @click.pass_obj
@@ -64,6 +64,7 @@ def evaluate(
     batch_size,
     cache_dir,
     out,
+    submission,
     on_bad_image,
     as_json,
     **options,
@@ -74,28 +75,31 @@ def evaluate(
     """
     with one_line_errors(verbose):
         procedure = _procedure(options)
-        _check_out(out)
+        check_files_to_write(out, submission)
         chosen = chosen_nets(options)
         with quiet_tensorflow(verbose):
             from vgg_keras.distribution import make_strategy
+            from vgg_keras.evaluation.submissions import submission_ids
             from vgg_keras.pipelines.sources import open_source
         _check_nets(chosen, procedure)
         strategy = make_strategy(devices)  # first: TFDS may start TensorFlow, which fixes them
         source = open_source(data, data_dir)
         _check_classes(chosen, source, split)
         how = asdict(procedure) | {"batch_size": batch_size, "on_bad_image": on_bad_image}
+        check_classes = submission_ids if submission else None
         predictions = []
         for number, one in enumerate(chosen, 1):
-            predictions.append(_predictions(one, source, split, strategy, cache_dir, how))
+            predictions.append(
+                _predictions(one, source, split, strategy, cache_dir, how, check_classes)
+            )
             if out and len(chosen) > 1:
                 file = out.with_name(f"{out.stem}-{number}-{one.file.name}{out.suffix}")
                 predictions[-1].save(file)
         if len(predictions) > 1:
-            from vgg_keras.evaluation.predictions import fuse as run_fusion
+            from vgg_keras.evaluation.fusion import fuse as run_fusion
 
             predictions.append(run_fusion(predictions))
-        if out:
-            predictions[-1].save(out)
+        save_predictions(predictions[-1], out, submission)
         _show([one.result() for one in predictions], as_json)
 
 
@@ -105,7 +109,7 @@ def _procedure(options: dict) -> Procedure:
     return Procedure(**{name: options.pop(name) for name in names})
 
 
-def _predictions(one: ChosenNet, source, split, strategy, cache_dir, how):
+def _predictions(one: ChosenNet, source, split, strategy, cache_dir, how, check_classes):
     """Posteriors of one net, which is loaded for that and forgotten."""
     import keras
 
@@ -114,17 +118,18 @@ def _predictions(one: ChosenNet, source, split, strategy, cache_dir, how):
     keras.backend.clear_session()
     with strategy.scope():
         net = one.load(source.class_names)
+    if check_classes:
+        check_classes(net.class_names)
     folder = one.cache_dir if cache_dir is None else cache_dir or None
     return run_evaluation(net, source, split, cache_dir=folder, **how)
 
 
-def _check_out(out: Path | None) -> None:
-    """Refuses at once a file that could not be written at the end."""
+def save_predictions(predictions, out: Path | None, submission: Path | None) -> None:
+    """Writes the files that the options name."""
     if out:
-        from vgg_keras.evaluation.predictions import known_format
-        from vgg_keras.pipelines.files import check_writable
-
-        check_writable(known_format(out))
+        predictions.save(out)
+    if submission:
+        predictions.save_submission(submission)
 
 
 def _check_nets(chosen: Sequence[ChosenNet], procedure: Procedure) -> None:
@@ -148,18 +153,18 @@ def _check_classes(chosen: Sequence[ChosenNet], source, split: str) -> None:
 @command()
 @click.argument("files", nargs=-1, required=True, type=FILE)
 @predictions_option
+@submission_option
 @json_option
 @click.pass_obj
-def fuse(verbose, files, out, as_json) -> None:
-    """Fuse nets: average the posteriors in files that `evaluate --out` saved (§4.4)."""
+def fuse(verbose, files, out, submission, as_json) -> None:
+    """Fuse nets: average the posteriors in files that `--out` of `evaluate` or `predict` saved."""
+    from vgg_keras.evaluation.fusion import fuse as run_fusion
     from vgg_keras.evaluation.predictions import Predictions
-    from vgg_keras.evaluation.predictions import fuse as run_fusion
 
     with one_line_errors(verbose):
-        _check_out(out)
+        check_files_to_write(out, submission)
         fused = run_fusion([Predictions.load(file) for file in files])
-        if out:
-            fused.save(out)
+        save_predictions(fused, out, submission)
         _show([fused.result()], as_json)
 
 
@@ -232,9 +237,13 @@ def _line(result: dict) -> str:
         for m in nets
     )
     skipped = f" ({len(result['skipped'])} more could not be read)" if "skipped" in result else ""
+    errors = (
+        f"top-1 error {result['top1_error']:.2f} %, top-5 error {result['top5_error']:.2f} % of "
+        f"{result['images']} images"
+        if "top1_error" in result
+        else f"{result['images']} images without labels"
+    )
     return (
         f"{'fusion of ' if len(nets) > 1 else ''}{who}, "
-        f"{result.get('protocol', '?')}: "
-        f"top-1 error {result['top1_error']:.2f} %, top-5 error {result['top5_error']:.2f} % "
-        f"of {result['images']} images{skipped}"
+        f"{result.get('protocol', '?')}: {errors}{skipped}"
     )

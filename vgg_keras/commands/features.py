@@ -19,7 +19,7 @@ from vgg_keras.commands.options import (
     batch_size_option,
     check_images,
     data_dir_option,
-    data_option,
+    data_options,
     devices_option,
     json_option,
 )
@@ -84,7 +84,7 @@ _PROCEDURE = (
 
 @command()
 @net_options(several="the features of several nets are stacked", without=("head", "train_scale"))
-@data_option
+@data_options()
 @data_dir_option
 @click.option(
     "--split",

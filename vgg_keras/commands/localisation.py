@@ -19,9 +19,10 @@ from vgg_keras.commands.options import (
     bad_image_option,
     batch_size_option,
     data_dir_option,
-    data_option,
+    data_options,
     devices_option,
     json_option,
+    submission_option,
 )
 from vgg_keras.commands.terminal import echo
 from vgg_keras.commands.training import take_cluster, take_recipe, training_options
@@ -113,7 +114,7 @@ _PROCEDURE = (
 
 @localise.command()
 @add_options(_NETS)
-@data_option
+@data_options()
 @data_dir_option
 @click.option("--split", default="val", show_default=True, help="Name of the split to test on.")
 @add_options(_PROCEDURE)
@@ -127,34 +128,51 @@ _PROCEDURE = (
     type=FILE,
     help="Save the result, with the classes and boxes of each image, in this .json file.",
 )
+@submission_option
 @devices_option
 @bad_image_option
 @json_option
 @click.pass_obj
 def evaluate(
-    verbose, runs, classifiers, precision, data, data_dir, devices, out, as_json, **options
+    verbose,
+    runs,
+    classifiers,
+    precision,
+    data,
+    data_dir,
+    devices,
+    out,
+    submission,
+    as_json,
+    **options,
 ) -> None:
     """Measure the localisation errors of nets, in percent, by the rule of ILSVRC."""
     with one_line_errors(verbose):
-        _check(runs, classifiers, options)
-        if out:
-            check_writable(out)  # before hours of work
+        _check(runs, classifiers, submission, options)
+        for file in filter(None, (out, submission)):
+            check_writable(file)  # before hours of work
         arguments = {"precision": precision}
         nets = nets_in_folders(runs, "run", arguments)
         classifiers = nets_in_folders(classifiers, "classifier", arguments)
         with quiet_tensorflow(verbose):
             from vgg_keras.distribution import make_strategy
+            from vgg_keras.evaluation.submissions import submission_ids
             from vgg_keras.pipelines.sources import open_source
+        if submission:
+            submission_ids(nets[0].facts().class_names)
         strategy = make_strategy(devices)  # first: TFDS may start TensorFlow, which fixes them
         source = open_source(data, data_dir)
         with strategy.scope():
             nets, classifiers = ([one.load() for one in chosen] for chosen in (nets, classifiers))
+        split = source[options["split"]]
         if options.pop("protocol") == "dense":
             found = _dense(nets, source, classifiers, runs[0] / LOCALISATION_CACHE, **options)
         else:
             found = _centre(nets[0], source, **options)
         if out:
             found.save(out)
+        if submission:
+            found.save_submission(submission, split)
         result = found.result()
         echo(json.dumps(result) if as_json else _line(result))
 
@@ -203,7 +221,7 @@ def _centre(net, source, *, test_scales, split, boxes, batch_size, on_bad_image,
     )
 
 
-def _check(runs, classifiers, options) -> None:
+def _check(runs, classifiers, submission, options) -> None:
     if options["protocol"] == "dense":
         if not classifiers:
             raise ArgumentError(
@@ -213,6 +231,8 @@ def _check(runs, classifiers, options) -> None:
         raise ArgumentError("centre-gt takes one --run, and no --classifier or --predictions.")
     elif sum(map(len, options["test_scales"])) > 1:
         raise ArgumentError("centre-gt takes one test scale.", "test_scales")
+    elif submission:
+        raise ArgumentError("centre-gt is told the true classes: --submission needs dense.")
 
 
 def _line(result: dict) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import functools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -139,12 +140,17 @@ _BATCH_SIZE = (
     "Number of crops in a batch. A batch of whole images has at most as many pixels as these crops."
 )
 
-data_option = click.option(
-    "--data",
-    required=True,
-    help="Data: shapes, folder:DIR, tfds:NAME[/CONFIG][?image=FEATURE&label=FEATURE], "
+_DATA = (
+    "Data: shapes, folder:DIR, tfds:NAME[/CONFIG][?image=FEATURE&label=FEATURE], "
     "tfrecord:PATTERN, parquet:DIR, webdataset:PATTERN, cls-loc:DIR, caltech256:PATH or "
-    "voc-action:PATH.",
+    "voc-action:PATH."
+)
+_val_fraction_option = click.option(
+    "--val-fraction",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="FRACTION",
+    help="Hold this fraction of the images of each class out of the split train or all, as the "
+    "split val; the same as ?val=FRACTION at the end of --data.",
 )
 data_dir_option = click.option(
     "--data-dir",
@@ -157,6 +163,15 @@ devices_option = click.option(
     help="Number of GPUs to use [all]. Without a GPU: number of virtual devices to split the CPU "
     "into.",
 )
+predictions_option = click.option(
+    "--out", type=FILE, help="Save the predictions in this .parquet or .csv file."
+)
+submission_option = click.option(
+    "--submission",
+    type=FILE,
+    help="Save the five answers for each image in this text file, as ILSVRC's evaluation server "
+    "takes them.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 bad_image_option = click.option(
     "--on-bad-image",
@@ -165,6 +180,31 @@ bad_image_option = click.option(
     show_default=True,
     help="What to do with an image that cannot be read.",
 )
+
+
+def data_options(text: str = _DATA, *, required: bool = True):
+    """A decorator that adds `--data`, and `--val-fraction`, which is added to the data's query."""
+
+    def add(command):
+        @functools.wraps(command)
+        def with_fraction(*args, data, val_fraction, **options):
+            if data and val_fraction is not None:
+                data += f"{'&' if '?' in data else '?'}val={val_fraction:g}"
+            return command(*args, data=data, **options)
+
+        data_option = click.option("--data", required=required, help=text)
+        return data_option(_val_fraction_option(with_fraction))
+
+    return add
+
+
+def check_files_to_write(out: Path | None, submission: Path | None) -> None:
+    """Refuses at once files of predictions that could not be written at the end."""
+    from vgg_keras.evaluation.predictions import known_format
+    from vgg_keras.pipelines.files import check_writable
+
+    for file in filter(None, (out and known_format(out), submission)):
+        check_writable(file)
 
 
 def batch_size_option(text: str = _BATCH_SIZE):

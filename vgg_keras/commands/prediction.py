@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 
 from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
+from vgg_keras.commands.evaluation import save_predictions
 from vgg_keras.commands.nets import chosen_nets, classes_option, net_options
 from vgg_keras.commands.options import (
     FOLDER,
     TESTING,
     add_options,
     bad_image_option,
+    check_files_to_write,
     check_images,
+    data_dir_option,
     json_option,
+    predictions_option,
+    submission_option,
 )
 from vgg_keras.commands.terminal import echo
 from vgg_keras.ilsvrc import label, readable
+from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.quiet import quiet_tensorflow
 
 
 @command()
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.argument("images", nargs=-1, metavar="[IMAGE...|FOLDER]")
 @net_options()
 @classes_option
+@click.option("--data", help="Data in place of files, as of `evaluate`; labels are not used.")
+@data_dir_option
+@click.option("--split", default="val", show_default=True, help="With --data: name of the split.")
 @add_options(TESTING)
 @click.option(
     "--top",
@@ -39,25 +49,71 @@ from vgg_keras.quiet import quiet_tensorflow
     type=FOLDER,
     help="Draw each image with the score map of its most probable class, into this folder.",
 )
+@click.option(
+    "--cache-dir",
+    help="Folder in which posteriors are cached, so that the same command can continue; '' for no "
+    "cache [with --out or --submission as of `evaluate`, otherwise none].",
+)
+@predictions_option
+@submission_option
 @bad_image_option
 @json_option
 @click.pass_obj
-def predict(verbose, images, top, score_maps, as_json, **options) -> None:
-    """Print the most probable classes of images (JPEG, PNG, GIF or BMP files)."""
+def predict(
+    verbose,
+    images,
+    data,
+    data_dir,
+    split,
+    top,
+    score_maps,
+    cache_dir,
+    out,
+    submission,
+    as_json,
+    **options,
+) -> None:
+    """Print the most probable classes of images (JPEG, PNG, GIF or BMP files).
+
+    All files in a FOLDER are taken. With --out or --submission the classes are saved in a file and
+    not printed.
+    """
     with one_line_errors(verbose):
         (chosen,) = chosen_nets(options)
-        check_images(images, refuse_text=options["on_bad_image"] == "stop")
+        check_files_to_write(out, submission)
+        _check_given(images, data, refuse_text=options["on_bad_image"] == "stop")
         with quiet_tensorflow(verbose):
             from vgg_keras.evaluation.predict import predict as run_prediction
+            from vgg_keras.evaluation.submissions import submission_ids
+            from vgg_keras.pipelines.sources import open_source
+        if data:
+            images = open_source(data, data_dir)[split]
+        elif Path(images[0]).is_dir():
+            (images,) = images
         net = chosen.load()
+        if submission:
+            submission_ids(net.class_names)
         if score_maps:
             score_maps.mkdir(parents=True, exist_ok=True)
-        predicted = run_prediction(net, images, **options)
+        is_saved = bool(out or submission)
+        if cache_dir is None and is_saved:
+            cache_dir = chosen.cache_dir
+        predicted = run_prediction(net, images, cache_dir=cache_dir or None, **options)
+        save_predictions(predicted, out, submission)
         if score_maps:
             from vgg_keras.report.maps import draw_predicted
 
             draw_predicted(net, predicted, score_maps)
-        _show(predicted, top, as_json)
+        if as_json or not is_saved:
+            _show(predicted, top, as_json)
+
+
+def _check_given(images: tuple[str, ...], data: str | None, refuse_text: bool) -> None:
+    """Refuses at once what is neither files nor one folder nor --data."""
+    if bool(images) == bool(data):
+        raise ArgumentError("Give either images or --data.")
+    if not (len(images) == 1 and Path(images[0]).is_dir()):
+        check_images(images, refuse_text=refuse_text)
 
 
 def _show(predicted, top: int, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""`export`, `verify` and `request`: a net as a SavedModel, checked, and used on a server."""
+"""`export`, `verify` and `request`: a net as a SavedModel or other format, and on a server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from vgg_keras.commands.options import (
 from vgg_keras.commands.terminal import echo, print_table
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.quiet import quiet_tensorflow
-from vgg_keras.recipes import SERVING_PRECISIONS
+from vgg_keras.recipes import EXPORT_FORMATS, SERVING_PRECISIONS
 from vgg_keras.text import printable
 
 _URL = "http://HOST:8501/v1/models/NAME or grpc://HOST:8500/NAME, with or without /versions/N"
@@ -38,6 +38,13 @@ _EXPORT = (
         required=True,
         type=FOLDER,
         help="Folder that a server watches; its name is the name of the model.",
+    ),
+    click.option(
+        "--format",
+        type=click.Choice(EXPORT_FORMATS),
+        default="saved_model",
+        show_default=True,
+        help="onnx (needs tf2onnx) and litert write the signatures images and crops as files.",
     ),
     click.option(
         "--version", type=click.IntRange(1), help="Number of the version [the next one in --out]."
@@ -96,7 +103,7 @@ _EXPORT = (
 def export(
     verbose, out, version, max_pixels, max_aspect, localisers, localiser_scales, as_json, **options
 ) -> None:
-    """Write a net as a SavedModel that TensorFlow Serving loads, in the folder OUT/VERSION."""
+    """Write a net for TensorFlow Serving, ONNX Runtime or LiteRT, in the folder OUT/VERSION."""
     with one_line_errors(verbose):
         precision = options.pop("precision")
         (chosen,) = chosen_nets(options)
@@ -106,7 +113,8 @@ def export(
             from vgg_keras.serving import export as run_export
         check_version(out, version)
         given_limits = {"pixels": max_pixels, "aspect": max_aspect}
-        limits = Limits(**{k: v for k, v in given_limits.items() if v is not None})
+        given_limits = {k: v for k, v in given_limits.items() if v is not None}
+        limits = Limits(**given_limits) if given_limits else None
         net = chosen.load(precision="float32")
         found = _localisers(localisers, localiser_scales, net)
         with quiet_tensorflow(verbose):

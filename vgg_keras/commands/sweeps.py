@@ -15,6 +15,7 @@ from vgg_keras.commands.options import (
     Several,
     TrainScale,
     data_dir_option,
+    data_options,
     json_option,
 )
 from vgg_keras.commands.serving import export
@@ -38,7 +39,7 @@ _NOT_OF_THE_RECIPE = (
 
 
 @group(invoke_without_command=True)
-@click.option("--data", help="Data: shapes, folder:DIR or tfds:NAME[/CONFIG].")
+@data_options("Data: shapes, folder:DIR or tfds:NAME[/CONFIG].", required=False)
 @data_dir_option
 @click.option("--out", type=FOLDER, help="Folder of the sweep.")
 @click.option(

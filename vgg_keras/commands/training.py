@@ -21,7 +21,7 @@ from vgg_keras.commands.options import (
     add_options,
     bad_image_option,
     data_dir_option,
-    data_option,
+    data_options,
 )
 from vgg_keras.commands.terminal import echo
 from vgg_keras.pipelines.errors import ArgumentError
@@ -32,7 +32,6 @@ from vgg_keras.run_files import JOURNAL
 _FORMER_FLAGS: dict[tuple[type[Recipe], str], tuple[str, ...]] = {
     (LocalisationRecipe, "trainable"): ("--tuned",)
 }
-_OF_THE_RECIPE = {"default": None}  # also for a switch, for which click would take False
 
 
 def recipe_options(kind: type[Recipe], without: Collection[str] = ()):
@@ -46,6 +45,11 @@ def recipe_options(kind: type[Recipe], without: Collection[str] = ()):
     kinds = {"net": NetName(), "train_scale": TrainScale()}
     options = []
     for field in dataclasses.fields(kind):
+        if field.name in without:
+            continue
+        if field.name == "data":
+            options.append(data_options(field.metadata["help"]))
+            continue
         flag = "--" + field.name.replace("_", "-")
         if hints[field.name] is bool:
             flag += f"/--no-{field.name.replace('_', '-')}"
@@ -54,11 +58,10 @@ def recipe_options(kind: type[Recipe], without: Collection[str] = ()):
             *_FORMER_FLAGS.get((kind, field.name), ()),
             field.name,
             type=kinds.get(field.name, hints[field.name]),
-            **({"required": True} if field.name == "data" else _OF_THE_RECIPE),
+            default=None,  # the recipe's; also for a switch, for which click would take False
             help=field.metadata["help"],
         )
-        if field.name not in without:
-            options.append(option)
+        options.append(option)
     return add_options(options)
 
 
@@ -160,7 +163,7 @@ def train(verbose, **options) -> None:
 
 
 @command()
-@data_option
+@data_options()
 @data_dir_option
 @click.option("--split", default="train", show_default=True, help="Split to use.")
 @click.option("--out", type=FILE, help="Save the JSON in this file too.")

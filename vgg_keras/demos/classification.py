@@ -13,7 +13,8 @@ from rich.table import Table
 
 from vgg_keras.distribution import is_cpu_only
 from vgg_keras.evaluation.evaluate import evaluate
-from vgg_keras.evaluation.predictions import Predictions, fuse
+from vgg_keras.evaluation.fusion import fuse
+from vgg_keras.evaluation.predictions import Predictions
 from vgg_keras.metadata import members
 from vgg_keras.nets import get_net
 from vgg_keras.pipelines.evaluation import read_images

@@ -1,4 +1,4 @@
-"""Posteriors with labels: saved in files, fused, counted."""
+"""Posteriors of images: saved in files, counted, submitted."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from vgg_keras.errors import PredictionsError, WriteError
 from vgg_keras.evaluation.metrics import ErrorCount
+from vgg_keras.evaluation.submissions import save_submission
 from vgg_keras.metadata import PredictionsInFile, members, net_name
 from vgg_keras.pipelines.checks import are_same_names, first_few, indices_of
 from vgg_keras.pipelines.contents import naming_file, read_json
@@ -29,7 +30,7 @@ class Predictions:
 
     Attributes:
         names: names of the images.
-        labels: int64 `(N,)`, indices into `class_names`.
+        labels: int64 `(N,)`, indices into `class_names`; -1 for images without labels.
         posteriors: float32 `(N, classes)`; rows sum to 1.
         class_names: names of the columns of `posteriors`.
         metadata: which net gave the posteriors, and how; can be written as JSON.
@@ -55,11 +56,11 @@ class Predictions:
         """
         if not are_same_names(class_names, self.class_names):
             raise PredictionsError(
-                f"The predictions of {_nets(self)} have other classes, or in another order."
+                f"The predictions of {self.net_names} have other classes, or in another order."
             )
 
         def missing(name: str) -> PredictionsError:
-            return PredictionsError(f"The predictions of {_nets(self)} lack {name}.")
+            return PredictionsError(f"The predictions of {self.net_names} lack {name}.")
 
         return self.posteriors[indices_of(names, self.names, missing)]
 
@@ -68,8 +69,18 @@ class Predictions:
         """The metadata of each net whose posteriors were averaged, also if it is a single net."""
         return list(members(self.metadata))
 
+    @property
+    def net_names(self) -> str:
+        """The nets as people know them, for messages."""
+        return " + ".join(map(net_name, self.members))
+
     def result(self) -> dict[str, Any]:
-        """`metadata`, `images`, and `top1_error` and `top5_error` in percent."""
+        """`metadata`, `images`, and `top1_error` and `top5_error` in percent.
+
+        Images without labels have no errors.
+        """
+        if (self.labels < 0).any():
+            return self.metadata | {"images": len(self)}
         count = ErrorCount()
         for part in _parts(len(self)):
             count.add(self.posteriors[part], self.labels[part])
@@ -83,12 +94,28 @@ class Predictions:
         """The k most probable classes, best first: indices and posteriors, `(N, k)` each."""
         return top_classes(self.posteriors, k)
 
+    def save_submission(self, path: str | os.PathLike) -> None:
+        """Writes the five most probable classes of each image as ILSVRC's server takes them.
+
+        Raises:
+            PredictionsError: images were skipped, or see
+                `vgg_keras.evaluation.submissions.save_submission`.
+            WriteError: the file cannot be written.
+        """
+        skipped = [name for one in self.members for name in one.get("skipped", ())]
+        if skipped:
+            raise PredictionsError(
+                f"A submission needs all images, and some could not be read: {first_few(skipped)}."
+            )
+        save_submission(path, self.names, self.class_names, self.top()[0])
+
     def save(self, path: str | os.PathLike) -> None:
         """Writes a table of images, and a file NAME.json with the result and the class names.
 
-        The columns are `image`, `label`, `class_1`, `posterior_1` to `class_5`, `posterior_5`,
-        and `posteriors`, those of all classes in the order of `class_names`: a list in Parquet,
-        numbers separated by blanks in CSV. Both store float32 exactly.
+        The columns are `image`, `label` (null for an image without one), `class_1`, `posterior_1`
+        to `class_5`, `posterior_5`, and `posteriors`, those of all classes in the order of
+        `class_names`: a list in Parquet, numbers separated by blanks in CSV. Both store float32
+        exactly.
 
         Raises:
             PredictionsError: the name ends in neither .parquet nor .csv.
@@ -121,8 +148,11 @@ class Predictions:
         class_names = np.array(self.class_names)
         for part in _parts(len(self)):
             names, posteriors = self.names[part], self.posteriors[part]
-            labels = class_names[self.labels[part]]
-            columns = {"image": pa.array(list(names), pa.string()), "label": pa.array(labels)}
+            labels = self.labels[part]
+            columns = {
+                "image": pa.array(list(names), pa.string()),
+                "label": pa.array(class_names[labels], pa.string(), labels < 0),
+            }
             best = zip(*(array.T for array in top_classes(posteriors)), strict=True)
             for k, (classes, values) in enumerate(best, 1):
                 columns[f"class_{k}"] = pa.array(class_names[classes])
@@ -157,7 +187,11 @@ class Predictions:
         with naming_file(path, PredictionsError, problem):
             check_pair(path, beside, metadata, PredictionsError)
             names, labels, posteriors = _read(path)
-            indices = indices_of(labels, class_names, lambda name: ValueError(f"no class {name!r}"))
+            known = [label for label in labels if label is not None]
+            indices = np.full(len(labels), -1)
+            indices[[label is not None for label in labels]] = indices_of(
+                known, class_names, lambda name: ValueError(f"no class {name!r}")
+            )
             posteriors = posteriors.reshape(len(names), len(class_names))
         for key in ("predictions", "images", "top1_error", "top5_error", DIGEST_KEY):
             metadata.pop(key, None)
@@ -185,79 +219,8 @@ def _parts(count: int) -> Iterator[slice]:
     return (slice(i, i + _PART) for i in range(0, max(count, 1), _PART))
 
 
-def fuse(predictions: Sequence[Predictions]) -> Predictions:
-    """Averages the posteriors of several nets for the same images (§4.4).
-
-    A fusion among the predictions is weighted by its number of nets, so that every net has the same
-    weight.
-
-    Raises:
-        PredictionsError: there are fewer than two predictions, or their classes, images or labels
-            differ.
-
-    Example:
-        fuse([evaluate(d, data), evaluate(e, data)]).result()
-    """
-    if len(predictions) < 2:
-        raise PredictionsError(
-            f"Fusion takes two or more predictions. Received: {len(predictions)}"
-        )
-    first = predictions[0]
-    total = np.zeros_like(first.posteriors)
-    for one in predictions:
-        total += np.float32(len(one.members)) * one.posteriors[_rows_of(first, one)]
-    nets = [net for one in predictions for net in one.members]
-    shared = {
-        key: value
-        for key, value in nets[0].items()
-        if key in _SHARED and all(net.get(key) == value for net in nets)
-    }
-    shared.setdefault("protocol", "mixed")
-    metadata = {"members": nets, **shared}
-    return Predictions(
-        first.names, first.labels, total / np.float32(len(nets)), first.class_names, metadata
-    )
-
-
-_SHARED = ("protocol", "data", "split", "skipped")
-
-
-def _rows_of(first: Predictions, other: Predictions) -> np.ndarray:
-    """Rows of `other` in the order of the images of `first`."""
-    if not are_same_names(other.class_names, first.class_names):
-        raise PredictionsError(
-            f"Predictions of different classes cannot be fused: {_nets(first)} has "
-            f"{len(first.class_names)} ({first_few(first.class_names)}), {_nets(other)} "
-            f"{len(other.class_names)} ({first_few(other.class_names)})."
-        )
-
-    def differ(name: str) -> PredictionsError:
-        return PredictionsError(
-            f"Predictions of different validation sets cannot be fused: {_nets(first)} has "
-            f"{len(first)} images, {_nets(other)} {len(other)}; only one of them has {name}."
-        )
-
-    rows = indices_of(first.names, other.names, differ)
-    if len(other) > len(first):
-        raise differ(min(set(other.names) - set(first.names)))
-    relabelled = np.flatnonzero(other.labels[rows] != first.labels)
-    if len(relabelled):
-        i = relabelled[0]
-        raise PredictionsError(
-            f"Predictions with different labels cannot be fused: {first.names[i]} is "
-            f"{first.class_names[first.labels[i]]} for {_nets(first)} and "
-            f"{first.class_names[other.labels[rows][i]]} for {_nets(other)}."
-        )
-    return rows
-
-
 def _companion(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
-
-
-def _nets(predictions: Predictions) -> str:
-    """The nets as people know them, for messages."""
-    return " + ".join(map(net_name, predictions.members))
 
 
 def known_format(path: str | os.PathLike) -> Path:
@@ -274,14 +237,20 @@ def known_format(path: str | os.PathLike) -> Path:
     return path
 
 
-def _read(path: Path) -> tuple[list[str], list[str], np.ndarray]:
+def _read(path: Path) -> tuple[list[str], list[str | None], np.ndarray]:
     """Names, labels and posteriors of a file, the last flat or by row."""
     if path.suffix == ".csv":
         import pyarrow as pa
         from pyarrow import csv
 
         columns = {"image": pa.string(), "label": pa.string(), "posteriors": pa.string()}
-        options = csv.ConvertOptions(column_types=columns, include_columns=list(columns))
+        options = csv.ConvertOptions(
+            column_types=columns,
+            include_columns=list(columns),
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+        )
         table = csv.read_csv(path, convert_options=options)
         rows = [np.array(str(row).split(), np.float32) for row in table["posteriors"]]
         posteriors = np.array(rows, np.float32)
@@ -291,7 +260,7 @@ def _read(path: Path) -> tuple[list[str], list[str], np.ndarray]:
         table = parquet.read_table(path, columns=["image", "label", "posteriors"])
         posteriors = table["posteriors"].combine_chunks().flatten().to_numpy()
     names, labels = (table[name].to_pylist() for name in ("image", "label"))
-    if not names or not all(isinstance(name, str) for name in (*names, *labels)):
+    if not names or not all(isinstance(name, str) for name in (*names, *filter(None, labels))):
         raise ValueError("image and label must be texts in one row or more")
     # NaN is below nothing and above nothing, and is the least and the greatest value.
     if not posteriors.size:

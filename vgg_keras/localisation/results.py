@@ -9,9 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from vgg_keras.errors import PredictionsError
+from vgg_keras.evaluation.submissions import save_submission
 from vgg_keras.metadata import ANSWERS_KEY
+from vgg_keras.pipelines.box_sources import upright_sizes
 from vgg_keras.pipelines.boxes import Boxes, iou
 from vgg_keras.pipelines.files import atomic_write
+from vgg_keras.pipelines.splits import Split
 
 OVERLAP = 0.5  # intersection over union that a correct box must exceed
 
@@ -71,6 +75,34 @@ class Localised:
         else:
             error = {"gt_class_localisation_error": error["top1_localisation_error"]}
         return error | {"images": len(self.images)} | self.metadata
+
+    def save_submission(self, path: str | os.PathLike, images: Split) -> None:
+        """Writes the answers as ILSVRC's evaluation server takes them, with boxes in pixels.
+
+        Args:
+            path: the text file.
+            images: the split that was localised, whose images give the sizes.
+
+        Raises:
+            PredictionsError: images of the split were skipped, or see
+                `vgg_keras.evaluation.submissions.save_submission`.
+            WriteError: the file cannot be written.
+
+        Example:
+            localise(net, data, classifiers=classifier).save_submission("val.txt", data["val"])
+        """
+        if self.images != tuple(images.ids_of(range(len(images)))):
+            raise PredictionsError(
+                f"A submission needs all {len(images)} images of the split {images.name!r}. "
+                f"Received: answers for {len(self.images)} images"
+            )
+        sides = np.tile(upright_sizes(images)[:, None, ::-1], 2)
+        edges = np.rint(self.boxes * sides).astype(np.int64)
+        # The last pixel is inside the box, and a box has a pixel.
+        first = np.minimum(edges[..., :2], sides[..., :2] - 1)
+        last = np.maximum(edges[..., 2:] - 1, first)
+        boxes = np.concatenate([first, last], 2)
+        save_submission(path, self.images, self.class_names, self.classes, boxes)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the result and, for each image, its class, its boxes and the answers, as JSON.

@@ -13,7 +13,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from vgg_keras.errors import ArgumentError
-from vgg_keras.evaluation.predict import Predicted
+from vgg_keras.evaluation.predictions import Predictions
 from vgg_keras.evaluation.procedure import VIEWS
 from vgg_keras.ilsvrc import short_label
 from vgg_keras.models import fully_convolutional
@@ -53,7 +53,9 @@ def score_map_figure(
     return figures.score_maps(images, maps, crop_size, origins, text)
 
 
-def draw_predicted(net: TrainedNet, predicted: Predicted, folder: str | os.PathLike) -> list[Path]:
+def draw_predicted(
+    net: TrainedNet, predicted: Predictions, folder: str | os.PathLike
+) -> list[Path]:
     """Draws each image with the score map of its most probable class, one PNG file per image.
 
     Args:

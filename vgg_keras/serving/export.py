@@ -1,7 +1,11 @@
-"""Writes a net as a SavedModel, from encoded images to class names in one graph (§3.2)."""
+"""Writes a net as a SavedModel, from encoded images to class names in one graph (§3.2).
+
+For other formats see `vgg_keras.serving.portable`.
+"""
 
 from __future__ import annotations
 
+import inspect
 import os
 import tempfile
 from collections.abc import Sequence
@@ -14,13 +18,14 @@ import tensorflow as tf
 
 from vgg_keras.errors import ArgumentError
 from vgg_keras.evaluation.predictions import TOP
-from vgg_keras.evaluation.procedure import Procedure, as_scales
+from vgg_keras.evaluation.procedure import Pass, Procedure, as_scales
 from vgg_keras.ilsvrc import label
 from vgg_keras.pipelines.checks import check_at_least, check_choice
-from vgg_keras.recipes import SERVING_PRECISIONS
+from vgg_keras.recipes import EXPORT_FORMATS, SERVING_PRECISIONS
 from vgg_keras.saved_models.export import check_version, class_name_table, write_version
 from vgg_keras.saved_models.images import Limits
 from vgg_keras.serving.localise import Localisers, localise_endpoint
+from vgg_keras.serving.portable import check_portable, write_portable
 from vgg_keras.serving.signatures import Signatures
 from vgg_keras.serving.source import describe_localisers, describe_source
 from vgg_keras.trained import TrainedNet
@@ -31,6 +36,7 @@ def export(
     net: TrainedNet,
     out: str | os.PathLike,
     *,
+    format: str = "saved_model",
     version: int | None = None,
     top: int = TOP,
     precision: str = "float32",
@@ -41,14 +47,17 @@ def export(
     limits: Limits | None = None,
     localisers: Localisers | None = None,
 ) -> Path:
-    """Writes a net as `out/VERSION/`, a folder that TensorFlow Serving loads.
+    """Writes a net as `out/VERSION/`, by default a folder that TensorFlow Serving loads.
 
-    Its signatures share one set of variables: `serving_default`, `images`, `crops`, `features`,
-    `classify`, and with localisation nets `localise`; see docs/serving.md.
+    A SavedModel has the signatures `serving_default`, `images`, `crops`, `features`, `classify`,
+    and with localisation nets `localise`. The other formats have one file for `images` and one
+    for `crops`. See docs/serving.md.
 
     Args:
         net: classification net, from `TrainedNet.load` or `TrainedNet.of_model`.
         out: folder that a server watches. Its last part is the name of the model.
+        format: "saved_model", "onnx" for ONNX Runtime, or "litert" for LiteRT (TensorFlow Lite).
+            Only `version`, `flip` and `map_average` can be given for ONNX and LiteRT.
         version: number of the version; by default one more than the greatest in `out`.
         top: number of classes that `serving_default` and `classify` name for an image.
         precision: "float32", or "bfloat16" for half the size. It is the dtype of the variables
@@ -62,17 +71,55 @@ def export(
 
     Raises:
         ExportError: the version exists already, or a class name is not one line.
-        ArgumentError: an argument has a value that is not allowed.
+        ArgumentError: an argument has a value that is not allowed, or the format does not take it.
+        MissingPackageError: ONNX is wanted and the package tf2onnx is not installed.
         OSError: the folder cannot be written.
 
     Example:
         path = export(TrainedNet.load("runs/d"), "exports/vgg16", test_scales=256)
+        path = export(TrainedNet.load("runs/d"), "onnx/vgg16", format="onnx")
     """
-    _check_backend()
+    _check(out, version, format, precision, top)
+    if format == "saved_model":
+        procedure = Procedure("dense", as_scales(test_scales), multi_scale, flip, map_average)
+        passes, limits = procedure.passes(net), limits or Limits()
+        return _write_saved_model(net, out, version, passes, localisers, top, precision, limits)
+    scales = {"test_scales": test_scales, "multi_scale": multi_scale}
+    others = {"top": top, "precision": precision, "limits": limits, "localisers": localisers}
+    check_portable(format, Path(out), _given(scales | others))
+    return write_portable(net, out, format, flip, map_average, version)
+
+
+def _check(
+    out: str | os.PathLike, version: int | None, format: str, precision: str, top: int
+) -> None:
+    if keras.backend.backend() != "tensorflow":
+        raise ArgumentError(
+            "Exports are written with KERAS_BACKEND=tensorflow, which reads the runs of all "
+            f"backends. Received: {keras.backend.backend()}"
+        )
+    check_choice("format", format, EXPORT_FORMATS)
     check_choice("precision", precision, SERVING_PRECISIONS)
     check_at_least("top", top, 1)
     check_version(Path(out), version)
-    passes = Procedure("dense", as_scales(test_scales), multi_scale, flip, map_average).passes(net)
+
+
+def _given(options: dict[str, Any]) -> list[str]:
+    """Names of the arguments of `export` that do not have their default value."""
+    defaults = inspect.signature(export).parameters
+    return [name for name, value in options.items() if value != defaults[name].default]
+
+
+def _write_saved_model(
+    net: TrainedNet,
+    out: str | os.PathLike,
+    version: int | None,
+    passes: Sequence[Pass],
+    localisers: Localisers | None,
+    top: int,
+    precision: str,
+    limits: Limits,
+) -> Path:
     if localisers:
         localisers.check(net)
         localisers = localisers.in_precision(precision)
@@ -80,7 +127,7 @@ def export(
     with tempfile.TemporaryDirectory() as folder:
         table = class_name_table(Path(folder), [label(name) for name in net.class_names])
         top = min(top, len(net.class_names))
-        signatures = Signatures(net, passes, table, top, limits or Limits())
+        signatures = Signatures(net, passes, table, top, limits)
         endpoints = signatures.endpoints()
         if localisers:
             endpoints["localise"] = localise_endpoint(localisers, signatures)
@@ -104,11 +151,3 @@ def _metadata(signatures: Signatures, localisers: Localisers | None) -> dict[str
         **(describe_localisers(localisers) if localisers else {}),
         "class_names": list(net.class_names),
     }
-
-
-def _check_backend() -> None:
-    if keras.backend.backend() != "tensorflow":
-        raise ArgumentError(
-            f"SavedModels are written with KERAS_BACKEND=tensorflow, which reads the runs of all "
-            f"backends. Received: {keras.backend.backend()}"
-        )

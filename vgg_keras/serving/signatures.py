@@ -118,8 +118,8 @@ class Signatures:
         names = [tf.TensorSpec((None,), tf.string, "image_bytes")]
         return {
             "serving_default": Endpoint(self.serving_default, names, image_inputs(files)),
-            "images": Endpoint(self.images, _pixels(None, "images"), at_scale),
-            "crops": Endpoint(self.crops, _pixels(size, "crops"), crop),
+            "images": Endpoint(self.images, pixels(None, "images"), at_scale),
+            "crops": Endpoint(self.crops, pixels(size, "crops"), crop),
             "features": Endpoint(self.features, names, image_inputs(files)),
             "classify": Endpoint(
                 self.classify,
@@ -188,8 +188,7 @@ class Signatures:
         fits = sides_fit & (shape[0] > 0) & tf.equal(shape[3], 3)
         check = tf.debugging.Assert(fits, [f"{rule} Received:", shape])
         with tf.control_dependencies([check]):  # it fails before the net does, with a clear message
-            found = predict_fn(tf.identity(images))
-        return {"score_map": found["score_map"], "probabilities": found["posteriors"]}
+            return score_outputs(predict_fn(tf.identity(images)))
 
     def _mean_over_scales(
         self, function: Callable[[tf.Tensor], tf.Tensor], outputs: int, image_bytes: tf.Tensor
@@ -220,5 +219,11 @@ class Signatures:
         return tf.reduce_mean(tf.stack(results), 0), errors
 
 
-def _pixels(side: int | None, name: str) -> list[tf.TensorSpec]:
+def score_outputs(found: Outputs) -> Outputs:
+    """The outputs of `images` and `crops`, of what `make_predict_fn` computes."""
+    return {"score_map": found["score_map"], "probabilities": found["posteriors"]}
+
+
+def pixels(side: int | None, name: str) -> list[tf.TensorSpec]:
+    """The input of `images`, or with a side that of `crops`."""
     return [tf.TensorSpec((None, side, side, 3), tf.float32, name)]

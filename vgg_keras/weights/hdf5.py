@@ -23,7 +23,7 @@ from vgg_keras.weights.hdf5_layouts import (
     tensors_of_caffe,
     text,
 )
-from vgg_keras.weights.keras_config import KerasConfig, fold, snake_case
+from vgg_keras.weights.keras_config import KerasConfig, fold
 from vgg_keras.weights.keras_layers import (
     NORMALIZATION,
     Layer,
@@ -35,6 +35,7 @@ from vgg_keras.weights.keras_layers import (
 from vgg_keras.weights.preprocessing import PREPROCESSINGS
 from vgg_keras.weights.stored import (
     METADATA,
+    UNKNOWN_INPUT,
     Stored,
     StoredTensor,
     WeightsMetadata,
@@ -46,12 +47,11 @@ from vgg_keras.weights.stored import (
 _APPLICATIONS = {"vgg16", "vgg19"}  # names of the models of Keras Applications
 _NO_CONFIG = "{}"
 _LARGEST_CONFIG = 2**24  # bytes
-# In a preset of Keras Hub, the configuration and the conv. layers lie beside the FC layers.
+# In a preset of Keras Hub, the configuration and the conv. layers are stored beside the FC layers.
 _PRESET = {
     "task.weights.h5": {"config": "task.json", "backbone": "model.weights.h5"},
     "model.weights.h5": {"config": "preprocessor.json"},
 }
-_NO_INPUT = "nets with different preprocessing are saved in such files"
 _OWN_INPUT = {"lambda", "normalization", "rescaling"}  # kinds of layers that change the input
 
 
@@ -181,19 +181,34 @@ def _of_keras(group: h5py.Group, layers: Sequence[Layer], config: KerasConfig) -
         folded = fold(front, adapted)
         ambiguity = "" if folded else f"its layers {names} change what its conv. layers take"
         return Stored(tensors, WeightsMetadata(folded, net), ambiguity)
-    kinds = {layer.kind for layer in layers} | {snake_case(layer.kind) for layer in config.layers}
-    if not config.layers and (unknown := _OWN_INPUT & kinds):
+    if not config.layers and (unknown := _OWN_INPUT & {layer.kind for layer in layers}):
         ambiguity = f"it has layers of kind {', '.join(sorted(unknown))} without their arguments"
         return Stored(tensors, ambiguity=ambiguity)
-    # The name of the model or the kind of the FC layers distinguishes a net of this package from
-    # one of Keras Applications. Feature extractors have neither.
-    if net or "sliding_dense" in kinds:
-        return Stored(tensors, WeightsMetadata(PREPROCESSINGS["rgb"], net))
     dense = {layer.name for layer in layers if layer.kernel_sides == 2}
+    if _has_sliding_dense(layers, config) or (net and not _is_of_another(net, layers, config)):
+        return Stored(tensors, WeightsMetadata(PREPROCESSINGS["rgb"], net))
     # The releases of Keras Applications are files of Keras 1 and 2 with weights alone.
     is_released = not config.layers and "vars" not in group
     is_known = models & _APPLICATIONS or set(FC_NAMES) <= dense or is_released
-    return Stored(tensors, ambiguity="" if is_known else _NO_INPUT)
+    return Stored(tensors, ambiguity="" if is_known else UNKNOWN_INPUT)
+
+
+def _has_sliding_dense(layers: Sequence[Layer], config: KerasConfig) -> bool:
+    """Whether the FC layers are of the kind that only this package has."""
+    kinds = {layer.kind for layer in config.layers}
+    return any(layer.kind == "sliding_dense" for layer in layers) or any(
+        kind.endswith("SlidingDense") for kind in kinds
+    )
+
+
+def _is_of_another(net: str, layers: Sequence[Layer], config: KerasConfig) -> bool:
+    """Whether a model with the name of a net has FC layers that a net of this package never has.
+
+    A net without FC layers has only its name. A model that has it inside can have other FC layers.
+    """
+    dense = {layer.name for layer in layers if layer.kernel_sides == 2}
+    outermost = {config.name, *(layer.name for layer in layers if not layer.path)}
+    return bool(dense) if net in outermost else set(FC_NAMES) <= dense
 
 
 def _has_colours(normalization: Mapping[str, StoredTensor]) -> bool:

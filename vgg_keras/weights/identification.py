@@ -71,6 +71,7 @@ def _likeness(
 
 
 _PREFIX = re.compile(r"[./]|^vgg\d+_")  # a module or scope, or a number that Gluon gives a net
+_LONGEST_NAME = 256
 _MAX_PREFIXES = 4  # of one family in a file. One net needs one.
 
 
@@ -80,6 +81,7 @@ def _prefixes(family: Convention, shapes: Mapping[str, Shape]) -> list[str]:
     found = Counter(
         name[:start]
         for name in shapes
+        if len(name) <= _LONGEST_NAME
         for start in (0, *(mark.end() for mark in _PREFIX.finditer(name)))
         if name[start:] in known
     )

@@ -26,7 +26,7 @@ class ConfiguredLayer:
 
     Attributes:
         path: path of its group in a weights file of Keras 3, such as "layers/conv2d_1".
-        kind: name of its class.
+        kind: name of its class; of one that is not Keras's, after its package: "mine>Rescaling".
         config: its arguments.
         is_model: whether it is a model, whose layers follow.
     """
@@ -151,15 +151,22 @@ def _arguments(layer: Any) -> dict[str, Any]:
 
 
 def _kind(layer: Any) -> str:
-    """Name of the class, without the package of a class of somebody's own."""
-    return str(layer.get("class_name")).split(">")[-1] if isinstance(layer, dict) else ""
+    """Name of the class, after the package of a class of somebody's own: "mine>Rescaling".
+
+    Keras 3 has the package beside the name, as the module of the class.
+    """
+    if not isinstance(layer, dict):
+        return ""
+    name, module = str(layer.get("class_name")), layer.get("module")
+    is_of_keras = module is None or re.match(r"(tf_)?keras(\.|$)", str(module))
+    return name if is_of_keras else f"{module}>{name}"
 
 
 def _layers(config: Mapping[str, Any], path: str) -> Iterator[ConfiguredLayer]:
     seen: Counter[str] = Counter()
     for layer in config.get("layers") or ():
         kind, inner = _kind(layer), _arguments(layer)
-        group = f"{path}/{numbered(snake_case(kind), seen)}"
+        group = f"{path}/{numbered(snake_case(kind.rpartition('>')[2]), seen)}"
         is_model = "layers" in inner
         yield ConfiguredLayer(group, kind, inner, is_model)
         if is_model:

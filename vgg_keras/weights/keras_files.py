@@ -89,12 +89,11 @@ def _layers_of_model(
     channels = layers[convs[-1]][1].size
     window = math.isqrt(len(layers["fc1"][0]) // channels) if "fc1" in layers else 0
     side = STRIDE * window or None
-    options = {"dtype": "float32"}
+    options = {"dtype": "float32", "data_format": "channels_last"}
     yield Input((side, side, 3), name="image")
-    yield Normalization(mean=list(mean), variance=[1.0] * 3, name="minus_mean", **options)
+    yield Normalization(mean=list(mean), variance=[1.0] * 3, name="minus_mean", dtype="float32")
     for name, following in zip(convs, [*convs[1:], ""], strict=True):
         kernel, _ = layers[name]
-        options["data_format"] = "channels_last"
         yield Conv2D(
             kernel.shape[-1],
             kernel.shape[:2],
@@ -111,7 +110,7 @@ def _layers_of_model(
         if following.partition("_")[0] != block:
             yield MaxPooling2D(2, name=f"{block}_pool", **options)
     if window:
-        yield Flatten(name="flatten", dtype="float32")
+        yield Flatten(name="flatten", **options)
     for name in (name for name in FC_NAMES if name in layers):
         is_last = name == FC_NAMES[-1]
         activation = "softmax" if is_last else "relu"

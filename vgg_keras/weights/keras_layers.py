@@ -12,9 +12,9 @@ import numpy as np
 
 from vgg_keras.errors import WeightsError
 from vgg_keras.nets import FC_NAMES, NETS
+from vgg_keras.weights.naming import Shape
 from vgg_keras.weights.stored import StoredTensor
 
-Shape = tuple[int, ...]
 NORMALIZATION = ("mean", "variance", "count")  # tensors of a layer `Normalization`
 
 

@@ -1,8 +1,9 @@
-"""Kinds of files that are given as weights, and what tells each of them."""
+"""Kinds of files that are given as weights, and how each is recognised."""
 
 from __future__ import annotations
 
 import codecs
+import re
 import zipfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -16,7 +17,7 @@ from vgg_keras.weights.hdf5 import open_hdf5, open_keras_archive
 from vgg_keras.weights.matconvnet import open_mat
 from vgg_keras.weights.onnx_files import open_onnx
 from vgg_keras.weights.stored import Stored
-from vgg_keras.weights.tf_checkpoint import open_checkpoint
+from vgg_keras.weights.tf_checkpoint import TABLE_END, open_checkpoint
 from vgg_keras.weights.torch_files import open_safetensors, open_torch
 
 _START = 512  # bytes that are looked at
@@ -24,8 +25,8 @@ _SPACE = dict.fromkeys(map(ord, "\n\r\t"), " ")
 _ZIP = b"PK\x03\x04"
 # What `torch.save` wrote before PyTorch 1.6 starts with this number as a pickle.
 _OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-# Last bytes of a table file: a TensorFlow checkpoint of one file, or the index of a newer one.
-_TF_TABLE = bytes.fromhex("57fb808b247547db")
+# Other files of a TensorFlow checkpoint: the values and the program.
+_TF_PART = re.compile(r".+\.(data-\d{5}-of-\d{5}|meta)")
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,12 @@ def _is_safetensors(evidence: Evidence) -> bool:
 
 
 def _is_checkpoint(evidence: Evidence) -> bool:
-    return (
-        evidence.end == _TF_TABLE
-        or evidence.path.with_name(f"{evidence.path.name}.index").is_file()
-    )
+    return evidence.end == TABLE_END or _has_index(evidence.path)
+
+
+def _has_index(path: Path) -> bool:
+    """Whether a path is the name of a TensorFlow checkpoint without its ending."""
+    return not path.is_dir() and (path.parent / f"{path.name}.index").is_file()
 
 
 _AGAIN = "Download it again."
@@ -154,6 +157,11 @@ KINDS = (
         advice="It is not read, because unpickling can run any code. Save its arrays with "
         "numpy.savez.",
     ),
+    Kind(
+        "one of the files of a TensorFlow checkpoint",
+        lambda c: not c.path.is_dir() and bool(_TF_PART.fullmatch(c.path.name)),
+        advice="Give its name without this ending.",
+    ),
     # Protocol buffers have no mark of their own.
     Kind("a Caffe model", open=open_caffemodel, endings=(".caffemodel",)),
     Kind("an ONNX model", open=open_onnx, endings=(".onnx",)),
@@ -198,12 +206,12 @@ def _look_at(path: Path) -> Evidence:
     if path.is_dir():
         return Evidence(path, entries=tuple(child.name for child in path.iterdir()))
     if not path.is_file():
-        if path.with_name(f"{path.name}.index").is_file():  # a checkpoint is named without ending
+        if _has_index(path):
             return Evidence(path)
         raise WeightsError(f"There is no weights file {path}.")
     with open(path, "rb") as file:
         start = file.read(_START)
-        file.seek(-min(len(_TF_TABLE), path.stat().st_size), 2)
+        file.seek(-min(len(TABLE_END), path.stat().st_size), 2)
         end = file.read()
     return Evidence(path, start, end, _entries(path) if start.startswith(_ZIP) else ())
 

@@ -31,9 +31,9 @@ class Convention:
             and H, W, C.
         preprocessing: name of the preprocessing of a net whose file does not state it.
         loose: whether shapes can have more or fewer sides of 1.
-        told_for: regular expression of the file names for which `preprocessing` is assumed. For
+        assumed_for: regular expression of the file names for which `preprocessing` is assumed. For
             other files it is asked for.
-        told_with_head: whether `preprocessing` is also assumed for a net with a head of its own.
+        assumed_with_head: whether `preprocessing` is also assumed for a net with a head of its own.
     """
 
     name: str
@@ -42,8 +42,8 @@ class Convention:
     channels_first: bool
     preprocessing: str
     loose: bool = False
-    told_for: str = ""
-    told_with_head: bool = True
+    assumed_for: str = ""
+    assumed_with_head: bool = True
 
     def names(self, net: Net, prefix: str = "", head: str | None = None) -> dict[Key, str]:
         """The family's names of a net's tensors, by layer and part.
@@ -160,11 +160,13 @@ def _with_blocks(net: Net, template: str) -> dict[str, str]:
 
 
 _TORCH_PARTS = (".weight", ".bias")
-# Files of `told_for`: Caffe's weights and those of `IMAGENET1K_FEATURES` (by A. deGroot) are also
-# handed on with torchvision's names, as vgg16_caffe.pth and vgg16_features-amdegroot-88682ab5.pth.
-_TORCH_FILES = r"^(?!.*(caffe|amdegroot))"
+# Files of `assumed_for`: Caffe's weights are also handed on with torchvision's names, as
+# vgg16_caffe.pth; vgg16-00b39a1b.pth and vgg19-d01eb7cb.pth of jcjohnson/pytorch-vgg;
+# vgg16_reducedfc.pth of amdegroot/ssd.pytorch. So are those of `IMAGENET1K_FEATURES`, as
+# vgg16_features-amdegroot-88682ab5.pth.
+_TORCH_FILES = r"(?i)^(?!.*(caffe|amdegroot|reduced_?fc|00b39a1b|d01eb7cb))"
 KERAS = Convention(
-    "Keras", _keras_layers, ("/kernel", "/bias"), False, "caffe", told_with_head=False
+    "Keras", _keras_layers, ("/kernel", "/bias"), False, "caffe", assumed_with_head=False
 )
 TORCHVISION = Convention(
     "torchvision",
@@ -172,7 +174,7 @@ TORCHVISION = Convention(
     _TORCH_PARTS,
     True,
     "torch",
-    told_for=_TORCH_FILES,
+    assumed_for=_TORCH_FILES,
 )
 TORCHVISION_NETS = ("A", "B", "D", "E")  # its vgg11, vgg13, vgg16 and vgg19
 # Of families that fit a file equally well the first one is taken.
@@ -187,15 +189,17 @@ CONVENTIONS = (
         _TORCH_PARTS,
         True,
         "torch",
-        told_for=_TORCH_FILES,
+        assumed_for=_TORCH_FILES,
     ),
     # `vgg16(...).features.state_dict()`
     Convention(
-        "torchvision's features", _sequence, _TORCH_PARTS, True, "torch", told_for=_TORCH_FILES
+        "torchvision's features", _sequence, _TORCH_PARTS, True, "torch", assumed_for=_TORCH_FILES
     ),
     # vgg16_weights.npz of https://www.cs.toronto.edu/~frossard/post/vgg16, which takes RGB. Arrays
     # of a .npy file with BGR weights are saved with these names too.
-    Convention("TensorFlow", _caffe_layers, ("_W", "_b"), False, "rgb", told_for=r"^vgg16_weights"),
+    Convention(
+        "TensorFlow", _caffe_layers, ("_W", "_b"), False, "rgb", assumed_for=r"^vgg16_weights"
+    ),
     # vgg16.npy and vgg19.npy of https://github.com/machrisaa/tensorflow-vgg, and the files of
     # https://github.com/ethereon/caffe-tensorflow: the net of Caffe in the layout of TensorFlow.
     Convention(
@@ -204,7 +208,7 @@ CONVENTIONS = (
         ("/weights", "/biases"),
         False,
         "caffe",
-        told_for=r"\.npy$",
+        assumed_for=r"\.npy$",
     ),
     # https://github.com/tensorflow/models/tree/master/research/slim, with its vgg_preprocessing.
     Convention(
@@ -229,6 +233,6 @@ CONVENTIONS = (
         ("/kernel", "/bias"),
         False,
         "vggface",
-        told_for="vggface",
+        assumed_for="vggface",
     ),
 )

@@ -16,7 +16,7 @@ import numpy as np
 
 from vgg_keras.errors import MissingPackageError, WeightsError
 from vgg_keras.weights.protobuf import Field, fields
-from vgg_keras.weights.stored import Stored, StoredTensor, by_name
+from vgg_keras.weights.stored import MOST_SIDES, Stored, StoredTensor, by_name
 
 _GRAPH = 7  # in ModelProto
 _NODE, _INITIALIZER, _INPUT = 1, 5, 11  # in GraphProto
@@ -25,7 +25,6 @@ _READ = {4: "float32", 9: "", 10: "float64"}  # float_data, raw_data of any dtyp
 _DATA = (*_READ, 5, 6, 7, 11)
 _MOST_FIELDS = 10_000  # nodes and initializers; net E has 83
 _LONGEST = 2**16  # bytes of a node, or of an initializer without its data
-_MOST_SIDES = 8
 _LAYERS = ("Conv", "Gemm", "MatMul")
 _OTHERS = ("int32", "int64", "bool", "object")  # dtypes of shapes, axes and texts
 
@@ -77,9 +76,9 @@ def open_onnx(path: Path) -> Iterator[Stored]:
             elif field.number == _INPUT:
                 message = _bytes(file, (field.payload, field.end))
                 inputs.add(ValueInfoProto.FromString(message).name)
-        turned = {layer.weights for layer in layers if not layer.is_transposed}
+        to_transpose = {layer.weights for layer in layers if not layer.is_transposed}
         stored = by_name(
-            (name, str(origin), _turned(tensor) if name in turned else tensor)
+            (name, str(origin), _transposed(tensor) if name in to_transpose else tensor)
             for name, origin, tensor in tensors
         )
         takes_image = bool(layers) and layers[0].image in inputs
@@ -117,7 +116,7 @@ def _layers(message: bytes) -> Iterator[_Layer]:
         yield _Layer(node.input[0], node.input[1], is_transposed)
 
 
-def _turned(tensor: StoredTensor) -> StoredTensor:
+def _transposed(tensor: StoredTensor) -> StoredTensor:
     return StoredTensor(tensor.shape[::-1], tensor.dtype, lambda: tensor.read().T)
 
 
@@ -139,9 +138,9 @@ def _tensors(path: Path, file: IO[bytes], field: Field) -> Iterator[tuple[str, P
         span = _Span(path, data[0].payload, data[0].length)
     else:
         raise WeightsError(f"the data of {name} must be one run of bytes")
-    if len(shape) > _MOST_SIDES or math.prod(shape) * dtype.itemsize != span.length:
+    if len(shape) > MOST_SIDES or math.prod(shape) * dtype.itemsize != span.length:
         raise WeightsError(
-            f"{name} declares shape {shape[:_MOST_SIDES]} and has {span.length:,} bytes"
+            f"{name} declares shape {shape[:MOST_SIDES]} and has {span.length:,} bytes"
         )
 
     def read() -> np.ndarray:

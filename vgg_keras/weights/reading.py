@@ -11,7 +11,7 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 
-from vgg_keras.errors import WeightsError
+from vgg_keras.errors import ArgumentError, WeightsError
 from vgg_keras.nets import FC_NAMES, get_net
 from vgg_keras.pipelines.checks import is_finite
 from vgg_keras.pipelines.contents import read_json
@@ -126,7 +126,8 @@ def read(
             tensors are missing, surplus, not finite, not floats or of another shape. The message
             names them. Or the file does not tell the preprocessing.
         MissingPackageError: the file is a `.pth` file and PyTorch is not installed.
-        ArgumentError: no net or preprocessing has the given name.
+        ArgumentError: no net or preprocessing has the given name, or a run, saved net or release
+            takes another preprocessing.
         RunError, SourceError: the statistics of a run were changed or are damaged.
 
     Example:
@@ -161,14 +162,18 @@ def read_as(
     name = None if net is None else get_net(net).name
     given = None if preprocessing is None else as_preprocessing(preprocessing)
     path, stated = _resolve(Path(source))
+    if given and stated and given != stated:
+        raise ArgumentError(
+            f"preprocessing goes with a weights file; {source} takes {stated}. Received: {given}",
+            "preprocessing",
+        )
     with errors_with_path(path), open_weights(path) as stored:
         declared = sum(map(declared_bytes, stored.tensors.values()))
         refuse_expansion(path, declared, stored.files)
         reader = LayerReader(path, stored, name, partial, head)
         reader.choose(kernels)
-        reader.preprocessing(given or stated)  # asks before any tensor is read
+        taken, is_assumed = reader.preprocessing(given or stated)  # asks before kernels are read
         layers = reader.layers()
-        taken, is_assumed = reader.preprocessing(given or stated)
     if source_mean is not None:
         taken = replace(taken, mean=_colour(source_mean))
     if _FIRST in layers:

@@ -15,7 +15,7 @@ from vgg_keras.pipelines.checks import is_finite
 from vgg_keras.weights.identification import geometry, identify, sizes_of
 from vgg_keras.weights.naming import CONVENTIONS, PARTS, Kernel, Key, kernels_of
 from vgg_keras.weights.preprocessing import PREPROCESSINGS, Preprocessing
-from vgg_keras.weights.stored import Stored, StoredTensor
+from vgg_keras.weights.stored import UNKNOWN_INPUT, Stored, StoredTensor
 
 _BYTES = {"float16": 2, "float32": 4, "float64": 8, "bfloat16": 2}
 _MOST_PROBLEMS = 6
@@ -77,14 +77,15 @@ class LayerReader:
 
     def _reason_to_ask(self) -> str:
         """Why the preprocessing cannot be inferred from the kind of file; empty if it can."""
-        unreadable = {layer for layer, reason in self.left.items() if reason.endswith(_NOT_FINITE)}
         if self.stored.ambiguity:
             return self.stored.ambiguity
-        if not re.search(self.family.told_for, self.path.name):
-            return "nets with different preprocessing are saved in such files"
-        if self.has_own_head and not self.family.told_with_head:
+        if not re.search(self.family.assumed_for, self.path.name):
+            return UNKNOWN_INPUT
+        if self.has_own_head and not self.family.assumed_with_head:
             return "its FC layers are a head of its own"
-        if unreadable >= set(FC_NAMES):
+        # Also FC layers that are not wanted tell it, so they are looked at here.
+        biases = [t for layer in FC_NAMES if (t := self._tensor((layer, "bias")))]
+        if biases and not any(t.dtype not in _BYTES or is_finite(_float32(t)) for t in biases):
             return "its FC layers hold no numbers, so that it is not the net of a classifier"
         return ""
 
@@ -229,6 +230,11 @@ def _listed(problems: Iterable[str]) -> str:
     problems = list(problems)
     more = len(problems) - _MOST_PROBLEMS
     return "; ".join(problems[:_MOST_PROBLEMS]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _float32(tensor: StoredTensor) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return np.asarray(tensor.read(), np.float32)
 
 
 def declared_bytes(tensor: StoredTensor) -> int:

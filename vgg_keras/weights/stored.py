@@ -21,6 +21,11 @@ _EXPANSION = 16
 # Key of the metadata in a file: an attribute, an entry or a line of text. Files on disk have it.
 METADATA = "about"
 
+MOST_SIDES = 8  # of a tensor
+
+# A reason for `Stored.ambiguity`.
+UNKNOWN_INPUT = "nets with different preprocessing are saved in such files"
+
 
 @dataclass(frozen=True)
 class StoredTensor:

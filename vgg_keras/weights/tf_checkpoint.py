@@ -14,16 +14,27 @@ from vgg_keras.errors import WeightsError
 from vgg_keras.nets import FC_NAMES
 from vgg_keras.weights.keras_layers import Layer, name_by_order
 from vgg_keras.weights.preprocessing import Preprocessing
-from vgg_keras.weights.stored import Stored, StoredTensor, WeightsMetadata, by_name
+from vgg_keras.weights.stored import (
+    MOST_SIDES,
+    UNKNOWN_INPUT,
+    Stored,
+    StoredTensor,
+    WeightsMetadata,
+    by_name,
+)
 
 if TYPE_CHECKING:
+    from tensorflow.core.protobuf.tensor_bundle_pb2 import BundleEntryProto
     from tensorflow.train import CheckpointReader
 
 _INDEX = ".index"
 _LARGEST_INDEX = 2**24  # bytes; that of net E has some thousand
-_MOST_SIDES = 8
 _MOST_SHARDS = 1000
+_MOST_ENTRIES = 10_000
+_LONGEST = 1024  # bytes of a name or an entry
 _FOOTER = 48  # bytes at the end of a table
+# Last bytes of a table: a checkpoint of one file, or the index of a newer one.
+TABLE_END = bytes.fromhex("57fb808b247547db")
 _GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 # Variables of optimizers and of training in a checkpoint of TensorFlow 1.
@@ -53,7 +64,7 @@ def open_checkpoint(path: Path) -> Iterator[Stored]:
         # Keras 3 has no such names. It saves nets of this package and of others alike.
         is_tf_keras = any(name.startswith("layer_with_weights-") for name in tensors)
         is_known = is_tf_keras and set(FC_NAMES) <= {layer.name for layer in layers}
-        ambiguity = "" if is_known else "nets with different preprocessing are saved in such files"
+        ambiguity = "" if is_known else UNKNOWN_INPUT
         yield Stored(stored, ambiguity=ambiguity, files=files)
         return
     preprocessing = _mean(tensors)
@@ -74,7 +85,7 @@ def _mean(tensors: dict[str, StoredTensor]) -> Preprocessing | None:
     """Removes the mean that the checkpoints of TF-Slim have beside the weights, and returns it."""
     names = [name for name in tensors if name.rpartition("/")[2] == "mean_rgb"]
     means = [tensors.pop(name) for name in names]
-    if len(means) != 1 or means[0].shape != (3,):
+    if len(means) != 1 or means[0].shape != (3,) or not means[0].dtype.startswith("float"):
         return None
     red, green, blue = means[0].read().tolist()
     return Preprocessing((red, green, blue))
@@ -116,7 +127,10 @@ def _check_index(prefix: Path, index: Path) -> frozenset[Path]:
     from tensorflow.dtypes import as_dtype
 
     entries = _table(index)
-    shards = tensor_bundle_pb2.BundleHeaderProto.FromString(entries.pop(b"")).num_shards
+    header = entries.pop(b"", None)
+    if header is None:
+        raise WeightsError("its index has no header")
+    shards = tensor_bundle_pb2.BundleHeaderProto.FromString(header).num_shards
     if not 1 <= shards <= _MOST_SHARDS:
         raise WeightsError(f"it must have 1 to {_MOST_SHARDS} files of values. Received: {shards}")
     files = [prefix.with_name(f"{prefix.name}.data-{i:05d}-of-{shards:05d}") for i in range(shards)]
@@ -125,17 +139,28 @@ def _check_index(prefix: Path, index: Path) -> frozenset[Path]:
         entry = tensor_bundle_pb2.BundleEntryProto.FromString(value)
         shape = [side.size for side in entry.shape.dim]
         dtype = as_dtype(entry.dtype)
-        is_shape = len(shape) <= _MOST_SIDES and all(0 <= side < 2**40 for side in shape)
+        is_shape = len(shape) <= MOST_SIDES and all(0 <= side < 2**40 for side in shape)
         is_there = 0 <= entry.shard_id < shards and (
             0 <= entry.offset <= entry.offset + entry.size <= sizes[entry.shard_id]
         )
         fits = is_shape and (not dtype.size or entry.size == math.prod(shape) * dtype.size)
         if not is_there or not fits or entry.slices:
             raise WeightsError(
-                f"{name.decode(errors='replace')} declares shape {shape[:_MOST_SIDES]} of "
+                f"{name.decode(errors='replace')} declares shape {shape[:MOST_SIDES]} of "
                 f"{dtype.name}, and is not stored as one tensor of that size"
             )
+        if name == _GRAPH.encode():  # read at once, and its length is in the file of values
+            _check_text(files[entry.shard_id], entry, shape, dtype.name)
     return frozenset(files)
+
+
+def _check_text(file: Path, entry: BundleEntryProto, shape: list[int], dtype: str) -> None:
+    """Raises WeightsError if an entry is not one text that lies in its bytes."""
+    with open(file, "rb") as values:
+        values.seek(entry.offset)
+        (length,), _ = _varints(values.read(min(entry.size, 10)), 0, 1)
+    if shape or dtype != "string" or length > entry.size:
+        raise WeightsError(f"{_GRAPH} must be one text of at most {entry.size:,} bytes")
 
 
 def _table(path: Path) -> dict[bytes, bytes]:
@@ -147,11 +172,18 @@ def _table(path: Path) -> dict[bytes, bytes]:
     if path.stat().st_size > _LARGEST_INDEX:
         raise WeightsError("its index is larger than that of any net")
     data = path.read_bytes()
+    if len(data) < _FOOTER or not data.endswith(TABLE_END):
+        raise WeightsError("its index is cut off or damaged")
     (_, _, offset, size), _ = _varints(data, len(data) - _FOOTER, 4)  # of two blocks
     entries: dict[bytes, bytes] = {}
+    count = 0  # also of repeated entries, as blocks can be read many times
     for _, handle in _block(data, offset, size):
         (offset, size), _ = _varints(handle, 0, 2)
-        entries |= dict(_block(data, offset, size))
+        for key, value in _block(data, offset, size):
+            count += 1
+            if count > _MOST_ENTRIES:
+                raise WeightsError(f"its index has more than {_MOST_ENTRIES:,} entries")
+            entries[key] = value
     return entries
 
 
@@ -164,6 +196,9 @@ def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]
     end, key = end - 4 * (restarts + 1), b""
     while offset < end:
         (shared, rest, length), offset = _varints(data, offset, 3)
+        is_long = shared + rest > _LONGEST or length > _LONGEST
+        if is_long or shared > len(key) or offset + rest + length > end:
+            raise WeightsError("its index is damaged")
         key = key[:shared] + data[offset : offset + rest]
         offset += rest + length
         yield key, data[offset - length : offset]

@@ -106,11 +106,18 @@ def open_torch(path: Path) -> Iterator[Stored]:
 
 def _inert_globals() -> list[Any]:
     """What training scripts save beside tensors and cannot run code: arguments, NumPy's numbers."""
-    scalar = np.float64(0).__reduce__()[0]
     dtypes = [type(np.dtype(kind)) for kind in ("?", "i4", "i8", "f4", "f8")]
     modules = ("numpy.core", "numpy._core")  # of NumPy 1 and 2
-    scalars = [(scalar, f"{module}.multiarray.scalar") for module in modules]
+    scalars = [(_scalar, f"{module}.multiarray.scalar") for module in modules]
     return [argparse.Namespace, np.dtype, *dtypes, *scalars]
+
+
+def _scalar(dtype: np.dtype, data: bytes = b"") -> np.generic:
+    """A number of NumPy. Its own function allocates what the dtype declares."""
+    if dtype.kind not in "biuf" or len(data) != dtype.itemsize:
+        raise pickle.UnpicklingError(f"no number of {dtype}")
+    number: np.generic = np.frombuffer(data, dtype)[0]
+    return number
 
 
 def tensors_of_net(path: Path, checkpoint: Any, tensor_type: type[_T]) -> dict[str, _T]:

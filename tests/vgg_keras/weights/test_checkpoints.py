@@ -222,6 +222,29 @@ def test_a_pickle_that_fills_memory_is_refused(tmp_path):
     assert peak() - before < 20 * 2**20
 
 
+class Call:
+    """An object that is pickled as the call of a function."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("dtype", ["V2000000000", "S2000000000", "f8"])
+def test_a_number_that_fills_memory_is_refused(dtype, state, tmp_path):
+    """A few bytes declare 2 GB."""
+    scalar = np.float64(0).__reduce__()[0]
+    torch.save(state | {"best": Call(scalar, Call(np.dtype, dtype))}, tmp_path / "w.pth")
+    before = peak()
+    with pytest.raises(weights.WeightsError, match="pickled objects other than tensors"):
+        weights.read(tmp_path / "w.pth")
+    assert peak() - before < 2**28
+    torch.save(state | {"best": np.float64(3), "epoch": np.int64(3)}, tmp_path / "w.pth")
+    weights.read(tmp_path / "w.pth")
+
+
 def test_a_net_that_was_saved_whole_is_refused_with_advice(tmp_path):
     torch.save(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)), tmp_path / "whole.pth")
     with pytest.raises(weights.WeightsError, match=r"save its state_dict\(\)"):

@@ -523,6 +523,13 @@ class TestNaming:
             assert found.net.name == net.replace("A-LRN", "A")  # LRN has no weights
             assert found.is_complete
 
+    def test_a_name_longer_than_any_is_ignored(self):
+        """Each of its dots could end a prefix, which would take time that is quadratic in them."""
+        name = "features.0.weight"
+        shape = (64, 3, 3, 3)
+        assert identify({"a." * 100 + name: shape}) is not None
+        assert identify({"a." * 200 + name: shape}) is None
+
     @pytest.mark.parametrize("family", CONVENTIONS, ids=lambda family: family.name)
     def test_layouts_are_inverses(self, family):
         rng = np.random.default_rng(0)

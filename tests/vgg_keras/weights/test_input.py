@@ -102,6 +102,13 @@ UNTOLD = {
         lambda path: foreign.safetensors(path, foreign.torch_tensors(given_weights("D"))),
         "nets with different preprocessing are saved in such files",
     ),
+    **{
+        f"{name}.safetensors": (
+            lambda path: foreign.safetensors(path, foreign.torch_tensors(given_weights("D"))),
+            "nets with different preprocessing are saved in such files",
+        )
+        for name in ("VGG16_Caffe", "vgg16-00b39a1b", "vgg19-d01eb7cb", "vgg16_reducedfc")
+    },
     "advised.npz": (
         lambda path: foreign.frossard_npz(path, given_weights("D")),
         "nets with different preprocessing are saved in such files",
@@ -125,6 +132,26 @@ def test_an_input_that_nothing_tells_is_asked_for(name, tmp_path):
     if name != "features.safetensors":
         np.testing.assert_array_equal(layers["block1_conv1"][0], expected)
     assert contents.preprocessing == PREPROCESSINGS["caffe"]
+
+
+def test_fc_layers_without_numbers_tell_it_where_they_are_not_wanted(tmp_path):
+    features_only(tmp_path / "w.safetensors")
+    with pytest.raises(weights.WeightsError, match="its FC layers hold no numbers"):
+        vgg("D", *SIZE, include_top=False, weights=tmp_path / "w.safetensors")
+
+
+def test_a_saved_net_and_a_release_keep_their_own_input(tmp_path):
+    foreign.caffemodel(tmp_path / "w.caffemodel", given_weights("A"))
+    TrainedNet.load(tmp_path / "w.caffemodel").save(tmp_path / "net")
+    with pytest.raises(ArgumentError, match=r"net takes RGB in 0.* Received: \(RGB in .*\) / \("):
+        weights.read(tmp_path / "net", preprocessing="torch")
+    assert weights.read(tmp_path / "net", preprocessing="rgb").contents.net == "A"
+    done = CliRunner().invoke(
+        main,
+        ["convert", str(tmp_path / "net"), str(tmp_path / "w.npz"), "--preprocessing", "caffe"],
+    )
+    assert "--preprocessing goes with a weights file" in done.output
+    assert not (tmp_path / "w.npz").exists()
 
 
 @pytest.fixture(scope="module")

@@ -268,6 +268,11 @@ class TestFront:
             layer("Normalization", mean=[0.5, 0.5, 0.5], variance=[0.05, 0.05, 0.05]),  # of 0..1
             layer("Normalization", mean=0, variance=1, invert=True),
             layer("Rescaling", scale=-1),
+            # Layers of somebody's own with names like those of Keras, in Keras 2 and 3.
+            layer("mine>Rescaling", scale=1 / 255),
+            layer("mine>RandomScale"),
+            layer("Rescaling", scale=1 / 255) | {"module": "mine", "registered_name": None},
+            layer("Identity") | {"module": "mine", "registered_name": "mine>Identity"},
             layer("Rescaling", scale={"class_name": "__numpy__"}),
             layer("Rescaling", scale=float("nan")),
             layer("Rescaling", scale=[1, 2]),
@@ -279,13 +284,59 @@ class TestFront:
         config = sequential(front, self.CONV)
         keras_layouts.archive(tmp_path / "w.keras", tmp_path / "w.h5", config)
         name = front["config"]["name"]
-        with pytest.raises(weights.WeightsError, match=rf"its layers {name} \(\w+\) change what"):
+        with pytest.raises(
+            weights.WeightsError, match=rf"its layers {name} \([\w>]+\) change what"
+        ):
             weights.read(tmp_path / "w.keras")
         assert_equal(weights.read(tmp_path / "w.keras", preprocessing="rgb").layers, given())
 
 
+class TestNames:
+    """A model that somebody named "D" is not one of this package if it has other FC layers."""
+
+    @pytest.mark.parametrize(
+        ("net", "given_layers", "is_ours"),
+        [
+            ("D", given(), False),
+            ("D", {k: v for k, v in given().items() if "conv" in k}, True),
+            ("vgg16", given(), False),
+        ],
+    )
+    def test_fc_layers_tell_more_than_the_name(self, net, given_layers, is_ours, tmp_path):
+        with h5py.File(tmp_path / "w.weights.h5", "w") as file:
+            keras_layouts.keras_3(file, given_layers)
+            file.create_group("vars").attrs["name"] = net
+        layers, found = weights.read(tmp_path / "w.weights.h5")
+        assert (found.preprocessing, found.is_assumed) == (
+            PREPROCESSINGS["rgb" if is_ours else "caffe"],
+            not is_ours,
+        )
+        assert_equal(layers, given_layers if is_ours else foreign.in_rgb(given_layers))
+
+    def test_a_head_of_its_own_is_asked_about(self, tmp_path):
+        own = {k: v for k, v in given().items() if "conv" in k} | {
+            "own": (np.ones((32, 3), "f4"), np.ones(3, "f4"))
+        }
+        with h5py.File(tmp_path / "w.weights.h5", "w") as file:
+            keras_layouts.keras_3(file, own)
+            file.create_group("vars").attrs["name"] = "D"
+        with pytest.raises(weights.WeightsError, match="does not tell the preprocessing"):
+            weights.read(tmp_path / "w.weights.h5", partial=True)
+
+
 class TestArchive:
     """`convert` to a `.keras` file."""
+
+    def test_it_does_not_depend_on_the_settings_of_keras(self, tmp_path):
+        foreign.applications_h5(tmp_path / "w.h5", given("A"))
+        keras.config.set_image_data_format("channels_first")
+        try:
+            weights.convert(tmp_path / "w.h5", tmp_path / "w.keras")
+        finally:
+            keras.config.set_image_data_format("channels_last")
+        loaded = keras.models.load_model(tmp_path / "w.keras")
+        assert loaded.get_layer("flatten").data_format == "channels_last"
+        assert_equal(weights.read(tmp_path / "w.keras").layers, foreign.in_rgb(given("A")))
 
     @pytest.mark.parametrize("net", ["C", "A-LRN"])
     def test_keras_loads_it_as_a_model_of_images(self, net, tmp_path):

@@ -49,7 +49,6 @@ NO_WEIGHTS = {
     "a bzip2 file": bz2.compress(b"weights"),
     "an xz file": lzma.compress(b"weights"),
     "a tar archive": tarred(),
-    "a TensorFlow checkpoint": bytes(100) + bytes.fromhex("57fb808b247547db"),
 }
 
 
@@ -78,8 +77,18 @@ def test_a_saved_model_is_called_what_it_is(tmp_path):
 def test_a_checkpoint_of_several_files_is_told_by_its_index(tmp_path):
     (tmp_path / "model.ckpt.index").write_bytes(bytes.fromhex("57fb808b247547db"))
     for name in ("model.ckpt", "model.ckpt.index"):
-        with pytest.raises(weights.WeightsError, match=r"is a TensorFlow checkpoint"):
+        with pytest.raises(weights.WeightsError, match=rf"{name}: its index is cut off or damaged"):
             weights.read(tmp_path / name)
+    for ending in ("data-00000-of-00001", "meta"):
+        (tmp_path / f"model.ckpt.{ending}").write_bytes(bytes(100))
+        with pytest.raises(weights.WeightsError, match=r"TensorFlow checkpoint\. Give its name wi"):
+            weights.read(tmp_path / f"model.ckpt.{ending}")
+
+
+def test_the_current_folder_is_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(weights.WeightsError, match="is a folder that is not a run or saved net"):
+        weights.read(".")
 
 
 @pytest.mark.parametrize("name", [*FOREIGN, "ours.keras", "ours.weights.h5"])

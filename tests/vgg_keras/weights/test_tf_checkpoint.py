@@ -29,7 +29,7 @@ def assert_equal(layers, expected):
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize(("net", "scope"), [("D", "vgg_16"), ("E", "vgg_19"), ("A", "vgg_a")])
 def test_checkpoints_of_slim(net, scope, version, tmp_path):
-    """RGB minus the mean that lies beside the weights; FC layers are convolutions."""
+    """RGB minus the mean that is stored beside the weights; FC layers are convolutions."""
     tf_checkpoints.slim(tmp_path / "vgg.ckpt", given(net), version=version, scope=scope)
     layers, found = weights.read(tmp_path / "vgg.ckpt", mean=(123.68, 116.78, 103.94))
     assert (found.net, found.family, found.crop_size) == (net, "TF-Slim", 64)
@@ -66,20 +66,25 @@ def test_checkpoints_of_keras_3_do_not_state_the_input(tmp_path):
     assert_equal(layers, {k: tuple(model.get_layer(k).get_weights()) for k in layers})
 
 
+GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 LIES = {
     # A negative or overflowing shape ends the process of TensorFlow's own reader.
     "negative": ({"a": tf_checkpoints.entry((-5,), size=12)}, 1, r"a declares shape \[-5\]"),
     "overflow": ({"a": tf_checkpoints.entry((2**62, 2**62), size=16)}, 1, "a declares shape"),
-    "many sides": ({"a": tf_checkpoints.entry((1,) * 300)}, 1, "a declares shape"),
+    "many sides": ({"a": tf_checkpoints.entry((1,) * 30)}, 1, "a declares shape"),
     "huge": ({"a": tf_checkpoints.entry((2**39,))}, 1, "is not stored as one tensor"),
     "short": ({"a": tf_checkpoints.entry((2**30,), size=12)}, 1, "is not stored as one tensor"),
-    "behind the end": ({"a": tf_checkpoints.entry((3,), offset=4090)}, 1, "is not stored as one"),
+    "behind the end": ({"a": tf_checkpoints.entry((3,), offset=4200)}, 1, "is not stored as one"),
     "before the start": ({"a": tf_checkpoints.entry((3,), offset=-4)}, 1, "is not stored as one"),
     "slices": ({"a": tf_checkpoints.entry((3,), slices=True)}, 1, "is not stored as one"),
     "another file": ({"a": tf_checkpoints.entry((3,), shard=7)}, 1, "is not stored as one"),
     "no such file": ({"a": tf_checkpoints.entry((3,))}, 2, "No such file"),
     "many files": ({"a": tf_checkpoints.entry((3,))}, -3, "1 to 1000 files of values"),
     "no dtype": ({"a": tf_checkpoints.entry((3,), dtype=99)}, 1, "99"),
+    "graph of many texts": ({GRAPH: tf_checkpoints.entry((2**33,), 7, size=12)}, 1, "be one text"),
+    "graph of numbers": ({GRAPH: tf_checkpoints.entry(())}, 1, "be one text"),
+    "long graph": ({GRAPH: tf_checkpoints.entry((), 7, offset=4096, size=10)}, 1, "be one text"),
+    "means of text": ({"a/mean_rgb": tf_checkpoints.entry((3,), 7, size=12)}, 1, "no tensor with"),
     "strings": ({"a": tf_checkpoints.entry((2**33,), 7, size=12)}, 1, "made to fill memory"),
 }
 
@@ -93,6 +98,33 @@ def test_lies_are_refused_by_name(name, tmp_path):
     with pytest.raises(weights.WeightsError, match=message) as refusal:
         weights.read(tmp_path / name)
     assert name in str(refusal.value)
+    assert peak() - before < 2**25
+
+
+SHARED = b"\x7f\1\0x"  # an entry that has 127 bytes more than the key before it shares
+INDEXES = {
+    "no header": ([[(b"a", b"")]], "its index has no header"),
+    "long name": ([[(b"a" * 2000, b"")]], "its index is damaged"),
+    "long value": ([[(b"a", bytes(2000))]], "its index is damaged"),
+    "shared with no name": ([SHARED], "its index is damaged"),
+    "many entries": (
+        [[(b"%d" % i, b"") for i in range(11_000)]],
+        "its index has more than 10,000 entries",
+    ),
+    "one block many times": (
+        [[(b"%d" % i, b"") for i in range(100)]] * 101,
+        "its index has more than",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INDEXES)
+def test_a_harmful_index_is_refused_by_name(name, tmp_path):
+    blocks, message = INDEXES[name]
+    tf_checkpoints.table(tmp_path / f"{name}.index", *blocks)
+    before = peak()
+    with pytest.raises(weights.WeightsError, match=f"{name}: {message}"):
+        weights.read(tmp_path / name)
     assert peak() - before < 2**25
 
 

@@ -70,30 +70,37 @@ def entry(shape, dtype=1, offset=0, size=None, shard=0, slices=False):
 
 
 def lying(prefix, entries, shards=1):
-    """A checkpoint that declares these entries, and has 4 KiB of values."""
+    """A checkpoint that declares these entries, and has some KiB of values."""
     header = tensor_bundle_pb2.BundleHeaderProto(num_shards=shards)
     items = [(b"", header)] + sorted((name.encode(), entry) for name, entry in entries.items())
     table(
         prefix.with_name(f"{prefix.name}.index"),
         [(key, value.SerializeToString()) for key, value in items],
     )
-    prefix.with_name(f"{prefix.name}.data-00000-of-{shards:05d}").write_bytes(bytes(4096))
+    values = bytes(4096) + b"\xff" * 8 + b"\x0f" + bytes(100)  # a length of 2**60 behind zeros
+    prefix.with_name(f"{prefix.name}.data-00000-of-{shards:05d}").write_bytes(values)
 
 
-def table(path, items):
-    """https://github.com/google/leveldb/blob/main/doc/table_format.md, without compression."""
+def table(path, *blocks):
+    """Writes blocks of keys and values, or of bytes.
+
+    https://github.com/google/leveldb/blob/main/doc/table_format.md, without compression.
+    """
     data = bytearray()
 
     def add(items):
-        block = b"".join(
-            b"\0" + _varint(len(key)) + _varint(len(value)) + key + value for key, value in items
-        ) + struct.pack("<II", 0, 1)
+        if not isinstance(items, bytes):
+            items = b"".join(
+                b"\0" + _varint(len(key)) + _varint(len(value)) + key + value
+                for key, value in items
+            )
+        block = items + struct.pack("<II", 0, 1)
         handle = _varint(len(data)) + _varint(len(block))
         data.extend(block + b"\0" + struct.pack("<I", _masked_crc(block + b"\0")))
         return handle
 
-    entries = add(items)
-    footer = add([]) + add([(b"\xff", entries)])
+    index = [(b"\xff", add(block)) for block in blocks]
+    footer = add([]) + add(index)
     path.write_bytes(data + footer.ljust(40, b"\0") + bytes.fromhex("57fb808b247547db"))
 
 
