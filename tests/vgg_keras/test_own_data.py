@@ -131,7 +131,7 @@ class TestEveryForm:
     @pytest.mark.parametrize("form", ["arrays", "paths", "dataset", "source"])
     def test_evaluation_gives_the_same_posteriors(self, form, folder, own, compiled):
         data, _ = folder
-        paths, labels = data["val"].paths, data["val"].all_labels()
+        paths, labels = data["val"].paths.tolist(), data["val"].all_labels()
         files = tf.data.Dataset.from_tensor_slices((paths, labels))
         split = {
             "arrays": lambda: own["val"],
