@@ -191,9 +191,12 @@ class TestImagePaths:
         monkeypatch.chdir(tmp_path)
         Path("photos").mkdir()
         os.mkfifo("fifo")
-        for path, message in {
+        of_folder = {
             "photos": "Images must be given as files, those of a folder as photos/*. Received a "
             "folder: photos",
+        }
+        for path, message in {
+            **({} if command[0] == "predict" else of_folder),  # which takes folders
             "none.jpg": "There is no such file: none.jpg",
             "photos/*.jpg": "No file has a name of this form: photos/*.jpg",
             "fifo": "Images must be regular files. Received: fifo",

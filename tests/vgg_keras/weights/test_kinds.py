@@ -93,7 +93,7 @@ def test_the_current_folder_is_a_folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", [*FOREIGN, "ours.keras", "ours.weights.h5"])
 def test_the_contents_tell_the_kind_whatever_the_name(name, tmp_path):
-    """Files are handed on under other names. Only a Caffe model needs the ending of its name."""
+    """Files are handed on under other names. Caffe and ONNX models need their ending."""
     w = given_weights("A")
     if name in FOREIGN:
         FOREIGN[name](tmp_path / name, w)
@@ -101,7 +101,8 @@ def test_the_contents_tell_the_kind_whatever_the_name(name, tmp_path):
         model = vgg("A", 7, 64, 1 / 16)
         model.save(tmp_path / name) if ".keras" in name else model.save_weights(tmp_path / name)
     expected, contents = weights.read(tmp_path / name)
-    other = tmp_path / ("weights.bin" if "caffemodel" not in name else "weights.CAFFEMODEL")
+    ending = name.rpartition(".")[2]
+    other = tmp_path / f"weights.{ending.upper() if ending in ('caffemodel', 'onnx') else 'bin'}"
     shutil.copy(tmp_path / name, other)
     layers, found = weights.read(other, preprocessing=contents.preprocessing)
     assert_equal_layers(layers, expected)
