@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import os
 
 import click
 
@@ -88,7 +88,7 @@ def predict(
             from vgg_keras.pipelines.sources import open_source
         if data:
             images = open_source(data, data_dir)[split]
-        elif Path(images[0]).is_dir():
+        elif os.path.isdir(images[0]):
             (images,) = images
         net = chosen.load()
         if submission:
@@ -112,7 +112,7 @@ def _check_given(images: tuple[str, ...], data: str | None, refuse_text: bool) -
     """Refuses at once what is neither files nor one folder nor --data."""
     if bool(images) == bool(data):
         raise ArgumentError("Give either images or --data.")
-    if not (len(images) == 1 and Path(images[0]).is_dir()):
+    if not (len(images) == 1 and os.path.isdir(images[0])):
         check_images(images, refuse_text=refuse_text)
 
 
