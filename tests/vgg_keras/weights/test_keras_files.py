@@ -14,6 +14,7 @@ import pytest
 
 from tests.vgg_keras.weights import foreign, keras_layouts
 from tests.vgg_keras.weights.keras_layouts import layer, sequential
+from tests.vgg_keras.weights.test_formats import assert_equal_layers, images
 from tests.vgg_keras.weights.test_refusals import peak
 from vgg_keras import vgg, weights
 from vgg_keras.nets import NETS
@@ -28,17 +29,6 @@ def given(net="D"):
     return foreign.random_weights(foreign.kernel_shapes(net, *SIZE))
 
 
-def assert_equal(layers, expected):
-    assert list(layers) == list(expected)
-    for name, arrays in expected.items():
-        for got, wanted in zip(layers[name], arrays, strict=True):
-            np.testing.assert_array_equal(got, wanted, err_msg=name)
-
-
-def images(*shape):
-    return np.random.default_rng(1).uniform(0, 255, shape).astype(np.float32)
-
-
 class TestLayouts:
     @pytest.mark.parametrize("net", [net for net in NETS if net != "A-LRN"])
     def test_layers_without_names_are_named_by_their_order(self, net, tmp_path):
@@ -46,7 +36,7 @@ class TestLayouts:
             keras_layouts.keras_3(file, given(net), is_named=False)
         layers, found = weights.read(tmp_path / "w.weights.h5")
         assert (found.net, found.crop_size, found.is_assumed) == (net, 64, True)
-        assert_equal(layers, foreign.in_rgb(given(net)))
+        assert_equal_layers(layers, foreign.in_rgb(given(net)))
 
     def test_the_configuration_of_an_archive_names_the_layers(self, tmp_path):
         """A head of three layers has other names than the FC layers of the net."""
@@ -71,7 +61,9 @@ class TestLayouts:
             with h5py.File(tmp_path / "w.weights.h5", "w") as file:
                 keras_layouts.keras_3(file, given(), dtype=dtype)
         layers, _ = weights.read(tmp_path / f"w{ending}", preprocessing="rgb")
-        assert_equal(layers, {k: tuple(a.astype("f4") for a in pair) for k, pair in halves.items()})
+        assert_equal_layers(
+            layers, {k: tuple(a.astype("f4") for a in pair) for k, pair in halves.items()}
+        )
 
     @pytest.mark.parametrize(
         ("name", "backend", "is_flipped"),
@@ -94,7 +86,7 @@ class TestLayouts:
         if backend is not None:
             with h5py.File(tmp_path / name, "a") as file:
                 file.attrs["backend"] = backend
-        assert_equal(weights.read(tmp_path / name).layers, foreign.in_rgb(given()))
+        assert_equal_layers(weights.read(tmp_path / name).layers, foreign.in_rgb(given()))
 
     def test_kernels_of_theano_in_the_ordering_of_tensorflow(self, tmp_path):
         path = tmp_path / "vgg16_weights_tf_dim_ordering_th_kernels.h5"
@@ -105,7 +97,7 @@ class TestLayouts:
             for k, (kernel, bias) in given().items()
         }
         foreign.applications_h5(path, turned)
-        assert_equal(weights.read(path).layers, foreign.in_rgb(given()))
+        assert_equal_layers(weights.read(path).layers, foreign.in_rgb(given()))
 
     def test_what_keras_1_and_2_do_not_state_is_asked_for(self, tmp_path):
         foreign.applications_h5(tmp_path / "a.h5", keras_layouts.theano(given()))
@@ -129,19 +121,19 @@ class TestLayouts:
         config = sequential(convs, layer("Flatten", **flatten))
         keras_layouts.archive(tmp_path / "w.keras", tmp_path / "w.h5", config)
         layers, _ = weights.read(tmp_path / "w.keras", preprocessing="rgb")
-        assert_equal(layers, given())
+        assert_equal_layers(layers, given())
 
     def test_files_of_2016_have_numbers_for_names(self, tmp_path):
         keras_layouts.keras_1(tmp_path / "vgg16_weights.h5", keras_layouts.theano(given()))
         layers, found = weights.read(tmp_path / "vgg16_weights.h5")
         assert (found.net, found.num_classes) == ("D", 7)
-        assert_equal(layers, foreign.in_rgb(given()))
+        assert_equal_layers(layers, foreign.in_rgb(given()))
 
     def test_snapshots_of_caffe(self, tmp_path):
         keras_layouts.caffe(tmp_path / "vgg_iter_9.caffemodel.h5", given())
         layers, found = weights.read(tmp_path / "vgg_iter_9.caffemodel.h5")
         assert found.family == "Caffe"
-        assert_equal(layers, foreign.in_rgb(given()))
+        assert_equal_layers(layers, foreign.in_rgb(given()))
 
     def test_a_preset_of_keras_hub(self, tmp_path):
         """The FC layers are conv. layers in another file, and the input is in a third one."""
@@ -157,7 +149,7 @@ class TestLayouts:
             kernel = expected["block1_conv1"][0] / sd.astype("f4")[:, None]
             np.testing.assert_allclose(layers["block1_conv1"][0], kernel, rtol=1e-5)
             del layers["block1_conv1"], expected["block1_conv1"]
-            assert_equal(layers, expected)
+            assert_equal_layers(layers, expected)
         (tmp_path / "p/task.json").unlink()
         with pytest.raises(weights.WeightsError, match="does not tell the preprocessing"):
             weights.read(tmp_path / "p/task.weights.h5")
@@ -194,7 +186,9 @@ class TestNested:
         layers, found = weights.read(folder / f"m{ending}", partial=True, preprocessing="rgb")
         assert found.net == "A"
         assert set(found.left) == {"own/kernel", "own/bias"}
-        assert_equal(layers, {name: net.get_layer(name).get_weights() for name in found.taken})
+        assert_equal_layers(
+            layers, {name: net.get_layer(name).get_weights() for name in found.taken}
+        )
 
     @pytest.mark.parametrize("ending", [".h5", ".keras"])
     def test_layers_in_front_of_it_are_taken_into_account(self, ending, fine_tuned):
@@ -222,7 +216,7 @@ class TestNested:
             )
         layers, found = weights.read(tmp_path / "w.weights.h5", partial=True, preprocessing="rgb")
         assert set(found.left) == {"dense/kernel", "dense/bias"}
-        assert_equal(layers, given())
+        assert_equal_layers(layers, given())
 
 
 class TestFront:
@@ -288,7 +282,7 @@ class TestFront:
             weights.WeightsError, match=rf"its layers {name} \([\w>]+\) change what"
         ):
             weights.read(tmp_path / "w.keras")
-        assert_equal(weights.read(tmp_path / "w.keras", preprocessing="rgb").layers, given())
+        assert_equal_layers(weights.read(tmp_path / "w.keras", preprocessing="rgb").layers, given())
 
 
 class TestNames:
@@ -311,7 +305,7 @@ class TestNames:
             PREPROCESSINGS["rgb" if is_ours else "caffe"],
             not is_ours,
         )
-        assert_equal(layers, given_layers if is_ours else foreign.in_rgb(given_layers))
+        assert_equal_layers(layers, given_layers if is_ours else foreign.in_rgb(given_layers))
 
     def test_a_head_of_its_own_is_asked_about(self, tmp_path):
         own = {k: v for k, v in given().items() if "conv" in k} | {
@@ -336,7 +330,7 @@ class TestArchive:
             keras.config.set_image_data_format("channels_last")
         loaded = keras.models.load_model(tmp_path / "w.keras")
         assert loaded.get_layer("flatten").data_format == "channels_last"
-        assert_equal(weights.read(tmp_path / "w.keras").layers, foreign.in_rgb(given("A")))
+        assert_equal_layers(weights.read(tmp_path / "w.keras").layers, foreign.in_rgb(given("A")))
 
     @pytest.mark.parametrize("net", ["C", "A-LRN"])
     def test_keras_loads_it_as_a_model_of_images(self, net, tmp_path):

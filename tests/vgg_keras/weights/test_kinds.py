@@ -1,4 +1,4 @@
-"""A file is told by its contents. One that holds no weights is called what it is."""
+"""A file is recognised by its contents. One that holds no weights is called what it is."""
 
 from __future__ import annotations
 

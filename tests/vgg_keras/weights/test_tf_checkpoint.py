@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tests.vgg_keras.weights import foreign, tf_checkpoints
+from tests.vgg_keras.weights.test_formats import assert_equal_layers
 from tests.vgg_keras.weights.test_refusals import peak
 from vgg_keras import vgg, weights
 
@@ -17,13 +18,6 @@ SIZE = (7, 64, 1 / 64)
 
 def given(net="D"):
     return foreign.random_weights(foreign.kernel_shapes(net, *SIZE))
-
-
-def assert_equal(layers, expected):
-    assert list(layers) == list(expected)
-    for name, arrays in expected.items():
-        for got, wanted in zip(layers[name], arrays, strict=True):
-            np.testing.assert_array_equal(got, wanted, err_msg=name)
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -35,10 +29,10 @@ def test_checkpoints_of_slim(net, scope, version, tmp_path):
     assert (found.net, found.family, found.crop_size) == (net, "TF-Slim", 64)
     assert found.preprocessing.mean == pytest.approx((123.68, 116.78, 103.94))
     assert not found.is_assumed
-    assert_equal(layers, given(net))
+    assert_equal_layers(layers, given(net))
     if version == 2:
         index = weights.read(tmp_path / "vgg.ckpt.index", mean=(123.68, 116.78, 103.94))
-        assert_equal(index.layers, given(net))
+        assert_equal_layers(index.layers, given(net))
 
 
 @pytest.mark.parametrize("names", [True, False])
@@ -47,14 +41,14 @@ def test_checkpoints_of_tf_keras(names, tmp_path):
     tf_checkpoints.tf_keras(tmp_path / "w.ckpt", given("E"), names=names)
     layers, found = weights.read(tmp_path / "w.ckpt")
     assert (found.net, found.is_assumed) == ("E", True)
-    assert_equal(layers, foreign.in_rgb(given("E")))
+    assert_equal_layers(layers, foreign.in_rgb(given("E")))
 
 
 def test_a_net_inside_a_model(tmp_path):
     tf_checkpoints.tf_keras(tmp_path / "w.ckpt", given(), nested=True)
     layers, found = weights.read(tmp_path / "w.ckpt", partial=True, preprocessing="rgb")
     assert set(found.left) == {"own/kernel"}
-    assert_equal(layers, given())
+    assert_equal_layers(layers, given())
 
 
 def test_checkpoints_of_keras_3_do_not_state_the_input(tmp_path):
@@ -63,7 +57,7 @@ def test_checkpoints_of_keras_3_do_not_state_the_input(tmp_path):
     with pytest.raises(weights.WeightsError, match="does not tell the preprocessing"):
         weights.read(tmp_path / "w")
     layers, _ = weights.read(tmp_path / "w", preprocessing="rgb")
-    assert_equal(layers, {k: tuple(model.get_layer(k).get_weights()) for k in layers})
+    assert_equal_layers(layers, {k: tuple(model.get_layer(k).get_weights()) for k in layers})
 
 
 GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import tensor_bundle_pb2
 
-from tests.vgg_keras.weights.foreign import caffe_name
+from tests.vgg_keras.weights.foreign import _varint, caffe_name
 
 
 def slim(path, weights, *, version=2, mean=(123.68, 116.78, 103.94), scope="vgg_16"):
@@ -102,15 +102,6 @@ def table(path, *blocks):
     index = [(b"\xff", add(block)) for block in blocks]
     footer = add([]) + add(index)
     path.write_bytes(data + footer.ljust(40, b"\0") + bytes.fromhex("57fb808b247547db"))
-
-
-def _varint(number):
-    out = b""
-    while True:
-        number, low = number >> 7, number & 0x7F
-        out += bytes([low | (0x80 if number else 0)])
-        if not number:
-            return out
 
 
 def _masked_crc(data):
