@@ -80,6 +80,13 @@ class TestCheckpoint:
 
     def test_an_empty_folder_restores_nothing(self, tmp_path):
         assert Checkpoint(tmp_path).restore(small_model()) == (0, False)
+        assert read_progress(tmp_path) == (0, False)
+
+    def test_an_epoch_that_diverged_is_named(self, tmp_path, caplog):
+        Checkpoint(tmp_path).on_epoch_end(1, {"val_accuracy": 1, "val_loss": float("nan")})
+        assert caplog.messages == [
+            "epoch 2 is not saved, because training diverged: val_loss is nan"
+        ]
 
     def test_the_end_of_training_is_saved(self, tmp_path):
         model = small_model()
