@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import keras
@@ -87,6 +88,41 @@ class TestCheckpoint:
         assert caplog.messages == [
             "epoch 2 is not saved, because training diverged: val_loss is nan"
         ]
+
+    def test_training_begins_with_a_file_unless_there_is_one(self, tmp_path):
+        for weights in (0.5, 0.25):
+            model = small_model()
+            model.set_weights([np.full(w.shape, weights, "float32") for w in model.get_weights()])
+            checkpoint = Checkpoint(tmp_path)
+            checkpoint.set_model(model)
+            model.stop_training = False
+            checkpoint.on_train_begin()
+            assert read_progress(tmp_path) == (0, False)
+            assert {float(w.min()) for w in self.restored(tmp_path).get_weights()} == {0.5}
+
+    def restored(self, folder):
+        model = small_model()
+        Checkpoint(folder).restore(model)
+        return model
+
+    def test_a_model_with_other_random_layers_is_refused(self, tmp_path):
+        self.fit(tmp_path, 1)
+        layers = [layer for layer in small_model().layers if layer.name != "drop"]
+        other = keras.Sequential([keras.layers.Input((3,)), *layers])
+        other.compile(keras.optimizers.SGD(0.1, momentum=0.9, name="sgd"))
+        with pytest.raises(CheckpointError, match=r"last\.weights\.h5 cannot be restored"):
+            Checkpoint(tmp_path).restore(other)
+
+    def test_little_more_space_is_asked_for_than_a_file_takes(self, tmp_path):
+        self.fit(tmp_path, 1, small_model(units=100_000))
+        size = (tmp_path / "last.weights.h5").stat().st_size
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 300_000, limits[1]))
+        try:
+            self.fit(tmp_path, 2, small_model(units=100_000))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert read_progress(tmp_path) == (2, False)
 
     def test_the_end_of_training_is_saved(self, tmp_path):
         model = small_model()

@@ -318,6 +318,14 @@ class TestStatistics:
         np.testing.assert_allclose(vectors.T @ vectors, np.eye(3), atol=1e-3)
         assert ILSVRC.images == 1_281_167
 
+    def test_a_draw_moves_colours_along_its_component(self):
+        """By the draw times the eigenvalue (Krizhevsky et al. 2012, §4.1)."""
+        vectors = ((0.6, 0.8, 0.0), (0.8, -0.6, 0.0), (0.0, 0.0, 1.0))
+        found = Statistics((0, 0, 0), (50.0, 20.0, 4.0), vectors, 1).shift_matrix()
+        np.testing.assert_allclose(found @ [1, 0, 0], [30, 40, 0])
+        np.testing.assert_allclose(found @ [0, -0.5, 0], [-8, 6, 0])
+        np.testing.assert_allclose(found @ [0, 0, 2], [0, 0, 8])
+
     def test_statistics_are_saved_and_loaded(self, tmp_path):
         ILSVRC.save(tmp_path / "s.json")
         assert Statistics.load(tmp_path / "s.json") == ILSVRC
