@@ -10,15 +10,18 @@ from vgg_keras.commands.evaluation import evaluate, fuse, report, table
 from vgg_keras.commands.features import features, similar, transfer
 from vgg_keras.commands.localisation import localise
 from vgg_keras.commands.prediction import predict
+from vgg_keras.commands.recipes import recipe_command
 from vgg_keras.commands.serving import export, request, verify
 from vgg_keras.commands.sweeps import sweep
 from vgg_keras.commands.training import curves, demo, statistics, train
 from vgg_keras.commands.weights import convert, weights
+from vgg_keras.recipes import RECIPES
 from vgg_keras.version import __version__
 
 COMMANDS = (
     describe,
     train,
+    recipe_command(RECIPES, "train"),
     sweep,
     evaluate,
     predict,

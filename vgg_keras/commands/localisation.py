@@ -24,8 +24,9 @@ from vgg_keras.commands.options import (
     json_option,
     submission_option,
 )
+from vgg_keras.commands.recipes import recipe_command
 from vgg_keras.commands.terminal import echo
-from vgg_keras.commands.training import take_cluster, take_recipe, training_options
+from vgg_keras.commands.training import take_cluster, take_run, training_options
 from vgg_keras.localisation.procedure import (
     LOCALISATION_PROTOCOL_ALIASES,
     LOCALISATION_PROTOCOLS,
@@ -49,12 +50,14 @@ def localise() -> None:
 def train(verbose, **options) -> None:
     """Train a net to predict boxes, starting from a classification run (--init-from)."""
     with one_line_errors(verbose):
-        recipe = take_recipe(options, LOCALISATION_RECIPES)
         with quiet_tensorflow(verbose):
+            recipe, out = take_run(options, LOCALISATION_RECIPES)
             from vgg_keras.localisation.task import train_localisation
-        path = train_localisation(recipe, cluster=take_cluster(options), **options)
+        path = train_localisation(recipe, out, cluster=take_cluster(options), **options)
         echo(f"{path}: done", err=True)
 
+
+localise.add_command(recipe_command(LOCALISATION_RECIPES, "localise train"))
 
 _NETS = (
     click.option(

@@ -188,6 +188,8 @@ def data_options(text: str = _DATA, *, required: bool = True):
     def add(command):
         @functools.wraps(command)
         def with_fraction(*args, data, val_fraction, **options):
+            if val_fraction is not None and not data:
+                raise click.UsageError("--val-fraction goes with --data.")
             if data and val_fraction is not None:
                 data += f"{'&' if '?' in data else '?'}val={val_fraction:g}"
             return command(*args, data=data, **options)
