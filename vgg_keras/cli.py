@@ -45,16 +45,11 @@ COMMANDS = (
 
 @group(
     commands={command.name: command for command in COMMANDS},
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 @click.version_option(__version__)
-@click.option(
-    "--verbose", is_flag=True, help="Show the messages of TensorFlow, and the tracebacks of errors."
-)
-@click.pass_context
-def main(ctx: click.Context, verbose: bool) -> None:
+def main() -> None:
     """The VGG paper in TensorFlow and Keras: train, evaluate, export and describe its nets."""
-    ctx.obj = verbose
 
 
 if __name__ == "__main__":

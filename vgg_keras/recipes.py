@@ -59,7 +59,7 @@ class Recipe:
     width: float = _field(1.0, "Factor on the number of channels of all hidden layers.")
     train_scale: tuple[int, int] = _field(
         (256, 256),
-        "Smaller side of the rescaled images: S, or S_MIN,S_MAX to draw S at random for each "
+        "Smaller side of the rescaled images: S, or S_MIN:S_MAX to draw S at random for each "
         "image.",
     )
     trainable: str = _field(

@@ -339,7 +339,7 @@ class TestOptions:
 
     @pytest.mark.parametrize("text", ["x", "1,2,3", "", "1:x"])
     def test_a_bad_training_scale_is_refused(self, text):
-        with pytest.raises(click.BadParameter, match="S_MIN,S_MAX"):
+        with pytest.raises(click.BadParameter, match="S_MIN:S_MAX"):
             TrainScale().convert(text, None, None)
 
     def test_center_is_an_alias_of_centre(self):

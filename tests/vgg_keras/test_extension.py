@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 
 import h5py
 import numpy as np
@@ -41,10 +42,17 @@ def test_a_run_goes_on_with_the_bits_of_a_run_that_had_the_settings_from_its_beg
 ):
     before = dataclasses.replace(BASE, data=folder, plateau_patience=1, plateau_drops=0)
     after = dataclasses.replace(before, epochs=5, plateau_drops=1)
+    caplog.set_level(logging.INFO, "vgg_keras")
     train(after, tmp_path / "whole", verbose=0)
+    assert caplog.messages[1] == (
+        "net A, 3 classes, 111,291 parameters; 24 images, 3 steps an epoch, 5 epochs at most; 1 "
+        "CPU, float32; about 2 MB of memory"
+    )
     train(before, tmp_path / "run", verbose=0)
     assert read_progress(tmp_path / "run") == (2, True)  # ended on its plateau
+    caplog.clear()
     train(after, tmp_path / "run", verbose=0)
+    assert f"{tmp_path / 'run'}: goes on with epochs: 2 -> 5; plateau_drops: 0 -> 1" in caplog.text
     whole, run = (contents(tmp_path / name) for name in ("whole", "run"))
     assert run[1:] == whole[1:]
     assert [entry["learning_rate"] for entry in run[2]] == pytest.approx([1e-6, 1e-7, 1e-7])

@@ -87,10 +87,12 @@ _PROCEDURE = (
 @data_options()
 @data_dir_option
 @click.option(
-    "--split",
+    "--splits",
+    "--split",  # its only name before
     "splits",
-    multiple=True,
-    help="Split to use; may be given several times [all splits].",
+    type=Several(click.STRING),
+    metavar="SPLIT,...",
+    help="Splits to use [all splits].",
 )
 @add_options(_PROCEDURE)
 @click.option(
@@ -160,7 +162,7 @@ def features(
     help="Largest number of test images of each class in random splits [50 for caltech101, "
     "otherwise all others].",
 )
-@click.option("--splits", type=click.IntRange(1), help="Number of random splits [3].")
+@click.option("--num-splits", "splits", type=click.IntRange(1), help="Number of random splits [3].")
 @click.option(
     "--c-grid",
     "grid",

@@ -12,11 +12,12 @@ import click
 from vgg_keras.commands.options import FILE, RUN, WEIGHTS, NetName, TrainScale, add_options
 from vgg_keras.nets import POOL_ROUNDINGS
 from vgg_keras.pipelines.errors import ArgumentError
+from vgg_keras.recipes import PREPROCESSING_NAMES
 from vgg_keras.run_files import EVALUATION_CACHE
 
 preprocessing_option = click.option(
     "--preprocessing",
-    metavar="rgb|caffe|torch|vggface",
+    type=click.Choice(PREPROCESSING_NAMES),
     help="Preprocessing that the weights were trained with: rgb (RGB minus the ILSVRC mean), caffe "
     "(BGR minus the ILSVRC mean), torch (RGB from 0 to 1, minus a mean, divided by a standard "
     "deviation), or vggface (BGR minus VGGFace's mean) [inferred from the kind of file].",
@@ -82,7 +83,7 @@ def net_options(several: str = "", without: Collection[str] = ()):
         "train_scale": click.option(
             "--train-scale",
             type=TrainScale(),
-            metavar="S|S_MIN,S_MAX",
+            metavar="S|S_MIN:S_MAX",
             help="With --weights: training scale S of the net [that of a released net; otherwise "
             "256, in proportion to the crop size].",
         ),

@@ -22,6 +22,7 @@ from vgg_keras.commands.options import (
     bad_image_option,
     data_dir_option,
     data_options,
+    devices_option,
 )
 from vgg_keras.commands.recipes import defaults_text, read_config
 from vgg_keras.commands.terminal import echo
@@ -107,12 +108,7 @@ def training_options(recipes: Mapping[str, Recipe]):
         data_options(Recipe.__dataclass_fields__["data"].metadata["help"], required=False),
         recipe_options(type(recipes["paper"]), without=("data",)),
         data_dir_option,
-        click.option(
-            "--devices",
-            type=int,
-            help="Number of GPUs to use [all]. Without a GPU: number of virtual devices to split "
-            "the CPU into.",
-        ),
+        devices_option,
         click.option(
             "--processes",
             type=int,
