@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from vgg_keras.hardware import cpu_cores
 from vgg_keras.nets import CHANNELS, FC_NAMES, Layer, get_net, scaled, weight_layers
 from vgg_keras.recipes import Recipe
 
@@ -88,7 +89,7 @@ class Forecast:
         """Seconds of all epochs on the cores of this CPU, very roughly."""
         adds = sum(layer.multiply_adds for layer in self.layers)
         images = self.steps * self.recipe.batch_size * self.recipe.epochs
-        return _FLOP_FOR_ADD * adds * images / (_CPU_RATE * _cores() * self.processes)
+        return _FLOP_FOR_ADD * adds * images / (_CPU_RATE * cpu_cores() * self.processes)
 
     def line(self) -> str:
         """What the training will do and need, on one line."""
@@ -134,13 +135,6 @@ def activations(layers: list[Layer], crop_size: int, width: float) -> float:
     blocks = sorted({int(layer.name[len("block")]) for layer in convs})
     pooled = sum((crop_size >> block) ** 2 * scaled(CHANNELS[block - 1], width) for block in blocks)
     return outputs + pooled
-
-
-def _cores() -> int:
-    """Number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def memory_of(kind: str) -> int | None:

@@ -13,6 +13,9 @@ MAX_SCALE = 2**15  # greatest side of a rescaled image in pixels
 # Key of the answers for each image in a localisation result: the file format has this name.
 ANSWERS_KEY = "pictures"
 
+# Key of how a result came about: version, commit, command, date, hardware, seconds.
+PROVENANCE_KEY = "provenance"
+
 _Side = Annotated[int, msgspec.Meta(ge=1, le=MAX_SCALE)]
 _Percentage = Annotated[float, msgspec.Meta(ge=0, le=100.001)]  # rounding may exceed 100
 _Fraction = Annotated[float, msgspec.Meta(ge=-1000, le=1000)]  # of the side of an image
@@ -92,6 +95,20 @@ class ResultInFile(MetadataInFile, total=False):
     features: MetadataInFile
     predictions: Annotated[str, msgspec.Meta(pattern="^[^/]+$")]  # name of a file
     pictures: list[_Answered]
+
+
+def rounded(value: Any) -> Any:
+    """JSON data whose floats have six significant digits, as they are printed and compared.
+
+    Example:
+        >>> rounded({"top1_error": 29.473684210526315})
+        {'top1_error': 29.4737}
+    """
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {key: rounded(one) for key, one in value.items()}
+    return [rounded(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def members(metadata: Metadata) -> Sequence[dict[str, Any]]:

@@ -51,7 +51,7 @@ def test_the_line_says_what_will_be_done():
 
 
 def test_a_machine_that_cannot_is_warned_of(monkeypatch):
-    monkeypatch.setattr(forecasts, "_cores", lambda: 2)
+    monkeypatch.setattr(forecasts, "cpu_cores", lambda: 2)
     paper = Forecast(Recipe(net="D"), 1000, ILSVRC)
     memory, days = paper.warnings(available=16 * 10**9)
     assert memory.startswith(

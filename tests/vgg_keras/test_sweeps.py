@@ -139,7 +139,7 @@ class TestKilledAndResumed:
         for piece in ("A (11)", "B (13)", "D (16)", "multiply-adds", "top-5 error"):
             assert piece in text
         assert (swept[0] / "sweep.png").stat().st_size > 10_000
-        rows = json.loads(run_here("sweep", "show", swept[0], "--json"))
+        rows = json.loads(run_here("sweep", "show", swept[0], "--json"))["results"]
         assert [row["error"] for row in rows] == sorted(row["error"] for row in rows)
         by_net = sorted(rows, key=lambda row: row["net"])
         assert [row["parameters"] for row in by_net] == sorted(r["parameters"] for r in rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from pathlib import Path
 
 import click
@@ -25,6 +25,7 @@ from vgg_keras.commands.options import (
     submission_option,
 )
 from vgg_keras.commands.recipes import recipe_command
+from vgg_keras.commands.results import print_json, provenance, timed
 from vgg_keras.commands.terminal import echo
 from vgg_keras.commands.training import take_cluster, take_run, training_options
 from vgg_keras.localisation.procedure import (
@@ -168,16 +169,22 @@ def evaluate(
         with strategy.scope():
             nets, classifiers = ([one.load() for one in chosen] for chosen in (nets, classifiers))
         split = source[options["split"]]
-        if options.pop("protocol") == "dense":
-            found = _dense(nets, source, classifiers, runs[0] / LOCALISATION_CACHE, **options)
-        else:
-            found = _centre(nets[0], source, **options)
+        with timed() as timer:
+            if options.pop("protocol") == "dense":
+                found = _dense(nets, source, classifiers, runs[0] / LOCALISATION_CACHE, **options)
+            else:
+                found = _centre(nets[0], source, **options)
+        measured = provenance(timer, len(found.images))
+        found = dataclasses.replace(found, metadata=found.metadata | measured)
         if out:
             found.save(out)
         if submission:
             found.save_submission(submission, split)
         result = found.result()
-        echo(json.dumps(result) if as_json else _line(result))
+        if as_json:
+            print_json([result])
+        else:
+            echo(_line(result))
 
 
 def _dense(

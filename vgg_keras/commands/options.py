@@ -196,7 +196,9 @@ submission_option = click.option(
     help="Save the five answers for each image in this text file, as ILSVRC's evaluation server "
     "takes them.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the results as JSON, as docs/json.md describes."
+)
 bad_image_option = click.option(
     "--on-bad-image",
     type=click.Choice(BAD_IMAGE_POLICIES),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 import click
 
 from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
-from vgg_keras.commands.evaluation import save_predictions
+from vgg_keras.commands.evaluation import save_predictions, with_provenance
 from vgg_keras.commands.nets import chosen_nets, classes_option, net_options
 from vgg_keras.commands.options import (
     FOLDER,
@@ -23,6 +22,7 @@ from vgg_keras.commands.options import (
     predictions_option,
     submission_option,
 )
+from vgg_keras.commands.results import print_json, timed
 from vgg_keras.commands.terminal import echo
 from vgg_keras.ilsvrc import label, readable
 from vgg_keras.pipelines.errors import ArgumentError
@@ -98,7 +98,9 @@ def predict(
         is_saved = bool(out or submission)
         if cache_dir is None and is_saved:
             cache_dir = chosen.cache_dir
-        predicted = run_prediction(net, images, cache_dir=cache_dir or None, **options)
+        with timed() as timer:
+            predicted = run_prediction(net, images, cache_dir=cache_dir or None, **options)
+        predicted = with_provenance(predicted, timer, len(predicted))
         save_predictions(predicted, out, submission)
         if score_maps:
             from vgg_keras.report.maps import draw_predicted
@@ -133,7 +135,7 @@ def _show(predicted, top: int, as_json: bool) -> None:
         for name, classes, posteriors in zip(predicted.names, *predicted.top(top), strict=True)
     ]
     if as_json:
-        echo(json.dumps(predicted.metadata | {"images": images}))
+        print_json(images, **predicted.metadata, images=len(images))
         return
     for image in images:
         echo(image["image"])

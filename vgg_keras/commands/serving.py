@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,7 +24,9 @@ from vgg_keras.commands.options import (
     check_images,
     json_option,
 )
+from vgg_keras.commands.results import print_json, provenance, timed, without_password
 from vgg_keras.commands.terminal import echo, print_table
+from vgg_keras.ilsvrc import class_of_label, readable
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import EXPORT_FORMATS, SERVING_PRECISIONS
@@ -129,7 +130,7 @@ def export(
             )
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         if as_json:
-            echo(json.dumps({"path": str(path), "bytes": size}))
+            print_json([{"path": str(path), "bytes": size}], **provenance())
         else:
             echo(f"wrote {path}, {size / 2**20:,.1f} MiB")
 
@@ -190,7 +191,7 @@ def verify(verbose, path, photos, url, repeats, as_json, **options) -> None:
         checks, load_seconds = run_verification(path, net, photos, url=url, repeats=repeats)
         if as_json:
             found = [asdict(check) | {"passed": check.passed} for check in checks]
-            echo(json.dumps({"checks": found, "load_seconds": load_seconds}))
+            print_json(found, load_seconds=load_seconds, **provenance())
         else:
             _show(checks, load_seconds)
         if not all(check.passed for check in checks):
@@ -232,14 +233,15 @@ def request(verbose, url, images, batch_size, timeout, as_json) -> None:
             server = connect(url, timeout)
         files = (Path(image).read_bytes() for image in images)
         answers = []
-        for image, answer in zip(images, classify(server, files, batch_size), strict=True):
-            answers.append(answer)
-            if not as_json:
-                _show_answer(image, answer)
+        with timed() as timer:
+            for image, answer in zip(images, classify(server, files, batch_size), strict=True):
+                answers.append(answer)
+                if not as_json:
+                    _show_answer(image, answer)
         if as_json:
-            echo(
-                json.dumps([{"image": i} | asdict(a) for i, a in zip(images, answers, strict=True)])
-            )
+            results = [_as_result(image, a) for image, a in zip(images, answers, strict=True)]
+            shared = {"url": without_password(url), "images": len(images)}
+            print_json(results, **shared, **provenance(timer, len(images)))
         if any(answer.error for answer in answers):
             raise click.exceptions.Exit(1)
 
@@ -269,6 +271,20 @@ def _show(checks, load_seconds: float | None) -> None:
         echo(f"loaded in {load_seconds:.1f} s")
     far = sum(not check.passed for check in checks)
     echo(f"{far} of {len(checks)} checks differ by too much" if far else "as the Keras net")
+
+
+def _as_result(image: str, answer) -> dict:
+    """An answer of a server with the names that `predict` gives."""
+    if answer.error:
+        return {"image": image, "error": answer.error}
+    classes = map(class_of_label, answer.class_names)
+    return {
+        "image": image,
+        "top": [
+            {"class": one, "name": readable(one), "posterior": posterior}
+            for one, posterior in zip(classes, answer.probabilities, strict=True)
+        ],
+    }
 
 
 def _show_answer(image: str, answer) -> None:

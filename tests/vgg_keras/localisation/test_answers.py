@@ -22,7 +22,7 @@ from vgg_keras.cli import main
 from vgg_keras.errors import RunError
 from vgg_keras.localisation.localise import centre_of_true_class, localise
 from vgg_keras.localisation.task import train_localisation
-from vgg_keras.metadata import ANSWERS_KEY
+from vgg_keras.metadata import ANSWERS_KEY, rounded
 from vgg_keras.pipelines.sources import open_source
 from vgg_keras.recipes import Recipe
 from vgg_keras.report.page import write_report
@@ -57,9 +57,10 @@ def test_the_evaluate_command_prints_and_writes_errors(net, recipe, classifier, 
         ],
     )
     assert done.exit_code == 0, done.output
-    result = json.loads(done.stdout)
+    (result,) = json.loads(done.stdout)["results"]
     saved = json.loads(out.read_text())
-    assert saved["top5_localisation_error"] == result["top5_localisation_error"]
+    assert rounded(saved["top5_localisation_error"]) == result["top5_localisation_error"]
+    assert saved["provenance"] == result["provenance"]
     assert len(saved[ANSWERS_KEY]) == 15
     assert {"class", "box", "right"} == set(saved[ANSWERS_KEY][0]["answers"][0])
     done = CliRunner().invoke(main, [*common, "--protocol", "center-gt"])
@@ -163,7 +164,7 @@ def test_an_export_predicts_boxes(net, classifier, data, tmp_path, monkeypatch):
         ],
     )
     assert done.exit_code == 0, done.output
-    path = json.loads(done.stdout)["path"]
+    path = json.loads(done.stdout)["results"][0]["path"]
     source = open_source(data)
     found = localise([net], source, classifiers=[classifier], test_scales=(40, 64))
     files = [Path(name) for name in source["val"].names_of(range(4))]
@@ -187,6 +188,6 @@ def test_an_export_predicts_boxes(net, classifier, data, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "replay", replay_by(model))
     done = CliRunner().invoke(main, ["verify", path, str(files[0]), "--repeats", "1", "--json"])
     assert done.exit_code == 0, done.output
-    checks = json.loads(done.stdout)["checks"]
+    checks = json.loads(done.stdout)["results"]
     assert [check["passed"] for check in checks if check["signature"] == "localise"] == [True]
     model.close()
