@@ -357,8 +357,12 @@ class TestNets:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ((), "Give either --run or --weights."),
-            (("--run", "r", "--weights", "w.npz"), "Give either --run or --weights."),
+            ((), "Give either --run or --weights. Received: neither; --weights imagenet:D is"),
+            (
+                ("--run", "r", "--weights", "w.npz"),
+                "Give either --run or --weights. Received: both; take away --run r or --weights "
+                "w.npz",
+            ),
             (("--run", "r", "--statistics", "s.json"), "--statistics goes with --weights"),
             (("--run", "none"), "--run: There is no folder none."),
             (("--weights", "w", "--weights", "v", "--net", "D"), "--net once for each of the 2"),

@@ -630,6 +630,8 @@ class TestRefused:
             code=1,
         )
         assert "block1_conv1 has shapes [(3, 3, 3, 4), (4,)], the model's are" in error
+        assert "; and so for 5 more layers. The weights are of a net with --width 0.0625: " in error
+        assert "or --init-layers matching, which takes the layers of the same shape." in error
 
     def test_evaluation_of_a_folder_without_a_run_is_refused(self, data, tmp_path):
         assert "is no run and no saved net" in run_here(

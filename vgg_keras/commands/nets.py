@@ -157,8 +157,16 @@ def chosen_nets(options: dict[str, Any], *, required: bool = True) -> list[Chose
     of_file = {name: options.pop(name, None) for name in _OF_A_FILE if name != "net"}
     of_file = {name: value for name, value in of_file.items() if value is not None}
     of_model = {name: options.pop(name, None) for name in _OF_A_MODEL}
-    if (runs and weights) or (required and not (runs or weights)):
-        raise ArgumentError("Give either --run or --weights.")
+    if runs and weights:
+        raise ArgumentError(
+            f"Give either --run or --weights. Received: both; take away --run {runs[0]} or "
+            f"--weights {weights[0]}"
+        )
+    if required and not (runs or weights):
+        raise ArgumentError(
+            "Give either --run or --weights. Received: neither; --weights imagenet:D is a released "
+            "net"
+        )
     if not weights and (names or of_file):
         flag = "net" if names else next(iter(of_file)).replace("_", "-")
         raise ArgumentError(f"--{flag} goes with --weights; a run or saved net has its own.")
