@@ -33,7 +33,7 @@ from vgg_keras.pipelines.evaluation import validation_stream
 from vgg_keras.pipelines.files import atomic_write
 from vgg_keras.pipelines.screening import naming_bad_images
 from vgg_keras.pipelines.sources import open_source
-from vgg_keras.pipelines.splits import TRAIN, VALIDATION
+from vgg_keras.pipelines.splits import TRAIN, VALIDATION, Source
 from vgg_keras.pipelines.training import steps_per_epoch, training_stream
 from vgg_keras.provenance import warn_of_other_versions
 from vgg_keras.recipes import Recipe, Stage
@@ -59,14 +59,11 @@ def train(
 ) -> Path:
     """Trains a net in the run folder `out`, or continues a run that was interrupted.
 
-    After an interruption at any moment, the same call continues after the last finished epoch. On
-    CPU the final weights are bit-identical to those of an uninterrupted run. The recipe may then
-    have other `epochs` and settings of the plateau, if a run that had them from its first epoch
-    would have the same weights now.
+    After an interruption at any moment, the same call continues after the last finished epoch, on
+    CPU to the same bits. `epochs` and the plateau's settings may change if no weight depends on it.
 
     Args:
-        recipe, out: what to train, and the run folder.
-        data_dir: where TFDS stores its data.
+        recipe, out, data_dir: what to train, the run folder, and where TFDS stores its data.
         devices, cluster: see `find_devices`. Processes of a cluster share the folder; one writes.
         tensorboard: whether to write event files under `out`/tensorboard.
         callbacks: further Keras callbacks, used in every process. Checkpoints omit their state.
@@ -88,8 +85,8 @@ def train(
         net = TrainedNet.load(run)
     """
     out, task = Path(out), task or CLASSIFICATION
-    boards = _tensorboard(out) if tensorboard else []
     used = find_devices(devices, cluster)  # first: TFDS may start TensorFlow, which fixes them
+    board = _tensorboard(out) if tensorboard and used.is_writer else []
     check_divisible(recipe.batch_size, used.count)
     with used.writer_first("prepare the data"):
         source = open_source(recipe.data, data_dir)
@@ -103,16 +100,17 @@ def train(
             # Everything that can be refused cheaply has been; the folder is written from here on.
             if used.is_writer:
                 locks.enter_context(runs.lock_run(out))
-                _announce(recipe, len(source.class_names), len(splits[0]), used)
+                _announce(recipe, source, used)
             data = prepare_data(source, splits, recipe, out, task, used.is_writer)
-        further = [*(boards if used.is_writer else ()), *callbacks]
-        _Session(recipe, out, task, used, data, model).run(warm_start, further, verbose)
+        session = _Session(recipe, out, task, used, data, model)
+        session.run(warm_start, [*board, *callbacks], verbose)
     return out
 
 
-def _announce(recipe: Recipe, num_classes: int, images: int, used: Devices) -> None:
+def _announce(recipe: Recipe, source: Source, used: Devices) -> None:
     """Says what the training will do, and what this machine most likely cannot do."""
-    forecast = Forecast(recipe, num_classes, images, used.count, used.shard.count, used.kind)
+    sizes = len(source.class_names), len(source[TRAIN])
+    forecast = Forecast(recipe, *sizes, used.count, used.shard.count, used.kind)
     log.info("%s", forecast.line())
     for warning in forecast.warnings(memory_of(used.kind)):
         log.warning("%s", warning)

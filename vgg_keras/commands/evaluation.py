@@ -92,9 +92,9 @@ def evaluate(
         check_classes = submission_ids if submission else None
         predictions = []
         for number, one in enumerate(chosen, 1):
-            with timed() as timer:
-                found = _predictions(one, source, split, strategy, cache_dir, how, check_classes)
-            predictions.append(with_provenance(found, timer, len(found)))
+            predictions.append(
+                _predictions(one, source, split, strategy, cache_dir, how, check_classes)
+            )
             if out and len(chosen) > 1:
                 file = out.with_name(f"{out.stem}-{number}-{one.file.name}{out.suffix}")
                 predictions[-1].save(file)
@@ -124,7 +124,9 @@ def _predictions(one: ChosenNet, source, split, strategy, cache_dir, how, check_
     if check_classes:
         check_classes(net.class_names)
     folder = one.cache_dir if cache_dir is None else cache_dir or None
-    return run_evaluation(net, source, split, cache_dir=folder, **how)
+    with timed() as timer:
+        found = run_evaluation(net, source, split, cache_dir=folder, **how)
+    return with_provenance(found, timer, len(found))
 
 
 def with_provenance(predictions, timer: Timer | None = None, images: int | None = None):
