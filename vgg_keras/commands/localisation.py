@@ -9,6 +9,7 @@ import click
 
 from vgg_keras.commands.base import group
 from vgg_keras.commands.errors import one_line_errors
+from vgg_keras.commands.locating import NETS, predict_boxes
 from vgg_keras.commands.nets import nets_in_folders
 from vgg_keras.commands.options import (
     FILE,
@@ -36,7 +37,7 @@ from vgg_keras.metadata import members
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.pipelines.files import check_writable
 from vgg_keras.quiet import quiet_tensorflow
-from vgg_keras.recipes import LOCALISATION_RECIPES, PRECISIONS
+from vgg_keras.recipes import LOCALISATION_RECIPES
 from vgg_keras.run_files import LOCALISATION_CACHE
 
 
@@ -60,28 +61,7 @@ def train(verbose, **options) -> None:
 
 localise.add_command(recipe_command(LOCALISATION_RECIPES, "localise train"))
 
-_NETS = (
-    click.option(
-        "--run",
-        "runs",
-        multiple=True,
-        required=True,
-        type=FOLDER,
-        help="Folder of a localisation run or saved net; the boxes of several nets are merged "
-        "(Table 9).",
-    ),
-    click.option(
-        "--classifier",
-        "classifiers",
-        multiple=True,
-        type=FOLDER,
-        help="Folder of a classification run or saved net. The protocol dense needs at least one; "
-        "several nets are fused.",
-    ),
-    click.option(
-        "--precision", type=click.Choice(PRECISIONS), help="Keras dtype policy [that of the net]."
-    ),
-)
+localise.add_command(predict_boxes)
 _PROCEDURE = (
     click.option(
         "--protocol",
@@ -117,7 +97,7 @@ _PROCEDURE = (
 
 
 @localise.command()
-@add_options(_NETS)
+@add_options(NETS)
 @data_options()
 @data_dir_option
 @click.option("--split", default="val", show_default=True, help="Name of the split to test on.")

@@ -40,6 +40,34 @@ def test_a_localisation_net_is_refused_as_a_classifier(net, data, tmp_path):
     assert not (tmp_path / "net").exists()
 
 
+def test_boxes_of_images_without_labels_are_those_of_the_evaluation(
+    net, classifier, data, tmp_path
+):
+    source = open_source(data)
+    files = source["val"].names_of(range(3))
+    expected = localise([net], source, classifiers=[classifier], test_scales=(40, 64), verbose=0)
+    options = ("--run", net.name, "--classifier", classifier.name, "--test-scales", "40,64")
+    picture = tmp_path / "boxes.png"
+    done = CliRunner().invoke(
+        main, ["localise", "predict", *files, *options, "--json", "--picture", str(picture)]
+    )
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert [one["image"] for one in found["results"]] == list(files)
+    assert (found["images"], found["classifiers"]) == (3, [classifier.name])
+    for i, one in enumerate(found["results"]):
+        assert [a["class"] for a in one["top"]] == [CLASSES[c] for c in expected.classes[i]]
+        assert one["top"][0].keys() == {"class", "name", "posterior", "box"}
+        boxes = [answer["box"] for answer in one["top"]]
+        np.testing.assert_allclose(boxes, expected.boxes[i], atol=1e-4)
+    with Image.open(picture) as drawn:
+        assert drawn.size[0] > 2 * drawn.size[1]  # three images beside each other
+        pixels = np.asarray(drawn.convert("RGB")).astype(int)
+    assert (np.abs(pixels - [0xD8, 0x26, 0x1C]).max(-1) < 10).sum() > 100  # the boxes
+    done = CliRunner().invoke(main, ["localise", "predict", files[0], "--run", net.name])
+    assert done.output == "Error: Boxes need --classifier, a classification run or more.\n"
+
+
 def test_the_evaluate_command_prints_and_writes_errors(net, recipe, classifier, data, tmp_path):
     out = tmp_path / "answers.json"
     common = ["localise", "evaluate", "--run", net.name, "--data", data]
