@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.sources.held_out import hold_out, take_fraction
-from vgg_keras.pipelines.splits import TRAIN, VALIDATION, Source
+from vgg_keras.pipelines.splits import VALIDATION, Source
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,8 @@ _ENDINGS = {".parquet": "parquet", ".tar": "webdataset", ".tfrecord": "tfrecord"
 def _meant(spec: str) -> str:
     """What a path without a kind, or a misspelt kind, most likely is; "" if nobody knows."""
     kind, colon, location = spec.partition(":")
+    if not spec:
+        return ""
     if near := difflib.get_close_matches(kind, _OPENERS, 1) if colon else []:
         return f"; it may be {near[0]}:{location}"
     path = Path(spec)
@@ -111,9 +113,9 @@ def open_source(
     )
     if fraction is not None:
         source = hold_out(source, fraction)
-    elif VALIDATION not in source.splits and {TRAIN, "all"} & source.splits.keys():
+    elif not source.advice and VALIDATION not in source.splits:
         hint = f"{spec}{'&' if '?' in spec else '?'}val=0.1 holds a tenth of each class out as val."
-        source = dataclasses.replace(source, advice=f"{source.advice} {hint}".lstrip())
+        source = dataclasses.replace(source, advice=hint)
     sizes = ", ".join(f"{len(split):,} in {name}" for name, split in source.splits.items())
     log.info("%s: %d classes; images: %s", spec, len(source.class_names), sizes)
     return source

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import encode
+from tests.pipelines.containers import write_parquet
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.sources import open_source
 
@@ -43,13 +44,15 @@ def test_a_path_without_a_kind_is_given_one(images, tmp_path, monkeypatch):
 
 
 def test_a_missing_split_can_be_held_out(images):
-    spec = f"folder:{images}"
-    with pytest.raises(SourceError) as caught:
-        open_source(spec)["val"]
-    message = str(caught.value)
-    assert message.startswith(f"{spec} has no split 'val'. Its splits: train. ")
-    assert message.endswith(f" {spec}?val=0.1 holds a tenth of each class out as val.")
-    held_out = open_source(f"{spec}?val=0.5")
-    assert len(held_out["val"]) == 4
+    files = sorted((images / "train").glob("*/*.jpg"))
+    contents, labels = [file.read_bytes() for file in files], [0] * 4 + [1] * 4
+    write_parquet(images / "shards/train-0.parquet", contents, labels, class_names=["cat", "dog"])
+    for spec in (f"folder:{images}", f"parquet:{images / 'shards'}"):
+        with pytest.raises(SourceError) as caught:
+            open_source(spec)["val"]
+        message = str(caught.value)
+        assert message.startswith(f"{spec} has no split 'val'. Its splits: train. ")
+        assert "?val=0.1" in message
+        assert len(open_source(f"{spec}?val=0.5")["val"]) == 4
     with pytest.raises(SourceError, match=r"no split 'test'. Its splits: train, val\.$"):
-        held_out["test"]
+        open_source(f"{spec}?val=0.5")["test"]

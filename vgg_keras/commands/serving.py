@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import cycle
 from pathlib import Path
 
 import click
@@ -215,6 +216,13 @@ def _net_of_export(chosen: ChosenNet, metadata):
     help="Number of images in a request.",
 )
 @click.option(
+    "--signature",
+    type=click.Choice(("serving_default", "localise")),
+    default="serving_default",
+    show_default=True,
+    help="localise: classes with boxes, if the export has --localiser.",
+)
+@click.option(
     "--timeout",
     type=click.FloatRange(0, 86400, min_open=True),
     default=60.0,
@@ -223,7 +231,7 @@ def _net_of_export(chosen: ChosenNet, metadata):
 )
 @json_option
 @click.pass_obj
-def request(verbose, url, images, batch_size, timeout, as_json) -> None:
+def request(verbose, url, images, batch_size, signature, timeout, as_json) -> None:
     """Classify JPEG or PNG images on a server of TensorFlow Serving."""
     with one_line_errors(verbose):
         check_images(images, refuse_text=False)  # the server says what it refuses
@@ -234,7 +242,8 @@ def request(verbose, url, images, batch_size, timeout, as_json) -> None:
         files = (Path(image).read_bytes() for image in images)
         answers = []
         with timed() as timer:
-            for image, answer in zip(images, classify(server, files, batch_size), strict=True):
+            given = classify(server, files, batch_size, signature)
+            for image, answer in zip(images, given, strict=True):
                 answers.append(answer)
                 if not as_json:
                     _show_answer(image, answer)
@@ -278,13 +287,13 @@ def _as_result(image: str, answer) -> dict:
     if answer.error:
         return {"image": image, "error": answer.error}
     classes = map(class_of_label, answer.class_names)
-    return {
-        "image": image,
-        "top": [
-            {"class": one, "name": readable(one), "posterior": posterior}
-            for one, posterior in zip(classes, answer.probabilities, strict=True)
-        ],
-    }
+    top = [
+        {"class": one, "name": readable(one), "posterior": posterior}
+        for one, posterior in zip(classes, answer.probabilities, strict=True)
+    ]
+    for one, box in zip(top, answer.boxes, strict=False):  # of serving_default there are none
+        one["box_in_pixels"] = list(box)
+    return {"image": image, "top": top}
 
 
 def _show_answer(image: str, answer) -> None:
@@ -292,5 +301,7 @@ def _show_answer(image: str, answer) -> None:
         echo(f"{image} {answer.error}")
         return
     echo(image)
-    for name, probability in zip(answer.class_names, answer.probabilities, strict=True):
-        echo(f"{100 * probability:6.1f} %  {name}")
+    boxes = [" ".join(f"{edge:.0f}" for edge in box) + "  " for box in answer.boxes]
+    columns = zip(answer.class_names, answer.probabilities, boxes or cycle([""]), strict=False)
+    for name, probability, box in columns:
+        echo(f"{100 * probability:6.1f} %  {box}{name}")
