@@ -100,7 +100,8 @@ def predict(
             cache_dir = chosen.cache_dir
         with timed() as timer:
             predicted = run_prediction(net, images, cache_dir=cache_dir or None, **options)
-        predicted = with_provenance(predicted, timer, len(predicted))
+        if as_json or is_saved:
+            predicted = with_provenance(predicted, timer, len(predicted))
         save_predictions(predicted, out, submission)
         if score_maps:
             from vgg_keras.report.maps import draw_predicted
