@@ -163,10 +163,10 @@ _BOXES = {"boxes": _Rule("fiu", 3, 0)}  # of the signature `localise`
 
 
 class _Outputs(NamedTuple):
-    """The outputs of a signature for `count` images."""
+    """The outputs of a signature for a number of images."""
 
     outputs: Tensors
-    count: int
+    images: int
     signature: str
 
     def column(self, name: str, rule: _Rule) -> np.ndarray:
@@ -176,8 +176,8 @@ class _Outputs(NamedTuple):
             raise self.malformed(
                 f"lacks the output {name!r} in the form that exports of vgg-keras have"
             )
-        if len(column) != self.count:
-            raise self.malformed(f"has not one value of {name!r} for each of {self.count} images")
+        if len(column) != self.images:
+            raise self.malformed(f"has not one value of {name!r} for each of {self.images} images")
         if rule.kinds == "O":
             try:
                 return np.vectorize(bytes.decode, otypes=[object])(column)

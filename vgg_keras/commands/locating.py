@@ -83,12 +83,11 @@ def predict_boxes(
         classifiers = nets_in_folders(classifiers, "classifier", arguments)
         with quiet_tensorflow(verbose):
             from vgg_keras.localisation.predict import predict_boxes as run_prediction
-        nets, classifiers = ([one.load() for one in chosen] for chosen in (nets, classifiers))
         with timed() as timer:
             found = run_prediction(
-                nets,
+                [one.load() for one in nets],
                 list(images),
-                classifiers=classifiers,
+                classifiers=[one.load() for one in classifiers],
                 test_scales=test_scales[0] if len(test_scales) == 1 else test_scales or None,
                 flip=flip,
                 batch_size=batch_size,

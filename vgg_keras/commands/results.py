@@ -62,7 +62,7 @@ def provenance(timer: Timer | None = None, images: int | None = None) -> dict[st
 
     ctx = click.get_current_context()
     arguments = arguments_of(ctx)
-    found = {
+    found: dict[str, Any] = {
         "version": __version__,
         "commit": git_commit(),
         "command": shlex.join([*ctx.command_path.split(), *map(without_password, arguments)]),
