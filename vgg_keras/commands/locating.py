@@ -79,15 +79,16 @@ def predict_boxes(
         if picture:
             check_writable(picture)
         arguments = {"precision": precision}
-        nets = nets_in_folders(runs, "run", arguments)
-        classifiers = nets_in_folders(classifiers, "classifier", arguments)
+        chosen = nets_in_folders(runs, "run", arguments)
+        chosen_classifiers = nets_in_folders(classifiers, "classifier", arguments)
         with quiet_tensorflow(verbose):
             from vgg_keras.localisation.predict import predict_boxes as run_prediction
+        nets, loaded = ([one.load() for one in some] for some in (chosen, chosen_classifiers))
         with timed() as timer:
             found = run_prediction(
-                [one.load() for one in nets],
+                nets,
                 list(images),
-                classifiers=[one.load() for one in classifiers],
+                classifiers=loaded,
                 test_scales=test_scales[0] if len(test_scales) == 1 else test_scales or None,
                 flip=flip,
                 batch_size=batch_size,
