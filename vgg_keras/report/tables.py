@@ -30,7 +30,7 @@ class Table:
     """A table to render.
 
     Attributes:
-        number: number in the paper.
+        number: number in the paper; None for a table of our own.
         title: title in the paper, with its section.
         header: headings of the columns, all different.
         rows: cells: numbers in full precision, None for an empty cell. A text may have several
@@ -39,11 +39,16 @@ class Table:
             only in the other columns are several results beside one row of the paper.
     """
 
-    number: int
+    number: int | None
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     paper_columns: int = 0
+
+    @property
+    def caption(self) -> str:
+        """Number and title."""
+        return self.title if self.number is None else f"Table {self.number}: {self.title}"
 
 
 def build_table(number: int, results: Sequence[Result] = ()) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 CONFIDENCE = 0.95
 
@@ -90,4 +90,5 @@ def _margin(deviations: np.ndarray, weights: np.ndarray, of_seeds: np.ndarray) -
 
 
 def _quantile(degrees_of_freedom: int) -> float:
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees_of_freedom))
+    """The quantile of Student's t that bounds a two-sided interval."""
+    return float(special.stdtrit(degrees_of_freedom, (1 + CONFIDENCE) / 2))
