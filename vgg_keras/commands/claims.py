@@ -48,6 +48,8 @@ def claims(verbose, results, kind, as_json) -> None:
             return
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 160
         echo_lines(render(claims_table(tested), kind, width))
+        if any(one.difference and one.difference.seeds == 1 for one in tested):
+            echo("With one seed, the interval is over images only: it holds for these nets.")
         for one in tested:
             for note in one.notes:
                 echo(f"{'- ' if kind == 'markdown' else ''}{one.claim.id}: {note}")

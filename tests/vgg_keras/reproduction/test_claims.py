@@ -371,6 +371,7 @@ class TestCommand:
         (row,) = (line for line in done.stdout.splitlines() if line.startswith("| depth-a-b"))
         assert "| 0.9 | 15.0 | 11." in row
         assert row.endswith("| holds | 1 | 400 | made-up |")
+        assert "With one seed, the interval is over images only" in done.stdout
         assert "- depth-b-d: There is no result of D/256/256, dense." in done.stdout
         text = CliRunner().invoke(main, ["claims", "--results", str(folder)]).stdout
         assert "Claims of the paper" in text

@@ -11,30 +11,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
+from benchmarks.intervals import intervals, simulated
 from vgg_keras.reproduction.paired import paired_difference
 
 SHAPES = st.tuples(st.integers(1, 4), st.integers(2, 12))
 OUTCOMES = SHAPES.flatmap(lambda shape: st.tuples(*[arrays(bool, shape)] * 2))
 
 
-def simulated(rng, seeds, images, gain, of_seeds, runs):
-    """Gains of images, -1, 0 or 1, `(runs, seeds, images)`, whose expectation is `gain`.
-
-    A fifth of the images are hard: the sides differ on them more often, and one of the sides is
-    better on each, by a random amount.
-    """
-    is_hard = rng.random((runs, 1, images)) < 0.2
-    of_images = np.where(is_hard, np.clip(rng.normal(0, 0.15, is_hard.shape), -0.3, 0.3), 0)
-    expected = gain + rng.normal(0, of_seeds, (runs, seeds, 1)) + of_images
-    differ = np.maximum(np.where(is_hard, 0.5, 0.1), abs(expected))
-    drawn = rng.random((runs, seeds, images))
-    return np.where(drawn < (differ + expected) / 2, 1, np.where(drawn < differ, -1, 0))
-
-
 def coverage(gains, truth):
     """The share of runs whose interval holds the truth."""
-    found = [paired_difference(np.zeros_like(one), one) for one in gains]
-    return np.mean([one.low <= 100 * truth <= one.high for one in found])
+    low, high = intervals(gains).T
+    return np.mean((low <= truth) & (truth <= high))
 
 
 class TestCoverage:
