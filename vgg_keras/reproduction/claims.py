@@ -91,6 +91,7 @@ _SCALES = {  # training scales of each net in Table 4
 _FIXED, _JITTERED = ("256", "384"), "[256;512]"
 _PROTOCOLS = ("dense", "multi-crop", "multi-crop+dense")
 _TWO_NETS, _SEVEN_NETS = "post-submission", "ILSVRC submission"
+_SHALLOW, _DEEP = (Side(PAPER_TABLES[3], row) for row in SMALL_FILTERS)
 _FC = "1st and 2nd FC"
 _METHODS = "VGG Net-D (16 layers)", "VGG Net-E (19 layers)", "VGG Net-D & Net-E"
 _D, _E, _D_AND_E = _METHODS
@@ -155,7 +156,7 @@ CLAIMS = (
         "small-filters",
         "4.1",
         "net B is better than the shallow net with 5x5 filters, on a central crop",
-        _pairs(tuple(Side(PAPER_TABLES[3], row) for row in SMALL_FILTERS)),
+        _pairs((_SHALLOW, _DEEP)),
         stated_gain=SMALL_FILTERS_GAIN,
     ),
     Claim(
