@@ -11,7 +11,12 @@ from vgg_keras.metadata import members
 from vgg_keras.nets import NETS, TABLE_1, configuration_rows, weight_layers
 from vgg_keras.pipelines.checks import check_choice
 from vgg_keras.report.appendices import PAPER_TABLES
-from vgg_keras.report.generalisation import TRANSFER_COLUMNS, TRANSFER_TABLES, transfer_cells
+from vgg_keras.report.generalisation import (
+    TRANSFER_COLUMNS,
+    TRANSFER_TABLES,
+    is_transfer_beside,
+    transfer_cells,
+)
 from vgg_keras.report.paper import MEASURED_ON, PaperTable, Row, Tested
 from vgg_keras.report.results import Result, circumstances
 
@@ -25,7 +30,7 @@ class Table:
     """A table to render.
 
     Attributes:
-        number: number in the paper.
+        number: number in the paper; None for a table of our own.
         title: title in the paper, with its section.
         header: headings of the columns, all different.
         rows: cells: numbers in full precision, None for an empty cell. A text may have several
@@ -34,11 +39,16 @@ class Table:
             only in the other columns are several results beside one row of the paper.
     """
 
-    number: int
+    number: int | None
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     paper_columns: int = 0
+
+    @property
+    def caption(self) -> str:
+        """Number and title."""
+        return self.title if self.number is None else f"Table {self.number}: {self.title}"
 
 
 def build_table(number: int, results: Sequence[Result] = ()) -> Table:
@@ -109,8 +119,10 @@ def matches(result: Result, paper: PaperTable, row: Row) -> bool:
     It must have the measures of the table, the protocol of the row, and exactly the row's nets,
     each at the row's S and Q and under the row's conditions. Scales are compared in proportion to
     the crop size: scale q at crop size c matches the paper's scale p if |q - p * c / 224| < 1. A
-    result without these facts matches no row.
+    result without these facts matches no row. For Tables 11 and 12 see `transfer_cells`.
     """
+    if paper in TRANSFER_TABLES:
+        return is_transfer_beside(result, paper.number, row)
     nets, left = members(result), list(row.tested)
     if not left or len(nets) != len(left) or any(key not in result for _, key in paper.measures):
         return False
