@@ -6,7 +6,6 @@ their own here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from vgg_keras.evaluation.procedure import CROP_OF_PAPER
@@ -86,37 +85,32 @@ _PROTOCOLS_OF_TABLE = {
 TRANSFER_MEASURES = {MEAN_AP, MEAN_CLASS_RECALL}
 
 
-def transfer_cells(
-    number: int, row: Row, results: Sequence[dict[str, Any]]
-) -> list[tuple[Any, ...]]:
-    """Our cells beside a row: protocol, percentage, standard deviation and what it was measured on.
+def matches_transfer(number: int, row: Row, result: dict[str, Any]) -> bool:
+    """Whether a transfer result belongs beside a row: same nets, and a protocol of the table.
 
-    A transfer result stands beside the row with the same nets if its protocol belongs to the
-    table. Width, layer and scales may differ from the paper's; the last cell names them.
+    Width, layer and scales may differ from the paper's; `transfer_cells` names them.
 
     Args:
         number: 11 or 12.
         row: row of that table.
-        results: from `read_results`.
-
-    Returns:
-        One tuple for each matching result; one tuple of None if there is none.
+        result: from `read_results`.
     """
-    found: list[tuple[Any, ...]] = [
-        (
-            result["protocol"],
-            next(result[key] for key in sorted(TRANSFER_MEASURES) if key in result),
-            result.get("spread"),
-            _circumstances(result),
-        )
-        for result in results
-        if row.conditions
-        and result.keys() & TRANSFER_MEASURES
+    return (
+        bool(row.conditions and result.keys() & TRANSFER_MEASURES)
         and result["protocol"] in _PROTOCOLS_OF_TABLE[number]
         and all(member.keys() >= _DESCRIBED for member in members(result.get("features", {})))
         and _conditions(result) == dict(row.conditions)
-    ]
-    return found or [(None,) * len(TRANSFER_COLUMNS)]
+    )
+
+
+def transfer_cells(result: dict[str, Any]) -> tuple[Any, ...]:
+    """A result's protocol, percentage, standard deviation and what it was measured on."""
+    return (
+        result["protocol"],
+        next(result[key] for key in sorted(TRANSFER_MEASURES) if key in result),
+        result.get("spread"),
+        _circumstances(result),
+    )
 
 
 # A result without these facts about each net matches no row.

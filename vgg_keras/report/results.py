@@ -29,9 +29,9 @@ Result = dict[str, Any]
 
 PREDICTIONS_KEY = "predictions"  # name of the prediction file beside the result
 _REQUIRED_KEYS = {"protocol", "images"}
-_MEASURES = TRANSFER_MEASURES | {key for t in PAPER_TABLES.values() for _, key in t.measures}
+MEASURES = TRANSFER_MEASURES | {key for t in PAPER_TABLES.values() for _, key in t.measures}
 # Keys that say how a result is stored. Results that differ only in these are the same.
-_STORAGE_KEYS = {"file", "class_names", DIGEST_KEY, PREDICTIONS_KEY, ANSWERS_KEY}
+STORAGE_KEYS = {"file", "class_names", DIGEST_KEY, PREDICTIONS_KEY, ANSWERS_KEY}
 # Settings of a result: key, default, and the words for any other value.
 _OTHER_SETTINGS = (
     ("flip", True, "no flip"),
@@ -72,7 +72,7 @@ def _results_in(path: Path) -> Iterator[Result]:
     with naming_file(path, PredictionsError, "must hold JSON"):
         content: Any = parse_json(path.read_bytes(), Any)
     for item in content if isinstance(content, list) else [content]:
-        if isinstance(item, dict) and item.keys() >= _REQUIRED_KEYS and item.keys() & _MEASURES:
+        if isinstance(item, dict) and item.keys() >= _REQUIRED_KEYS and item.keys() & MEASURES:
             with naming_file(path, PredictionsError, "holds a result with wrong values"):
                 msgspec.convert(item, ResultInFile)
             yield item | {"file": str(path)}
@@ -82,7 +82,7 @@ def _distinct(found: Iterable[Result]) -> list[Result]:
     """Each result once; of several copies one with stored predictions or answers, or the first."""
     distinct: dict[str, Result] = {}
     for result in found:
-        measured = {key: result[key] for key in result.keys() - _STORAGE_KEYS}
+        measured = {key: result[key] for key in result.keys() - STORAGE_KEYS}
         key = json.dumps(measured, sort_keys=True)
         stored = result.keys() & {PREDICTIONS_KEY, ANSWERS_KEY}
         if key not in distinct or (stored and not stored & distinct[key].keys()):
