@@ -107,7 +107,7 @@ def circumstances(result: Result) -> str:
     nets = members(result)
     crops = dict.fromkeys(str(net.get("crop_size", CROP_OF_PAPER)) for net in nets)
     widths = dict.fromkeys(str(Fraction(m.get("width", 1)).limit_denominator(1000)) for m in nets)
-    parts = [_data_name(result), f"{result['images']} images"]
+    parts = [data_name(result), f"{result['images']} images"]
     if "skipped" in result:
         parts.append(f"{len(result['skipped'])} unreadable")
     if list(crops) != [str(CROP_OF_PAPER)]:
@@ -120,7 +120,27 @@ def circumstances(result: Result) -> str:
     return ", ".join(filter(None, parts))
 
 
-def _data_name(result: Result) -> str:
+def summary(result: Result) -> dict[str, Any]:
+    """What the page says of a result of classification."""
+    return {
+        "nets": nets_of(result),
+        "protocol": result["protocol"].replace("+", " & "),
+        "top1": result["top1_error"],
+        "top5": result["top5_error"],
+        "measured_on": circumstances(result),
+        "file": Path(result["file"]).stem,
+    }
+
+
+def by_data(results: Iterable[Result]) -> dict[str, list[Result]]:
+    """Results by the name of the data set and split, in the order of the first results."""
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(data_name(result) or "unnamed data", []).append(result)
+    return groups
+
+
+def data_name(result: Result) -> str:
     """Name of the data set without its kind and folder, and the split unless it is "val"."""
     kind, _, name = result.get("data", "").partition(":")
     name = PurePath(name).name if kind == "folder" else name or kind

@@ -46,6 +46,11 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     paper_columns: int = 0
 
+    @property
+    def has_results(self) -> bool:
+        """Whether any result stands beside a row."""
+        return any(cell is not None for row in self.rows for cell in row[self.paper_columns :])
+
 
 def build_table(number: int, results: Sequence[Result] = ()) -> Table:
     """Builds a table of the paper with your results beside the paper's.
