@@ -118,8 +118,8 @@ _TABLE_3 = (
     ("E", _JITTERED, (25.5, 8.0)),
 )
 
-# §4.1: net B, and the net that has one 5x5 layer in place of each two of its 3x3 layers, tested on a
-# central crop. The paper states their difference alone, in points of the top-1 error.
+# §4.1: net B, and the net that has one 5x5 layer in place of each two of its 3x3 layers, tested on
+# a central crop. The paper states their difference alone, in points of the top-1 error.
 SMALL_FILTERS = tuple(
     Row(test.cells, (None, None), "centre", (test,))
     for test in (_single_scale("B-shallow", _256), _single_scale("B", _256))

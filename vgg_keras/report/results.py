@@ -18,7 +18,7 @@ import msgspec
 
 from vgg_keras.errors import ArgumentError, PredictionsError
 from vgg_keras.evaluation.procedure import CROP_OF_PAPER
-from vgg_keras.metadata import ANSWERS_KEY, ResultInFile, members
+from vgg_keras.metadata import ANSWERS_KEY, RECOGNISED_KEY, ResultInFile, members
 from vgg_keras.pipelines.contents import naming_file, parse_json
 from vgg_keras.pipelines.files import DIGEST_KEY
 from vgg_keras.report.appendices import PAPER_TABLES
@@ -28,10 +28,12 @@ from vgg_keras.report.paper import Tested
 Result = dict[str, Any]
 
 PREDICTIONS_KEY = "predictions"  # name of the prediction file beside the result
+# Keys that name or hold what was found for each image.
+OUTCOME_KEYS = {PREDICTIONS_KEY, ANSWERS_KEY, RECOGNISED_KEY}
 _REQUIRED_KEYS = {"protocol", "images"}
 MEASURES = TRANSFER_MEASURES | {key for t in PAPER_TABLES.values() for _, key in t.measures}
 # Keys that say how a result is stored. Results that differ only in these are the same.
-STORAGE_KEYS = {"file", "class_names", DIGEST_KEY, PREDICTIONS_KEY, ANSWERS_KEY}
+STORAGE_KEYS = {"file", "class_names", DIGEST_KEY, *OUTCOME_KEYS}
 # Settings of a result: key, default, and the words for any other value.
 _OTHER_SETTINGS = (
     ("flip", True, "no flip"),
@@ -52,7 +54,7 @@ def read_results(results: str | os.PathLike) -> list[Result]:
 
     Returns:
         Results in the order of their paths; the path of each is in `file`. If a result is found
-        several times, the copy with stored predictions or answers is used, else the first.
+        several times, the copy with the outcomes of images is used, else the first.
 
     Raises:
         ArgumentError: the folder does not exist.
@@ -79,12 +81,12 @@ def _results_in(path: Path) -> Iterator[Result]:
 
 
 def _distinct(found: Iterable[Result]) -> list[Result]:
-    """Each result once; of several copies one with stored predictions or answers, or the first."""
+    """Each result once; of several copies the first with outcomes of images, or the first."""
     distinct: dict[str, Result] = {}
     for result in found:
         measured = {key: result[key] for key in result.keys() - STORAGE_KEYS}
         key = json.dumps(measured, sort_keys=True)
-        stored = result.keys() & {PREDICTIONS_KEY, ANSWERS_KEY}
+        stored = result.keys() & OUTCOME_KEYS
         if key not in distinct or (stored and not stored & distinct[key].keys()):
             distinct[key] = result
     return list(distinct.values())
@@ -105,15 +107,10 @@ def nets_of(result: Result) -> list[tuple[str, str, str]]:
 def circumstances(result: Result) -> str:
     """The data, and what differs from the paper: imagenette160, 1982 images, crop 64, width 1/4."""
     nets = members(result)
-    crops = dict.fromkeys(str(net.get("crop_size", CROP_OF_PAPER)) for net in nets)
-    widths = dict.fromkeys(str(Fraction(m.get("width", 1)).limit_denominator(1000)) for m in nets)
     parts = [data_name(result), f"{result['images']} images"]
     if "skipped" in result:
         parts.append(f"{len(result['skipped'])} unreadable")
-    if list(crops) != [str(CROP_OF_PAPER)]:
-        parts.append(f"crop {' and '.join(crops)}")
-    if list(widths) != ["1"]:
-        parts.append(f"width {' and '.join(widths)}")
+    parts += _geometry(result)
     for key, default, text in _OTHER_SETTINGS:
         if any(one.get(key, default) != default for one in (result, *nets)):
             parts.append(text)
@@ -138,6 +135,24 @@ def by_data(results: Iterable[Result]) -> dict[str, list[Result]]:
     for result in results:
         groups.setdefault(data_name(result) or "unnamed data", []).append(result)
     return groups
+
+
+def setting(result: Result) -> str:
+    """Data, crop size and width, without the paper's: imagenette160, crop 64, width 1/4."""
+    return ", ".join(filter(None, [data_name(result), *_geometry(result)]))
+
+
+def _geometry(result: Result) -> list[str]:
+    """Crop size and width of the nets, in words, where they differ from the paper's."""
+    nets = members(result)
+    crops = dict.fromkeys(str(net.get("crop_size", CROP_OF_PAPER)) for net in nets)
+    widths = dict.fromkeys(str(Fraction(m.get("width", 1)).limit_denominator(1000)) for m in nets)
+    parts = []
+    if list(crops) != [str(CROP_OF_PAPER)]:
+        parts.append(f"crop {' and '.join(crops)}")
+    if list(widths) != ["1"]:
+        parts.append(f"width {' and '.join(widths)}")
+    return parts
 
 
 def data_name(result: Result) -> str:

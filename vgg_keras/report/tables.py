@@ -14,7 +14,7 @@ from vgg_keras.report.appendices import PAPER_TABLES
 from vgg_keras.report.generalisation import (
     TRANSFER_COLUMNS,
     TRANSFER_TABLES,
-    matches_transfer,
+    is_transfer_beside,
     transfer_cells,
 )
 from vgg_keras.report.paper import MEASURED_ON, PaperTable, Row, Tested
@@ -132,11 +132,11 @@ def matches(result: Result, paper: PaperTable, row: Row) -> bool:
     It must have the measures of the table, the protocol of the row, and exactly the row's nets,
     each at the row's S and Q and under the row's conditions. Scales are compared in proportion to
     the crop size: scale q at crop size c matches the paper's scale p if |q - p * c / 224| < 1. A
-    result without these facts matches no row. Beside Tables 11 and 12 stand the transfer results of
-    the row's nets and image regions, whatever their layer and scales.
+    result without these facts matches no row. For Tables 11 and 12 see
+    `is_transfer_beside`.
     """
     if paper in TRANSFER_TABLES:
-        return matches_transfer(paper.number, row, result)
+        return is_transfer_beside(result, paper.number, row)
     nets, left = members(result), list(row.tested)
     if not left or len(nets) != len(left) or any(key not in result for _, key in paper.measures):
         return False

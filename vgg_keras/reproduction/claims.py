@@ -40,6 +40,13 @@ class Side:
         return self.table not in TRANSFER_TABLES
 
     @property
+    def description(self) -> str:
+        """Nets/S/Q as in Table 6, the protocol, and the conditions: D/256/256, dense."""
+        nets = " + ".join("/".join(one.cells) for one in self.row.tested)
+        conditions = (f"{key} {value}" for key, value in self.row.conditions)
+        return ", ".join([*([nets, self.row.protocol] if nets else []), *conditions])
+
+    @property
     def papers_value(self) -> float | None:
         """The paper's number in percent, on Caltech the mean of both data sets; None if none."""
         values = [
@@ -91,6 +98,11 @@ class Claim:
     pairs: tuple[Pair, ...]
     helps: bool = True
     stated_gain: float | None = None
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """The sides of all pairs: each baseline and its variant."""
+        return tuple(side for pair in self.pairs for side in (pair.baseline, pair.variant))
 
     def papers_gain(self, pairs: Sequence[Pair] | None = None) -> float | None:
         """The paper's own gain in points, the mean over pairs.

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
-from vgg_keras.reproduction.claims import Claim
-from vgg_keras.reproduction.paired import Difference
+import numpy as np
+
+from vgg_keras.errors import PredictionsError
+from vgg_keras.report.generalisation import circumstances_of_transfer
+from vgg_keras.report.results import Result, setting
+from vgg_keras.report.tables import matches
+from vgg_keras.reproduction.claims import CLAIMS, Claim, Pair, Side
+from vgg_keras.reproduction.outcomes import Outcomes, Seed, read_outcomes
+from vgg_keras.reproduction.paired import Difference, paired_difference
 
 HOLDS, CONTRADICTED, UNDECIDED, MISSING = "holds", "contradicted", "undecided", "missing"
 MARGIN = 0.5  # points; what gains less does not help
@@ -33,6 +41,8 @@ class TestedClaim:
     verdict: str
     notes: tuple[str, ...] = ()
 
+    __test__ = False  # no test class of pytest
+
 
 def verdict(claim: Claim, difference: Difference) -> str:
     """Whether a claim holds, by the interval of the gain.
@@ -47,3 +57,172 @@ def verdict(claim: Claim, difference: Difference) -> str:
         contradicted = difference.low > 0
         holds = difference.high < MARGIN and not contradicted
     return HOLDS if holds else CONTRADICTED if contradicted else UNDECIDED
+
+
+def test_claims(results: Sequence[Result]) -> list[TestedClaim]:
+    """Tests all claims of the paper on results.
+
+    Results are compared if they have the same data, split, crop size and width. They are paired by
+    seed and by image.
+
+    Args:
+        results: from `read_results`.
+
+    Returns:
+        The claims in the order of `CLAIMS`: each once for every such group of results that has one
+        for the claim, or once if there is none.
+
+    Example:
+        [one.verdict for one in test_claims(read_results("results"))]
+    """
+    reader = _Reader()
+    return [tested for claim in CLAIMS for tested in _tests_of(claim, results, reader)]
+
+
+test_claims.__test__ = False  # type: ignore[attr-defined]  # no test of pytest
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the outcomes of each result once."""
+
+    read: dict[tuple[int, str], Outcomes | PredictionsError] = field(default_factory=dict)
+
+    def outcomes(self, result: Result, measure: str) -> Outcomes:
+        """See `read_outcomes`."""
+        key = id(result), measure
+        if key not in self.read:
+            try:
+                self.read[key] = read_outcomes(result, measure)
+            except PredictionsError as error:
+                self.read[key] = error
+        found = self.read[key]
+        if isinstance(found, PredictionsError):
+            raise found
+        return found
+
+
+def _tests_of(claim: Claim, results: Sequence[Result], reader: _Reader) -> Iterator[TestedClaim]:
+    """The claim, tested on each group of results."""
+    beside = [
+        [one for one in results if matches(one, side.table, side.row)] for side in claim.sides
+    ]
+    groups = dict.fromkeys(_group(one) for found in beside for one in found)
+    for group in groups or [("",)]:
+        of_group = [[one for one in found if _group(one) == group] for found in beside]
+        yield _tested(claim, group[-1], of_group, reader)
+
+
+def _group(result: Result) -> tuple[str, ...]:
+    """What results must share to be compared; the last text says it in words."""
+    is_transfer = "features" in result
+    words = circumstances_of_transfer(result, False) if is_transfer else setting(result)
+    return result.get("data", ""), result.get("split", ""), words
+
+
+_Compared = dict[Seed, tuple[Outcomes, Outcomes]]  # both sides of a pair by seed
+
+
+def _tested(
+    claim: Claim, measured_on: str, beside: Sequence[Sequence[Result]], reader: _Reader
+) -> TestedClaim:
+    """The claim, tested on one group of results: those of each side of `claim.sides`."""
+    notes: list[str] = []
+    of_sides = [
+        _by_seed(side, found, reader, notes)
+        for side, found in zip(claim.sides, beside, strict=True)
+    ]
+    absent = [s.description for s, found in zip(claim.sides, beside, strict=True) if not found]
+    if absent:
+        notes.append(f"There is no result of {'; '.join(dict.fromkeys(absent))}.")
+    compared: dict[Pair, _Compared] = {}
+    for pair, baseline, variant in zip(claim.pairs, of_sides[::2], of_sides[1::2], strict=True):
+        if both := _compared(pair, baseline, variant, notes):
+            compared[pair] = both
+    difference = _difference(list(compared.values()), notes)
+    return TestedClaim(
+        claim,
+        measured_on,
+        difference,
+        claim.papers_gain(list(compared) if difference else None),
+        len(compared) if difference else 0,
+        verdict(claim, difference) if difference else MISSING,
+        tuple(dict.fromkeys(notes)),
+    )
+
+
+def _by_seed(
+    side: Side, results: Sequence[Result], reader: _Reader, notes: list[str]
+) -> dict[Seed, Outcomes]:
+    """The outcomes of a side by seed. Notes say what cannot be used."""
+    found: dict[Seed, list[Result]] = {}
+    for result in results:
+        found.setdefault(Seed.of(result), []).append(result)
+    usable = {}
+    for seed, (first, *others) in found.items():
+        if others:
+            files = ", ".join(one["file"] for one in (first, *others))
+            notes.append(
+                f"{side.description}: {seed} has {1 + len(others)} results, and none is "
+                f"used: {files}."
+            )
+            continue
+        try:
+            usable[seed] = reader.outcomes(first, side.measure)
+        except PredictionsError as error:
+            notes.append(str(error))
+    return usable
+
+
+def _compared(
+    pair: Pair, baseline: dict[Seed, Outcomes], variant: dict[Seed, Outcomes], notes: list[str]
+) -> _Compared:
+    """The seeds that both sides have, on the same images. Notes say what cannot be used."""
+    both = {}
+    for seed in dict.fromkeys((*baseline, *variant)):
+        if seed in baseline and seed in variant:
+            if baseline[seed].are_of_same_images(variant[seed]):
+                both[seed] = baseline[seed], variant[seed]
+            else:
+                names = f"{pair.baseline.description} and {pair.variant.description}"
+                notes.append(f"{names} were tested on different images with {seed}.")
+        elif baseline and variant:
+            lacking = pair.variant if seed in baseline else pair.baseline
+            notes.append(f"{lacking.description}: {seed} is missing.")
+    return both
+
+
+def _difference(compared: Sequence[_Compared], notes: list[str]) -> Difference | None:
+    """The mean difference over pairs, for the seeds that all pairs have; None if there is none."""
+    seeds = [
+        seed for seed in (compared[0] if compared else ()) if all(seed in one for one in compared)
+    ]
+    if ignored := {seed for one in compared for seed in one} - set(seeds):
+        names = ", ".join(sorted(map(str, ignored)))
+        notes.append(f"Not all comparisons have {names}, which is ignored.")
+    sides = []
+    for seed in seeds:
+        first = compared[0][seed][0]
+        if all(first.are_of_same_images(one[seed][0]) for one in compared):
+            sides.append((first, *(_mean(one[seed][i] for one in compared) for i in (0, 1))))
+        else:
+            notes.append(f"With {seed}, the comparisons are of different images.")
+    if not sides:
+        return None
+    names = sorted({name for first, *_ in sides for name in first.names})
+    columns = {name: i for i, name in enumerate(names)}
+    stacked = [
+        np.zeros((sum(len(first.weights) for first, *_ in sides), len(names))) for _ in "bvw"
+    ]
+    row = 0
+    for first, baseline, variant in sides:
+        rows = slice(row, row := row + len(first.weights))
+        of_names = [columns[name] for name in first.names]
+        for array, values in zip(stacked, (baseline, variant, first.weights), strict=True):
+            array[rows, of_names] = values
+    return paired_difference(*stacked)
+
+
+def _mean(outcomes: Iterable[Outcomes]) -> np.ndarray:
+    """How often each image is right, float64 `(K, N)`."""
+    return np.mean([one.right for one in outcomes], 0)
