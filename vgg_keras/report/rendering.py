@@ -43,7 +43,7 @@ def _text(table: Table, width: int) -> str:
     from rich.text import Text
 
     # Text instead of str: brackets in the names of data are not rich's markup.
-    drawn = RichTable(title=Text(f"Table {table.number}: {table.title}"))
+    drawn = RichTable(title=Text(table.caption))
     for name, right in zip(table.header, numeric_columns(table), strict=True):
         # Long words are folded, because an ellipsis would hide scales.
         drawn.add_column(Text(name), justify="right" if right else "left", overflow="fold")
@@ -65,7 +65,7 @@ def _markdown(table: Table) -> str:
     rule = ["---:" if right else "---" for right in numeric_columns(table)]
     rows = [[cell.translate(_ESCAPES) for cell in row] for row in cells_as_text(table)]
     lines = [f"| {' | '.join(row)} |" for row in (table.header, rule, *rows)]
-    return "\n".join([f"**Table {table.number}: {table.title}**", "", *lines]) + "\n"
+    return "\n".join([f"**{table.caption}**", "", *lines]) + "\n"
 
 
 def _csv(table: Table) -> str:

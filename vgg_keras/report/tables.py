@@ -31,7 +31,7 @@ class Table:
     """A table to render.
 
     Attributes:
-        number: number in the paper.
+        number: number in the paper; None for a table of our own.
         title: title in the paper, with its section.
         header: headings of the columns, all different.
         rows: cells: numbers in full precision, means over seeds, None for an empty cell. A text
@@ -40,7 +40,7 @@ class Table:
             only in the other columns are several results beside one row of the paper.
     """
 
-    number: int
+    number: int | None
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
@@ -50,6 +50,11 @@ class Table:
     def has_results(self) -> bool:
         """Whether any result stands beside a row."""
         return any(cell is not None for row in self.rows for cell in row[self.paper_columns :])
+
+    @property
+    def caption(self) -> str:
+        """Number and title."""
+        return self.title if self.number is None else f"Table {self.number}: {self.title}"
 
 
 def build_table(number: int, results: Sequence[Result] = ()) -> Table:

@@ -321,17 +321,22 @@ CLAIMS = (
         "on Caltech, stacking of scales is better than max-pooling",
         _aggregates("max"),
     ),
-    Claim("features-e-over-d", "B", "features of E are better than of D", _descriptors(_D, _E)),
+    Claim(
+        "features-e-over-d",
+        "B",
+        "on Caltech, features of E are better than of D",
+        _descriptors(_D, _E),
+    ),
     Claim(
         "features-over-d",
         "B",
-        "features of D and E together are better than of D",
+        "on Caltech, features of D and E together are better than of D",
         _descriptors(_D, _D_AND_E),
     ),
     Claim(
         "features-over-e",
         "B",
-        "features of D and E together are better than of E",
+        "on Caltech, features of D and E together are better than of E",
         _descriptors(_E, _D_AND_E),
     ),
 )

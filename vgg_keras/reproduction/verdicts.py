@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -137,7 +137,7 @@ def _tested(
         notes.append(f"There is no result of {'; '.join(dict.fromkeys(absent))}.")
     compared: dict[Pair, _Compared] = {}
     for pair, baseline, variant in zip(claim.pairs, of_sides[::2], of_sides[1::2], strict=True):
-        if both := _compared(pair, baseline, variant, notes):
+        if both := _paired(pair, baseline, variant, notes):
             compared[pair] = both
     difference = _difference(list(compared.values()), notes)
     return TestedClaim(
@@ -174,7 +174,7 @@ def _by_seed(
     return usable
 
 
-def _compared(
+def _paired(
     pair: Pair, baseline: dict[Seed, Outcomes], variant: dict[Seed, Outcomes], notes: list[str]
 ) -> _Compared:
     """The seeds that both sides have, on the same images. Notes say what cannot be used."""
@@ -194,35 +194,37 @@ def _compared(
 
 def _difference(compared: Sequence[_Compared], notes: list[str]) -> Difference | None:
     """The mean difference over pairs, for the seeds that all pairs have; None if there is none."""
-    seeds = [
-        seed for seed in (compared[0] if compared else ()) if all(seed in one for one in compared)
-    ]
-    if ignored := {seed for one in compared for seed in one} - set(seeds):
-        names = ", ".join(sorted(map(str, ignored)))
+    every = list(dict.fromkeys(seed for one in compared for seed in one))
+    common = [seed for seed in every if all(seed in one for one in compared)]
+    if len(common) < len(every):
+        names = ", ".join(str(seed) for seed in every if seed not in common)
         notes.append(f"Not all comparisons have {names}, which is ignored.")
-    sides = []
-    for seed in seeds:
-        first = compared[0][seed][0]
-        if all(first.are_of_same_images(one[seed][0]) for one in compared):
-            sides.append((first, *(_mean(one[seed][i] for one in compared) for i in (0, 1))))
+    of_seeds = []
+    for seed in common:
+        baselines, variants = zip(*(one[seed] for one in compared), strict=True)
+        if all(baselines[0].are_of_same_images(other) for other in baselines):
+            of_seeds.append((baselines, variants))
         else:
             notes.append(f"With {seed}, the comparisons are of different images.")
-    if not sides:
-        return None
-    names = sorted({name for first, *_ in sides for name in first.names})
+    return paired_difference(*_stacked(of_seeds)) if of_seeds else None
+
+
+def _stacked(of_seeds: Sequence[tuple[Sequence[Outcomes], Sequence[Outcomes]]]) -> np.ndarray:
+    """The arguments of `paired_difference`, `(3, S, N)`.
+
+    Args:
+        of_seeds: for each seed the baselines and the variants, which are of the same images.
+    """
+    names = sorted({name for baselines, _ in of_seeds for name in baselines[0].names})
     columns = {name: i for i, name in enumerate(names)}
-    stacked = [
-        np.zeros((sum(len(first.weights) for first, *_ in sides), len(names))) for _ in "bvw"
-    ]
-    row = 0
-    for first, baseline, variant in sides:
-        rows = slice(row, row := row + len(first.weights))
-        of_names = [columns[name] for name in first.names]
-        for array, values in zip(stacked, (baseline, variant, first.weights), strict=True):
-            array[rows, of_names] = values
-    return paired_difference(*stacked)
-
-
-def _mean(outcomes: Iterable[Outcomes]) -> np.ndarray:
-    """How often each image is right, float64 `(K, N)`."""
-    return np.mean([one.right for one in outcomes], 0)
+    blocks = []
+    for baselines, variants in of_seeds:
+        weights = baselines[0].weights
+        block = np.zeros((3, len(weights), len(names)))
+        block[..., [columns[name] for name in baselines[0].names]] = (
+            np.mean([one.right for one in baselines], 0),
+            np.mean([one.right for one in variants], 0),
+            weights,
+        )
+        blocks.append(block)
+    return np.concatenate(blocks, 1)
