@@ -16,6 +16,37 @@ _OF_ONE_SEED = {"seed", "run", "digest"} | STORAGE_KEYS | MEASURES
 _OF_ONE_SEED |= {"top1_localisation_error", "spread", "of_splits", "per_class", "C"}
 
 
+@dataclass(frozen=True, order=True)
+class Seed:
+    """The seeds that a result depends on.
+
+    Attributes:
+        nets: the seed that all nets were trained with, or the seed of each net; "?" if unknown.
+        splits: the seed of the random splits of a transfer result.
+    """
+
+    nets: tuple[str, ...]
+    splits: str = ""
+
+    @classmethod
+    def of(cls, result: Result) -> Seed:
+        """The seeds of a result."""
+        is_transfer = "features" in result
+        nets = members(result["features"] if is_transfer else result)
+        seeds = [str(net.get("seed", "?")) for net in nets]
+        of_nets = tuple(seeds[:1] if len(set(seeds)) == 1 else seeds)
+        return cls(of_nets, str(result.get("seed", "?")) if is_transfer else "")
+
+    @property
+    def is_one(self) -> bool:
+        """Whether all nets have one seed, and it or that of the splits is known."""
+        return len(self.nets) == 1 and (self.nets[0], self.splits or "?") != ("?", "?")
+
+    def __str__(self) -> str:
+        splits = f" with splits of seed {self.splits}" if self.splits else ""
+        return f"seed {'+'.join(self.nets)}{splits}"
+
+
 @dataclass(frozen=True)
 class OverSeeds:
     """The mean of a measure over seeds.
@@ -43,9 +74,9 @@ class OverSeeds:
 def group_by_seed(results: Sequence[Result]) -> Iterator[list[Result]]:
     """Groups results that differ only in the seed, the run and the numbers that were measured.
 
-    A result is grouped only if its nets have one seed. If two results of a group have the same seed
-    and different numbers, they differ in something that results do not record, for example in the
-    number of epochs; such a group is taken apart.
+    A result is grouped only if all of its nets have one seed. If two results of a group have the
+    same seed and different numbers, they differ in something that results do not record, for
+    example in the number of epochs; such a group is taken apart.
 
     Yields:
         Groups, in the order of their first results: one result for each seed.
@@ -55,21 +86,16 @@ def group_by_seed(results: Sequence[Result]) -> Iterator[list[Result]]:
     """
     groups: dict[str, list[Result]] = {}
     for index, result in enumerate(results):
-        key = str(index) if _seed(result) is None else json.dumps(_shared(result))
+        key = json.dumps(_shared(result)) if Seed.of(result).is_one else str(index)
         groups.setdefault(key, []).append(result)
     for group in groups.values():
-        of_seeds = {_seed(one): one for one in reversed(group)}
-        if all(_measured(one) == _measured(of_seeds[_seed(one)]) for one in group):
-            yield list(reversed(of_seeds.values()))
+        of_seeds: dict[Seed, Result] = {}
+        for one in group:
+            of_seeds.setdefault(Seed.of(one), one)
+        if all(_measured(one) == _measured(of_seeds[Seed.of(one)]) for one in group):
+            yield list(of_seeds.values())
         else:
             yield from ([one] for one in group)
-
-
-def _seed(result: Result) -> tuple[Any, Any] | None:
-    """Seed of the nets and, of a transfer result, of its splits; None if the nets have several."""
-    nets = {net.get("seed") for net in members(result.get("features", result))}
-    seed = (*nets, result.get("seed")) if len(nets) == 1 else (None, None)
-    return None if seed == (None, None) else seed
 
 
 def _shared(metadata: Any) -> Any:
