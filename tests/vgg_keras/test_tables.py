@@ -449,14 +449,14 @@ def test_means_are_text_for_readers_and_numbers_for_programs():
     rows = json.loads(render(table, "json"))["rows"]
     assert {key: rows[6][key] for key in list(rows[6])[5:]} == {
         "our top-1 error": 32.0,
-        "our top-1 error, sd": pytest.approx(7**0.5),
+        "our top-1 error (sd)": pytest.approx(7**0.5),
         "our top-5 error": pytest.approx(3.2),
-        "our top-5 error, sd": pytest.approx(7**0.5 / 10),
+        "our top-5 error (sd)": pytest.approx(7**0.5 / 10),
         "measured on": f"{WHERE}, 3 seeds",
         "seeds": 3,
     }
     single = rows[0]
-    assert (single["our top-1 error"], single["our top-1 error, sd"]) == (30.07, None)
+    assert (single["our top-1 error"], single["our top-1 error (sd)"]) == (30.07, None)
     assert single["seeds"] is None
     header, *cells = csv.reader(io.StringIO(render(table, "csv")))
     assert header == list(rows[0])

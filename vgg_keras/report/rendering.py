@@ -19,7 +19,7 @@ def render(table: Table, kind: str, width: int = 132) -> str:
     is followed by the standard deviation (30.1 ± 0.4), and the paper's cells are shown once if
     several results stand beside them. CSV and JSON have all cells, and numbers in full precision.
     Every column of theirs with means over seeds is followed by the column of the standard
-    deviations, "our top-1 error, sd"; a last column has the number of seeds, "seeds".
+    deviations, "our top-1 error (sd)"; a last column has the number of seeds, "seeds".
 
     Args:
         table: from `build_table`.
@@ -97,7 +97,7 @@ def _plain_columns(table: Table) -> tuple[list[str], list[list[str | float | Non
         means = {i: cell for i, cell in enumerate(cells) if isinstance(cell, OverSeeds)}
         columns[name] = [_plain(cell) for cell in cells]
         if means:
-            columns[f"{name}, sd"] = [
+            columns[f"{name} (sd)"] = [
                 means[i].sd if i in means else None for i in range(len(cells))
             ]
             seeds = [means[i].seeds if i in means else n for i, n in enumerate(seeds)]

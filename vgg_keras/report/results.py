@@ -104,6 +104,11 @@ def nets_of(result: Result) -> list[tuple[str, str, str]]:
     ]
 
 
+def seeds_of(result: Result) -> str:
+    """The seeds of the nets, each once: 0, or 0, 1; "" if unknown."""
+    return ", ".join(dict.fromkeys(str(m["seed"]) for m in members(result) if "seed" in m))
+
+
 def circumstances(result: Result) -> str:
     """The data, and what differs from the paper: imagenette160, 1982 images, crop 64, width 1/4."""
     nets = members(result)
@@ -124,6 +129,7 @@ def summary(result: Result) -> dict[str, Any]:
         "protocol": result["protocol"].replace("+", " & "),
         "top1": result["top1_error"],
         "top5": result["top5_error"],
+        "seeds": seeds_of(result),
         "measured_on": circumstances(result),
         "file": Path(result["file"]).stem,
     }
