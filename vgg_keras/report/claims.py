@@ -99,7 +99,7 @@ def claims_figure(tested: Sequence[TestedClaim], *, narrow: bool = False) -> Fig
     size = (4.6 if narrow else 10.8, sum(heights) + (1.7 if narrow else 1.2))
     figure = Figure(figsize=size, layout="constrained")
     panel = figure.subplots()
-    panel.set_ylim(ends[-1], 0)
+    panel.set_ylim(ends[-1], -0.06)  # the first text is not cut
     panel.set_yticks([])
     for one, lines, height, end in zip(shown, labels, heights, ends, strict=True):
         y = end - 0.29 if narrow else end - height / 2
