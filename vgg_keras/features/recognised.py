@@ -38,7 +38,7 @@ def recognised(
         if is_right is None:
             return {}
         row[indices] = np.where(is_right, _RIGHT, _WRONG)
-    rows = np.flatnonzero((marks != _ABSENT).any(0))
+    rows = np.flatnonzero((marks != _ABSENT).any(0)).tolist()
     content = {
         "images": [f"{features.splits[i]}/{features.names[i]}" for i in rows],
         "labels": features.labels[rows].tolist(),

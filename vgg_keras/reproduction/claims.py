@@ -11,72 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from vgg_keras.features.protocols import MEAN_CLASS_RECALL
 from vgg_keras.report.appendices import PAPER_TABLES
-from vgg_keras.report.generalisation import TRANSFER_TABLES
-from vgg_keras.report.paper import SMALL_FILTERS, SMALL_FILTERS_GAIN, PaperTable, Row
-
-
-@dataclass(frozen=True)
-class Side:
-    """The results on one side of a comparison: those that belong beside a row of a table.
-
-    Attributes:
-        table: table of the paper, which decides the measure.
-        row: the row.
-    """
-
-    table: PaperTable
-    row: Row
-
-    @property
-    def measure(self) -> str:
-        """The key of a result that holds the measure: an error, or the mean class recall."""
-        return self.table.measures[0][1] if self.table.measures else MEAN_CLASS_RECALL
-
-    @property
-    def is_error(self) -> bool:
-        """Whether less is better."""
-        return self.table not in TRANSFER_TABLES
-
-    @property
-    def description(self) -> str:
-        """Nets/S/Q as in Table 6, the protocol, and the conditions: D/256/256, dense."""
-        nets = " + ".join("/".join(one.cells) for one in self.row.tested)
-        conditions = (f"{key} {value}" for key, value in self.row.conditions)
-        return ", ".join([*([nets, self.row.protocol] if nets else []), *conditions])
-
-    @property
-    def papers_value(self) -> float | None:
-        """The paper's number in percent, on Caltech the mean of both data sets; None if none."""
-        values = [
-            value
-            for heading, value in zip(self.table.value_columns, self.row.values, strict=True)
-            if "(mean class recall)" in heading
-        ] or self.row.values[:1]
-        known = [value for value in values if value is not None]
-        return fmean(known) if known else None
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two sides that are compared.
-
-    Attributes:
-        baseline: the side that the gain is measured from.
-        variant: the side that should be better, or that should not be if nothing helps.
-    """
-
-    baseline: Side
-    variant: Side
-
-    @property
-    def papers_gain(self) -> float | None:
-        """Points by which the paper's number of the variant is better; None if a number lacks."""
-        baseline, variant = self.baseline.papers_value, self.variant.papers_value
-        if baseline is None or variant is None:
-            return None
-        return baseline - variant if self.variant.is_error else variant - baseline
+from vgg_keras.report.paper import SMALL_FILTERS, SMALL_FILTERS_GAIN
+from vgg_keras.reproduction.comparisons import Pair, Side
 
 
 @dataclass(frozen=True)
@@ -154,6 +91,7 @@ _SCALES = {  # training scales of each net in Table 4
 _FIXED, _JITTERED = ("256", "384"), "[256;512]"
 _PROTOCOLS = ("dense", "multi-crop", "multi-crop+dense")
 _TWO_NETS, _SEVEN_NETS = "post-submission", "ILSVRC submission"
+_SHALLOW, _DEEP = (Side(PAPER_TABLES[3], row) for row in SMALL_FILTERS)
 _FC = "1st and 2nd FC"
 _METHODS = "VGG Net-D (16 layers)", "VGG Net-E (19 layers)", "VGG Net-D & Net-E"
 _D, _E, _D_AND_E = _METHODS
@@ -218,7 +156,7 @@ CLAIMS = (
         "small-filters",
         "4.1",
         "net B is better than the shallow net with 5x5 filters, on a central crop",
-        _pairs(tuple(Side(PAPER_TABLES[3], row) for row in SMALL_FILTERS)),
+        _pairs((_SHALLOW, _DEEP)),
         stated_gain=SMALL_FILTERS_GAIN,
     ),
     Claim(
