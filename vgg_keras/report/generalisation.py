@@ -6,7 +6,6 @@ their own here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from vgg_keras.evaluation.procedure import CROP_OF_PAPER
@@ -86,37 +85,27 @@ _PROTOCOLS_OF_TABLE = {
 TRANSFER_MEASURES = {MEAN_AP, MEAN_CLASS_RECALL}
 
 
-def transfer_cells(
-    number: int, row: Row, results: Sequence[dict[str, Any]]
-) -> list[tuple[Any, ...]]:
-    """Our cells beside a row: protocol, percentage, standard deviation and what it was measured on.
-
-    A transfer result stands beside the row with the same nets if its protocol belongs to the
-    table. Width, layer and scales may differ from the paper's; the last cell names them.
-
-    Args:
-        number: 11 or 12.
-        row: row of that table.
-        results: from `read_results`.
-
-    Returns:
-        One tuple for each matching result; one tuple of None if there is none.
-    """
-    found: list[tuple[Any, ...]] = [
-        (
-            result["protocol"],
-            next(result[key] for key in sorted(TRANSFER_MEASURES) if key in result),
-            result.get("spread"),
-            circumstances_of_transfer(result),
-        )
-        for result in results
-        if is_transfer_beside(result, number, row)
-    ]
-    return found or [(None,) * len(TRANSFER_COLUMNS)]
+def transfer_cells(result: dict[str, Any]) -> tuple[Any, ...]:
+    """A result's protocol, percentage, standard deviation and what it was measured on."""
+    return (
+        result["protocol"],
+        next(result[key] for key in sorted(TRANSFER_MEASURES) if key in result),
+        result.get("spread"),
+        circumstances_of_transfer(result),
+    )
 
 
 def is_transfer_beside(result: dict[str, Any], number: int, row: Row) -> bool:
-    """Whether a transfer result belongs beside a row of Table 11 or 12, see `transfer_cells`."""
+    """Whether a transfer result belongs beside a row of Table 11 or 12.
+
+    It must have a protocol of the table and the nets and image regions of the row. Width, layer and
+    scales may differ from the paper's; `transfer_cells` names them.
+
+    Args:
+        result: from `read_results`.
+        number: 11 or 12.
+        row: row of that table.
+    """
     if not row.conditions or not result.keys() & TRANSFER_MEASURES:
         return False
     if result["protocol"] not in _PROTOCOLS_OF_TABLE[number] or not all(

@@ -31,9 +31,9 @@ PREDICTIONS_KEY = "predictions"  # name of the prediction file beside the result
 # Keys that name or hold what was found for each image.
 OUTCOME_KEYS = {PREDICTIONS_KEY, ANSWERS_KEY, RECOGNISED_KEY}
 _REQUIRED_KEYS = {"protocol", "images"}
-_MEASURES = TRANSFER_MEASURES | {key for t in PAPER_TABLES.values() for _, key in t.measures}
+MEASURES = TRANSFER_MEASURES | {key for t in PAPER_TABLES.values() for _, key in t.measures}
 # Keys that say how a result is stored. Results that differ only in these are the same.
-_STORAGE_KEYS = {"file", "class_names", DIGEST_KEY, *OUTCOME_KEYS}
+STORAGE_KEYS = {"file", "class_names", DIGEST_KEY, *OUTCOME_KEYS}
 # Settings of a result: key, default, and the words for any other value.
 _OTHER_SETTINGS = (
     ("flip", True, "no flip"),
@@ -74,7 +74,7 @@ def _results_in(path: Path) -> Iterator[Result]:
     with naming_file(path, PredictionsError, "must hold JSON"):
         content: Any = parse_json(path.read_bytes(), Any)
     for item in content if isinstance(content, list) else [content]:
-        if isinstance(item, dict) and item.keys() >= _REQUIRED_KEYS and item.keys() & _MEASURES:
+        if isinstance(item, dict) and item.keys() >= _REQUIRED_KEYS and item.keys() & MEASURES:
             with naming_file(path, PredictionsError, "holds a result with wrong values"):
                 msgspec.convert(item, ResultInFile)
             yield item | {"file": str(path)}
@@ -84,7 +84,7 @@ def _distinct(found: Iterable[Result]) -> list[Result]:
     """Each result once; of several copies the first with outcomes of images, or the first."""
     distinct: dict[str, Result] = {}
     for result in found:
-        measured = {key: result[key] for key in result.keys() - _STORAGE_KEYS}
+        measured = {key: result[key] for key in result.keys() - STORAGE_KEYS}
         key = json.dumps(measured, sort_keys=True)
         stored = result.keys() & OUTCOME_KEYS
         if key not in distinct or (stored and not stored & distinct[key].keys()):
@@ -104,10 +104,15 @@ def nets_of(result: Result) -> list[tuple[str, str, str]]:
     ]
 
 
+def seeds_of(result: Result) -> str:
+    """The seeds of the nets, each once: 0, or 0, 1; "" if unknown."""
+    return ", ".join(dict.fromkeys(str(m["seed"]) for m in members(result) if "seed" in m))
+
+
 def circumstances(result: Result) -> str:
     """The data, and what differs from the paper: imagenette160, 1982 images, crop 64, width 1/4."""
     nets = members(result)
-    parts = [_data_name(result), f"{result['images']} images"]
+    parts = [data_name(result), f"{result['images']} images"]
     if "skipped" in result:
         parts.append(f"{len(result['skipped'])} unreadable")
     parts += _geometry(result)
@@ -117,9 +122,30 @@ def circumstances(result: Result) -> str:
     return ", ".join(filter(None, parts))
 
 
+def summary(result: Result) -> dict[str, Any]:
+    """What the page says of a result of classification."""
+    return {
+        "nets": nets_of(result),
+        "protocol": result["protocol"].replace("+", " & "),
+        "top1": result["top1_error"],
+        "top5": result["top5_error"],
+        "seeds": seeds_of(result),
+        "measured_on": circumstances(result),
+        "file": Path(result["file"]).stem,
+    }
+
+
+def by_data(results: Iterable[Result]) -> dict[str, list[Result]]:
+    """Results by the name of the data set and split, in the order of the first results."""
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(data_name(result) or "unnamed data", []).append(result)
+    return groups
+
+
 def setting(result: Result) -> str:
     """Data, crop size and width, without the paper's: imagenette160, crop 64, width 1/4."""
-    return ", ".join(filter(None, [_data_name(result), *_geometry(result)]))
+    return ", ".join(filter(None, [data_name(result), *_geometry(result)]))
 
 
 def _geometry(result: Result) -> list[str]:
@@ -135,7 +161,7 @@ def _geometry(result: Result) -> list[str]:
     return parts
 
 
-def _data_name(result: Result) -> str:
+def data_name(result: Result) -> str:
     """Name of the data set without its kind and folder, and the split unless it is "val"."""
     kind, _, name = result.get("data", "").partition(":")
     name = PurePath(name).name if kind == "folder" else name or kind

@@ -11,7 +11,7 @@ import numpy as np
 from vgg_keras.errors import PredictionsError
 from vgg_keras.evaluation.predictions import Predictions
 from vgg_keras.features.recognised import read_recognised
-from vgg_keras.metadata import ANSWERS_KEY, RECOGNISED_KEY, members
+from vgg_keras.metadata import ANSWERS_KEY, RECOGNISED_KEY
 from vgg_keras.pipelines.contents import naming_file
 from vgg_keras.report.results import PREDICTIONS_KEY, Result
 
@@ -35,32 +35,6 @@ class Outcomes:
     def are_of_same_images(self, other: Outcomes) -> bool:
         """Whether both have the same images, in each split."""
         return self.names == other.names and np.array_equal(self.weights, other.weights)
-
-
-@dataclass(frozen=True, order=True)
-class Seed:
-    """The seeds that a result depends on.
-
-    Attributes:
-        nets: the seed that all nets were trained with, or the seed of each net; "?" if unknown.
-        splits: the seed of the random splits of a transfer result.
-    """
-
-    nets: tuple[str, ...]
-    splits: str = ""
-
-    @classmethod
-    def of(cls, result: Result) -> Seed:
-        """The seeds of a result."""
-        is_transfer = "features" in result
-        nets = members(result["features"] if is_transfer else result)
-        seeds = [str(net.get("seed", "?")) for net in nets]
-        of_nets = tuple(seeds[:1] if len(set(seeds)) == 1 else seeds)
-        return cls(of_nets, str(result.get("seed", "?")) if is_transfer else "")
-
-    def __str__(self) -> str:
-        splits = f" with splits of seed {self.splits}" if self.splits else ""
-        return f"seed {'+'.join(self.nets)}{splits}"
 
 
 def read_outcomes(result: Result, measure: str) -> Outcomes:
