@@ -33,6 +33,7 @@ from vgg_keras.features.protocols import (
     MEAN_CLASS_RECALL,
     TRANSFER_PROTOCOLS,
 )
+from vgg_keras.metadata import RECOGNISED_KEY
 from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import PRECISIONS
 
@@ -190,6 +191,7 @@ def transfer(verbose, files, out, as_json, **options) -> None:
             from vgg_keras.pipelines.files import atomic_write
 
             atomic_write(out, json.dumps(result) + "\n")
+        result.pop(RECOGNISED_KEY, None)  # of every image: for the file
         if as_json:
             print_json([result])
         else:
