@@ -67,7 +67,7 @@ def prepare_run_folder(path: Path, recipe: Recipe) -> None:
         )
     if finished and differences:
         extend(path, former, recipe, read_progress(path).epochs)
-    elif differences:
+    elif another:
         log.info("%s: the run of another recipe, with no finished epoch, is replaced", path)
         for name in _OF_ONE_RECIPE:
             (path / name).unlink(missing_ok=True)

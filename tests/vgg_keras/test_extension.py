@@ -139,6 +139,21 @@ def test_a_replay_ignores_the_epochs_of_the_first_stage():
     assert plateau.get_state() == {"best": 0.1, "wait": 0, "drops_done": 1}
 
 
+def test_a_run_without_a_finished_epoch_keeps_the_weights_that_it_starts_from(tmp_path):
+    """They may be those of `init_from`, which are copied before the first epoch alone."""
+    recipe = dataclasses.replace(BASE, init_from="runs/a")
+    prepare_run_folder(tmp_path, recipe)
+    with h5py.File(tmp_path / "last.weights.h5", "w") as file:
+        state = {"epochs": 0, "finished": False, "best": None, "seeds": [], "callbacks": {}}
+        file.attrs["training_state"] = json.dumps(state)
+    more = dataclasses.replace(recipe, epochs=60, plateau_patience=9)
+    prepare_run_folder(tmp_path, more)
+    assert (tmp_path / "last.weights.h5").exists()
+    assert read_recipe(tmp_path / "recipe.json") == more
+    prepare_run_folder(tmp_path, dataclasses.replace(more, seed=1))
+    assert not (tmp_path / "last.weights.h5").exists()
+
+
 def test_a_folder_belongs_to_recipes_that_differ_in_extensible_fields(tmp_path):
     prepare_run_folder(tmp_path, BASE)
     assert {f.name for f in dataclasses.fields(Recipe)} >= set(EXTENSIBLE)

@@ -97,7 +97,7 @@ def training_options(recipes: Mapping[str, Recipe]):
             help="JSON file with a recipe, such as `recipe NAME --json` prints, or with some of "
             "its fields; --recipe gives the others. Options go before the file.",
         ),
-        click.option("--out", type=FOLDER, help="Folder of the run."),
+        click.option("--out", type=FOLDER, help="Folder of the run [that of --resume]."),
         click.option(
             "--resume",
             type=FOLDER,
