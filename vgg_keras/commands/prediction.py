@@ -50,6 +50,15 @@ from vgg_keras.quiet import quiet_tensorflow
     help="Draw each image with the score map of its most probable class, into this folder.",
 )
 @click.option(
+    "--pictures",
+    type=FOLDER,
+    help="Draw each image with its most probable class, and a map of the probability of this class "
+    "over the image, into this folder.",
+)
+@click.option(
+    "--grad-cam", is_flag=True, help="With --pictures: draw Grad-CAM instead of the probability."
+)
+@click.option(
     "--cache-dir",
     help="Folder in which posteriors are cached, so that the same command can continue; '' for no "
     "cache [with --out or --submission as of `evaluate`, otherwise none].",
@@ -67,6 +76,8 @@ def predict(
     split,
     top,
     score_maps,
+    pictures,
+    grad_cam,
     cache_dir,
     out,
     submission,
@@ -81,6 +92,8 @@ def predict(
     with one_line_errors(verbose):
         (chosen,) = chosen_nets(options)
         check_files_to_write(out, submission)
+        if grad_cam and not pictures:
+            raise ArgumentError("--grad-cam goes with --pictures.")
         _check_given(images, data, refuse_text=options["on_bad_image"] == "stop")
         with quiet_tensorflow(verbose):
             from vgg_keras.evaluation.predict import predict as run_prediction
@@ -93,8 +106,8 @@ def predict(
         net = chosen.load()
         if submission:
             submission_ids(net.class_names)
-        if score_maps:
-            score_maps.mkdir(parents=True, exist_ok=True)
+        for folder in filter(None, (score_maps, pictures)):
+            folder.mkdir(parents=True, exist_ok=True)
         is_saved = bool(out or submission)
         if cache_dir is None and is_saved:
             cache_dir = chosen.cache_dir
@@ -107,6 +120,10 @@ def predict(
             from vgg_keras.report.maps import draw_predicted
 
             draw_predicted(net, predicted, score_maps)
+        if pictures:
+            from vgg_keras.report.answers import draw_answers
+
+            draw_answers(net, predicted, pictures, with_grad_cam=grad_cam)
         if as_json or not is_saved:
             _show(predicted, top, as_json)
 
