@@ -79,9 +79,7 @@ def transfer(
         transfer(Features.load("caltech.parquet"), "caltech101")["mean_class_recall"]
     """
     plan = _plan(features, protocol, train_per_class, test_per_class, splits)
-    grid = sorted(float(c) for c in grid)
-    if not grid or grid[0] <= 0:
-        raise ArgumentError(f"grid must be one or more positive numbers. Received: {grid}", "grid")
+    grid = _sorted_grid(grid)
     drawn = list(split_images(features, plan, seed, selecting=len(grid) > 1))
     selected = [_select(features, plan, subsets, grid, seed) for subsets in drawn]
     measured = [
@@ -107,6 +105,14 @@ def transfer(
         "features": features.metadata,
         **recognised(features, [subsets.test for subsets in drawn], [one for _, one in measured]),
     }
+
+
+def _sorted_grid(grid: Sequence[float]) -> list[float]:
+    """The constants C in ascending order, so that ties select the smallest."""
+    found = sorted(float(c) for c in grid)
+    if not found or found[0] <= 0:
+        raise ArgumentError(f"grid must be one or more positive numbers. Received: {found}", "grid")
+    return found
 
 
 def _per_class(features: Features, plan: Protocol, table: np.ndarray) -> dict[str, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import shlex
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -36,6 +35,7 @@ def write_report(
     *,
     data_dir: str | os.PathLike | None = None,
     examples: int = 4,
+    command: str = "",
 ) -> Path:
     """Writes a page of results, `out/index.html`, that contains all of its images.
 
@@ -46,6 +46,7 @@ def write_report(
         out: folder for the page.
         data_dir: where TFDS stores its data.
         examples: number of images to draw with score maps, half of them mistakes.
+        command: command line that wrote the page, to be shown at its end.
 
     Returns:
         Path of the page.
@@ -66,6 +67,15 @@ def write_report(
             f"them. Received: {results}, which holds no results",
             "results",
         )
+    path = Path(out) / "index.html"
+    atomic_write(path, _page(found, data_dir, examples, command))
+    return path
+
+
+def _page(
+    found: Sequence[Result], data_dir: str | os.PathLike | None, examples: int, command: str
+) -> str:
+    """The page as HTML."""
     classified = [one for one in found if one.keys() >= {"top1_error", "top5_error"}]
     classified.sort(key=lambda result: (result["top1_error"], result["file"]))
     environment = jinja2.Environment(
@@ -78,7 +88,7 @@ def write_report(
     template = resources.files("vgg_keras.report").joinpath("page.html.j2").read_text("utf-8")
     sets = {name: list(map(summary, of_data)) for name, of_data in by_data(classified).items()}
     tables = [build_table(number, found) for number in PAPER_TABLES if number > 2]
-    page = environment.from_string(template).render(
+    return environment.from_string(template).render(
         sets=sets,
         days=_days(found),
         platforms=platforms_of(_runs(found)),
@@ -90,13 +100,8 @@ def write_report(
         localised=localisation_section(found, data_dir),
         version=__version__,
         commit=git_commit(),
-        command=shlex.join(
-            ["vgg-keras", "report", "--results", os.fspath(results), "--out", os.fspath(out)]
-        ),
+        command=command,
     )
-    path = Path(out) / "index.html"
-    atomic_write(path, page)
-    return path
 
 
 def _shown(value: Any) -> Any:
