@@ -267,7 +267,8 @@ class TestClaims:
         assert all(text == f"{MARKS[word].sign} {word}" for word, text in words)
         assert {"holds", "contradicted", "undecided"} == {word for word, _ in words}
         assert "-3.00 to -1.00" in section
-        assert "1 claims" not in section
+        assert "1 claim without" in section
+        assert "missing &lt;row&gt;." in section
         # The first section, before the tables.
         assert text.index('id="claims"') < text.index('id="results"')
 
