@@ -218,8 +218,9 @@ def report(verbose, results, out, data_dir, examples) -> None:
     with one_line_errors(verbose):
         with quiet_tensorflow(verbose):
             from vgg_keras.report.page import write_report
-        command = shlex.join(["vgg-keras", "report", "--results", str(results), "--out", str(out)])
-        echo(write_report(results, out, data_dir=data_dir, examples=examples, command=command))
+        made_by = shlex.join(["vgg-keras", "report", "--results", str(results), "--out", str(out)])
+        options = {"data_dir": data_dir, "examples": examples, "command": made_by}
+        echo(write_report(results, out, **options))
 
 
 def _show(results: list[dict], as_json: bool) -> None:

@@ -73,6 +73,7 @@ def _setting(name: str, tested: Sequence[TestedClaim]) -> dict[str, Any]:
     return {
         "measured_on": name,
         "rows": [{"tested": one, "sign": MARKS[one.verdict].sign} for one in tested],
+        "has_notes": any(one.notes for one in tested),
         "wide": figure_uri(claims_figure(tested)),
         "narrow": figure_uri(claims_figure(tested, narrow=True)),
     }
