@@ -101,8 +101,8 @@ class TrainedNet(NetFacts):
             net, head, preprocessing: see `vgg_keras.weights.read`.
             class_names: names of the classes, in the order of the outputs; by default ILSVRC's for
                 1,000 outputs (some of these names are enough), otherwise "0", "1", ...
-            mean: RGB mean that was subtracted from the training images; by default inferred from
-                the file, and the first layer is adapted to ILSVRC's mean.
+            mean: RGB mean that was subtracted from the training images, and that the net subtracts;
+                by default inferred from the file.
             train_scale: S or (S_min, S_max); by default of the release, else 256 * crop_size / 224.
             precision: Keras dtype policy; by default that of the folder, or float32.
             pool_rounding: see `vgg`; by default that of the saved net, else "down".

@@ -16,7 +16,8 @@ from tests.vgg_keras.weights import foreign, keras_layouts
 from tests.vgg_keras.weights.keras_layouts import layer, sequential
 from tests.vgg_keras.weights.test_formats import assert_equal_layers, images
 from tests.vgg_keras.weights.test_refusals import peak
-from vgg_keras import vgg, weights
+from vgg_keras import TrainedNet, vgg, weights
+from vgg_keras.evaluation.posteriors import make_predict_fn
 from vgg_keras.nets import NETS
 from vgg_keras.weights.keras_config import KerasConfig, fold
 from vgg_keras.weights.preprocessing import PREPROCESSINGS, Preprocessing
@@ -283,6 +284,61 @@ class TestFront:
         ):
             weights.read(tmp_path / "w.keras")
         assert_equal_layers(weights.read(tmp_path / "w.keras", preprocessing="rgb").layers, given())
+
+
+FRONTS = {
+    "0..1": lambda: keras.layers.Rescaling(1 / 255),
+    "-1..1": lambda: keras.layers.Rescaling(1 / 127.5, offset=-1),
+    "torch": lambda: keras.layers.Normalization(
+        mean=PREPROCESSINGS["torch"].mean, variance=np.square(PREPROCESSINGS["torch"].sd)
+    ),
+}
+
+
+def model_of(front, layers, tmp_path):
+    """A model of Keras's layers alone that takes RGB in 0..255, with a layer in front of a net."""
+    foreign.applications_h5(tmp_path / "plain.h5", foreign.in_rgb(layers))
+    weights.convert(tmp_path / "plain.h5", tmp_path / "plain.keras", preprocessing="caffe")
+    plain = keras.models.load_model(tmp_path / "plain.keras")
+    return keras.Sequential([keras.Input((64, 64, 3)), FRONTS[front](), *plain.layers[1:]])
+
+
+class TestMean:
+    """A net subtracts the mean of its file, so that its padding has the colour that it had."""
+
+    @pytest.mark.parametrize(
+        ("front", "ending"),
+        [("0..1", ".keras"), ("-1..1", ".h5"), ("torch", ".h5"), ("torch", ".safetensors")],
+    )
+    def test_posteriors_are_those_of_the_model_on_the_border_too(self, front, ending, tmp_path):
+        layers = given("A")
+        kernel, bias = layers["block1_conv1"]
+        scale = 50 if front == "0..1" else 20
+        layers["block1_conv1"] = scale * kernel, bias  # of an input of about 1
+        model = model_of(front, layers, tmp_path)
+        file = tmp_path / f"w{ending}"
+        if ending == ".safetensors":
+            foreign.safetensors(file, foreign.torch_tensors(layers))
+        else:
+            model.save(file)
+        x = images(2, 64, 64, 3)
+        expected = keras.ops.convert_to_numpy(model(x))
+        assert expected.std(0).max() > 1e-3  # the images differ
+        net = TrainedNet.load(file)
+        np.testing.assert_allclose(
+            make_predict_fn(net, flip=False)(x)["posteriors"], expected, atol=1e-5
+        )
+        weights.convert(file, tmp_path / "out.keras")  # keeps the mean
+        again = keras.models.load_model(tmp_path / "out.keras")
+        np.testing.assert_allclose(again(x), expected, atol=1e-5)
+        assert TrainedNet.load(tmp_path / "out.keras").mean == pytest.approx(net.mean, abs=1e-4)
+
+    def test_the_mean_of_ilsvrc_is_kept_in_every_rounding(self, tmp_path):
+        model = model_of("0..1", given("A"), tmp_path)  # writes plain.keras
+        assert model.layers[0].scale == 1 / 255
+        foreign.matconvnet(tmp_path / "w.mat", given("A"), mean=np.float32(MEAN).tolist())
+        for name in ("plain.keras", "plain.h5", "w.mat"):
+            assert TrainedNet.load(tmp_path / name).mean == MEAN
 
 
 class TestNames:
