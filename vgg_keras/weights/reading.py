@@ -50,8 +50,8 @@ class Contents:
             `partial` is set.
         preprocessing: preprocessing of the images that the net in the file takes. A mean that is
             ILSVRC's but for rounding to float32 is ILSVRC's.
-        is_assumed: whether `preprocessing` is that of most files of this family. Otherwise the
-            file states it, or it was given.
+        assumed_for: files for which `preprocessing` is assumed, such as "files with the names of
+            Caffe". Empty if the file states it, or if it was given.
     """
 
     family: str
@@ -62,7 +62,12 @@ class Contents:
     taken: tuple[str, ...]
     left: dict[str, str]
     preprocessing: Preprocessing
-    is_assumed: bool
+    assumed_for: str
+
+    @property
+    def is_assumed(self) -> bool:
+        """Whether `preprocessing` is assumed."""
+        return bool(self.assumed_for)
 
     @property
     def has_top(self) -> bool:
@@ -72,7 +77,7 @@ class Contents:
     @property
     def input(self) -> str:
         """What images the net in the file takes, and whether that is assumed."""
-        assumed = f", assumed for files with the names of {self.family}" if self.is_assumed else ""
+        assumed = f", assumed for {self.assumed_for}" if self.is_assumed else ""
         return f"{self.preprocessing}{assumed}"
 
 
@@ -178,11 +183,13 @@ def read_as(
         refuse_expansion(path, declared, stored.files)
         reader = LayerReader(path, stored, name, partial, head)
         reader.choose(kernels)
-        taken, is_assumed = reader.preprocessing(given or stated)  # asks before kernels are read
+        mean = None if source_mean is None else _colour(source_mean)
+        # Asks before kernels are read.
+        taken, assumed_for = reader.preprocessing(given or stated, mean)
         layers = reader.layers()
-    if source_mean is not None:
-        taken = replace(taken, mean=_colour(source_mean))
-    elif np.allclose(taken.mean, ILSVRC.mean, rtol=1e-6, atol=0):  # files round it to float32
+    if source_mean is None and np.allclose(
+        taken.mean, ILSVRC.mean, rtol=1e-6, atol=0
+    ):  # files round it to float32
         taken = replace(taken, mean=ILSVRC.mean)
     wanted = wanted or Preprocessing(taken.mean)
     if FIRST in layers:
@@ -191,7 +198,7 @@ def read_as(
             raise WeightsError(f"{path}: {FIRST} overflows for input {wanted}.")
     size = reader.size_of(layers)
     found = (reader.family.name, reader.net.name, *size, tuple(layers), reader.left)
-    contents = Contents(*found, taken, is_assumed)
+    contents = Contents(*found, taken, assumed_for)
     if not Path(source).is_dir():  # a run and a saved net have their own input
         log.info("%s: net %s takes %s.", source, contents.net, contents.input)
     return Weights(layers, contents)

@@ -312,18 +312,20 @@ class TestMean:
     )
     def test_posteriors_are_those_of_the_model_on_the_border_too(self, front, ending, tmp_path):
         layers = given("A")
-        kernel, bias = layers["block1_conv1"]
-        scale = 50 if front == "0..1" else 20
-        layers["block1_conv1"] = scale * kernel, bias  # of an input of about 1
         model = model_of(front, layers, tmp_path)
+        x = images(2, 64, 64, 3) * np.float32([1, 0.3])[:, None, None, None]
+        head = model.get_layer("predictions")
+        kernel, bias = head.get_weights()
+        logits = np.array(keras.Model(model.inputs, head.input)(x)) @ kernel
+        head.set_weights([2 * kernel / np.ptp(logits, 0).max(), 0 * bias])  # so that images differ
+        layers["predictions"] = head.get_weights()
         file = tmp_path / f"w{ending}"
         if ending == ".safetensors":
             foreign.safetensors(file, foreign.torch_tensors(layers))
         else:
             model.save(file)
-        x = images(2, 64, 64, 3)
         expected = keras.ops.convert_to_numpy(model(x))
-        assert expected.std(0).max() > 1e-3  # the images differ
+        assert np.ptp(expected, 0).max() > 0.01
         net = TrainedNet.load(file)
         np.testing.assert_allclose(
             make_predict_fn(net, flip=False)(x)["posteriors"], expected, atol=1e-5
@@ -357,10 +359,12 @@ class TestNames:
             keras_layouts.keras_3(file, given_layers)
             file.create_group("vars").attrs["name"] = net
         layers, found = weights.read(tmp_path / "w.weights.h5")
-        assert (found.preprocessing, found.is_assumed) == (
-            PREPROCESSINGS["rgb" if is_ours else "caffe"],
-            not is_ours,
-        )
+        kind = "models of vgg_keras" if is_ours else "files with the names of Keras"
+        expected = PREPROCESSINGS["rgb" if is_ours else "caffe"]
+        assert (found.preprocessing, found.assumed_for) == (expected, kind)
+        mean = (1.0, 2.0, 3.0)
+        other = weights.read(tmp_path / "w.weights.h5", source_mean=mean).contents
+        assert (other.preprocessing.mean, other.is_assumed) == (mean, not is_ours)
         assert_equal_layers(layers, given_layers if is_ours else foreign.in_rgb(given_layers))
 
     def test_a_head_of_its_own_is_asked_about(self, tmp_path):
