@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 
-import filelock
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -168,9 +167,15 @@ def test_a_lock_has_one_holder_at_a_time(tmp_path):
 
 def test_a_process_that_waits_for_a_lock_says_so(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr("vgg_keras.pipelines.files._PATIENCE", 0.05)
-    holder = filelock.FileLock(tmp_path / "lock", thread_local=False)
-    holder.acquire()
-    threading.Timer(0.5, holder.release).start()
+    is_held = threading.Event()
+
+    def hold():
+        with locked(tmp_path / "lock"):
+            is_held.set()
+            time.sleep(0.5)
+
+    threading.Thread(target=hold).start()
+    is_held.wait()
     with caplog.at_level("INFO", "vgg_keras"), locked(tmp_path / "lock"):
         pass
     assert caplog.messages == [
