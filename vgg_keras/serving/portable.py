@@ -125,13 +125,12 @@ class _Signature(keras.Model):
         super().__init__(name=name)
         self.net = net  # Keras tracks its variables
         self.predict_fn = predict_fn
-
         self.fc_kernels = [net.get_layer(name).kernel for name in FC_NAMES]
 
     def call(self, images: tf.Tensor, *fc_kernels: tf.Tensor) -> dict[str, tf.Tensor]:
         """The outputs, with the given kernels of the FC layers in place of the net's."""
-        given = zip(self.fc_kernels, fc_kernels, strict=False)
-        with keras.StatelessScope(given if fc_kernels else ()):
+        given = zip(self.fc_kernels, fc_kernels, strict=True) if fc_kernels else ()
+        with keras.StatelessScope(given):
             return score_outputs(self.predict_fn(images))
 
 
