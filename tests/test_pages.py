@@ -1,4 +1,4 @@
-"""The scripts of the pages on weights and serving run as written, with nets of less width."""
+"""The scripts of the page on weights run as they are written, with nets of less width."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import pytest
 
 from tests.conftest import encode, photo
 from tests.vgg_keras.weights import foreign
-from vgg_keras import TrainedNet, pretrained, vgg
-from vgg_keras.pipelines.statistics import ILSVRC
+from vgg_keras import pretrained, vgg
 
-DOCS = Path(__file__).parent.parent / "docs"
+PAGE = Path(__file__).parent.parent / "docs/weights.md"
 SIZE = (1000, 224, 1 / 64)
 # A model of Keras Applications has no option for its width.
 SMALLER = {"keras.applications.VGG16(weights=None)": 'vgg("D")'}
@@ -44,28 +43,15 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained, "RELEASES", (released, notop))
     foreign.caffemodel(tmp_path / "VGG_ILSVRC_16_layers.caffemodel", layers)
     Path("photo.jpg").write_bytes(encode(photo(np.random.default_rng(0), 240, 230)))
-    net = TrainedNet.of_model(vgg("A", 7), mean=ILSVRC.mean, train_scale=256)
-    net.save("runs/d")
-    boxes = vgg("A", 4, classifier_activation=None)
-    TrainedNet.of_model(
-        boxes, mean=ILSVRC.mean, train_scale=256, regression="single-class", class_names=range(7)
-    ).save("runs/d-boxes")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["weights", "serving"])
-def test_the_scripts_of_a_page_run(page, small):
-    scripts = re.findall(r"```python\n(.*?)```", (DOCS / f"{page}.md").read_text(), re.DOTALL)
+def test_the_scripts_run(small):
+    scripts = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     names = {"images": np.zeros((1, 224, 224, 3), np.float32)}
     for script in scripts:
-        if "http://" in script:
-            continue  # needs a server, see tests/saved_models/test_servers.py
-        if "ai_edge_litert" in script:
-            from vgg_keras import export
-
-            export(TrainedNet.load("runs/d"), "litert/vgg16", format="litert")
         for written, smaller in SMALLER.items():
             script = script.replace(written, smaller)
         if "load_model" in script:
-            names["weights"].convert("runs/d", "vgg16.keras")
+            names["weights"].convert("vgg16.safetensors", "vgg16.keras")
         exec(script, names)

@@ -250,6 +250,7 @@ class TestNets:
             "input": f"BGR in 0..255 minus ({', '.join(f'{v:.6g}' for v in MEAN[::-1])})",
             "preprocessing": "caffe",
             "source_mean": list(MEAN),
+            "mean": list(MEAN),
         }
 
     def test_arguments_of_weights_files_are_refused_for_a_run(self, folders, trained):
