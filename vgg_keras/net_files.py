@@ -140,17 +140,11 @@ def load_weights_file(
     )
     if not contents.has_top:
         raise WeightsError(f"{path} has no FC layers, so it gives no class scores.")
-    architecture = Architecture(
-        contents.net,
-        contents.num_classes,
-        contents.crop_size,
-        contents.width,
-        pool_rounding=pool_rounding or "down",
-    )
+    size = contents.num_classes, contents.crop_size, contents.width
+    architecture = Architecture(contents.net, *size, pool_rounding=pool_rounding or "down")
     precision = precision or "float32"
-    model = architecture.build(
-        precision=precision, classifier_activation=classifier_activation, **_build_options(None)
-    )
+    options = {"classifier_activation": classifier_activation, **_build_options(None)}
+    model = architecture.build(precision=precision, **options)
     for name in contents.taken:
         model.get_layer(name).set_weights(layers.pop(name))
     read_with = {name: given[name] for name in READ_WITH if name in given}

@@ -124,7 +124,9 @@ class TrainedNet(NetFacts):
         given = {name: value for name, value in of_file.items() if value is not None}
         path, options = Path(where), {"precision": precision, "pool_rounding": pool_rounding}
         if not path.is_dir():
-            facts, model = load_weights_file(path, given, classifier_activation, **options)
+            facts, model = load_weights_file(
+                path, given, classifier_activation, precision=precision, pool_rounding=pool_rounding
+            )
         elif given:
             argument = next(iter(given))
             raise ArgumentError(

@@ -21,7 +21,7 @@ from vgg_keras.facts import as_colour
 from vgg_keras.nets import FC_NAMES, STRIDE
 from vgg_keras.pipelines.checks import check_choice
 from vgg_keras.trained import TrainedNet, digest_of
-from vgg_keras.weights import read
+from vgg_keras.weights import Contents, read
 
 PENULTIMATE = "fc2"  # §B: the net without its last layer
 
@@ -186,13 +186,7 @@ def load_file(
     whole = architecture.build(precision=precision, classifier_activation=None)
     model = _up_to(whole, layer)
     needed = [one.name for one in model.layers if one.weights]
-    missing = [name for name in needed if name not in layers]
-    if missing:
-        raise WeightsError(
-            f"{path} lacks {', '.join(missing)}, which the layer {layer} of net {contents.net} "
-            f"needs. It has {', '.join(contents.taken)}: give the last of these, or the pooling "
-            f"layer after it, as layer."
-        )
+    _check_layers(path, layer, needed, contents)
     for name in needed:
         model.get_layer(name).set_weights(layers.pop(name))
     metadata = {
@@ -211,3 +205,14 @@ def load_file(
     if mean is not None:
         metadata["source_mean"] = list(as_colour(mean))
     return FeatureExtractor(model, subtracted, architecture.crop_size, metadata)
+
+
+def _check_layers(path: Path, layer: str, needed: Sequence[str], contents: Contents) -> None:
+    """Raises WeightsError if a file lacks a layer that is needed up to `layer`."""
+    missing = [name for name in needed if name not in contents.taken]
+    if missing:
+        raise WeightsError(
+            f"{path} lacks {', '.join(missing)}, which the layer {layer} of net {contents.net} "
+            f"needs. It has {', '.join(contents.taken)}: give the last of these, or the pooling "
+            f"layer after it, as layer."
+        )
