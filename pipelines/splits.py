@@ -21,7 +21,12 @@ import tensorflow as tf
 
 from vgg_keras.pipelines.errors import ArgumentError, SourceError
 
-TRAIN, VALIDATION = "train", "val"
+TRAIN = "train"
+"""Name of the split to train on: `open_source("shapes")[TRAIN]`."""
+
+VALIDATION = "val"
+"""Name of the split to validate and test on: `open_source("shapes")[VALIDATION]`."""
+
 # Names under which data sets have their validation images; the first that exists is called `val`.
 VALIDATION_NAMES = (VALIDATION, "validation", "valid")
 
