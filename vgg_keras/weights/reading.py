@@ -51,6 +51,10 @@ class Contents:
         preprocessing: preprocessing of the images that the net in the file takes.
         is_assumed: whether `preprocessing` is that of most files of this family. Otherwise the
             file states it, or it was given.
+
+    Example:
+        contents = read("vgg16.weights.h5").contents
+        print(contents.net, contents.num_classes, contents.input)
     """
 
     family: str
@@ -82,6 +86,10 @@ class Weights(NamedTuple):
         layers: kernel and bias by layer, in order, as float32 in the layout of Keras. The first
             layer takes RGB in 0..255 minus a mean.
         contents: description of the file.
+
+    Example:
+        layers, contents = read("vgg16.weights.h5")
+        kernel, bias = layers["block1_conv1"]
     """
 
     layers: dict[str, tuple[np.ndarray, np.ndarray]]
