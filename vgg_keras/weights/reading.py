@@ -40,6 +40,11 @@ _FIRST = "block1_conv1"
 class Contents:
     """Description of the contents of a weights file.
 
+    ```python
+    contents = read("vgg16.weights.h5").contents
+    print(contents.net, contents.num_classes, contents.input)
+    ```
+
     Attributes:
         family: family of files with the same names and layout, such as "Keras" or "Caffe".
         net: name of the net.
@@ -51,10 +56,6 @@ class Contents:
         preprocessing: preprocessing of the images that the net in the file takes.
         is_assumed: whether `preprocessing` is that of most files of this family. Otherwise the
             file states it, or it was given.
-
-    Example:
-        contents = read("vgg16.weights.h5").contents
-        print(contents.net, contents.num_classes, contents.input)
     """
 
     family: str
