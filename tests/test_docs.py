@@ -42,6 +42,13 @@ def test_the_navigation_has_every_page_once():
     assert sorted(pages_of(nav)) == sorted(pages)
 
 
+def test_the_citation_has_the_version_of_the_package():
+    citation = (ROOT / "CITATION.cff").read_text()
+    code = (ROOT / "vgg_keras/version.py").read_text()
+    (version,) = re.findall(r"^version: (.+)$", citation, re.MULTILINE)
+    assert f'__version__ = "{version}"' in code
+
+
 @functools.cache
 def parsed(file: Path) -> ast.Module:
     return ast.parse(file.read_text())
