@@ -29,6 +29,10 @@ class Neighbours(NamedTuple):
     Attributes:
         indices: int64 `(queries, k)`, row indices of the features, the most similar first.
         similarities: float32 `(queries, k)`, cosines, from -1 to 1.
+
+    Example:
+        found = nearest(queries, features, k=5)
+        [features.names[i] for i in found.indices[0]]
     """
 
     indices: np.ndarray
@@ -84,6 +88,10 @@ def query_descriptors(
             boxes.
         RunError, WeightsError: a net cannot be loaded.
         BadImageError, SourceError, OutOfMemoryError: see `compute_descriptors`.
+
+    Example:
+        features = Features.load("photos.parquet")
+        queries = query_descriptors(features, ["query.jpg"])
     """
     split, members = as_split(images), features.members
     if moved_to and len(moved_to) != len(members):

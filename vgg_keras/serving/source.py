@@ -150,6 +150,9 @@ def load_localisers(metadata: Mapping[str, Any]) -> Localisers | None:
     Raises:
         ExportError: the export was made of a model in memory.
         RunError: a run cannot be read.
+
+    Example:
+        localisers = load_localisers(read_export("exports/vgg16/1"))
     """
     if "localisers" not in metadata:
         return None

@@ -40,6 +40,11 @@ FIRST = "block1_conv1"
 class Contents:
     """Description of the contents of a weights file.
 
+    ```python
+    contents = read("vgg16.weights.h5").contents
+    print(contents.net, contents.num_classes, contents.input)
+    ```
+
     Attributes:
         family: family of files with the same names and layout, such as "Keras" or "Caffe".
         net: name of the net.
@@ -88,6 +93,10 @@ class Weights(NamedTuple):
         layers: kernel and bias by layer, in order, as float32 in the layout of Keras. The first
             layer takes RGB in 0..255 minus a mean.
         contents: description of the file.
+
+    Example:
+        layers, contents = read("vgg16.weights.h5")
+        kernel, bias = layers["block1_conv1"]
     """
 
     layers: dict[str, tuple[np.ndarray, np.ndarray]]

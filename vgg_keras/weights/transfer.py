@@ -73,6 +73,7 @@ TARGETS = {
     ".safetensors": Target(TORCHVISION, "torch", write_safetensors, TORCHVISION_NETS),
     ".npz": Target(KERAS, "rgb", write_npz),
 }
+"""What `save` and `convert` write, by the ending of the file: `TARGETS[".npz"].preprocessing`."""
 
 
 def load(
