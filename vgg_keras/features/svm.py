@@ -94,16 +94,23 @@ def transfer(
         "spread": float(means.std(ddof=1)) if len(means) > 1 else None,
         "of_splits": means.tolist(),
         "C": selected,
-        "train_images": len(drawn[0].train) + len(drawn[0].validation),
-        "images": len(drawn[0].test),
-        "train_per_class": plan.train_per_class or None,
-        "data": features.metadata.get("data", "?"),
-        "split": "+".join(plan.test) or "random",
+        **_tested_on(features, plan, drawn[0]),
         "seed": seed,
         "per_class": _per_class(features, plan, table),
         "dimensions": features.values.shape[1],
         "features": features.metadata,
         **recognised(features, [subsets.test for subsets in drawn], [one for _, one in measured]),
+    }
+
+
+def _tested_on(features: Features, plan: Protocol, subsets: Subsets) -> dict[str, Any]:
+    """The images of a split, for the result."""
+    return {
+        "train_images": len(subsets.train) + len(subsets.validation),
+        "images": len(subsets.test),
+        "train_per_class": plan.train_per_class or None,
+        "data": features.metadata.get("data", "?"),
+        "split": "+".join(plan.test) or "random",
     }
 
 

@@ -40,8 +40,8 @@ MARKS = {
     CONTRADICTED: _Mark("X", "✖", "#b84a00"),
     UNDECIDED: _Mark("d", "◇", "#5f6870"),
 }
-_PAPER = {"marker": "|", "ms": 15, "mew": 2.2, "color": "#111111", "ls": "none", "zorder": 4}
-_MARGIN = {"marker": "|", "ms": 15, "mew": 1, "color": "#7a828a", "ls": "none"}
+_PAPER: dict[str, Any] = {"marker": "|", "ms": 15, "mew": 2.2, "color": "#111111", "ls": "none", "zorder": 4}
+_MARGIN: dict[str, Any] = {"marker": "|", "ms": 15, "mew": 1, "color": "#7a828a", "ls": "none"}
 
 
 def claims_section(results: Sequence[Result]) -> dict[str, Any] | None:
