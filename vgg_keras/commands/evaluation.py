@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +27,7 @@ from vgg_keras.commands.options import (
     predictions_option,
     submission_option,
 )
-from vgg_keras.commands.terminal import echo, echo_lines
+from vgg_keras.commands.terminal import echo, echo_lines, terminal_width
 from vgg_keras.evaluation.procedure import Procedure
 from vgg_keras.metadata import members
 from vgg_keras.pipelines.errors import ArgumentError
@@ -190,7 +188,7 @@ def table(verbose, number, results, kind, as_json) -> None:
     """Print a table of the paper, 1 to 12, with your results beside the paper's numbers."""
     with one_line_errors(verbose):
         built = build_table(number, read_results(results) if results else ())
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 132
+        width = terminal_width(132)
         echo_lines(render(built, "json" if as_json else kind, width))
 
 
