@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 
 import click
 
 from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
 from vgg_keras.commands.options import FOLDER, json_option
+from vgg_keras.commands.results import print_json
 from vgg_keras.commands.terminal import echo, echo_lines, terminal_width
 
 
@@ -42,7 +42,7 @@ def claims(verbose, results, kind, as_json) -> None:
 
         tested = test_claims(read_results(results))
         if as_json:
-            echo(json.dumps(claims_as_json(tested)))
+            print_json(claims_as_json(tested))
             return
         width = terminal_width(160)
         echo_lines(render(claims_table(tested), kind, width))
