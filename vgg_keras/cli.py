@@ -10,6 +10,7 @@ from vgg_keras.commands.evaluation import evaluate, fuse, report, table
 from vgg_keras.commands.features import features, similar, transfer
 from vgg_keras.commands.localisation import localise
 from vgg_keras.commands.prediction import predict
+from vgg_keras.commands.reproduction import reproduce
 from vgg_keras.commands.serving import export, request, verify
 from vgg_keras.commands.sweeps import sweep
 from vgg_keras.commands.training import curves, demo, statistics, train
@@ -20,6 +21,7 @@ COMMANDS = (
     describe,
     train,
     sweep,
+    reproduce,
     evaluate,
     predict,
     weights,
