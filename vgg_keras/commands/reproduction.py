@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from vgg_keras.commands.base import command
-from vgg_keras.commands.errors import one_line_errors
+from vgg_keras.commands.errors import one_line_errors, with_flags
 from vgg_keras.commands.options import (
     FOLDER,
     NetName,
@@ -26,6 +26,7 @@ from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import Recipe
 from vgg_keras.reproduction.options import PLANNED_FIELDS, SIZES, TABLES, Options
 
+_FLAGS = {name: f"--{name.replace('_', '-')}" for name in ("localisation_data", "transfer_data")}
 _FIELDS = [f.name for f in dataclasses.fields(Recipe) if f.name not in PLANNED_FIELDS]
 
 
@@ -152,7 +153,7 @@ def _show(found) -> None:
         table.add_row(step.name, tables, time, f"{step.disk / 1e6:.1f} MB")
     print_table(table, width=120)
     for number, needed in found.missing.items():
-        echo(f"Table {number} is left out: it needs {needed}.")
+        echo(f"Table {number} is left out: it needs {with_flags(needed, _FLAGS)}.")
     echo(
         f"{len(found.steps)} steps, {sum(step.done for step in found.steps)} done. Left: "
         f"{as_text(found.seconds)} at most, because a training ends earlier on a plateau "

@@ -94,8 +94,9 @@ def fit_rate(timed: Sequence[Timed]) -> Rate:
     amounts, seconds = (np.array([one[i] for one in timed], float) for i in (1, 2))
     unit = max(amounts.max(), 1.0)
     weights = 1 / np.maximum(seconds, 1e-3)
-    columns = np.stack([weights, weights * amounts / unit], 1)
-    (setup, per_unit), _ = nnls(columns, weights * seconds)
+    # The amounts come first: they explain all where they are equal.
+    columns = np.stack([weights * amounts / unit, weights], 1)
+    (per_unit, setup), _ = nnls(columns, weights * seconds)
     return Rate(float(setup), float(per_unit / unit))
 
 

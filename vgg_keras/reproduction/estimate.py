@@ -104,12 +104,13 @@ def estimate(
     find_devices(devices)  # first: TFDS may start TensorFlow, which fixes them
     executor = Executor(folder.path, data_dir=data_dir, devices=devices)
     times = Times.of(plan, executor, folder, probed=True)
+    done = {step.name for step in plan.steps if folder.is_done(step)}
     steps = tuple(
         StepEstimate(
             step.name,
             step.tables,
-            folder.is_done(step),
-            times.seconds(step),
+            step.name in done,
+            0.0 if step.name in done else times.seconds(step),
             times.work[step.name].disk,
         )
         for step in plan.steps

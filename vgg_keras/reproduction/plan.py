@@ -103,7 +103,8 @@ def make_plan(options: Options) -> Plan:
         missing[table] = f"more nets, for the first row {', '.join(rows[0])}"
     if not planner.steps:
         reasons = "; ".join(f"Table {table} needs {what}" for table, what in missing.items())
-        raise ArgumentError(f"Nothing can be reproduced: {reasons}. Received: {options}", "tables")
+        given = f"tables={options.tables}, nets={options.nets}"
+        raise ArgumentError(f"Nothing can be reproduced: {reasons}. Received: {given}", "tables")
     return Plan(options, tuple(planner.steps.values()), missing)
 
 

@@ -85,6 +85,8 @@ def reproduce(
     """
     plan, folder = make_plan(options), PlanFolder(Path(out))
     folder.begin(options)
+    for table, needed in plan.missing.items():
+        log.warning("Table %d is left out: it needs %s.", table, needed)
     find_devices(devices)  # first: TFDS may start TensorFlow, which fixes them
     with StepLine(len(plan.steps), verbose) as line, _warnings_only():
         policy = options.overrides.get("on_bad_image", "stop")
@@ -147,7 +149,8 @@ class Course:
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
 
     def _look(self) -> None:
-        """Notes the steps that are done, by this process or another."""
+        """Notes the steps that are done, by this process or another, and their times."""
+        self.times.look()
         open_steps = (step for step in self.plan.steps if step.name not in self.done)
         self.done |= {step.name for step in open_steps if self.folder.is_done(step)}
 
@@ -157,8 +160,12 @@ class Course:
             and step.name not in self.failed
             and self.done.issuperset(step.needs)
             and _is_of_backend(step)
-            and not time.monotonic() + self.times.seconds(step) > self.until
+            and self._fits(step)
         )
+
+    def _fits(self, step: Step) -> bool:
+        """Whether a step would end in time, by the estimate."""
+        return self.until == math.inf or time.monotonic() + self.times.seconds(step) <= self.until
 
     def _carry_out(self, executor: Executor, step: Step) -> None:
         began, before = time.monotonic(), self.times.epochs(step)

@@ -98,7 +98,8 @@ class Localise(Step):
 
     @property
     def lock(self) -> str:
-        return f"localise {self.output.rpartition('-seed')[2]}"  # rows share passes of a seed
+        # The rows of a seed share the posteriors of its classifiers.
+        return f"localise {self.output.rpartition('-')[2].removesuffix('.json')}"
 
 
 @dataclass(frozen=True, kw_only=True)

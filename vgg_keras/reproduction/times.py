@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vgg_keras.callbacks.journal import read_journal
 from vgg_keras.reproduction.cost import (
     TESTING,
     TRAINING,
     DataFacts,
+    Rate,
     Timed,
     Work,
     rates_of,
@@ -25,7 +26,7 @@ from vgg_keras.reproduction.steps import ExtractFeatures, Step, Train
 from vgg_keras.run_files import JOURNAL
 
 
-@dataclass(frozen=True)
+@dataclass
 class Times:
     """Estimates how long steps take.
 
@@ -34,12 +35,17 @@ class Times:
         work: the work of each step, by its name.
         data: facts of all data.
         probed: what a probe has timed.
+        rates: the rate of each kind of work, when `look` was called last.
     """
 
     folder: PlanFolder
     work: Mapping[str, Work]
     data: Mapping[str, DataFacts]
     probed: Sequence[Timed] = ()
+    rates: Mapping[str, Rate] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.look()
 
     @classmethod
     def of(cls, plan: Plan, executor: Executor, folder: PlanFolder, probed: bool) -> Times:
@@ -64,20 +70,21 @@ class Times:
         """What the steps that are done took."""
         return [one for one in self.folder.records().values() if one.amount > 0]
 
-    def seconds(self, step: Step) -> float:
-        """The seconds that a step still needs, at most; NaN if nothing was timed."""
-        work = self.work[step.name]
-        if self.folder.is_done(step):
-            return 0.0
+    def look(self) -> None:
+        """Reads what was timed meanwhile, by this process or another."""
         timed = self.timed_steps()
         kinds = {one.kind for one in timed}
-        rates = rates_of([*timed, *(one for one in self.probed if one.kind not in kinds)])
-        if work.kind not in rates:
+        self.rates = rates_of([*timed, *(one for one in self.probed if one.kind not in kinds)])
+
+    def seconds(self, step: Step) -> float:
+        """The seconds of a step that is not done, at most; NaN if nothing was timed."""
+        work = self.work[step.name]
+        if work.kind not in self.rates:
             return math.nan
         amount = work.amount
         if isinstance(step, Train):
             amount *= max(0.0, 1 - self.epochs(step) / step.recipe.epochs)
-        return rates[work.kind].seconds(amount)
+        return self.rates[work.kind].seconds(amount)
 
     def epochs(self, step: Step) -> int:
         """Number of epochs that a training has finished; 0 for other steps."""

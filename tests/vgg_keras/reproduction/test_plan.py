@@ -71,7 +71,9 @@ def test_every_row_has_one_step_whose_result_stands_beside_it(size):
         for number, index in step.rows:
             result = results_of(step, plan) | measures
             matching = [
-                i for i, row in enumerate(ROWS[number]) if matches(result, PAPER_TABLES[number], row)
+                i
+                for i, row in enumerate(ROWS[number])
+                if matches(result, PAPER_TABLES[number], row)
             ]
             assert index in matching, step.name
 
