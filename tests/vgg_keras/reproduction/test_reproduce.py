@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -9,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+import time as clock
 from collections import Counter
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from vgg_keras.evaluation.predictions import Predictions
 from vgg_keras.evaluation.rows import RowFiller
 from vgg_keras.report.results import read_results
 from vgg_keras.report.tables import build_table
-from vgg_keras.reproduction import execution
+from vgg_keras.reproduction import execution, times
 from vgg_keras.reproduction.cost import DataFacts, passes_of
 from vgg_keras.reproduction.options import Options
 from vgg_keras.reproduction.plan import make_plan
@@ -153,7 +154,8 @@ def test_command_refuses_what_contradicts_the_folder(tmp_path, folder):
     assert "width: 0.5 -> 0.015625" in ran.output
 
 
-def test_dry_run_writes_nothing(tmp_path, folder):
+def test_dry_run_writes_nothing(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr(times, "probe", functools.partial(times.probe, seconds=0.5))
     arguments = ["reproduce", "--data", folder, "--nets", "A", "--tables", "3,8", *FLAGS]
     arguments += ["--seeds", "0", "--out", str(tmp_path / "out"), "--dry-run", "--json"]
     ran = CliRunner().invoke(main, arguments)
@@ -209,9 +211,9 @@ def undisturbed(tmp_path_factory):
     data = write_folder(tmp_path_factory.mktemp("data"))
     arguments = ["--data", data, "--nets", "A,B", "--seeds", "0", *FLAGS, "--tables", "3,4"]
     out = tmp_path_factory.mktemp("undisturbed") / "out"
-    began = time.monotonic()
+    began = clock.monotonic()
     finish(start([*arguments, "--out", str(out)]))
-    return arguments, results(out), time.monotonic() - began
+    return arguments, results(out), clock.monotonic() - began
 
 
 @pytest.mark.slow
@@ -220,7 +222,7 @@ def test_a_plan_that_is_killed_three_times_has_the_same_results(undisturbed, tmp
     rng, out = random.Random(5), tmp_path / "out"
     for _ in range(3):
         process = start([*arguments, "--out", str(out)])
-        time.sleep(rng.uniform(0.2, 0.5) * seconds)
+        clock.sleep(rng.uniform(0.2, 0.5) * seconds)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
     finish(start([*arguments, "--out", str(out)]))
