@@ -106,6 +106,7 @@ def test_a_table_with_two_nets(tmp_path, folder, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_a_folder_that_was_moved(tmp_path, folder, monkeypatch):
     """Only the weights to start from have another path, and they have been used."""
     options = Options(folder, seeds=(0,), nets=("A", "B"), tables=(4,), **TINY)
