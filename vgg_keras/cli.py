@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from vgg_keras.commands.base import group
+from vgg_keras.commands.claims import claims
 from vgg_keras.commands.description import describe
 from vgg_keras.commands.evaluation import evaluate, fuse, report, table
 from vgg_keras.commands.features import features, similar, transfer
@@ -36,6 +37,7 @@ COMMANDS = (
     fuse,
     table,
     report,
+    claims,
     statistics,
     curves,
     demo,

@@ -85,6 +85,7 @@ class NetFacts:
             "width": self.architecture.width,
             "pool_rounding": self.architecture.pool_rounding,
             "precision": self.precision,
+            **({} if self.recipe is None else {"seed": self.recipe.seed}),
         }
 
 

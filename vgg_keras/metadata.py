@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Required, TypedDict
 
 import msgspec
@@ -12,6 +12,7 @@ MAX_SCALE = 2**15  # greatest side of a rescaled image in pixels
 
 # Key of the answers for each image in a localisation result: the file format has this name.
 ANSWERS_KEY = "pictures"
+RECOGNISED_KEY = "recognised"  # of the recognised test images in a transfer result
 
 _Side = Annotated[int, msgspec.Meta(ge=1, le=MAX_SCALE)]
 _Percentage = Annotated[float, msgspec.Meta(ge=0, le=100.001)]  # rounding may exceed 100
@@ -32,11 +33,13 @@ class NetInFile(TypedDict, total=False):
     crop_size: _Side
     width: Annotated[float, msgspec.Meta(gt=0)]
     precision: str
+    seed: int  # that the net was trained with
     pool_rounding: str
     head: str | None
     preprocessing: str | None
     input: str
     source_mean: _Colour | None
+    mean: _Colour
     data: str
     split: str | None
     skipped: list[str]
@@ -75,6 +78,15 @@ _Answered = TypedDict(
 )
 
 
+_Marks = Annotated[str, msgspec.Meta(pattern="^[-01]*$")]
+
+
+class _Recognised(TypedDict):
+    images: list[str]
+    labels: list[int]
+    splits: Annotated[list[_Marks], msgspec.Meta(min_length=1)]
+
+
 class ResultInFile(MetadataInFile, total=False):
     """Types of a result."""
 
@@ -92,6 +104,7 @@ class ResultInFile(MetadataInFile, total=False):
     features: MetadataInFile
     predictions: Annotated[str, msgspec.Meta(pattern="^[^/]+$")]  # name of a file
     pictures: list[_Answered]
+    recognised: _Recognised
 
 
 def members(metadata: Metadata) -> Sequence[dict[str, Any]]:
@@ -100,8 +113,23 @@ def members(metadata: Metadata) -> Sequence[dict[str, Any]]:
 
 
 def join(of_nets: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The metadata of several nets as one dictionary; of a single net its own."""
-    return of_nets[0] if len(of_nets) == 1 else {"members": list(of_nets)}
+    """The metadata of several nets as one dictionary, with their seed if it is the same.
+
+    The metadata of a single net are its own.
+    """
+    if len(of_nets) == 1:
+        return of_nets[0]
+    return {"members": list(of_nets), **shared(of_nets, ("seed",))}
+
+
+def shared(of_nets: Sequence[Metadata], keys: Collection[str]) -> dict[str, Any]:
+    """Those of the keys that all nets have with the same value."""
+    first = of_nets[0]
+    return {
+        key: first[key]
+        for key in first
+        if key in keys and all(key in net and net[key] == first[key] for net in of_nets)
+    }
 
 
 def net_name(metadata: Metadata) -> str:

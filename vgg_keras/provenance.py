@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import platform
 import subprocess
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import keras
 
@@ -58,8 +60,23 @@ def warn_of_other_versions(path: Path) -> None:
         )
 
 
+def platforms_of(runs: Iterable[Path]) -> list[str]:
+    """The platforms and TensorFlow versions that runs were trained with, each once.
+
+    Runs without a record are ignored.
+    """
+    found = []
+    for run in runs:
+        with contextlib.suppress(RunError):
+            recorded = read_json(run / ENVIRONMENT, _Environment, RunError)
+            version = recorded["packages"].get("tensorflow")
+            found.append(f"{recorded.get('platform', '?')}, TensorFlow {version or '?'}")
+    return list(dict.fromkeys(found))
+
+
 class _Environment(TypedDict):
     packages: dict[str, str | None]
+    platform: NotRequired[str]
 
 
 def _environment() -> dict[str, Any]:
@@ -68,7 +85,7 @@ def _environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "backend": keras.backend.backend(),
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
     }
 
 
@@ -83,7 +100,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
     """Commit of the code, with `-dirty` if files differ; None outside a checkout of the code."""
 
     def git(*arguments: str) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import pickle
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -124,6 +127,18 @@ def test_boxes_are_indexed_and_drawn_by_image():
     drawn = [boxes.drawn(tf.constant(2, tf.int64), draw).numpy()[0] for draw in (0.0, 0.49, 0.51)]
     assert drawn == [0, 0, 0.5]
     assert boxes.drawn(tf.constant(2, tf.int64), np.float32(1 - 2**-24)).numpy()[0] == 0.5
+
+
+def test_boxes_are_copied_without_their_tensors_and_do_not_change():
+    boxes = Boxes.of_images([[[0, 0, 1, 1]], [[0, 0, 0.5, 1], [0.5, 0, 1, 1]]])
+    before = len(pickle.dumps(boxes))
+    drawn = boxes.drawn(tf.constant(1, tf.int64), 0.9)
+    assert len(pickle.dumps(boxes)) == before
+    copied = pickle.loads(pickle.dumps(boxes))
+    np.testing.assert_array_equal(copied.drawn(tf.constant(1, tf.int64), 0.9), drawn)
+    np.testing.assert_array_equal(copied[1], boxes[1])
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        boxes.values = boxes.values[1:]  # its splits would point elsewhere
 
 
 def test_a_target_is_the_box_and_the_class():

@@ -406,7 +406,8 @@ class TestCommands:
         metadata = read_metadata(out / "1")
         assert metadata["source"] == {
             "weights": str(weights),
-            "input": "RGB in 0..255 minus (123.68, 116.779, 103.939)",
+            "input": "RGB in 0..255 minus (123.68, 116.779, 103.939), assumed for models of "
+            "vgg_keras",
         }
         assert metadata["train_scale"] == [40, 40]
         assert metadata["test_scales"] == [40]

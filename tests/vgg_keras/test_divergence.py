@@ -22,7 +22,7 @@ from vgg_keras.evaluation.predictions import Predictions
 from vgg_keras.features.extractor import FeatureExtractor
 from vgg_keras.pipelines.statistics import ILSVRC, Statistics
 from vgg_keras.recipes import Recipe
-from vgg_keras.report.figures import learning_curves
+from vgg_keras.report.curves import learning_curves
 from vgg_keras.runs import finished_files
 from vgg_keras.sweeps.trials import has_diverged
 from vgg_keras.training import train

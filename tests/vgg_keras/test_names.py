@@ -24,7 +24,8 @@ from vgg_keras.commands.errors import _Lines, one_line_errors
 from vgg_keras.commands.serving import _show_answer
 from vgg_keras.commands.terminal import echo_lines, print_table
 from vgg_keras.errors import SourceError
-from vgg_keras.report import figures
+from vgg_keras.recipes import Recipe
+from vgg_keras.report import curves, figures
 from vgg_keras.report.page import write_report
 from vgg_keras.report.rendering import render
 from vgg_keras.report.tables import Table
@@ -81,7 +82,7 @@ def test_every_chart_of_a_name_is_drawn(name, tmp_path):
         figures.class_error_bars(np.array([10.0, 50.0]), classes),
         figures.confusion_matrix(np.array([[3, 1], [1, 2]]), classes),
         figures.prediction_sheet([image], np.array([[0.1, 0.9]]), [0], classes, name),
-        figures.learning_curves({name: tmp_path / "journal.jsonl"}),
+        curves.learning_curves({name: tmp_path / "journal.jsonl"}),
         figures.score_maps({40: image}, {40: np.eye(2)}, 32, np.zeros((2, 1)), name),
     ):
         svg = base64.b64decode(figures.figure_uri(figure).partition(",")[2])
@@ -98,16 +99,34 @@ def write_runs(folder: Path, *names: str) -> list[Path]:
 
 def test_every_run_has_its_curve_and_its_label(tmp_path):
     runs = write_runs(tmp_path, "_x", "$a$", "b", "old/b")
-    figure = figures.learning_curves(figures.journals_of(runs))
+    figure = curves.learning_curves(curves.journals_of(runs))
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["_x", r"\$a\$", str(tmp_path / "b"), str(tmp_path / "old/b")]
     for panel in figure.axes:
-        labels = [text.get_text() for text in panel.get_legend().get_texts()]
-        assert labels == ["_x", r"\$a\$", str(tmp_path / "b"), str(tmp_path / "old/b")]
+        assert len({line.get_color() for line in panel.lines}) == 4
+
+
+def test_runs_are_named_by_net_and_scale(tmp_path):
+    (run,) = write_runs(tmp_path, "x")
+    (run / "recipe.json").write_text(Recipe(net="D", train_scale=(256, 512)).to_json())
+    assert list(curves.journals_of([run])) == ["D, S = [256;512] (x)"]
+
+
+def test_curves_of_many_runs_explain_their_lines_and_have_whole_epochs(tmp_path):
+    runs = write_runs(tmp_path, *map(str, range(12)))
+    for narrow in (False, True):
+        figure = curves.learning_curves(curves.journals_of(runs), narrow=narrow)
+        figure.draw_without_rendering()
+        assert "dotted: the learning rate drops" in figure.legends[0].get_title().get_text()
+        for panel in figure.axes:
+            assert len({str(line.get_color()) for line in panel.lines}) == 12
+            assert all(tick == round(tick) for tick in panel.get_xticks())
 
 
 def test_a_journal_without_rates_is_drawn(tmp_path):
     file = tmp_path / "journal.jsonl"
     file.write_text('{"epoch": 1, "learning_rate": null}\n{"epoch": 2, "learning_rate": 0.1}\n')
-    assert len(figures.learning_curves({"a": file}).axes) == 2
+    assert len(curves.learning_curves({"a": file}).axes) == 2
 
 
 def test_equal_names_have_a_bar_each():

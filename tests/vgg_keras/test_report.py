@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import html
 import io
 import json
 import re
 import shutil
 import subprocess
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from tests.conftest import CLASSES, TINY, write_folder
+from tests.vgg_keras.test_report_claims import made_up_claims
 from vgg_keras.cli import main
 from vgg_keras.errors import ArgumentError
 from vgg_keras.evaluation.evaluate import evaluate
@@ -25,9 +28,12 @@ from vgg_keras.pipelines.sources import open_source
 from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.recipes import Recipe
 from vgg_keras.report import analysis
+from vgg_keras.report.claims import MARKS
 from vgg_keras.report.page import write_report
+from vgg_keras.reproduction import verdicts
 from vgg_keras.trained import TrainedNet
 from vgg_keras.training import train
+from vgg_keras.version import __version__
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -84,7 +90,9 @@ class TestPage:
             "multi-crop",
             *CLASSES,
             "18 images, crop 32, width 1/16",
-            *(f"Table {n}: " for n in range(2, 8)),
+            f"{best['top1_error']:.2f} % top-1 error</strong>",
+            "the best of 3 results",
+            "No result stands beside a row of these tables: 3, 4,",
             "Learning curves",
             "Top-1 error of each class",
             "most confident mistakes",
@@ -95,6 +103,37 @@ class TestPage:
         assert kinds.count("image/png") == 3  # score maps, one for each example
         assert kinds.count("image/svg+xml") == 3  # curves, classes, confusions
         assert text.count("Score maps of") == 3
+
+    def test_the_page_says_when_where_and_how_it_was_made(self, page, results):
+        text = html.unescape(page.read_text())
+        day = datetime.date.fromtimestamp((results / "dense.parquet.json").stat().st_mtime)
+        environment = json.loads((results.parent / "runs/tiny <a>/environment.json").read_text())
+        assert f"Results of {day}" in text
+        assert f"Nets trained on {environment['platform']}, TensorFlow" in text
+        footer = text[text.index("<footer") :]
+        assert f"vgg_keras {__version__}" in footer
+        assert "--results" not in footer
+
+    def test_each_data_set_has_a_heading_and_a_best_result(self, results, tmp_path):
+        result = json.loads((results / "dense.parquet.json").read_text())
+        for name, error in (("a", 40.0), ("b", 20.0), ("b", 30.0)):
+            other = result | {"data": f"folder:/x/{name}", "top1_error": error}
+            (tmp_path / f"{name}{error}.json").write_text(json.dumps(other))
+        text = write_report(tmp_path, tmp_path / "out", examples=0).read_text()
+        headings = re.findall("<h3>(.*)</h3>", text[text.index('id="results"') :])
+        assert headings[:2] == ["b", "a"]
+        assert re.findall("<strong>(.*?) % top-1", text) == ["20.00", "40.00"]
+
+    def test_only_tables_with_results_are_shown(self, results, tmp_path):
+        result = json.loads((results / "dense.parquet.json").read_text())
+        same = {"train_scale": [37, 37], "test_scales": [37], "flip": True}
+        for seed, error in enumerate((20.0, 30.0)):
+            other = result | same | {"seed": seed, "top1_error": error}
+            (tmp_path / f"{seed}.json").write_text(json.dumps(other))
+        text = write_report(tmp_path, tmp_path / "out", examples=0).read_text()
+        assert re.findall(r"Table (\d+): ", text) == ["3"]
+        assert "25.0 ± 7.1" in text
+        assert "18 images, crop 32, width 1/16, 2 seeds" in text
 
     def test_names_are_escaped(self, page):
         assert "tiny <a>" not in page.read_text()
@@ -210,6 +249,55 @@ class TestPage:
             assert seen == {"broken": 0, "overlaps": 0, "wide": False}, width
 
 
+class TestClaims:
+    def test_the_page_has_each_claim_with_its_verdict(self, results, tmp_path, monkeypatch):
+        found = made_up_claims()
+        monkeypatch.setattr(verdicts, "test_claims", lambda read: found)
+        text = write_report(results, tmp_path, examples=0).read_text()
+        section = re.search('<section id="claims">.*?</section>', text, re.DOTALL)[0]
+        assert "<h3>data &lt;1&gt;, crop 32</h3>" in section
+        assert "<1>" not in section
+        assert "<row>" not in section
+        shown = html.unescape(section)
+        for one in found:
+            cells = one.claim.statement + "\xa0(§" + one.claim.section + ")"
+            assert shown.count(cells) == 1
+        words = re.findall('<td class="verdict (.*?)">(.*?)</td>', section)
+        assert [word for word, _ in words] == [one.verdict for one in found if one.difference]
+        assert all(text == f"{MARKS[word].sign} {word}" for word, text in words)
+        assert {"holds", "contradicted", "undecided"} == {word for word, _ in words}
+        assert "-3.00 to -1.00" in section
+        assert "1 claim without" in section
+        assert "missing &lt;row&gt;." in section
+        # The first section, before the tables.
+        assert text.index('id="claims"') < text.index('id="results"')
+
+
+class TestStyle:
+    def test_the_page_has_a_dark_style(self, page):
+        text = page.read_text()
+        dark = text[text.index("@media (prefers-color-scheme: dark)") : text.index("</style>")]
+        assert ".chart { filter: invert" in dark
+        used = set(re.findall(r"var\((--[a-z]+)\)", text))
+        light, dark = (set(re.findall(r"(--[a-z]+): #", part)) for part in text.split("@media")[:2])
+        assert used == light == dark
+
+    def test_no_text_is_small(self, page):
+        """At least 11 pixels: rem are 16 pixels, and a point is 4/3 of a pixel."""
+        text = page.read_text()
+        assert min(float(size) for size in re.findall(r"font-size: ([\d.]+)rem", text)) * 16 >= 11
+        charts = [content for kind, content in images_of(text) if kind == "image/svg+xml"]
+        uris = re.findall(r'srcset="data:image/svg\+xml;base64,([^"]+)"', text)
+        assert len(uris) == 2  # curves and classes have a narrow variant
+        for svg in (*charts, *map(base64.b64decode, uris)):
+            root = ElementTree.fromstring(svg)
+            scales = re.findall(rb"scale\(([\d.]+) -", svg)
+            assert scales
+            # Glyphs are 100 units; the unit of the figure is a point.
+            assert min(map(float, scales)) * 100 * 4 / 3 >= 11
+            assert root.get("width").endswith("pt")
+
+
 class TestAnalysis:
     def predictions(self):
         rng = np.random.default_rng(0)
@@ -277,7 +365,9 @@ class TestCommands:
     def test_report_writes_a_page(self, results, tmp_path):
         done = self.invoke("report", "--results", results, "--out", tmp_path / "r", "--examples", 0)
         assert done.stdout.strip() == str(tmp_path / "r/index.html")
-        assert (tmp_path / "r/index.html").stat().st_size > 20_000
+        text = (tmp_path / "r/index.html").read_text()
+        assert len(text) > 20_000
+        assert f"<code>vgg-keras report --results {results} --out {tmp_path / 'r'}</code>" in text
 
     def test_evaluate_scores_several_runs_and_their_fusion(self, results, tmp_path):
         """Each run is scored, and so is their fusion, the mean of their stored posteriors."""

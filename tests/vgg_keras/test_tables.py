@@ -13,6 +13,7 @@ from vgg_keras.nets import NETS, TABLE_1
 from vgg_keras.report.appendices import PAPER_TABLES
 from vgg_keras.report.rendering import KINDS, render
 from vgg_keras.report.results import read_results
+from vgg_keras.report.seeds import OverSeeds
 from vgg_keras.report.tables import build_table, matches
 
 TWO_NETS = "(D/[256;512]/256,384,512), (E/[256;512]/256,384,512)"
@@ -344,6 +345,125 @@ def test_a_classification_result_is_not_in_a_localisation_table():
 def ours_of_one_number(number, *results):
     rows = build_table(number, results).rows
     return {i: row[-2] for i, row in enumerate(rows) if row[-2] is not None}
+
+
+# Seeds.
+
+
+def of_seed(seed, top1, **more):
+    own = {"run": f"runs/d-{seed}", "file": f"{seed}.json", "predictions": f"{seed}.parquet"}
+    return result(top1=top1, top5=top1 / 10, seed=seed, **own, **more)
+
+
+def of_seeds(*top1, **more):
+    return [of_seed(seed, error, **more) for seed, error in enumerate(top1)]
+
+
+WHERE = "imagenette160, 1982 images, crop 64, width 1/4"
+
+
+def test_results_of_several_seeds_are_one_row_of_means():
+    """Expected: mean and sample standard deviation, by hand. 30, 31, 35: 32 and sqrt(7)."""
+    (row,) = ours(4, *of_seeds(30.0, 31.0, 35.0)).values()
+    assert row[0] == OverSeeds(32.0, pytest.approx(7**0.5), 3)
+    assert row[1] == OverSeeds(pytest.approx(3.2), pytest.approx(7**0.5 / 10), 3)
+    assert row[2] == f"{WHERE}, 3 seeds"
+    # The order of the results and copies of one of them do not matter.
+    assert ours(4, *of_seeds(30.0, 31.0, 35.0)[::-1]) == {6: row}
+    assert ours(4, *of_seeds(30.0, 31.0, 35.0), of_seed(1, 31.0)) == {6: row}
+
+
+def test_one_seed_is_shown_as_it_is():
+    assert ours(4, of_seed(0, 30.0)) == {6: (30.0, 3.0, WHERE)}
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"flip": False},
+        {"images": 100},
+        {"width": 0.5},
+        {"data": "folder:other"},
+        {"precision": "mixed_bfloat16"},
+        {"of_the_future": 1},
+    ],
+)
+def test_results_that_differ_in_more_than_the_seed_are_rows_of_their_own(second):
+    results = [of_seed(0, 30.0), of_seed(1, 40.0) | second]
+    assert single_errors(4, *results) == [30.0, 40.0]
+
+
+def test_results_without_a_seed_are_rows_of_their_own():
+    assert single_errors(4, result(top1=30.0), result(top1=40.0)) == [30.0, 40.0]
+
+
+def test_a_seed_with_two_errors_is_not_averaged():
+    """Runs of one seed differ in what results do not record, for example the number of epochs."""
+    results = [*of_seeds(30.0, 31.0), of_seed(1, 20.0) | {"run": "runs/longer"}]
+    assert single_errors(4, *results) == [30.0, 31.0, 20.0]
+
+
+def single_errors(number, *results):
+    return [row[-3] for row in build_table(number, results).rows if row[-3] is not None]
+
+
+def test_fusions_of_nets_of_one_seed_are_averaged():
+    def fused(first, second, top1):
+        nets = [member("D", seed=first, run=f"d{first}"), member("E", seed=second)]
+        same = {"seed": first} if first == second else {}
+        return fusion(nets, top1=top1) | same
+
+    (row,) = ours(6, fused(0, 0, 20.0), fused(1, 1, 22.0)).values()
+    assert (row[0].mean, row[0].seeds) == (21.0, 2)
+    assert single_errors(6, fused(0, 0, 20.0), fused(0, 1, 22.0)) == [20.0, 22.0]
+
+
+def test_localisation_errors_are_averaged_over_seeds():
+    results = [boxes_of_the_true_class(error) | {"seed": s} for s, error in enumerate((30, 32))]
+    assert ours_of_one_number(8, *results) == {2: OverSeeds(31.0, pytest.approx(2**0.5), 2)}
+    other_setting = boxes_of_the_true_class(40.0, "single-class", "fc") | {"seed": 1}
+    assert ours_of_one_number(8, results[0], other_setting) == {0: 40.0, 2: 30}
+
+
+def test_transfer_is_averaged_over_seeds_of_the_net_and_of_the_splits():
+    for results in (
+        [transferred(seed=s, mean_class_recall=90.0 + 2 * s) for s in (0, 1)],
+        [of_net_seed(s, mean_class_recall=90.0 + 2 * s) for s in (0, 1)],
+    ):
+        (row,) = (r[-4:] for r in build_table(11, results).rows if r[-1])
+        assert row[0] == "caltech101"
+        assert row[1] == OverSeeds(91.0, pytest.approx(2**0.5), 2)
+        assert row[3] == "caltech101, 30 a class, fc2 Q = 256,384,512 stack, 2 seeds"
+
+
+def of_net_seed(seed, **more):
+    made = transferred(seed=0, of_splits=[seed], C=[seed], per_class={"a": seed}, **more)
+    made["features"] |= {"seed": seed, "digest": f"{seed}"}
+    return made
+
+
+def test_means_are_text_for_readers_and_numbers_for_programs():
+    table = build_table(4, [*of_seeds(30.0, 31.0, 35.0), result(net="B", **S256)])
+    assert "32.0 ± 2.6 | 3.2 ± 0.3 |" in render(table, "markdown")
+    assert "32.0 ± 2.6" in render(table, "text")
+    rows = json.loads(render(table, "json"))["rows"]
+    assert {key: rows[6][key] for key in list(rows[6])[5:]} == {
+        "our top-1 error": 32.0,
+        "our top-1 error (sd)": pytest.approx(7**0.5),
+        "our top-5 error": pytest.approx(3.2),
+        "our top-5 error (sd)": pytest.approx(7**0.5 / 10),
+        "measured on": f"{WHERE}, 3 seeds",
+        "seeds": 3,
+    }
+    single = rows[0]
+    assert (single["our top-1 error"], single["our top-1 error (sd)"]) == (30.07, None)
+    assert single["seeds"] is None
+    header, *cells = csv.reader(io.StringIO(render(table, "csv")))
+    assert header == list(rows[0])
+    assert cells[6][-1] == "3"
+
+
+S256 = {"train": (73, 73), "scales": (64, 73, 82)}
 
 
 # Rendering.

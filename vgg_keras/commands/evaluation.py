@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -217,7 +218,9 @@ def report(verbose, results, out, data_dir, examples) -> None:
     with one_line_errors(verbose):
         with quiet_tensorflow(verbose):
             from vgg_keras.report.page import write_report
-        echo(write_report(results, out, data_dir=data_dir, examples=examples))
+        made_by = shlex.join(["vgg-keras", "report", "--results", str(results), "--out", str(out)])
+        options = {"data_dir": data_dir, "examples": examples, "command": made_by}
+        echo(write_report(results, out, **options))
 
 
 def _show(results: list[dict], as_json: bool) -> None:

@@ -32,6 +32,7 @@ from vgg_keras.features.protocols import (
     MEAN_CLASS_RECALL,
     TRANSFER_PROTOCOLS,
 )
+from vgg_keras.metadata import RECOGNISED_KEY
 from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import PRECISIONS
 
@@ -181,12 +182,12 @@ def transfer(verbose, files, out, as_json, **options) -> None:
 
         result = run_transfer(stacked([Features.load(file) for file in files]), **options)
         result["files"] = [str(file) for file in files]
-        text = json.dumps(result)
         if out:
             from vgg_keras.pipelines.files import atomic_write
 
-            atomic_write(out, text + "\n")
-        echo(text if as_json else _line(result))
+            atomic_write(out, json.dumps(result) + "\n")
+        result.pop(RECOGNISED_KEY, None)  # of every image: for the file
+        echo(json.dumps(result) if as_json else _line(result))
 
 
 def _line(result: dict) -> str:

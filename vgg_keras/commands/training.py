@@ -201,7 +201,8 @@ def curves(verbose, runs, out) -> None:
                 f"one: {', '.join(missing)}"
             )
         with quiet_tensorflow(verbose):
-            from vgg_keras.report.figures import journals_of, learning_curves, save_figure
+            from vgg_keras.report.curves import journals_of, learning_curves
+            from vgg_keras.report.figures import save_figure
         save_figure(learning_curves(journals_of(runs)), out)
         echo(out)
 

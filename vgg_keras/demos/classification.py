@@ -21,7 +21,8 @@ from vgg_keras.pipelines.evaluation import read_images
 from vgg_keras.pipelines.sources import open_source
 from vgg_keras.pipelines.splits import VALIDATION, Source
 from vgg_keras.recipes import RECIPES
-from vgg_keras.report.figures import learning_curves, prediction_sheet, save_figure
+from vgg_keras.report.curves import learning_curves
+from vgg_keras.report.figures import prediction_sheet, save_figure
 from vgg_keras.report.page import write_report
 from vgg_keras.run_files import EVALUATION_CACHE, JOURNAL
 from vgg_keras.text import printable

@@ -8,6 +8,7 @@ import numpy as np
 
 from vgg_keras.errors import PredictionsError
 from vgg_keras.evaluation.predictions import Predictions
+from vgg_keras.metadata import shared
 from vgg_keras.pipelines.checks import are_same_names, first_few, indices_of
 
 
@@ -33,19 +34,13 @@ def fuse(predictions: Sequence[Predictions]) -> Predictions:
     for one in predictions:
         total += np.float32(len(one.members)) * one.posteriors[_rows_of(first, one)]
     nets = [net for one in predictions for net in one.members]
-    shared = {
-        key: value
-        for key, value in nets[0].items()
-        if key in _SHARED and all(net.get(key) == value for net in nets)
-    }
-    shared.setdefault("protocol", "mixed")
-    metadata = {"members": nets, **shared}
+    metadata = {"members": nets, "protocol": "mixed", **shared(nets, _SHARED)}
     return Predictions(
         first.names, first.labels, total / np.float32(len(nets)), first.class_names, metadata
     )
 
 
-_SHARED = ("protocol", "data", "split", "skipped")
+_SHARED = ("protocol", "data", "split", "skipped", "seed")
 
 
 def _rows_of(first: Predictions, other: Predictions) -> np.ndarray:

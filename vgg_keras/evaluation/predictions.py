@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vgg_keras.errors import PredictionsError, WriteError
-from vgg_keras.evaluation.metrics import ErrorCount
+from vgg_keras.evaluation.metrics import ErrorCount, ranks
 from vgg_keras.evaluation.submissions import save_submission
 from vgg_keras.metadata import PredictionsInFile, members, net_name
 from vgg_keras.pipelines.checks import are_same_names, first_few, indices_of
@@ -89,6 +89,16 @@ class Predictions:
             "top1_error": count.top1_error,
             "top5_error": count.top5_error,
         }
+
+    def ranks(self) -> np.ndarray:
+        """Number of classes that rank above the true one for each image, int64 `(N,)`.
+
+        An image is right by the top-1 error if it is 0, and by the top-5 error if it is below 5.
+        All images must have labels.
+        """
+        return np.concatenate(
+            [ranks(self.posteriors[part], self.labels[part]) for part in _parts(len(self))]
+        )
 
     def top(self, k: int = TOP) -> tuple[np.ndarray, np.ndarray]:
         """The k most probable classes, best first: indices and posteriors, `(N, k)` each."""

@@ -21,6 +21,7 @@ from vgg_keras.features.protocols import (
     Protocol,
     custom_protocol,
 )
+from vgg_keras.features.recognised import recognised
 from vgg_keras.features.table import Features
 from vgg_keras.pipelines.checks import check_at_least, check_choice
 
@@ -66,7 +67,8 @@ def transfer(
     Returns:
         A dictionary for JSON: `mean_ap` or `mean_class_recall` in percent, the mean over splits;
         `spread`, the standard deviation over splits, None for a single one; `of_splits`;
-        `per_class`; `C` of each split; `train_images`, `images`; the metadata of the features.
+        `per_class`; `C` of each split; `train_images`, `images`; the metadata of the features. With
+        `mean_class_recall`, `recognised` says which test images were recognised.
 
     Raises:
         FeaturesError: splits or images that the protocol needs are missing, or images have several
@@ -77,12 +79,14 @@ def transfer(
         transfer(Features.load("caltech.parquet"), "caltech101")["mean_class_recall"]
     """
     plan = _plan(features, protocol, train_per_class, test_per_class, splits)
-    grid = sorted(float(c) for c in grid)
-    if not grid or grid[0] <= 0:
-        raise ArgumentError(f"grid must be one or more positive numbers. Received: {grid}", "grid")
+    grid = _sorted_grid(grid)
     drawn = list(split_images(features, plan, seed, selecting=len(grid) > 1))
     selected = [_select(features, plan, subsets, grid, seed) for subsets in drawn]
-    table = _percent(features, plan, drawn, selected, seed)
+    measured = [
+        _measured(features, plan, np.concatenate(subsets[:2]), subsets.test, c, seed)
+        for subsets, c in zip(drawn, selected, strict=True)
+    ]
+    table = 100 * np.array([of_classes for of_classes, _ in measured])
     means = np.nanmean(table, 1)
     return {
         "protocol": protocol,
@@ -90,27 +94,32 @@ def transfer(
         "spread": float(means.std(ddof=1)) if len(means) > 1 else None,
         "of_splits": means.tolist(),
         "C": selected,
-        "train_images": len(drawn[0].train) + len(drawn[0].validation),
-        "images": len(drawn[0].test),
-        "train_per_class": plan.train_per_class or None,
-        "data": features.metadata.get("data", "?"),
-        "split": "+".join(plan.test) or "random",
+        **_tested_on(features, plan, drawn[0]),
         "seed": seed,
         "per_class": _per_class(features, plan, table),
         "dimensions": features.values.shape[1],
         "features": features.metadata,
+        **recognised(features, [subsets.test for subsets in drawn], [one for _, one in measured]),
     }
 
 
-def _percent(
-    features: Features, plan: Protocol, drawn: list[Subsets], selected: list[float], seed: int
-) -> np.ndarray:
-    """The measure of each split and class, 0 to 100, float64 `(splits, classes)`."""
-    measured = []
-    for subsets, c in zip(drawn, selected, strict=True):
-        both = np.concatenate([subsets.train, subsets.validation])
-        measured.append(_measured(features, plan, both, subsets.test, c, seed))
-    return 100 * np.array(measured)
+def _tested_on(features: Features, plan: Protocol, subsets: Subsets) -> dict[str, Any]:
+    """The images of a split, for the result."""
+    return {
+        "train_images": len(subsets.train) + len(subsets.validation),
+        "images": len(subsets.test),
+        "train_per_class": plan.train_per_class or None,
+        "data": features.metadata.get("data", "?"),
+        "split": "+".join(plan.test) or "random",
+    }
+
+
+def _sorted_grid(grid: Sequence[float]) -> list[float]:
+    """The constants C in ascending order, so that ties select the smallest."""
+    found = sorted(float(c) for c in grid)
+    if not found or found[0] <= 0:
+        raise ArgumentError(f"grid must be one or more positive numbers. Received: {found}", "grid")
+    return found
 
 
 def _per_class(features: Features, plan: Protocol, table: np.ndarray) -> dict[str, float]:
@@ -237,7 +246,7 @@ def _select(
         return grid[0]
     best, selected = -1.0, grid[0]
     for c in grid:
-        of_classes = _measured(features, plan, subsets.train, subsets.validation, c, seed)
+        of_classes, _ = _measured(features, plan, subsets.train, subsets.validation, c, seed)
         mean = float(np.nanmean(of_classes)) if not np.isnan(of_classes).all() else 0.0
         if mean > best:
             best, selected = mean, c
@@ -246,22 +255,28 @@ def _select(
 
 def _measured(
     features: Features, plan: Protocol, train: np.ndarray, test: np.ndarray, c: float, seed: int
-) -> np.ndarray:
-    """AP or recall of each class, float64 `(classes,)`; NaN for a class without test images."""
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Trains and tests classifiers.
+
+    Returns:
+        AP or recall of each class, float64 `(classes,)`; NaN for a class without test images. With
+        recall, whether each test image was recognised, bool `(len(test),)`, else None.
+    """
     values, classes = features.values, features.class_names
     if plan.measure != MEAN_AP:
         labels = features.labels
         if len(np.unique(labels[train])) < 2:
             raise FeaturesError("Images of at least two classes are needed to train on.")
-        svm = _fitted(values[train], labels[train], c, seed)
-        return class_recalls(svm.predict(values[test]), labels[test], len(classes))
+        predicted = _fitted(values[train], labels[train], c, seed).predict(values[test])
+        recalls = class_recalls(predicted, labels[test], len(classes))
+        return recalls, predicted == labels[test]
     found = np.full(len(classes), np.nan)
     for k, name in enumerate(classes):
         if name not in plan.unscored:
             targets = features.targets[:, k]
             scores = _scores(values, targets, train, test, c, seed)
             found[k] = average_precision(scores, targets[test], plan.rule)
-    return found
+    return found, None
 
 
 def _scores(

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import itertools
-import math
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -19,88 +17,12 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # pyplot would need a window system
-from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from vgg_keras.callbacks.journal import read_journal
 from vgg_keras.nets import STRIDE
 from vgg_keras.pipelines.files import atomic_path
-from vgg_keras.run_files import JOURNAL
 from vgg_keras.text import figure_text
-
-
-def journals_of(runs: Sequence[str | os.PathLike]) -> dict[str, Path]:
-    """Journal files of runs by label: the name of the folder, or its path if others have the name.
-
-    Example:
-        save_figure(learning_curves(journals_of(["runs/a", "runs/d"])), "curves.png")
-    """
-    paths = list(map(Path, runs))
-    names = [path.name for path in paths]
-    return {
-        path.name if names.count(path.name) == 1 and path.name else str(path): path / JOURNAL
-        for path in paths
-    }
-
-
-def learning_curves(runs: Mapping[str, str | os.PathLike]) -> Figure:
-    """Draws loss and error against epochs, one colour for each run.
-
-    The panels show cross-entropy and top-1 error. For localisation runs they show the loss with
-    its penalty and the localisation error. Training is dashed, validation solid; a dotted line
-    marks a drop of the learning rate.
-
-    Args:
-        runs: journal files, by the label of the run.
-
-    Example:
-        save_figure(learning_curves({"A": "runs/a/journal.jsonl"}), "curves.png")
-    """
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    journals = {label: read_journal(path) for label, path in runs.items()}
-    keys = {key for entries in journals.values() for entry in entries for key in entry}
-    panels = {"cross_entropy": "cross-entropy", "top1_error": "top-1 error (%)"}
-    if "localisation_error" in keys:
-        panels = {"loss": "loss", "localisation_error": "localisation error (%)"}
-    axes = dict(zip(panels, figure.subplots(1, 2), strict=True))
-    lines: dict[Axes, list[Line2D]] = {panel: [] for panel in axes.values()}
-    for colour, entries in enumerate(journals.values()):
-        epochs = [entry["epoch"] for entry in entries]
-        for key, panel in axes.items():
-            style = {"color": f"C{colour}"}
-            training, validation = (
-                [entry.get(name, math.nan) for entry in entries] for name in (key, f"val_{key}")
-            )
-            panel.plot(epochs, training, "--", alpha=0.6, **style)
-            lines[panel].extend(panel.plot(epochs, validation, **style))
-            for before, after in itertools.pairwise(entries):
-                if _rate(after) < _rate(before):
-                    panel.axvline(after["epoch"] - 0.5, ls=":", lw=0.8, **style)
-    for key, panel in axes.items():
-        panel.set_xlabel("epoch")
-        panel.set_ylabel(panels[key])
-        panel.grid(alpha=0.3)
-        _add_legend(panel, lines[panel], list(journals))
-    return figure
-
-
-def _rate(entry: Mapping[str, float | None]) -> float:
-    """The learning rate of an epoch; NaN, which is below no rate, if the journal has none."""
-    rate = entry.get("learning_rate")
-    return math.nan if rate is None else rate
-
-
-def _add_legend(panel: Axes, lines: Sequence[Line2D], labels: Sequence[str]) -> None:
-    """Adds a legend. Matplotlib would ignore labels that begin with an underscore."""
-    legend = panel.legend(
-        lines,
-        ["label"] * len(lines),
-        title="solid: validation, dashed: training",
-        title_fontsize="small",
-    )
-    for text, label in zip(legend.get_texts(), labels, strict=True):
-        text.set_text(figure_text(label))
 
 
 def prediction_sheet(
@@ -132,17 +54,20 @@ def prediction_sheet(
     return figure
 
 
-def class_error_bars(errors: np.ndarray, class_names: Sequence[str], most: int = 40) -> Figure:
+def class_error_bars(
+    errors: np.ndarray, class_names: Sequence[str], most: int = 40, width: float = 7.5
+) -> Figure:
     """Draws the top-1 error of each class as a bar, the greatest first.
 
     Args:
         errors: percentages `(classes,)`; classes with NaN are ignored.
         class_names: names of all classes.
         most: maximum number of classes to draw.
+        width: width in inches.
     """
     order = np.argsort(-errors, kind="stable")  # NaN is sorted last
     order = order[~np.isnan(errors[order])][:most]
-    figure = Figure(figsize=(7.5, 0.9 + 0.27 * len(order)), layout="constrained")
+    figure = Figure(figsize=(width, 0.9 + 0.27 * len(order)), layout="constrained")
     panel = figure.subplots()
     bars = panel.barh(range(len(order)), errors[order], color="#4472a8")
     panel.set_yticks(range(len(order)), [figure_text(class_names[k]) for k in order])
@@ -174,7 +99,9 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
     panel.set_ylabel("true class")
     for i, j in zip(*np.nonzero(shares >= 0.5), strict=True):
         colour = "white" if shares[i, j] > 55 else "#333333"
-        panel.text(j, i, f"{shares[i, j]:.0f}", ha="center", va="center", fontsize=7, color=colour)
+        panel.text(
+            j, i, f"{shares[i, j]:.0f}", ha="center", va="center", fontsize=8.5, color=colour
+        )
     figure.colorbar(image, ax=panel, label="share of the true class (%)", shrink=0.75)
     return figure
 
@@ -198,7 +125,7 @@ def score_maps(
     """
     widths = [image.shape[1] / image.shape[0] for image in images.values()]
     ratios = [*widths, widths[-1]]
-    height = min(2.6, 10.5 / sum(ratios))
+    height = min(2.6, 9.7 / sum(ratios))
     figure = Figure(figsize=(height * sum(ratios) + 1.4, height + 0.75), layout="constrained")
     panels = figure.subplots(1, len(ratios), gridspec_kw={"width_ratios": ratios}, squeeze=False)[0]
     low = min(m.min() for m in maps.values())
@@ -264,13 +191,14 @@ def figure_uri(figure: Figure, kind: str = "svg") -> str:
 
     Args:
         figure: figure to draw.
-        kind: "svg", for charts, or "png", for photos.
+        kind: "svg", for charts, which have a transparent ground, or "png", for photos.
     """
     buffer = io.BytesIO()
-    metadata = {"Date": None} if kind == "svg" else {}
+    is_svg = kind == "svg"
+    metadata = {"Date": None} if is_svg else {}
     with matplotlib.rc_context({"svg.hashsalt": "vgg_keras"}):  # ids that do not change
-        figure.savefig(buffer, dpi=150, format=kind, metadata=metadata)
-    return as_data_uri(buffer.getvalue(), "image/svg+xml" if kind == "svg" else f"image/{kind}")
+        figure.savefig(buffer, dpi=150, format=kind, metadata=metadata, transparent=is_svg)
+    return as_data_uri(buffer.getvalue(), "image/svg+xml" if is_svg else f"image/{kind}")
 
 
 def thumbnail_uri(image: np.ndarray, size: int = 176) -> str:

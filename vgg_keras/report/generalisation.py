@@ -6,7 +6,6 @@ their own here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from vgg_keras.evaluation.procedure import CROP_OF_PAPER
@@ -86,37 +85,34 @@ _PROTOCOLS_OF_TABLE = {
 TRANSFER_MEASURES = {MEAN_AP, MEAN_CLASS_RECALL}
 
 
-def transfer_cells(
-    number: int, row: Row, results: Sequence[dict[str, Any]]
-) -> list[tuple[Any, ...]]:
-    """Our cells beside a row: protocol, percentage, standard deviation and what it was measured on.
+def transfer_cells(result: dict[str, Any]) -> tuple[Any, ...]:
+    """A result's protocol, percentage, standard deviation and what it was measured on."""
+    return (
+        result["protocol"],
+        next(result[key] for key in sorted(TRANSFER_MEASURES) if key in result),
+        result.get("spread"),
+        circumstances_of_transfer(result),
+    )
 
-    A transfer result stands beside the row with the same nets if its protocol belongs to the
-    table. Width, layer and scales may differ from the paper's; the last cell names them.
+
+def is_transfer_beside(result: dict[str, Any], number: int, row: Row) -> bool:
+    """Whether a transfer result belongs beside a row of Table 11 or 12.
+
+    It must have a protocol of the table and the nets and image regions of the row. Width, layer and
+    scales may differ from the paper's; `transfer_cells` names them.
 
     Args:
+        result: from `read_results`.
         number: 11 or 12.
         row: row of that table.
-        results: from `read_results`.
-
-    Returns:
-        One tuple for each matching result; one tuple of None if there is none.
     """
-    found: list[tuple[Any, ...]] = [
-        (
-            result["protocol"],
-            next(result[key] for key in sorted(TRANSFER_MEASURES) if key in result),
-            result.get("spread"),
-            _circumstances(result),
-        )
-        for result in results
-        if row.conditions
-        and result.keys() & TRANSFER_MEASURES
-        and result["protocol"] in _PROTOCOLS_OF_TABLE[number]
-        and all(member.keys() >= _DESCRIBED for member in members(result.get("features", {})))
-        and _conditions(result) == dict(row.conditions)
-    ]
-    return found or [(None,) * len(TRANSFER_COLUMNS)]
+    if not row.conditions or not result.keys() & TRANSFER_MEASURES:
+        return False
+    if result["protocol"] not in _PROTOCOLS_OF_TABLE[number] or not all(
+        member.keys() >= _DESCRIBED for member in members(result.get("features", {}))
+    ):
+        return False
+    return dict(row.conditions).items() <= _conditions(result).items()
 
 
 # A result without these facts about each net matches no row.
@@ -124,14 +120,19 @@ _DESCRIBED = {"net", "region", "test_scales", "aggregate", "crop_size", "width",
 
 
 def _conditions(result: dict[str, Any]) -> dict[str, str]:
-    """The nets and the image regions of a result, each once."""
+    """The nets and the image regions of a result, each once, and how its scales are aggregated."""
     nets = sorted({member["net"] for member in members(result["features"])})
     regions = {member["region"] for member in members(result["features"])}
     in_order = [name for name in ("image", "box") if name in regions]
-    return {"nets": "+".join(nets), "regions": "+".join(in_order)}
+    found = {"nets": "+".join(nets), "regions": "+".join(in_order)}
+    aggregates = {
+        member["aggregate"] if len(member["test_scales"]) > 1 else ""  # of one scale: none
+        for member in members(result["features"])
+    }
+    return found | ({"aggregate": aggregates.pop()} if len(aggregates) == 1 else {})
 
 
-def _circumstances(result: dict[str, Any]) -> str:
+def circumstances_of_transfer(result: dict[str, Any], with_aggregate: bool = True) -> str:
     """Data and features in words: caltech20, 20 a class, block3_pool, Q = 96,128,192 stack."""
     kind, _, name = result.get("data", "?").partition(":")
     parts = [name if kind == "tfds" else name.rstrip("/").rpartition("/")[2]]
@@ -141,7 +142,7 @@ def _circumstances(result: dict[str, Any]) -> str:
         parts.append(f"split {result.get('split', '?')}")
     for member in members(result["features"]):
         scales = ",".join(map(str, member["test_scales"]))
-        how = member["aggregate"] if len(member["test_scales"]) > 1 else ""
+        how = member["aggregate"] if with_aggregate and len(member["test_scales"]) > 1 else ""
         crop = "" if member["crop_size"] == CROP_OF_PAPER else f" crop {member['crop_size']}"
         width = "" if member["width"] == 1 else f" width {member['width']:g}"
         parts.append(f"{member['layer']}{crop}{width} Q = {scales} {how}".rstrip())

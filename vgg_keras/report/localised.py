@@ -15,7 +15,7 @@ from vgg_keras.ilsvrc import short_label
 from vgg_keras.metadata import ANSWERS_KEY, members
 from vgg_keras.report import figures
 from vgg_keras.report.images import read_images_of
-from vgg_keras.report.results import Result, circumstances, nets_of
+from vgg_keras.report.results import Result, by_data, circumstances, nets_of, seeds_of
 
 # Results are sorted by these errors.
 ERROR_KEYS = ("top5_localisation_error", "gt_class_localisation_error")
@@ -37,7 +37,7 @@ def localisation_section(
         return None
     found.sort(key=lambda r: (*(r.get(key, np.inf) for key in ERROR_KEYS), r["file"]))
     section: dict[str, Any] = {
-        "results": [_summary(result) for result in found],
+        "sets": {name: list(map(_summary, of_data)) for name, of_data in by_data(found).items()},
         "examples": None,
         "problem": None,
     }
@@ -60,6 +60,7 @@ def _summary(result: Result) -> dict[str, Any]:
         "tuned": " + ".join(dict.fromkeys(m.get("tuned") or "?" for m in nets)),
         "protocol": result["protocol"],
         "errors": [result.get(key) for key in ERROR_KEYS],
+        "seeds": seeds_of(result),
         "measured_on": circumstances(result),
         "file": Path(result["file"]).stem,
     }

@@ -2,44 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
+import datetime
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 
-from vgg_keras.errors import ArgumentError, PredictionsError, RunError, UserError
-from vgg_keras.evaluation.predictions import Predictions
-from vgg_keras.evaluation.procedure import paper_scales
-from vgg_keras.ilsvrc import short_label
+from vgg_keras.errors import ArgumentError
 from vgg_keras.metadata import members
-from vgg_keras.net_files import READ_WITH
 from vgg_keras.pipelines.files import atomic_write
-from vgg_keras.report import analysis, figures
+from vgg_keras.provenance import git_commit, platforms_of
 from vgg_keras.report.appendices import PAPER_TABLES
-from vgg_keras.report.images import read_images_of
+from vgg_keras.report.best import best_section
+from vgg_keras.report.claims import claims_section
+from vgg_keras.report.curves import journals_of, learning_curves
+from vgg_keras.report.figures import figure_uri
 from vgg_keras.report.localised import localisation_section
-from vgg_keras.report.maps import score_map_figure
 from vgg_keras.report.rendering import cells_as_text, numeric_columns
-from vgg_keras.report.results import (
-    PREDICTIONS_KEY,
-    Result,
-    circumstances,
-    nets_of,
-    read_results,
-)
-from vgg_keras.report.tables import build_table
+from vgg_keras.report.results import Result, by_data, read_results, summary
+from vgg_keras.report.tables import Table, build_table
 from vgg_keras.run_files import JOURNAL
 from vgg_keras.text import printable
-from vgg_keras.trained import TrainedNet
-
-_CLASSES_IN_MATRIX = 40
-_MISTAKES = 18
+from vgg_keras.version import __version__
 
 
 def write_report(
@@ -48,6 +35,7 @@ def write_report(
     *,
     data_dir: str | os.PathLike | None = None,
     examples: int = 4,
+    command: str = "",
 ) -> Path:
     """Writes a page of results, `out/index.html`, that contains all of its images.
 
@@ -58,6 +46,7 @@ def write_report(
         out: folder for the page.
         data_dir: where TFDS stores its data.
         examples: number of images to draw with score maps, half of them mistakes.
+        command: command that makes the page again, to name at its end.
 
     Returns:
         Path of the page.
@@ -78,8 +67,7 @@ def write_report(
             f"them. Received: {results}, which holds no results",
             "results",
         )
-    classified = [one for one in found if one.keys() >= {"top1_error", "top5_error"}]
-    classified.sort(key=lambda result: (result["top1_error"], result["file"]))
+    content = _content(found, data_dir, examples)
     environment = jinja2.Environment(
         autoescape=True,
         trim_blocks=True,
@@ -88,18 +76,34 @@ def write_report(
         finalize=_shown,
     )
     template = resources.files("vgg_keras.report").joinpath("page.html.j2").read_text("utf-8")
-    page = environment.from_string(template).render(
-        data=sorted({f"{r.get('data', '?')}, split {r.get('split', '?')}" for r in found}),
-        results=[_summary(result) for result in classified],
-        tables=list(_tables(found)),
-        curves=_curves(found),
-        best=_best(classified, data_dir, examples),
-        localised=localisation_section(found, data_dir),
-        classified=bool(classified),
-    )
     path = Path(out) / "index.html"
-    atomic_write(path, page)
+    atomic_write(path, environment.from_string(template).render(**content, command=command))
     return path
+
+
+def _content(
+    found: Sequence[Result], data_dir: str | os.PathLike | None, examples: int
+) -> dict[str, Any]:
+    """What the page shows, by the names in its template."""
+    classified = [one for one in found if one.keys() >= {"top1_error", "top5_error"}]
+    classified.sort(key=lambda result: (result["top1_error"], result["file"]))
+    tables = [build_table(number, found) for number in PAPER_TABLES if number > 2]
+    runs = _runs(found)
+    return {
+        "sets": {
+            name: list(map(summary, of_data)) for name, of_data in by_data(classified).items()
+        },
+        "days": _days(found),
+        "platforms": platforms_of(runs),
+        "claims": claims_section(found),
+        "tables": [_table(table) for table in tables if table.has_results],
+        "unmatched": [table.number for table in tables if not table.has_results],
+        "curves": _curves(runs),
+        "best": best_section(classified, data_dir, examples),
+        "localised": localisation_section(found, data_dir),
+        "version": __version__,
+        "commit": git_commit(),
+    }
 
 
 def _shown(value: Any) -> Any:
@@ -107,184 +111,47 @@ def _shown(value: Any) -> Any:
     return type(value)(printable(value)) if isinstance(value, str) else value
 
 
-def _summary(result: Result) -> dict[str, Any]:
-    return {
-        "nets": nets_of(result),
-        "protocol": result["protocol"].replace("+", " & "),
-        "top1": result["top1_error"],
-        "top5": result["top5_error"],
-        "measured_on": circumstances(result),
-        "file": Path(result["file"]).stem,
-    }
+def _days(found: Iterable[Result]) -> str:
+    """The days on which the results were written: 2026-01-05 to 2026-01-09."""
+    times = [Path(result["file"]).stat().st_mtime for result in found]
+    days = [datetime.date.fromtimestamp(time).isoformat() for time in (min(times), max(times))]
+    return " to ".join(dict.fromkeys(days))
 
 
-def _tables(found: Sequence[Result]) -> Iterator[dict[str, Any]]:
-    for number in PAPER_TABLES:
-        table = build_table(number, found)
-        yield {
-            "number": number,
-            "title": table.title,
-            "header": table.header,
-            "rows": cells_as_text(table),
-            "classes": [
-                " ".join(
-                    name
-                    for name, applies in (("ours", i >= table.paper_columns), ("number", numeric))
-                    if applies
-                )
-                for i, numeric in enumerate(numeric_columns(table))
-            ],
-            "matched": number > 2
-            and any(c is not None for row in table.rows for c in row[table.paper_columns :]),
-        }
-
-
-def _curves(found: Sequence[Result]) -> dict[str, Any]:
-    """Learning curves of the runs that still have a journal, and the names of the others."""
+def _runs(found: Iterable[Result]) -> list[Path]:
+    """The folders of the runs that were tested, each once."""
     nets = [net for result in found for net in members(result)]
-    runs = [Path(path) for path in dict.fromkeys(net["run"] for net in nets if "run" in net)]
+    return [Path(path) for path in dict.fromkeys(net["run"] for net in nets if "run" in net)]
+
+
+def _table(table: Table) -> dict[str, Any]:
+    of_columns = enumerate(numeric_columns(table))
+    return {
+        "number": table.number,
+        "title": table.title,
+        "header": table.header,
+        "rows": cells_as_text(table),
+        "classes": [
+            "ours" * (i >= table.paper_columns) + " number" * numeric for i, numeric in of_columns
+        ],
+    }
+
+
+def _curves(runs: Sequence[Path]) -> dict[str, Any]:
+    """Learning curves of the runs that still have a journal, and the names of the others."""
     available = [path for path in runs if (path / JOURNAL).is_file()]
-    figure = figures.learning_curves(figures.journals_of(available)) if available else None
+    missing = [_short(path) for path in runs if path not in available]
+    if not available:
+        return {"wide": None, "missing": missing}
+    journals = journals_of(available)
     return {
-        "figure": figures.figure_uri(figure) if figure else None,
-        "missing": [str(path) for path in runs if path not in available],
+        "wide": figure_uri(learning_curves(journals)),
+        "narrow": figure_uri(learning_curves(journals, narrow=True)),
+        "missing": missing,
     }
 
 
-def _best(
-    classified: Sequence[Result], data_dir: str | os.PathLike | None, examples: int
-) -> dict[str, Any] | None:
-    """Classes and images of the best result with stored predictions; None if there is none."""
-    result = next((r for r in classified if PREDICTIONS_KEY in r), None)
-    if result is None:
-        return None
-    try:
-        predictions = Predictions.load(Path(result["file"]).with_name(result[PREDICTIONS_KEY]))
-    except PredictionsError as error:
-        return {"name": result["file"], "problem": str(error)}
-    names = tuple(map(short_label, predictions.class_names))
-    predictions = dataclasses.replace(predictions, class_names=names)
-    counts = analysis.confusion_counts(predictions)
-    present = np.flatnonzero(counts.sum(1) + counts.sum(0))
-    matrix = None
-    if len(present) <= _CLASSES_IN_MATRIX:
-        figure = figures.confusion_matrix(
-            counts[np.ix_(present, present)], [names[k] for k in present]
-        )
-        matrix = figures.figure_uri(figure)
-    best: dict[str, Any] = {
-        "name": Path(result[PREDICTIONS_KEY]).stem,
-        "summary": _summary(result),
-        "problem": None,
-        "classes": int((counts.sum(1) > 0).sum()),
-        "class_errors": figures.figure_uri(
-            figures.class_error_bars(analysis.class_errors(counts), names)
-        ),
-        "confusions": analysis.most_frequent_confusions(counts, names),
-        "matrix": matrix,
-    }
-    return best | _examples(result, predictions, data_dir, examples)
-
-
-def _examples(
-    result: Result,
-    predictions: Predictions,
-    data_dir: str | os.PathLike | None,
-    examples: int,
-) -> dict[str, Any]:
-    """Mistakes as thumbnails and examples with score maps, or the reason why there are none."""
-    wrong = analysis.most_confident(predictions, right=False, most=_MISTAKES)
-    right = analysis.most_confident(predictions, right=True, most=examples - examples // 2)
-    rows = [*right, *wrong[: examples - len(right)]]
-    names = [predictions.names[i] for i in dict.fromkeys((*wrong, *rows))]
-    try:
-        images = read_images_of(result, names, data_dir)
-    except UserError as error:
-        return {"images_problem": f"The images are not available: {error}"}
-    mistakes = [
-        _caption(predictions, i) | {"image": figures.thumbnail_uri(images[predictions.names[i]])}
-        for i in wrong
-    ]
-    shown: dict[str, Any] = {
-        "images_problem": None,
-        "mistakes": mistakes,
-        "maps_problem": None,
-        "maps": [],
-    }
-    if not rows:
-        return shown
-    try:
-        net = _first_net(result)
-    except UserError as error:
-        return shown | {"maps_problem": f"Score maps need the net, which cannot be loaded: {error}"}
-    if len(net.class_names) != len(predictions.class_names):
-        problem = f"Score maps need the net, but {net.name} is a net of other classes now."
-        return shown | {"maps_problem": problem}
-    scales = _scales(net, members(result)[0])
-    maps = [
-        _caption(predictions, i) | _score_map(net, scales, predictions, i, images) for i in rows
-    ]
-    return shown | {
-        "maps": maps,
-        "maps_of": f"net {net.architecture.net}, {Path(net.name).name}",
-    }
-
-
-def _caption(predictions: Predictions, row: int) -> dict[str, Any]:
-    posteriors = predictions.posteriors[row]
-    best = int(posteriors.argmax())
-    return {
-        "name": predictions.names[row],
-        "true": predictions.class_names[predictions.labels[row]],
-        "predicted": predictions.class_names[best],
-        "posterior": 100 * float(posteriors[best]),
-        "right": best == predictions.labels[row],
-    }
-
-
-def _first_net(result: Result) -> TrainedNet:
-    """The first net of a result, in the precision and with the pooling that it was tested with.
-
-    Raises:
-        UserError: the net cannot be loaded any more, or was not loaded from files.
-    """
-    tested = members(result)[0]
-    options = {
-        "precision": tested.get("precision"),
-        "pool_rounding": tested.get("pool_rounding", "down"),
-    }
-    if "weights" in tested:
-        return TrainedNet.load(
-            tested["weights"],
-            **{name: tested.get(name) for name in READ_WITH},
-            mean=tested.get("source_mean"),
-            train_scale=tested.get("train_scale"),
-            **options,
-        )
-    if "run" not in tested:
-        raise RunError("The result names no run, saved net or weights file.")
-    if not Path(tested["run"]).is_dir():
-        raise RunError(f"There is no folder {tested['run']}.")
-    return TrainedNet.load(tested["run"], **options)
-
-
-def _scales(net: TrainedNet, tested: Result) -> list[int]:
-    """The scales that the net was tested at, and the paper's multiple scales for it."""
-    scales = set(tested.get("test_scales", ()))
-    with contextlib.suppress(ArgumentError):  # S is unknown, or S - 32 is below the crop size
-        scales |= set(paper_scales(net, multi_scale=True))
-    return sorted(scales)
-
-
-def _score_map(
-    net: TrainedNet,
-    scales: Sequence[int],
-    predictions: Predictions,
-    row: int,
-    images: dict[str, np.ndarray],
-) -> dict[str, str]:
-    """The score map of the predicted class of an image at some scales."""
-    label = int(predictions.posteriors[row].argmax())
-    text = f"score of {predictions.class_names[label]}"
-    figure = score_map_figure(net, images[predictions.names[row]], scales, label, text)
-    return {"image": figures.figure_uri(figure, "png")}
+def _short(path: Path) -> str:
+    """A path relative to the current folder if it is below it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

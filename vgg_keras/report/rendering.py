@@ -8,15 +8,18 @@ import json
 from collections.abc import Callable
 
 from vgg_keras.pipelines.checks import check_choice
+from vgg_keras.report.seeds import OverSeeds
 from vgg_keras.report.tables import Cell, Table
 
 
 def render(table: Table, kind: str, width: int = 132) -> str:
     """Renders a table as a string that ends in a line break.
 
-    Text and Markdown are for reading: numbers have one decimal as in the paper, and the paper's
-    cells are shown once if several results stand beside them. CSV and JSON have all cells, and
-    numbers in full precision.
+    Text and Markdown are for reading: numbers have one decimal as in the paper, a mean over seeds
+    is followed by the standard deviation (30.1 ± 0.4), and the paper's cells are shown once if
+    several results stand beside them. CSV and JSON have all cells, and numbers in full precision.
+    Every column of theirs with means over seeds is followed by the column of the standard
+    deviations, "our top-1 error (sd)"; a last column has the number of seeds, "seeds".
 
     Args:
         table: from `build_table`.
@@ -40,7 +43,7 @@ def _text(table: Table, width: int) -> str:
     from rich.text import Text
 
     # Text instead of str: brackets in the names of data are not rich's markup.
-    drawn = RichTable(title=Text(f"Table {table.number}: {table.title}"))
+    drawn = RichTable(title=Text(table.caption))
     for name, right in zip(table.header, numeric_columns(table), strict=True):
         # Long words are folded, because an ellipsis would hide scales.
         drawn.add_column(Text(name), justify="right" if right else "left", overflow="fold")
@@ -62,18 +65,23 @@ def _markdown(table: Table) -> str:
     rule = ["---:" if right else "---" for right in numeric_columns(table)]
     rows = [[cell.translate(_ESCAPES) for cell in row] for row in cells_as_text(table)]
     lines = [f"| {' | '.join(row)} |" for row in (table.header, rule, *rows)]
-    return "\n".join([f"**Table {table.number}: {table.title}**", "", *lines]) + "\n"
+    return "\n".join([f"**{table.caption}**", "", *lines]) + "\n"
 
 
 def _csv(table: Table) -> str:
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([table.header, *_on_one_line(table)])
+    header, rows = _plain_columns(table)
+    csv.writer(out, lineterminator="\n").writerows([header, *rows])
     return out.getvalue()
 
 
 def _json(table: Table) -> str:
-    rows = [dict(zip(table.header, row, strict=True)) for row in _on_one_line(table)]
-    content = {"number": table.number, "title": table.title, "rows": rows}
+    header, rows = _plain_columns(table)
+    content = {
+        "number": table.number,
+        "title": table.title,
+        "rows": [dict(zip(header, row, strict=True)) for row in rows],
+    }
     return json.dumps(content, indent=2) + "\n"
 
 
@@ -81,9 +89,27 @@ _WRITERS: dict[str, Callable[[Table], str]] = {"markdown": _markdown, "csv": _cs
 KINDS = ("text", *_WRITERS)
 
 
-def _on_one_line(table: Table) -> list[list[Cell]]:
-    """The rows, with the lines of each cell joined by blanks."""
-    return [[c.replace("\n", " ") if isinstance(c, str) else c for c in row] for row in table.rows]
+def _plain_columns(table: Table) -> tuple[list[str], list[list[str | float | None]]]:
+    """Header and rows with one number or one line of text a cell, for programs to read."""
+    columns: dict[str, list[str | float | None]] = {}
+    seeds: list[int | None] = [None] * len(table.rows)
+    for name, cells in zip(table.header, zip(*table.rows, strict=True), strict=True):
+        means = {i: cell for i, cell in enumerate(cells) if isinstance(cell, OverSeeds)}
+        columns[name] = [_plain(cell) for cell in cells]
+        if means:
+            columns[f"{name} (sd)"] = [
+                means[i].sd if i in means else None for i in range(len(cells))
+            ]
+            seeds = [means[i].seeds if i in means else n for i, n in enumerate(seeds)]
+    if any(seeds):
+        columns["seeds"] = list(seeds)
+    return list(columns), list(map(list, zip(*columns.values(), strict=True)))
+
+
+def _plain(cell: Cell) -> str | float | None:
+    if isinstance(cell, OverSeeds):
+        return cell.mean
+    return cell.replace("\n", " ") if isinstance(cell, str) else cell
 
 
 def numeric_columns(table: Table) -> list[bool]:
@@ -113,4 +139,6 @@ def cells_as_text(table: Table) -> list[list[str]]:
 def _cell(cell: Cell) -> str:
     if cell is None:
         return ""
+    if isinstance(cell, OverSeeds):
+        return f"{cell.mean:.1f} ± {cell.sd:.1f}"
     return f"{cell:.1f}" if isinstance(cell, float) else str(cell)

@@ -11,11 +11,17 @@ from vgg_keras.metadata import members
 from vgg_keras.nets import NETS, TABLE_1, configuration_rows, weight_layers
 from vgg_keras.pipelines.checks import check_choice
 from vgg_keras.report.appendices import PAPER_TABLES
-from vgg_keras.report.generalisation import TRANSFER_COLUMNS, TRANSFER_TABLES, transfer_cells
+from vgg_keras.report.generalisation import (
+    TRANSFER_COLUMNS,
+    TRANSFER_TABLES,
+    is_transfer_beside,
+    transfer_cells,
+)
 from vgg_keras.report.paper import MEASURED_ON, PaperTable, Row, Tested
 from vgg_keras.report.results import Result, circumstances
+from vgg_keras.report.seeds import OverSeeds, group_by_seed
 
-Cell = str | float | None
+Cell = str | float | OverSeeds | None
 
 _MEMBER_KEYS = {"net", "train_scale", "crop_size", "width", "test_scales"}
 
@@ -25,20 +31,30 @@ class Table:
     """A table to render.
 
     Attributes:
-        number: number in the paper.
+        number: number in the paper; None for a table of our own.
         title: title in the paper, with its section.
         header: headings of the columns, all different.
-        rows: cells: numbers in full precision, None for an empty cell. A text may have several
-            lines.
+        rows: cells: numbers in full precision, means over seeds, None for an empty cell. A text
+            may have several lines.
         paper_columns: number of columns, from the left, that are the paper's. Rows that differ
             only in the other columns are several results beside one row of the paper.
     """
 
-    number: int
+    number: int | None
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     paper_columns: int = 0
+
+    @property
+    def has_results(self) -> bool:
+        """Whether any result stands beside a row."""
+        return any(cell is not None for row in self.rows for cell in row[self.paper_columns :])
+
+    @property
+    def caption(self) -> str:
+        """Number and title."""
+        return self.title if self.number is None else f"Table {self.number}: {self.title}"
 
 
 def build_table(number: int, results: Sequence[Result] = ()) -> Table:
@@ -52,7 +68,8 @@ def build_table(number: int, results: Sequence[Result] = ()) -> Table:
         The table. From Table 3 on, its last columns are your errors in percent (top-1 and top-5
         error of classification, or the localisation error) and what they were measured on; in
         Tables 11 and 12, mean AP or mean class recall. A row that several results match is repeated
-        for each of them.
+        for each of them. Results that differ only in the seed of their nets are one row, with the
+        mean and the standard deviation over seeds.
 
     Raises:
         ArgumentError: there is no table with that number.
@@ -65,19 +82,19 @@ def build_table(number: int, results: Sequence[Result] = ()) -> Table:
         return _configurations()
     paper = PAPER_TABLES[number]
     columns = (*paper.columns, *paper.value_columns)
-    title = f"{paper.title} (§{paper.section})"
-    if paper in TRANSFER_TABLES:
-        beside = [(row, transfer_cells(number, row, results)) for row in paper.rows]
-        cells = tuple((*row.cells, *row.values, *ours) for row, found in beside for ours in found)
-        return Table(number, title, (*columns, *TRANSFER_COLUMNS), cells, len(columns))
-    measured = (*(heading for heading, _ in paper.measures), MEASURED_ON)
-    header = (*columns, *(("ours",) if number == 2 else measured))
+    if number == 2:
+        header: tuple[str, ...] = ("ours",)
+    elif paper in TRANSFER_TABLES:
+        header = TRANSFER_COLUMNS
+    else:
+        header = (*(heading for heading, _ in paper.measures), MEASURED_ON)
     rows = tuple(
         (*row.cells, *row.values, *ours)
         for row in paper.rows
-        for ours in (_parameters(row) if number == 2 else _matching(paper, row, results))
+        for ours in _beside(paper, row, results) or [(None,) * len(header)]
     )
-    return Table(number, title, header, rows, len(columns))
+    title = f"{paper.title} (§{paper.section})"
+    return Table(number, title, (*columns, *header), rows, len(columns))
 
 
 def _configurations() -> Table:
@@ -87,20 +104,31 @@ def _configurations() -> Table:
     return Table(1, "ConvNet configurations (§2.2)", TABLE_1, cells)
 
 
-def _parameters(row: Row) -> list[tuple[Cell, ...]]:
-    """Number of parameters of the row's net in millions."""
-    count = sum(layer.parameters for layer in weight_layers(NETS[row.cells[0]]))
-    return [(round(count / 1e6, 1),)]
+def _beside(paper: PaperTable, row: Row, results: Sequence[Result]) -> list[tuple[Cell, ...]]:
+    """Our cells beside a row: one tuple for each group of results that differ only in the seed."""
+    if paper.number == 2:
+        count = sum(layer.parameters for layer in weight_layers(NETS[row.cells[0]]))
+        return [(round(count / 1e6, 1),)]
+    found = [result for result in results if matches(result, paper, row)]
+    return [_over_seeds([_cells(paper, one) for one in group]) for group in group_by_seed(found)]
 
 
-def _matching(paper: PaperTable, row: Row, results: Sequence[Result]) -> list[tuple[Cell, ...]]:
-    """Errors and circumstances of each result that matches the row; else one row of blanks."""
-    found: list[tuple[Cell, ...]] = [
-        (*(result[key] for _, key in paper.measures), circumstances(result))
-        for result in results
-        if matches(result, paper, row)
+def _cells(paper: PaperTable, result: Result) -> tuple[Cell, ...]:
+    """The numbers of a result, and what they were measured on."""
+    if paper in TRANSFER_TABLES:
+        return transfer_cells(result)
+    return (*(result[key] for _, key in paper.measures), circumstances(result))
+
+
+def _over_seeds(rows: Sequence[tuple[Cell, ...]]) -> tuple[Cell, ...]:
+    """One row for the rows of several seeds, with the number of seeds in its last cell."""
+    if len(rows) == 1:
+        return rows[0]
+    columns = list(zip(*rows, strict=True))
+    cells = [
+        OverSeeds.of(c) if all(isinstance(v, int | float) for v in c) else c[0] for c in columns
     ]
-    return found or [(None,) * (len(paper.measures) + 1)]
+    return (*cells[:-1], f"{cells[-1]}, {len(rows)} seeds")
 
 
 def matches(result: Result, paper: PaperTable, row: Row) -> bool:
@@ -109,8 +137,11 @@ def matches(result: Result, paper: PaperTable, row: Row) -> bool:
     It must have the measures of the table, the protocol of the row, and exactly the row's nets,
     each at the row's S and Q and under the row's conditions. Scales are compared in proportion to
     the crop size: scale q at crop size c matches the paper's scale p if |q - p * c / 224| < 1. A
-    result without these facts matches no row.
+    result without these facts matches no row. For Tables 11 and 12 see
+    `is_transfer_beside`.
     """
+    if paper in TRANSFER_TABLES:
+        return is_transfer_beside(result, paper.number, row)
     nets, left = members(result), list(row.tested)
     if not left or len(nets) != len(left) or any(key not in result for _, key in paper.measures):
         return False

@@ -233,7 +233,8 @@ class TestNets:
 
     def test_metadata_are_those_of_the_net_and_the_layer(self, trained, tmp_path):
         net = FeatureExtractor.of_net(trained[0], "block3_pool")
-        assert net.metadata == {**trained[0].metadata(), "layer": "block3_pool"}
+        of_net = trained[0].metadata()
+        assert net.metadata == {**of_net, "layer": "block3_pool", "mean": list(net.mean)}
         weights.save(lively("A"), tmp_path / "a.npz")
         net = FeatureExtractor.load(
             tmp_path / "a.npz", mean=MEAN, preprocessing="caffe", pool_rounding="up"
@@ -250,6 +251,7 @@ class TestNets:
             "input": f"BGR in 0..255 minus ({', '.join(f'{v:.6g}' for v in MEAN[::-1])})",
             "preprocessing": "caffe",
             "source_mean": list(MEAN),
+            "mean": list(MEAN),
         }
 
     def test_arguments_of_weights_files_are_refused_for_a_run(self, folders, trained):

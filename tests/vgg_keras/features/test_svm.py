@@ -222,7 +222,7 @@ class TestResults:
 
         def measured(features, plan, fit, test, c, seed):
             found = whole(features, plan, fit, test, c, seed)
-            seen.append((c, len(fit), len(test), np.nanmean(found)))
+            seen.append((c, len(fit), len(test), np.nanmean(found[0])))
             return found
 
         monkeypatch.setattr(module, "_measured", measured)

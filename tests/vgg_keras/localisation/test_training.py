@@ -25,7 +25,7 @@ from vgg_keras.pipelines.sources import open_source
 from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.pipelines.training import training_stream
 from vgg_keras.recipes import LocalisationRecipe, Recipe
-from vgg_keras.report.figures import learning_curves
+from vgg_keras.report.curves import learning_curves
 
 
 class TestLoss:
