@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from vgg_keras.commands.base import command
+from vgg_keras.commands.claims import claims
 from vgg_keras.commands.errors import one_line_errors, with_flags
 from vgg_keras.commands.options import (
     FOLDER,
@@ -112,6 +113,7 @@ def reproduce(verbose, data_dir, devices, hours, out, dry_run, as_json, **given)
         options = _options(given)
         with quiet_tensorflow(verbose):
             from vgg_keras.reproduction.estimate import estimate
+            from vgg_keras.reproduction.folder import RESULTS
             from vgg_keras.reproduction.run import reproduce as run_plan
         if dry_run:
             found = estimate(options, out, data_dir=data_dir, devices=devices)
@@ -121,7 +123,9 @@ def reproduce(verbose, data_dir, devices, hours, out, dry_run, as_json, **given)
                 _show(found)
             return
         outcome = run_plan(options, out, data_dir=data_dir, devices=devices, hours=hours)
-        # JOIN: print here what `vgg-keras claims --results OUT/results` prints.
+        results = out / RESULTS
+        if results.is_dir() and not as_json:
+            click.get_current_context().invoke(claims, results=results, kind="text", as_json=False)
         _report(outcome, as_json)
 
 

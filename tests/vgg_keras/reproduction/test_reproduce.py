@@ -14,6 +14,7 @@ import time as clock
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -29,7 +30,7 @@ from vgg_keras.reproduction.cost import DataFacts, passes_of
 from vgg_keras.reproduction.options import Options
 from vgg_keras.reproduction.plan import make_plan
 from vgg_keras.reproduction.run import reproduce
-from vgg_keras.reproduction.steps import Evaluate, ExtractFeatures, Localise
+from vgg_keras.reproduction.steps import Evaluate, ExtractFeatures, Localise, Train
 
 TINY = {
     "size": "tiny",
@@ -142,6 +143,32 @@ def test_a_training_that_diverges_is_reported(tmp_path, folder, monkeypatch):
     assert "failed: train A-256-seed0: net A diverged" in ran.output
     assert "4 steps need a step that failed" in ran.output
     assert "0 of 5 steps are done" in ran.output
+
+
+def test_the_command_ends_with_the_claims(tmp_path, folder, monkeypatch):
+    arguments = ["--data", folder, "--nets", "A,A-LRN", "--seeds", "0", "--tables", "3", *FLAGS]
+    rng = np.random.default_rng(0)
+
+    def evaluated(self, step):
+        path = self.out / step.output
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(step, Train):
+            return
+        recipe = steps[step.needs[0]].recipe
+        labels, rows = np.arange(12) % 3, rng.dirichlet(np.ones(3), 12).astype(np.float32)
+        metadata = {key: getattr(recipe, key) for key in ("net", "crop_size", "width", "seed")}
+        metadata |= {"train_scale": list(recipe.train_scale), "test_scales": [37]}
+        metadata |= {"protocol": step.protocol, "data": folder, "split": "val"}
+        names = [f"{i}.jpg" for i in range(12)]
+        Predictions(names, labels, rows, CLASSES, metadata).save(path)
+
+    options = Options(folder, seeds=(0,), nets=("A", "A-LRN"), tables=(3,), **TINY)
+    steps = {step.name: step for step in make_plan(options).steps}
+    monkeypatch.setattr(execution.Executor, "carry_out", evaluated)
+    ran = CliRunner().invoke(main, ["reproduce", *arguments, "--out", str(tmp_path / "out")])
+    assert ran.exit_code == 0, ran.output
+    assert "LRN does not help net A" in ran.stdout
+    assert "4 of 4 steps are done" in ran.stderr
 
 
 def test_command_refuses_what_contradicts_the_folder(tmp_path, folder):
