@@ -148,8 +148,9 @@ def _show(found) -> None:
     from vgg_keras.reproduction.cost import as_text
 
     table = Table(box=None)
-    for heading, justify in (("step", "left"), ("tables", "left"), ("time", "right")):
-        table.add_column(heading, justify=justify)
+    table.add_column("step")
+    table.add_column("tables")
+    table.add_column("time", justify="right")
     table.add_column("disk", justify="right")
     for step in found.steps:
         tables = ",".join(map(str, step.tables))

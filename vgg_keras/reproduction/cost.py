@@ -159,7 +159,7 @@ def pass_work(layers: Sequence[Layer], crop_size: int, one: Pass) -> float:
     convolutions = sum(layer.multiply_adds for layer in layers if layer.name not in FC_NAMES)
     dense = sum(layer.multiply_adds for layer in layers if layer.name in FC_NAMES)
     if views.grid:
-        of_views = views.grid**2 * (convolutions + dense)
+        of_views = float(views.grid**2 * (convolutions + dense))
     else:
         positions = (one.test_scale // STRIDE - crop_size // STRIDE + 1) ** 2
         of_views = convolutions * (one.test_scale / crop_size) ** 2 + dense * positions

@@ -86,7 +86,7 @@ def make_plan(options: Options) -> Plan:
     Raises:
         ArgumentError: a recipe cannot have the values in `overrides`, or nothing can be done.
     """
-    missing = {}
+    missing: dict[int, str] = {}
     if options.localisation_data is None:
         needed = "data with boxes, as localisation_data"
         missing |= {table: needed for table in options.tables if table in LOCALISATION_TABLES}
