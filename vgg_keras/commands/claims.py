@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import click
 
 from vgg_keras.commands.base import command
