@@ -23,7 +23,8 @@ import numpy as np
 from measuring import machine, report
 
 from vgg_keras import Recipe, vgg
-from vgg_keras.nets import CHANNELS, FC_NAMES, get_net, weight_layers
+from vgg_keras.forecast import activations
+from vgg_keras.nets import get_net, weight_layers
 from vgg_keras.tasks import compile_model
 
 CASES = (("D", 1 / 8, 64, 8), ("D", 1 / 8, 64, 32), ("D", 1 / 8, 128, 8), ("E", 1 / 8, 64, 32))
@@ -48,15 +49,6 @@ def planned(net: str, width: float, crop: int, batch_size: int) -> int:
     return compiled.memory_analysis().temp_size_in_bytes
 
 
-def activations(net: str, width: float, crop: int) -> float:
-    """Bytes of the activations of one image."""
-    convs = [l for l in weight_layers(get_net(net), 1000, crop, width) if l.name not in FC_NAMES]
-    sides = [crop >> i for i in range(len(CHANNELS))]
-    outputs = sum(sides[int(l.name[5]) - 1] ** 2 * l.outputs for l in convs)
-    pooled = sum((side // 2) ** 2 * c * width for side, c in zip(sides, CHANNELS, strict=True))
-    return 4 * (outputs + pooled)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, help="JSON file for the results.")
@@ -64,7 +56,10 @@ def main() -> None:
     names = ("net", "width", "crop", "batch", "planned_mb", "activations_mb", "ratio")
     rows = []
     for case in CASES:
-        needed, stored = planned(*case), case[3] * activations(*case[:3])
+        net, width, crop, batch_size = case
+        layers = weight_layers(get_net(net), 1000, crop, width)
+        needed = planned(*case)
+        stored = batch_size * 4 * activations(layers, crop, width)
         rows.append((*case, needed / 1e6, stored / 1e6, needed / stored))
     result = {"benchmark": "memory of a training step", **machine()}
     result["cases"] = [dict(zip(names, row, strict=True)) for row in rows]

@@ -121,7 +121,7 @@ class Checkpoint(MonitorCallback):
         # From here on, a missing file was removed, and not lost by a kill in the first epoch.
         if not (self.folder / LAST_WEIGHTS).exists():
             self.model.optimizer.build(self.model.trainable_variables)
-            self._save_last(0)
+            self.save(self.model, 0)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         value = self.monitored_value(logs)
@@ -136,19 +136,29 @@ class Checkpoint(MonitorCallback):
             self.best = value
             with _writing(self.folder / BEST_WEIGHTS, self.model.variables) as path:
                 _without_optimizer(self.model).save_weights(path)
-        self._save_last(epoch + 1)
+        self.save(self.model, epoch + 1, finished=bool(self.model.stop_training))
 
-    def _save_last(self, epochs: int) -> None:
+    def save(self, model: keras.Model, epochs: int, finished: bool = False) -> None:
+        """Saves the last weights, and what training continues from, as after an epoch.
+
+        Args:
+            model: compiled model, whose optimizer is built.
+            epochs: number of finished epochs.
+            finished: whether training has ended.
+
+        Raises:
+            WriteError: the file cannot be written; what was there before is intact.
+        """
         state = {
             "epochs": epochs,
-            "finished": bool(self.model.stop_training),
+            "finished": finished,
             "best": self.best,
-            "seeds": [keras.ops.convert_to_numpy(v).tolist() for v in _seed_states(self.model)],
+            "seeds": [keras.ops.convert_to_numpy(v).tolist() for v in _seed_states(model)],
             "callbacks": {name: c.get_state() for name, c in self.stateful.items()},
         }
-        everything = self.model.variables + self.model.optimizer.variables
+        everything = model.variables + model.optimizer.variables
         with _writing(self.folder / LAST_WEIGHTS, everything) as path:
-            self.model.save_weights(path)
+            model.save_weights(path)
             with h5py.File(path, "a") as file:
                 file.attrs[_ATTRIBUTE] = json.dumps(state)
 

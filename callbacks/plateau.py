@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Annotated, Any, TypedDict
 
 import keras
@@ -101,22 +102,46 @@ class PlateauDecay(MonitorCallback):
         value = self.monitored_value(logs)
         if value is None or epoch < self.start_from_epoch:
             return
-        if self.may_be_best(value, logs) and self._improves(value):
-            self.best, self.wait = value, 0
-            return
-        self.wait += 1
-        if self.wait < self.patience:
-            return
-        self.wait = 0
-        if self.drops_done == self.drops:
+        decision = self._decide(value, self.may_be_best(value, logs))
+        if decision == "end":
             log.info("epoch %d: plateau after %d drops, training ends", epoch + 1, self.drops)
             self.model.stop_training = True
-            return
+        elif decision == "drop":
+            optimizer = self.model.optimizer
+            rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate)) / self.factor
+            optimizer.learning_rate = rate
+            log.info("epoch %d: plateau, learning rate %.2g", epoch + 1, rate)
+
+    def replay(self, values: Sequence[float]) -> list[str | None]:
+        """Decides from recorded values, without a model; the state is then that after them.
+
+            PlateauDecay(patience=1, drops=1).replay([0.1, 0.1, 0.1])  # [None, "drop", "end"]
+
+        Args:
+            values: the metric after each epoch, from the first epoch on.
+
+        Returns:
+            What follows after each epoch: "drop" of the learning rate, "end" of the training, or
+            None.
+        """
+        return [
+            None if epoch < self.start_from_epoch else self._decide(value)
+            for epoch, value in enumerate(values)
+        ]
+
+    def _decide(self, value: float, may_improve: bool = True) -> str | None:
+        """Counts an epoch; returns what follows after it, see `replay`."""
+        if may_improve and self._improves(value):
+            self.best, self.wait = value, 0
+            return None
+        self.wait += 1
+        if self.wait < self.patience:
+            return None
+        self.wait = 0
+        if self.drops_done == self.drops:
+            return "end"
         self.drops_done += 1
-        optimizer = self.model.optimizer
-        rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate)) / self.factor
-        optimizer.learning_rate = rate
-        log.info("epoch %d: plateau, learning rate %.2g", epoch + 1, rate)
+        return "drop"
 
     def _improves(self, value: float) -> bool:
         if self.best is None:

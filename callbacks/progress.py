@@ -27,7 +27,8 @@ _SHOWN = {
 class Progress(EpochTimer):
     """Prints one line for each epoch: loss, errors in percent, images per second and time left.
 
-    On a terminal it also shows a bar. Use it with `fit(verbose=0)`.
+    On a terminal it also shows a bar. Elsewhere, in a long epoch, a line every 30 seconds says how
+    far it is. Use it with `fit(verbose=0)`.
 
         model.fit(..., verbose=0, callbacks=[Progress(steps_per_epoch=196, images_per_epoch=50000)])
 
@@ -35,22 +36,33 @@ class Progress(EpochTimer):
         steps_per_epoch: number of training batches in an epoch.
         images_per_epoch: number of training images in an epoch, for the rate.
         console: where to print; standard error by default.
+        heartbeat: seconds without a line after which one is printed where there is no terminal.
     """
 
-    def __init__(self, steps_per_epoch: int, images_per_epoch: int, console: Console | None = None):
+    def __init__(
+        self,
+        steps_per_epoch: int,
+        images_per_epoch: int,
+        console: Console | None = None,
+        heartbeat: float = 30.0,
+    ):
         super().__init__(images_per_epoch)
         self.steps_per_epoch = steps_per_epoch
+        self.heartbeat = heartbeat
         self.console = console or Console(stderr=True)
         self._bar: Bar | None = None
         self._first_epoch: int | None = None
         self._started = 0.0
+        self._epoch = 0
+        self._last_line = 0.0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self._started = time.monotonic()
+        self._started = self._last_line = time.monotonic()
         self._first_epoch = None
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
+        self._epoch = epoch
         if self._first_epoch is not None:
             return
         self._first_epoch = epoch
@@ -71,17 +83,37 @@ class Progress(EpochTimer):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._bar:
             self._bar.advance(self._task)
+            return
+        done = batch + 1
+        rate = self.images_per_second * done / self.steps_per_epoch
+        left = self.epoch_seconds / done * (self.steps_per_epoch - done)
+        loss = f"  loss {logs['loss']:.3f}" if logs and "loss" in logs else ""
+        self._beat(
+            f"step {done}/{self.steps_per_epoch}{loss}  {rate:.0f} images/s  left in the epoch "
+            f"{clock(left)}"
+        )
+
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._beat(f"validation, step {batch + 1}")
+
+    def _beat(self, text: str) -> None:
+        """Prints how far the epoch is, unless a line was printed a moment ago."""
+        is_due = time.monotonic() - self._last_line >= self.heartbeat
+        if is_due and not self.console.is_terminal:
+            self._print(f"epoch {self._epoch + 1}/{self.params['epochs']}  {text}")
+
+    def _print(self, line: str) -> None:
+        self._last_line = time.monotonic()
+        self.console.print(line, highlight=False, soft_wrap=True)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         epochs = self.params["epochs"]
         done = epoch + 1 - (self._first_epoch or 0)
         left = (time.monotonic() - self._started) / done * (epochs - epoch - 1)
         errors = as_errors(logs or {})
-        self.console.print(
+        self._print(
             f"epoch {epoch + 1}/{epochs}  {_brief(errors)}  {self.images_per_second:.0f} images/s  "
-            f"left {clock(left)}",
-            highlight=False,
-            soft_wrap=True,
+            f"left {clock(left)}"
         )
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:

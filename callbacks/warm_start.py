@@ -116,7 +116,7 @@ class WarmStart(keras.callbacks.Callback):
         problems = {name: p for name in names if (p := _problem(name, given, own))}
         if problems and (not self.matching or len(problems) == len(names)):
             raise WarmStartError(
-                f"Cannot start {model.name} from {self.name}: {'; '.join(problems.values())}."
+                f"Cannot start {model.name} from {self.name}: {_listed(list(problems.values()))}."
             )
         fitting = {name: given[name] for name in names if name not in problems}
         damaged = [name for name, weights in fitting.items() if not all(map(is_finite, weights))]
@@ -126,6 +126,12 @@ class WarmStart(keras.callbacks.Callback):
                 f"Inf. Start from other weights."
             )
         return fitting
+
+
+def _listed(problems: Sequence[str]) -> str:
+    """The first problems, and the number of the others."""
+    first, more = problems[:2], len(problems) - 2
+    return "; ".join([*first, *[f"and so for {more} more layers"] * (more > 0)])
 
 
 def _problem(name: str, given: Layers, own: Mapping[str, keras.Layer]) -> str | None:

@@ -19,12 +19,14 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from vgg_keras.pipelines.checks import check_at_least
+from vgg_keras.pipelines.checks import check_at_least, check_choice
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.saved_models.errors import RequestError, excerpt
 from vgg_keras.saved_models.grpc_client import GrpcServer
 from vgg_keras.saved_models.rest_client import RestServer
 from vgg_keras.saved_models.tensors import MAX_BYTES, TIMEOUT, Tensors, image_inputs
+
+CLASSIFICATION, LOCALISATION = SIGNATURES = "serving_default", "localise"
 
 
 class Server(Protocol):
@@ -58,12 +60,15 @@ class Answer:
         class_names: names of these classes.
         probabilities: probabilities of these classes, in 0..1.
         error: why the image was refused; "" if it was not.
+        boxes: a box of each class, `(x_min, y_min, x_max, y_max)` in pixels of the upright image;
+            empty if the signature gives none.
     """
 
     classes: tuple[int, ...]
     class_names: tuple[str, ...]
     probabilities: tuple[float, ...]
     error: str = ""
+    boxes: tuple[tuple[float, ...], ...] = ()
 
 
 def connect(url: str, timeout: float = TIMEOUT, max_bytes: int = MAX_BYTES) -> Server:
@@ -118,7 +123,12 @@ def _without_credentials(url: str) -> str:
     return re.sub(r"(?s)(?<=//).*@", "", url) if "//" in url else url.rpartition("@")[2]
 
 
-def classify(server: Server, images: Iterable[bytes], batch_size: int = 8) -> Iterator[Answer]:
+def classify(
+    server: Server,
+    images: Iterable[bytes],
+    batch_size: int = 8,
+    signature: str = CLASSIFICATION,
+) -> Iterator[Answer]:
     """Classifies images on a server: yields one answer for each image, in order.
 
         for answer in classify(connect(url), [Path("photo.jpg").read_bytes()]):
@@ -128,19 +138,21 @@ def classify(server: Server, images: Iterable[bytes], batch_size: int = 8) -> It
         server: server from `connect`.
         images: JPEG or PNG files. They are read one batch at a time.
         batch_size: number of images in a request, 1 or more.
+        signature: "serving_default", or "localise" for boxes too, if the export has it.
 
     Raises:
         RequestError: see `Server.predict`; or the model was not exported by vgg-keras.
-        ArgumentError: the batch size is below 1.
+        ArgumentError: the batch size is below 1, or there is no such signature.
     """
     check_at_least("batch_size", batch_size, 1)
+    check_choice("signature", signature, SIGNATURES)
     images = iter(images)
     while batch := list(itertools.islice(images, batch_size)):
-        yield from _answers(server.predict(image_inputs(batch)), len(batch))
+        yield from _answers(server.predict(image_inputs(batch), signature), len(batch), signature)
 
 
 class _Rule(NamedTuple):
-    """What an output of `serving_default` must be: kinds of its dtype, dimensions, and range."""
+    """What an output of a signature must be: kinds of its dtype, dimensions, and range."""
 
     kinds: str
     ndim: int
@@ -156,40 +168,60 @@ _RULES = {
 }
 
 
-def _answers(outputs: Tensors, count: int) -> Iterator[Answer]:
+_BOXES = {"boxes": _Rule("fiu", 3, 0)}  # of the signature `localise`
+
+
+class _Outputs(NamedTuple):
+    """The outputs of a signature for a number of images."""
+
+    outputs: Tensors
+    images: int
+    signature: str
+
+    def column(self, name: str, rule: _Rule) -> np.ndarray:
+        """An output with one row for each image; strings are decoded."""
+        column = self.outputs.get(name)
+        if column is None or column.dtype.kind not in rule.kinds or column.ndim != rule.ndim:
+            raise self.malformed(
+                f"lacks the output {name!r} in the form that exports of vgg-keras have"
+            )
+        if len(column) != self.images:
+            raise self.malformed(f"has not one value of {name!r} for each of {self.images} images")
+        if rule.kinds == "O":
+            try:
+                return np.vectorize(bytes.decode, otypes=[object])(column)
+            except (TypeError, UnicodeDecodeError) as error:
+                raise self.malformed(f"has {name!r} that are not UTF-8 strings") from error
+        if not ((column >= rule.low) & (column <= rule.high)).all():  # NaN is not in it either
+            raise self.malformed(f"has {name!r} that are not from {rule.low} to {rule.high}")
+        return column
+
+    def malformed(self, reason: str) -> RequestError:
+        """The error about outputs that are not those of an export."""
+        shapes = ", ".join(f"{k} {array.dtype} {array.shape}" for k, array in self.outputs.items())
+        return RequestError(
+            f"The model's {self.signature} {reason}. Its outputs: {excerpt(shapes)}"
+        )
+
+
+def _answers(outputs: Tensors, count: int, signature: str) -> Iterator[Answer]:
     """Answers for `count` images.
 
     Raises:
         RequestError: the outputs are not those of an export of vgg-keras for so many images.
     """
-    columns = [_column(outputs, name, rule, count) for name, rule in _RULES.items()]
-    if len({column.shape for column in columns if column.ndim == 2}) > 1:
-        raise _malformed("does not have one name and one probability for each class", outputs)
-    for classes, names, probabilities, error in zip(*columns, strict=True):
+    rules = _RULES | (_BOXES if signature == LOCALISATION else {})
+    found = _Outputs(outputs, count, signature)
+    columns = {name: found.column(name, rule) for name, rule in rules.items()}
+    if len({column.shape[:2] for column in columns.values() if column.ndim > 1}) > 1:
+        raise found.malformed("does not have one name and one probability for each class")
+    boxes = columns.get("boxes", np.empty((count, 0, 4)))
+    of_classes = (columns[name] for name in _RULES)
+    for classes, names, probabilities, error, of_image in zip(*of_classes, boxes, strict=True):
         yield Answer(
-            tuple(map(int, classes)), tuple(names), tuple(map(float, probabilities)), error
+            tuple(map(int, classes)),
+            tuple(names),
+            tuple(map(float, probabilities)),
+            error,
+            tuple(tuple(map(float, box)) for box in of_image),
         )
-
-
-def _column(outputs: Tensors, name: str, rule: _Rule, count: int) -> np.ndarray:
-    """An output with one row for each image; strings are decoded."""
-    column = outputs.get(name)
-    if column is None or column.dtype.kind not in rule.kinds or column.ndim != rule.ndim:
-        raise _malformed(
-            f"lacks the output {name!r} in the form that exports of vgg-keras have", outputs
-        )
-    if len(column) != count:
-        raise _malformed(f"has not one value of {name!r} for each of {count} images", outputs)
-    if rule.kinds == "O":
-        try:
-            return np.vectorize(bytes.decode, otypes=[object])(column)
-        except (TypeError, UnicodeDecodeError) as error:
-            raise _malformed(f"has {name!r} that are not UTF-8 strings", outputs) from error
-    if not ((column >= rule.low) & (column <= rule.high)).all():  # NaN is not in the range either
-        raise _malformed(f"has {name!r} that are not from {rule.low} to {rule.high}", outputs)
-    return column
-
-
-def _malformed(reason: str, outputs: Tensors) -> RequestError:
-    shapes = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in outputs.items())
-    return RequestError(f"The model's serving_default {reason}. Its outputs: {excerpt(shapes)}")

@@ -139,8 +139,8 @@ def texts_of(file: Path) -> Iterator[str]:
             yield node.value
 
 
-# Options of other programs: of git, and of the process that replays requests to an export.
-OTHER_FLAGS = {"--error-unmatch", "--porcelain", "--repeats"}
+# Options of other programs: of git, of nvidia-smi, and of the process that replays requests.
+OTHER_FLAGS = {"--error-unmatch", "--format", "--porcelain", "--query-gpu", "--repeats"}
 
 
 def test_messages_of_the_library_name_arguments_and_not_flags():

@@ -11,16 +11,19 @@ from vgg_keras.commands.evaluation import evaluate, fuse, report, table
 from vgg_keras.commands.features import features, similar, transfer
 from vgg_keras.commands.localisation import localise
 from vgg_keras.commands.prediction import predict
+from vgg_keras.commands.recipes import recipe_command
 from vgg_keras.commands.reproduction import reproduce
 from vgg_keras.commands.serving import export, request, verify
 from vgg_keras.commands.sweeps import sweep
 from vgg_keras.commands.training import curves, demo, statistics, train
 from vgg_keras.commands.weights import convert, weights
+from vgg_keras.recipes import RECIPES
 from vgg_keras.version import __version__
 
 COMMANDS = (
     describe,
     train,
+    recipe_command(RECIPES, "train"),
     sweep,
     reproduce,
     evaluate,
@@ -46,16 +49,11 @@ COMMANDS = (
 
 @group(
     commands={command.name: command for command in COMMANDS},
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 @click.version_option(__version__)
-@click.option(
-    "--verbose", is_flag=True, help="Show the messages of TensorFlow, and the tracebacks of errors."
-)
-@click.pass_context
-def main(ctx: click.Context, verbose: bool) -> None:
+def main() -> None:
     """The VGG paper in TensorFlow and Keras: train, evaluate, export and describe its nets."""
-    ctx.obj = verbose
 
 
 if __name__ == "__main__":

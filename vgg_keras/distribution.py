@@ -71,11 +71,13 @@ class Devices:
     Attributes:
         scope: function that returns the context in which the variables of the net are created.
         count: number of devices that share a batch, over all processes.
+        kind: kind of the devices: "CPU", "GPU" or "TPU".
         shard: rows of every batch that this process reads.
     """
 
     scope: Callable[[], AbstractContextManager]
     count: int
+    kind: str
     shard: Shard = WHOLE_BATCH
 
     @property
@@ -136,7 +138,7 @@ def find_devices(devices: int | None = None, cluster: Cluster | None = None) -> 
             "cluster",
         )
     strategy = make_strategy(devices)
-    return Devices(strategy.scope, strategy.num_replicas_in_sync)
+    return Devices(strategy.scope, strategy.num_replicas_in_sync, _kind())
 
 
 def make_strategy(devices: int | None = None) -> tf.distribute.Strategy:
@@ -157,7 +159,7 @@ def make_strategy(devices: int | None = None) -> tf.distribute.Strategy:
         ...     model = vgg("A")
     """
     check_tensorflow()
-    kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    kind = _kind()
     if kind == "CPU" and devices and devices > 1:
         _split_cpu(devices)
     available = [d.name for d in tf.config.list_logical_devices(kind)]
@@ -166,6 +168,11 @@ def make_strategy(devices: int | None = None) -> tf.distribute.Strategy:
     if wanted == 1:
         return tf.distribute.get_strategy()
     return tf.distribute.MirroredStrategy(available[:wanted])
+
+
+def _kind() -> str:
+    """Kind of the devices that TensorFlow uses."""
+    return "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
 
 
 def check_tensorflow() -> None:
@@ -210,10 +217,10 @@ def _jax_devices(devices: int | None, cluster: Cluster | None) -> Devices:
     elif cluster:
         keras.distribution.initialize(cluster.coordinator, cluster.processes, cluster.process_id)
     here, processes = jax.local_device_count(), jax.process_count()
-    wanted = here if devices is None else devices
-    _check_there_are(wanted, here, jax.default_backend().upper())
+    wanted, kind = here if devices is None else devices, jax.default_backend().upper()
+    _check_there_are(wanted, here, kind)
     if processes == 1 and wanted == 1:
-        return Devices(contextlib.nullcontext, 1)
+        return Devices(contextlib.nullcontext, 1, kind)
     if wanted < here and processes > 1:
         raise ArgumentError(
             f"devices must be all {here} devices of each process if there are several processes. "
@@ -226,7 +233,7 @@ def _jax_devices(devices: int | None, cluster: Cluster | None) -> Devices:
         auto_shard_dataset=False,  # each process already reads only its part of the stream
     )
     shard = Shard(jax.process_index(), processes)
-    return Devices(distribution.scope, wanted * processes, shard)
+    return Devices(distribution.scope, wanted * processes, kind, shard)
 
 
 def _check_there_are(wanted: int, available: int, kind: str) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 from vgg_keras.architecture import Architecture
 from vgg_keras.errors import ArgumentError
 from vgg_keras.metadata import net_name
+from vgg_keras.nets import num_outputs
 from vgg_keras.pipelines.checks import check_choice
-from vgg_keras.recipes import REGRESSIONS, Recipe, num_outputs
+from vgg_keras.recipes import REGRESSIONS, Recipe
 
 
 @dataclass(frozen=True, eq=False)

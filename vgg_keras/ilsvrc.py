@@ -59,6 +59,16 @@ def label(class_name: str) -> str:
     return f"{names} ({class_name})" if names else class_name
 
 
+def class_of_label(text: str) -> str:
+    """Returns the WordNet id of what `label` returned; other texts are unchanged."""
+    return _wnids_of_labels().get(text, text)
+
+
+@functools.cache
+def _wnids_of_labels() -> Mapping[str, str]:
+    return {label(wnid): wnid for wnid in wnids()}
+
+
 def short_label(class_name: str) -> str:
     """Returns the first name and the id, for charts and captions: "tench (n01440764)"."""
     names = names_of_wnids().get(class_name)

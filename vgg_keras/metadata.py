@@ -14,6 +14,9 @@ MAX_SCALE = 2**15  # greatest side of a rescaled image in pixels
 ANSWERS_KEY = "pictures"
 RECOGNISED_KEY = "recognised"  # of the recognised test images in a transfer result
 
+# Key of how a result came about: version, commit, command, date, hardware, seconds.
+PROVENANCE_KEY = "provenance"
+
 _Side = Annotated[int, msgspec.Meta(ge=1, le=MAX_SCALE)]
 _Percentage = Annotated[float, msgspec.Meta(ge=0, le=100.001)]  # rounding may exceed 100
 _Fraction = Annotated[float, msgspec.Meta(ge=-1000, le=1000)]  # of the side of an image
@@ -105,6 +108,20 @@ class ResultInFile(MetadataInFile, total=False):
     predictions: Annotated[str, msgspec.Meta(pattern="^[^/]+$")]  # name of a file
     pictures: list[_Answered]
     recognised: _Recognised
+
+
+def rounded(value: Any) -> Any:
+    """JSON data whose floats have six significant digits, as they are printed and compared.
+
+    Example:
+        >>> rounded({"top1_error": 29.473684210526315})
+        {'top1_error': 29.4737}
+    """
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {key: rounded(one) for key, one in value.items()}
+    return [rounded(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def members(metadata: Metadata) -> Sequence[dict[str, Any]]:

@@ -24,6 +24,7 @@ from vgg_keras.nets import (
 )
 from vgg_keras.pipelines.checks import check_choice
 from vgg_keras.pretrained import Release, find_release, without_top
+from vgg_keras.weight_decay import VGG
 from vgg_keras.weights.transfer import load
 
 ACTIVATIONS = (None, "softmax")  # of the class scores
@@ -91,7 +92,9 @@ def vgg(
     x = _convolutions(inputs, table, layers, kernels, lrn, pool_rounding)
     if include_top:
         x = _classifier(x, layers, kernels, dropout, seed, classifier_activation, score_dtype)
-    return _with_weights(keras.Model(inputs, x, name=table.name), weights, include_top)
+    # Without the FC layers it is a plain Keras model, which loads where vgg_keras is not installed.
+    model = (VGG if include_top else keras.Model)(inputs, x, name=table.name)
+    return _with_weights(model, weights, include_top)
 
 
 def fully_convolutional(model: keras.Model) -> keras.Model:

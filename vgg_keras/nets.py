@@ -172,6 +172,21 @@ def check_geometry(crop_size: int, width: float, num_classes: int) -> None:
     check_at_least("num_classes", num_classes, 1)
 
 
+def num_outputs(num_classes: int, regression: str | None = None) -> int:
+    """Number of units of the last layer.
+
+    A net that classifies has one unit per class. A localisation net has 4 units per box, and one
+    box per class or one box for all classes.
+
+    Args:
+        num_classes: number of classes.
+        regression: None for a net that classifies, "per-class" or "single-class" (§A.1).
+    """
+    if regression is None:
+        return num_classes
+    return 4 * num_classes if regression == "per-class" else 4
+
+
 def weight_layers(
     net: Net, num_classes: int = 1000, crop_size: int = 224, width: float = 1.0
 ) -> list[Layer]:

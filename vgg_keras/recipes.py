@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
 from vgg_keras.errors import ArgumentError
 from vgg_keras.metadata import MAX_SCALE
-from vgg_keras.nets import INITIALISATIONS, LRN_PRESETS, check_geometry, get_net
+from vgg_keras.nets import INITIALISATIONS, LRN_PRESETS, check_geometry, get_net, num_outputs
 from vgg_keras.pipelines.checks import check_choice
 from vgg_keras.pipelines.contents import parse_json
 from vgg_keras.trainable import Stage, as_trainable, fc_layers, is_trained
@@ -24,24 +24,10 @@ from vgg_keras.trainable import Stage, as_trainable, fc_layers, is_trained
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 SERVING_PRECISIONS = ("float32", "bfloat16")
 EXPORT_FORMATS = ("saved_model", "onnx", "litert")
+PREPROCESSING_NAMES = ("rgb", "caffe", "torch", "vggface")  # of `weights.PREPROCESSINGS`
 INIT_LAYERS = ("warm-start", "all", "matching")
 BAD_IMAGE_POLICIES = ("stop", "skip")
 REGRESSIONS = ("per-class", "single-class")
-
-
-def num_outputs(num_classes: int, regression: str | None = None) -> int:
-    """Number of units of the last layer.
-
-    A net that classifies has one unit per class. A localisation net has 4 units per box, and one
-    box per class or one box for all classes.
-
-    Args:
-        num_classes: number of classes.
-        regression: None for a net that classifies, "per-class" or "single-class" (§A.1).
-    """
-    if regression is None:
-        return num_classes
-    return 4 * num_classes if regression == "per-class" else 4
 
 
 def _field(default: Any, help_text: str) -> Any:
@@ -73,7 +59,7 @@ class Recipe:
     width: float = _field(1.0, "Factor on the number of channels of all hidden layers.")
     train_scale: tuple[int, int] = _field(
         (256, 256),
-        "Smaller side of the rescaled images: S, or S_MIN,S_MAX to draw S at random for each "
+        "Smaller side of the rescaled images: S, or S_MIN:S_MAX to draw S at random for each "
         "image.",
     )
     trainable: str = _field(
@@ -145,7 +131,7 @@ class Recipe:
                 f"size, {self.crop_size}, and at most {MAX_SCALE}. Received: {given}",
                 "train_scale",
             )
-        for name, choices in _CHOICES.items():
+        for name, choices in CHOICES.items():
             if hasattr(self, name):
                 check_choice(name, getattr(self, name), choices)
         for name, (low, high) in _RANGES.items():
@@ -204,32 +190,46 @@ class Recipe:
         try:
             fields = parse_json(text, dict[str, Any])
             kind = LocalisationRecipe if "regression" in fields else cls
-            fields = _SINCE | {"trainable" if k == "tuned" else k: v for k, v in fields.items()}
-            different = fields.keys() ^ {field.name for field in dataclasses.fields(kind)}
-            if different:
-                raise ValueError(f"unknown or missing: {', '.join(sorted(different))}")
-            return msgspec.convert(fields, kind)
+            return kind.of_fields(_SINCE | fields)
         except (ValueError, RecursionError) as error:
             raise ArgumentError(
                 f"text must be a recipe that to_json wrote ({error})", "text"
             ) from error
 
-    def differences(self, other: Recipe) -> list[str]:
-        """Returns one line, `name: own -> other's`, for each field with different values."""
+    @classmethod
+    def of_fields(cls, fields: Mapping[str, Any]) -> Self:
+        """Returns the recipe with these fields, which may be those of a JSON object.
+
+        Raises:
+            ValueError: a field is unknown or missing, or its value is not allowed.
+        """
+        given = {"trainable" if k == "tuned" else k: v for k, v in fields.items()}
+        if different := given.keys() ^ {field.name for field in dataclasses.fields(cls)}:
+            raise ValueError(f"unknown or missing: {', '.join(sorted(different))}")
+        return msgspec.convert(given, cls)
+
+    def differences(self, other: Recipe, without: Collection[str] = ()) -> list[str]:
+        """Returns one line, `name: own -> other's`, for each field with different values.
+
+        A field that only one of the recipes has is None in the other; `without` are not compared.
+        """
+        own, others = dataclasses.asdict(self), dataclasses.asdict(other)
         return [
-            f"{f.name}: {getattr(self, f.name)} -> {getattr(other, f.name)}"
-            for f in dataclasses.fields(self)
-            if getattr(self, f.name) != getattr(other, f.name)
+            f"{name}: {own.get(name)} -> {others.get(name)}"
+            for name in own | others
+            if name not in without and own.get(name) != others.get(name)
         ]
 
 
-_CHOICES: dict[str, Collection[str]] = {
+EXTENSIBLE = ("epochs", "plateau_patience", "plateau_factor", "plateau_drops")  # in a run
+CHOICES: dict[str, Collection[str]] = {
     "initialisation": INITIALISATIONS,
     "lrn": LRN_PRESETS,
     "init_layers": INIT_LAYERS,
     "precision": PRECISIONS,
     "on_bad_image": BAD_IMAGE_POLICIES,
     "regression": REGRESSIONS,
+    "preprocessing": ("", *PREPROCESSING_NAMES),
 }
 # Fields that earlier versions did not write, with their values; `trainable` was named `tuned`.
 _SINCE = {"trainable": "all", "fc_epochs": 0, "unfreeze_factor": 10.0, "preprocessing": ""}

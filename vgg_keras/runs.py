@@ -15,10 +15,11 @@ from vgg_keras.callbacks.checkpoint import read_progress
 from vgg_keras.callbacks.errors import CheckpointError
 from vgg_keras.callbacks.journal import read_journal
 from vgg_keras.errors import RunError
+from vgg_keras.extension import extend
 from vgg_keras.net_files import read_class_names, read_recipe
 from vgg_keras.pipelines.checks import are_same_names
 from vgg_keras.pipelines.files import atomic_write, locked
-from vgg_keras.recipes import Recipe
+from vgg_keras.recipes import EXTENSIBLE, Recipe
 from vgg_keras.run_files import (
     BAD_IMAGES,
     BEST_WEIGHTS,
@@ -40,33 +41,38 @@ log = logging.getLogger(__name__)
 def prepare_run_folder(path: Path, recipe: Recipe) -> None:
     """Makes the folder for a run of `recipe`, or checks that it is one.
 
-    A run of another recipe in which no epoch has ended has nothing to lose and is replaced. Call
+    A run of another recipe in which no epoch has ended has nothing to lose and is replaced. One
+    with finished epochs keeps its recipe here if it goes on with other values of `EXTENSIBLE`. Call
     it within `lock_run`.
 
     Raises:
         RunError: the folder holds a run of another recipe, or one whose last weights are missing,
-            or cannot be written.
+            or cannot be written; or see `vgg_keras.extension.extend`.
     """
     file = path / RECIPE
-    differences = read_recipe(file).differences(recipe) if file.exists() else []
+    former = read_recipe(file) if file.exists() else recipe
+    differences = former.differences(recipe)
     finished = finished_files(path)
-    if finished and not differences and not (path / LAST_WEIGHTS).exists():
+    another = former.differences(recipe, without=EXTENSIBLE)
+    if finished and not another and not (path / LAST_WEIGHTS).exists():
         raise RunError(
             f"{path} holds {' and '.join(finished)} of a trained net, but not {LAST_WEIGHTS}, from "
             f"which its training would continue. Give another folder to train again, or remove "
             f"these files if they are no longer needed."
         )
-    if differences:
-        if finished:
-            raise RunError(
-                f"{path} holds a run of another recipe ({'; '.join(differences)}). Give the recipe "
-                f"of that run to continue it, or another folder."
-            )
+    if finished and another:
+        raise RunError(
+            f"{path} holds a run of another recipe ({'; '.join(differences)}). Give the recipe "
+            f"of that run to continue it, or another folder."
+        )
+    if finished and differences:
+        extend(path, former, recipe, read_progress(path).epochs)
+    elif another:
         log.info("%s: the run of another recipe, with no finished epoch, is replaced", path)
         for name in _OF_ONE_RECIPE:
             (path / name).unlink(missing_ok=True)
     try:
-        if differences or not file.exists():
+        if not file.exists() or (differences and not finished):
             atomic_write(file, recipe.to_json())
         provenance.record_environment(path)
     except OSError as error:
@@ -150,8 +156,9 @@ def lock_run(path: Path) -> Iterator[None]:
 
 
 def is_run_of(path: Path, recipe: Recipe) -> bool:
-    """Whether the folder holds a run of exactly this recipe."""
-    return (path / RECIPE).exists() and read_recipe(path / RECIPE) == recipe
+    """Whether the folder holds a run of this recipe, apart from the fields `EXTENSIBLE`."""
+    file = path / RECIPE
+    return file.exists() and not read_recipe(file).differences(recipe, without=EXTENSIBLE)
 
 
 def record_classes(path: Path, class_names: Sequence[str]) -> None:

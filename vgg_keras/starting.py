@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from vgg_keras import runs
 from vgg_keras.callbacks import WarmStart
+from vgg_keras.callbacks.errors import WarmStartError
+from vgg_keras.callbacks.warm_start import read_layers
 from vgg_keras.errors import ArgumentError
-from vgg_keras.nets import FC_NAMES, get_net
+from vgg_keras.nets import CHANNELS, FC_NAMES, STRIDE, get_net
 from vgg_keras.recipes import Recipe
 from vgg_keras.run_files import LAST_WEIGHTS
 from vgg_keras.tasks import Task
@@ -55,10 +59,35 @@ def make_warm_start(recipe: Recipe, model: keras.Model, out: Path, task: Task) -
         matching=matching,
         name=source,
     )
-    taken = warm_start.check(model)
+    try:
+        taken = warm_start.check(model)
+    except WarmStartError as error:
+        raise WarmStartError(f"{error} {_fitting(recipe, warm_start)}".rstrip()) from error
     _check_frozen(recipe, model, taken)
     _warn_of_random_head(recipe, (set(FC_NAMES) & set(layers or FC_NAMES)) - set(taken), taken)
     return [warm_start]
+
+
+def _fitting(recipe: Recipe, warm_start: WarmStart) -> str:
+    """With which settings the weights would fit, by the shapes of their layers; "" if unknown."""
+    source = warm_start.source
+    given: Mapping[str, Sequence[np.ndarray]]
+    given = source if isinstance(source, Mapping) else read_layers(source)
+    if not {"block1_conv1", "block5_conv1", FC_NAMES[0], FC_NAMES[-1]} <= given.keys():
+        return ""
+    width = given["block1_conv1"][0].shape[-1] / CHANNELS[0]
+    inputs = given[FC_NAMES[0]][0].shape[-2] / given["block5_conv1"][0].shape[-1]
+    found = {"width": width, "crop_size": STRIDE * round(math.sqrt(inputs))}
+    other = [f"{k}={v:g}" for k, v in found.items() if v != getattr(recipe, k)]
+    if not other:
+        return (
+            f'init_layers="matching" takes the layers of the same shape; the weights are of '
+            f"{given[FC_NAMES[-1]][0].shape[-1]} classes."
+        )
+    return (
+        f"The weights are of a net with {' and '.join(other)}: give the same, or "
+        f'init_layers="matching", which takes the layers of the same shape.'
+    )
 
 
 def _check_frozen(recipe: Recipe, model: keras.Model, taken: Collection[str]) -> None:

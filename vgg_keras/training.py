@@ -23,18 +23,21 @@ from vgg_keras.callbacks import (
     RaiseOnDivergence,
     WarnOfChance,
 )
-from vgg_keras.callbacks.checkpoint import read_progress
+from vgg_keras.callbacks.checkpoint import Progressed, read_progress
 from vgg_keras.distribution import Cluster, Devices, check_divisible, find_devices, is_cpu_only
 from vgg_keras.errors import MissingPackageError
-from vgg_keras.net_files import build_for_training
+from vgg_keras.extension import extend, make_plateau
+from vgg_keras.forecast import Forecast, memory_of
+from vgg_keras.net_files import build_for_training, read_recipe
 from vgg_keras.pipelines.evaluation import validation_stream
+from vgg_keras.pipelines.files import atomic_write
 from vgg_keras.pipelines.screening import naming_bad_images
 from vgg_keras.pipelines.sources import open_source
-from vgg_keras.pipelines.splits import TRAIN, VALIDATION
+from vgg_keras.pipelines.splits import TRAIN, VALIDATION, Source
 from vgg_keras.pipelines.training import steps_per_epoch, training_stream
 from vgg_keras.provenance import warn_of_other_versions
 from vgg_keras.recipes import Recipe, Stage
-from vgg_keras.run_files import JOURNAL
+from vgg_keras.run_files import JOURNAL, RECIPE
 from vgg_keras.starting import make_warm_start
 from vgg_keras.tasks import CLASSIFICATION, Task
 from vgg_keras.training_data import TrainingData, given_statistics, prepare_data
@@ -56,12 +59,11 @@ def train(
 ) -> Path:
     """Trains a net in the run folder `out`, or continues a run that was interrupted.
 
-    After an interruption at any moment, the same call continues after the last finished epoch. On
-    CPU the final weights are bit-identical to those of an uninterrupted run.
+    After an interruption at any moment, the same call continues after the last finished epoch, on
+    CPU to the same bits. `epochs` and the plateau's settings may change if no weight depends on it.
 
     Args:
-        recipe, out: what to train, and the run folder.
-        data_dir: where TFDS stores its data.
+        recipe, out, data_dir: what to train, the run folder, and where TFDS stores its data.
         devices, cluster: see `find_devices`. Processes of a cluster share the folder; one writes.
         tensorboard: whether to write event files under `out`/tensorboard.
         callbacks: further Keras callbacks, used in every process. Checkpoints omit their state.
@@ -83,8 +85,8 @@ def train(
         net = TrainedNet.load(run)
     """
     out, task = Path(out), task or CLASSIFICATION
-    boards = _tensorboard(out) if tensorboard else []
     used = find_devices(devices, cluster)  # first: TFDS may start TensorFlow, which fixes them
+    board = _tensorboard(out) if tensorboard and used.is_writer else []
     check_divisible(recipe.batch_size, used.count)
     with used.writer_first("prepare the data"):
         source = open_source(recipe.data, data_dir)
@@ -98,10 +100,20 @@ def train(
             # Everything that can be refused cheaply has been; the folder is written from here on.
             if used.is_writer:
                 locks.enter_context(runs.lock_run(out))
+                _announce(recipe, source, used)
             data = prepare_data(source, splits, recipe, out, task, used.is_writer)
-        further = [*(boards if used.is_writer else ()), *callbacks]
-        _Session(recipe, out, task, used, data, model).run(warm_start, further, verbose)
+        session = _Session(recipe, out, task, used, data, model)
+        session.run(warm_start, [*board, *callbacks], verbose)
     return out
+
+
+def _announce(recipe: Recipe, source: Source, used: Devices) -> None:
+    """Says what the training will do, and what this machine most likely cannot do."""
+    sizes = len(source.class_names), len(source[TRAIN])
+    forecast = Forecast(recipe, *sizes, used.count, used.shard.count, used.kind)
+    log.info("%s", forecast.line())
+    for warning in forecast.warnings(memory_of(used.kind)):
+        log.warning("%s", warning)
 
 
 def _tensorboard(out: Path) -> list[keras.callbacks.Callback]:
@@ -140,19 +152,10 @@ class _Session:
         verbose: int | str,
     ) -> None:
         recipe, out = self.recipe, self.out
-        plateau = PlateauDecay(
-            self.task.monitor,
-            patience=recipe.plateau_patience,
-            factor=recipe.plateau_factor,
-            drops=recipe.plateau_drops,
-            start_from_epoch=recipe.stages[-1].first_epoch,
-        )
+        plateau = make_plateau(recipe, self.task.monitor)
         checkpoint = Checkpoint(out, {"plateau": plateau}, self.task.monitor)
-        # The last epoch was saved with the optimizer of its stage.
-        saved = read_progress(out).epochs
-        self._compile(next(s for s in recipe.stages if saved <= s.end or s is recipe.stages[-1]))
-        with self.devices.scope():
-            done = checkpoint.restore(self.model)
+        with self.devices.writer_first("continue the run"):
+            done = self._restore(checkpoint, plateau)
         if done.finished or done.epochs >= recipe.epochs:
             log.info("%s is trained already: %d epochs", out, done.epochs)
             return
@@ -175,6 +178,31 @@ class _Session:
                 self._fit(done.epochs, callbacks)
             finally:
                 progress.close()
+
+    def _restore(self, checkpoint: Checkpoint, plateau: PlateauDecay) -> Progressed:
+        """Restores the last epoch; if the recipe has other settings now, with these."""
+        recipe, out = self.recipe, self.out
+        # The last epoch was saved with the optimizer of its stage.
+        saved = read_progress(out).epochs
+        self._compile(next(s for s in recipe.stages if saved <= s.end or s is recipe.stages[-1]))
+        with self.devices.scope():
+            done = checkpoint.restore(self.model)
+        former = read_recipe(out / RECIPE)
+        if former == recipe:
+            return done
+        log.info("%s: goes on with %s", out, "; ".join(former.differences(recipe)))
+        if state := extend(out, former, recipe, done.epochs):
+            done = Progressed(done.epochs, state.finished)
+            plateau.wait, plateau.drops_done = state.wait, state.drops_done
+            if state.learning_rate is not None:
+                with self.devices.scope():
+                    self.model.optimizer.learning_rate = state.learning_rate
+        if self.devices.is_writer:
+            # In this order: after a kill in between, the same recipe gives the same state again.
+            if state:
+                checkpoint.save(self.model, *done)
+            atomic_write(out / RECIPE, recipe.to_json())
+        return done
 
     def _fit(self, first_epoch: int, callbacks: list[keras.callbacks.Callback]) -> None:
         epochs, validation = self.recipe.epochs, self._validation_stream()

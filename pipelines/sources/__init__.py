@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import importlib
 import logging
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 from vgg_keras.pipelines.errors import SourceError
 from vgg_keras.pipelines.sources.held_out import hold_out, take_fraction
-from vgg_keras.pipelines.splits import Source
+from vgg_keras.pipelines.splits import VALIDATION, Source
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +39,26 @@ _OPENERS = {
     "caltech256": _Opener("caltech256:PATH", "caltech256:open_caltech256"),
     "voc-action": _Opener("voc-action:PATH", "voc_action:open_voc_action"),
 }
+
+
+# Kinds of files by their ending.
+_ENDINGS = {".parquet": "parquet", ".tar": "webdataset", ".tfrecord": "tfrecord"}
+
+
+def _meant(spec: str) -> str:
+    """What a path without a kind, or a misspelt kind, most likely is; "" if nobody knows."""
+    kind, colon, location = spec.partition(":")
+    if not spec:
+        return ""
+    if near := difflib.get_close_matches(kind, _OPENERS, 1) if colon else []:
+        return f"; it may be {near[0]}:{location}"
+    path = Path(spec)
+    kinds = {_ENDINGS[p.suffix] for p in (path, *path.glob("*")) if p.suffix in _ENDINGS}
+    if not colon and path.exists():
+        kinds |= {"folder"} if path.is_dir() and not kinds else set()
+        named = " or ".join(f"{one}:{spec}" for one in sorted(kinds))
+        return f"; it may be {named}" if kinds else ""
+    return ""
 
 
 def open_source(
@@ -79,7 +102,9 @@ def open_source(
     opener = _OPENERS.get(kind)
     if opener is None or bool(location) != (":" in opener.form):
         *forms, last = [each.form for each in _OPENERS.values()]
-        raise SourceError(f"Data must be given as {', '.join(forms)} or {last}. Received: {spec!r}")
+        raise SourceError(
+            f"Data must be given as {', '.join(forms)} or {last}. Received: {spec!r}{_meant(spec)}"
+        )
     location, fraction = take_fraction(spec, location)
     module, name = opener.function.split(":")
     open_kind = getattr(importlib.import_module(f"{__name__}.{module}"), name)
@@ -88,6 +113,9 @@ def open_source(
     )
     if fraction is not None:
         source = hold_out(source, fraction)
+    elif not source.advice and VALIDATION not in source.splits:
+        hint = f"{spec}{'&' if '?' in spec else '?'}val=0.1 holds a tenth of each class out as val."
+        source = dataclasses.replace(source, advice=hint)
     sizes = ", ".join(f"{len(split):,} in {name}" for name, split in source.splits.items())
     log.info("%s: %d classes; images: %s", spec, len(source.class_names), sizes)
     return source

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 
 import numpy as np
@@ -127,3 +128,26 @@ def test_images_per_second_exclude_validation():
     time.sleep(0.02)
     assert timer.images_per_second == rate
     assert timer.epoch_seconds >= 0.02
+
+
+@pytest.mark.parametrize(("terminal", "heartbeat", "beats"), [(0, 0, 6), (0, 60, 0), (1, 0, 0)])
+def test_long_epochs_have_lines_where_there_is_no_terminal(terminal, heartbeat, beats):
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=bool(terminal), width=200)
+    progress = Progress(4, 32, console, heartbeat)
+    progress.set_params({"epochs": 1})
+    progress.on_train_begin()
+    progress.on_epoch_begin(0)
+    for step in range(4):
+        progress.on_train_batch_end(step, {"loss": 2.0})
+    for step in range(2):
+        progress.on_test_batch_end(step)
+    progress.close()
+    lines = stream.getvalue().splitlines()
+    found = [line for line in lines if re.search(r"step \d", line)]
+    assert len(found) == beats
+    if beats:
+        assert re.fullmatch(
+            r"epoch 1/1  step 2/4  loss 2\.000  \d+ images/s  left in the epoch 0:\d\d", found[1]
+        )
+        assert found[4:] == [f"epoch 1/1  validation, step {step}" for step in (1, 2)]

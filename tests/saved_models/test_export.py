@@ -346,7 +346,7 @@ class TestCommands:
         arguments = ["export", "--run", net.name, "--out", str(out)]
         done = CliRunner().invoke(main, [*arguments, "--json", "--no-flip", "--max-pixels", "9000"])
         assert done.exit_code == 0, done.output
-        path = json.loads(done.stdout)["path"]
+        path = json.loads(done.stdout)["results"][0]["path"]
         assert path == str(out / "1")
         done = CliRunner().invoke(main, [*arguments, "--version", "1"])
         assert done.exit_code == 1
@@ -356,7 +356,7 @@ class TestCommands:
         )
         assert done.exit_code == 0, done.output
         found = json.loads(done.stdout)
-        assert [check["signature"] for check in found["checks"]] == [
+        assert [check["signature"] for check in found["results"]] == [
             "serving_default",
             "classify",
             "features",
@@ -365,7 +365,7 @@ class TestCommands:
             "crops",
         ]
         assert found["load_seconds"] > 0
-        assert all(check["difference"] <= 1e-5 for check in found["checks"])
+        assert all(check["difference"] <= 1e-5 for check in found["results"])
 
     def test_verify_detects_differences(self, net, exported, served, tmp_path, monkeypatch):
         """A changed bias, changed class names, bad photos, and another net."""

@@ -104,6 +104,37 @@ def test_the_form_that_is_accepted(server):
     assert ask(server) == [Answer((1, 0), ("a", "b"), (0.9, 0.1))]
 
 
+def test_boxes_are_those_of_the_signature_localise():
+    box = [0, 1.5, 30, 40]
+    asked = []
+
+    class Model:
+        boxes = ((box, box),)
+
+        def predict(self, inputs, signature):
+            asked.append(signature)
+            texts = {"class_names": [[b"a", b"b"]], "error": [b""]}
+            arrays = {k: np.array(v, object) for k, v in texts.items()}
+            numbers = {"classes": [[1, 0]], "probabilities": [[0.9, 0.1]], "boxes": self.boxes}
+            return arrays | {k: np.array(v) for k, v in numbers.items()}
+
+    (answer,) = classify(Model(), [b"image"], signature="localise")
+    assert answer == Answer((1, 0), ("a", "b"), (0.9, 0.1), "", (tuple(box), tuple(box)))
+    (plain,) = classify(Model(), [b"image"])
+    assert plain.boxes == ()
+    assert asked == ["localise", "serving_default"]
+    for boxes, message in (
+        ([[box]], "one probability for each class"),
+        ([[[-1, 0, 1, 1]] * 2], "'boxes' that are not from 0"),
+        ([box], "lacks the output 'boxes'"),
+    ):
+        Model.boxes = boxes
+        with pytest.raises(RequestError, match=f"model's localise .*{message}"):
+            list(classify(Model(), [b"image"], signature="localise"))
+    with pytest.raises(ArgumentError, match="signature must be one of serving_default, localise"):
+        list(classify(Model(), [b"image"], signature="crops"))
+
+
 MALFORMED = {
     # text of the message: parts of the answer
     'answers 200 OK: {"outputs":[[[': [response(b'{"outputs":' + b"[" * 100_000)],

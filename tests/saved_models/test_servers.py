@@ -296,7 +296,7 @@ def test_only_classify_may_be_refused_by_a_server(refused, served, exported, net
         assert "400 classify is not for Predict" in " ".join(done.output.split())
         found = json.loads(CliRunner().invoke(main, [*command, "--json"]).stdout)
     assert found["load_seconds"] is None
-    skipped = {check["signature"]: check for check in found["checks"] if check["skipped"]}
+    skipped = {check["signature"]: check for check in found["results"] if check["skipped"]}
     assert list(skipped) == ["classify"]
     assert (skipped["classify"]["difference"], skipped["classify"]["passed"]) == (None, True)
 
@@ -310,10 +310,11 @@ def test_the_request_command_prints_classes_and_errors(url, photos, tmp_path):
     assert done.stdout.count(" %  ") == 3
     done = CliRunner().invoke(main, ["request", "--url", url, "--json", str(bad), str(photos[0])])
     assert done.exit_code == 1
-    found = json.loads(done.stdout)
+    found = json.loads(done.stdout)["results"]
     assert [answer["image"] for answer in found] == [str(bad), str(photos[0])]
     assert "cannot be read" in found[0]["error"]
-    assert found[1]["probabilities"][0] > 0
+    assert found[1]["top"][0]["posterior"] > 0
+    assert found[1]["top"][0].keys() == {"class", "name", "posterior"}
     done = CliRunner().invoke(main, ["request", "--url", url, str(tmp_path / "none.jpg")])
     assert done.exit_code == 1
     assert "There is no such file" in done.output

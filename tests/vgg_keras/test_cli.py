@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -21,8 +22,10 @@ from vgg_keras.commands.errors import one_line_errors, with_flags
 from vgg_keras.commands.options import NetName, Several, TrainScale, check_images
 from vgg_keras.errors import ArgumentError, RunError
 from vgg_keras.evaluation.evaluate import evaluate
+from vgg_keras.metadata import rounded
 from vgg_keras.pipelines.sources import open_source
 from vgg_keras.recipes import RECIPES, Recipe
+from vgg_keras.version import __version__
 
 
 def invoke(*arguments):
@@ -30,7 +33,7 @@ def invoke(*arguments):
 
 
 def test_describe_prints_json():
-    described = json.loads(invoke("describe", "--json").stdout)
+    described = json.loads(invoke("describe", "--json").stdout)["results"]
     assert {d["net"]: d["parameters"] for d in described} == PARAMETERS
     assert [d["weight_layers"] for d in described] == [11, 11, 13, 16, 16, 19]
 
@@ -63,7 +66,7 @@ def test_describe_takes_aliases_and_sizes():
             0.25,
             "--json",
         ).stdout
-    )
+    )["results"]
     assert (d["net"], d["crop_size"], d["layers"][-1]["outputs"]) == ("D", 64, 10)
     assert "receptive field" in invoke("describe", "--net", "D").stdout
 
@@ -339,7 +342,7 @@ class TestOptions:
 
     @pytest.mark.parametrize("text", ["x", "1,2,3", "", "1:x"])
     def test_a_bad_training_scale_is_refused(self, text):
-        with pytest.raises(click.BadParameter, match="S_MIN,S_MAX"):
+        with pytest.raises(click.BadParameter, match="S_MIN:S_MAX"):
             TrainScale().convert(text, None, None)
 
     def test_center_is_an_alias_of_centre(self):
@@ -354,8 +357,12 @@ class TestNets:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ((), "Give either --run or --weights."),
-            (("--run", "r", "--weights", "w.npz"), "Give either --run or --weights."),
+            ((), "Give either --run or --weights. Received: neither; --weights imagenet:D is"),
+            (
+                ("--run", "r", "--weights", "w.npz"),
+                "Give either --run or --weights. Received: both; take away --run r or --weights "
+                "w.npz",
+            ),
             (("--run", "r", "--statistics", "s.json"), "--statistics goes with --weights"),
             (("--run", "none"), "--run: There is no folder none."),
             (("--weights", "w", "--weights", "v", "--net", "D"), "--net once for each of the 2"),
@@ -373,10 +380,19 @@ class TestNets:
         net = TrainedNet.of_model(model, mean=MEAN, class_names=names, train_scale=(32, 40))
         net.save(tmp_path / "net")
         options = ("--run", tmp_path / "net", "--data", folder, "--protocol", "center")
-        printed = json.loads(invoke("evaluate", *options, "--json").stdout)
+        (printed,) = json.loads(invoke("evaluate", *options, "--json").stdout)["results"]
         expected = evaluate(net, open_source(folder), protocol="centre").result()
         for key in ("top1_error", "top5_error", "images", "protocol", "pool_rounding"):
-            assert printed[key] == expected[key]
+            assert printed[key] == rounded(expected[key])
+        measured = printed["provenance"]
+        assert measured["version"] == __version__
+        assert measured["command"].endswith(f"evaluate {shlex.join(map(str, options))} --json")
+        assert measured["images_per_second"] == pytest.approx(12 / measured["seconds"], rel=0.1)
+        assert measured.keys() - {"seconds", "images_per_second", "version", "command"} == {
+            "commit",
+            "date",
+            "hardware",
+        }
         assert printed["pool_rounding"] == "up"  # the setting of the saved net
         assert len(list((tmp_path / "net/evaluation").glob("*.npy"))) == 1
         line = invoke("evaluate", *options).stdout

@@ -17,6 +17,7 @@ from tests.tiny import lively, tiny_run
 from tests.vgg_keras.test_runs import run_here
 from vgg_keras.callbacks.checkpoint import Progressed
 from vgg_keras.callbacks.journal import read_journal
+from vgg_keras.commands import evaluation
 from vgg_keras.errors import UserError
 from vgg_keras.evaluation.predictions import Predictions
 from vgg_keras.evaluation.rows import RowFiller
@@ -131,7 +132,8 @@ def rows_once(monkeypatch):
     return known
 
 
-def test_evaluate(work, data, loaded_once, rows_once):
+def test_evaluate(work, data, loaded_once, rows_once, monkeypatch):
+    monkeypatch.setattr(evaluation, "provenance", lambda *_: {"provenance": {}})  # it has the time
     out = work / "d.parquet"
     command = ("evaluate", "--run", work / "run", "--data", data, "--test-scales", 32, "--out", out)
     run_here(*command, "--protocol", "centre")  # another result, which is replaced

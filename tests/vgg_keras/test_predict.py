@@ -24,6 +24,7 @@ from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.evaluation.posteriors import make_scorer
 from vgg_keras.evaluation.predict import predict
 from vgg_keras.evaluation.predictions import Predictions
+from vgg_keras.metadata import rounded
 from vgg_keras.pipelines.errors import BadImageError, SourceError
 from vgg_keras.pipelines.images import rescale
 from vgg_keras.pipelines.sources.own import as_split
@@ -295,8 +296,9 @@ class TestCommand:
             map_average="posteriors",
             batch_size=8,
         )
-        found = printed.pop("images")
-        assert printed == predicted.metadata | {"skipped": [broken]}
+        found = printed.pop("results")
+        assert printed.pop("provenance")["seconds"] > 0
+        assert printed == rounded(predicted.result() | {"skipped": [broken]})
         assert (printed["run"], printed["pool_rounding"]) == (str(run.name), "up")
         assert [image["image"] for image in found] == [images[0], images[4]]
         for image, row in zip(found, predicted.posteriors, strict=True):

@@ -174,7 +174,7 @@ class TestTable:
 
     def test_the_command_lists_the_table(self, server):
         pretrained.fetch(find_release("keras:E-notop"))
-        rows = json.loads(CliRunner().invoke(main, ["weights", "--json"]).stdout)
+        rows = json.loads(CliRunner().invoke(main, ["weights", "--json"]).stdout)["results"]
         assert [row["name"] for row in rows] == [one.name for one in RELEASES]
         assert [row["name"] for row in rows if row["cached"]] == ["keras:E-notop"]
         table = CliRunner().invoke(main, ["weights"]).stdout
@@ -333,7 +333,7 @@ class TestCommands:
         done = self.invoke("predict", "--weights", "imagenet:D", image, "--json")
         found = json.loads(done.stdout)
         assert (found["weights"], found["test_scales"]) == ("imagenet:D", [48])
-        assert found["images"][0]["top"][0]["class"] in ilsvrc.wnids()
+        assert found["results"][0]["top"][0]["class"] in ilsvrc.wnids()
         assert "Downloading" in done.stderr
 
     def test_rows_are_cached_beside_the_file(self, server, tmp_path):

@@ -44,7 +44,12 @@ def test_small_recipes_have_the_scales_of_the_paper_in_proportion():
     assert small.train_scale == (round(256 * 64 / 224), round(512 * 64 / 224))
     assert (small.epochs, small.batch_size, small.plateau_patience) == (40, 64, 3)
     assert (boxes.net, boxes.learning_rate) == ("D", 1e-3)
-    assert small.differences(boxes) == ["net: A -> D", "learning_rate: 0.01 -> 0.001"]
+    assert small.differences(boxes) == [
+        "net: A -> D",
+        "learning_rate: 0.01 -> 0.001",
+        "regression: None -> per-class",
+        "boxes: None -> ",
+    ]
 
 
 def test_fine_tuning_has_the_input_of_the_released_nets():

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -139,7 +140,7 @@ class TestKilledAndResumed:
         for piece in ("A (11)", "B (13)", "D (16)", "multiply-adds", "top-5 error"):
             assert piece in text
         assert (swept[0] / "sweep.png").stat().st_size > 10_000
-        rows = json.loads(run_here("sweep", "show", swept[0], "--json"))
+        rows = json.loads(run_here("sweep", "show", swept[0], "--json"))["results"]
         assert [row["error"] for row in rows] == sorted(row["error"] for row in rows)
         by_net = sorted(rows, key=lambda row: row["net"])
         assert [row["parameters"] for row in by_net] == sorted(r["parameters"] for r in rows)
@@ -264,6 +265,53 @@ class TestTuners:
             file.write_bytes(content)
             run_sweep(sweep, folder)
             assert read_trials(folder) == rows
+
+    @pytest.mark.parametrize("tuner", ["grid", "random", "bayesian"])
+    def test_a_search_goes_on_with_more_trials(self, tuner, given, tmp_path):
+        sweep = tiny(tuner=tuner, train_scales=((32, 32), (32, 40)), max_trials=2)
+        more = dataclasses.replace(sweep, max_trials=4)
+        run_sweep(sweep, tmp_path / "x")
+        before = {row["run"] for row in read_trials(tmp_path / "x")}
+        assert len(before) == (6 if tuner == "grid" else 2)
+        run_sweep(more, tmp_path / "x")
+        found = {row["run"] for row in read_trials(tmp_path / "x")}
+        assert before <= found
+        assert len(found) == (6 if tuner == "grid" else 4)
+        if tuner == "random":  # the trials of a search that had them from its beginning
+            run_sweep(more, tmp_path / "y")
+            whole = {Path(row["run"]).name for row in read_trials(tmp_path / "y")}
+            assert {Path(run).name for run in found} == whole
+        with pytest.raises(SweepError, match="max_trials may only grow"):
+            sweep.save(tmp_path / "x")
+        with pytest.raises(SweepError, match="only max_trials and the number of epochs may grow"):
+            dataclasses.replace(more, objective="top1").save(tmp_path / "x")
+
+    def test_a_search_goes_on_with_more_epochs(self, given, tmp_path, monkeypatch):
+        record = trials.train_in_process
+
+        def again(recipe, path, options):
+            shutil.rmtree(path, ignore_errors=True)
+            return record(recipe, path, options)
+
+        monkeypatch.setattr(trials, "train_in_process", again)
+        sweep = tiny(nets=("A", "B-shallow"), train_scales=((32, 32), (32, 40)))
+        more = dataclasses.replace(sweep, recipe=dataclasses.replace(sweep.recipe, epochs=3))
+        for one in (sweep, more):
+            run_sweep(one, tmp_path / "x")
+        rows = read_trials(tmp_path / "x")
+        assert [row["epochs"] for row in rows] == [3] * 4
+        assert {row["error"] for row in rows} == {17.0, 27.0}
+        assert len(given) == 8
+        for other, before, message in (
+            (sweep, more, "the number of epochs may only grow"),
+            (tiny(nets=("A", "D")), None, "net D has started from net A with epochs=1"),
+            (tiny(nets=("A",), tuner="bayesian"), None, "bayesian has chosen trials"),
+        ):
+            folder = tmp_path / message
+            (before or other).save(folder)
+            grown = dataclasses.replace(other, recipe=dataclasses.replace(other.recipe, epochs=2))
+            with pytest.raises(SweepError, match=message):
+                (other if before else grown).save(folder)
 
     @pytest.mark.parametrize("diverging", ["D", "A", "AD"])
     @pytest.mark.parametrize("tuner", TUNERS)

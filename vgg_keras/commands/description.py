@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
-from vgg_keras.commands.options import NetName, json_option
-from vgg_keras.commands.terminal import echo_lines, print_table
+from vgg_keras.commands.options import NetName, Several, json_option
+from vgg_keras.commands.results import print_json
+from vgg_keras.commands.terminal import print_table
 from vgg_keras.nets import TABLE_1
 
 
 @command()
 @click.option(
-    "--net",
+    "--nets",
+    "--net",  # its only name before
     "nets",
-    type=NetName(),
-    multiple=True,
-    help="Net to describe layer by layer; may be given several times [all of Table 1].",
+    type=Several(NetName()),
+    metavar="NET,...",
+    help="Nets to describe layer by layer [all of Table 1].",
 )
 @click.option("--num-classes", default=1000, show_default=True, help="Number of classes.")
 @click.option(
@@ -43,8 +43,8 @@ def describe(verbose, nets, num_classes, crop_size, width, as_json) -> None:
     size = (num_classes, crop_size, width)
     with one_line_errors(verbose):
         if as_json:
-            echo_lines(json.dumps([describe_net(n, *size) for n in nets or TABLE_1], indent=2))
+            print_json([describe_net(name, *size) for name in nets or TABLE_1])
             return
         print_table(configuration_table(nets or TABLE_1, *size), width=132)
-        for name in nets:
+        for name in nets or ():
             print_table(layer_table(name, *size), width=132)

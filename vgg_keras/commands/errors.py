@@ -27,6 +27,7 @@ _FLAGS = {
     "net": ("--run",),
     "nets": ("--run",),
     "path": ("--out",),
+    "splits": ("--num-splits",),
     "threshold": ("--merge-threshold",),
     "where": ("--run", "--weights"),
 }

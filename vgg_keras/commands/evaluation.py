@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import shlex
-import shutil
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -29,7 +26,8 @@ from vgg_keras.commands.options import (
     predictions_option,
     submission_option,
 )
-from vgg_keras.commands.terminal import echo, echo_lines
+from vgg_keras.commands.results import Timer, print_json, provenance, timed
+from vgg_keras.commands.terminal import echo, echo_lines, terminal_width
 from vgg_keras.evaluation.procedure import Procedure
 from vgg_keras.metadata import members
 from vgg_keras.pipelines.errors import ArgumentError
@@ -86,7 +84,10 @@ def evaluate(
         strategy = make_strategy(devices)  # first: TFDS may start TensorFlow, which fixes them
         source = open_source(data, data_dir)
         _check_classes(chosen, source, split)
-        how = asdict(procedure) | {"batch_size": batch_size, "on_bad_image": on_bad_image}
+        how = dataclasses.asdict(procedure) | {
+            "batch_size": batch_size,
+            "on_bad_image": on_bad_image,
+        }
         check_classes = submission_ids if submission else None
         predictions = []
         for number, one in enumerate(chosen, 1):
@@ -99,7 +100,7 @@ def evaluate(
         if len(predictions) > 1:
             from vgg_keras.evaluation.fusion import fuse as run_fusion
 
-            predictions.append(run_fusion(predictions))
+            predictions.append(with_provenance(run_fusion(predictions)))
         save_predictions(predictions[-1], out, submission)
         _show([one.result() for one in predictions], as_json)
 
@@ -122,7 +123,15 @@ def _predictions(one: ChosenNet, source, split, strategy, cache_dir, how, check_
     if check_classes:
         check_classes(net.class_names)
     folder = one.cache_dir if cache_dir is None else cache_dir or None
-    return run_evaluation(net, source, split, cache_dir=folder, **how)
+    with timed() as timer:
+        found = run_evaluation(net, source, split, cache_dir=folder, **how)
+    return with_provenance(found, timer, len(found))
+
+
+def with_provenance(predictions, timer: Timer | None = None, images: int | None = None):
+    """Predictions that say how they came about, in what is printed and in what is saved."""
+    metadata = {**predictions.metadata, **provenance(timer, images)}
+    return dataclasses.replace(predictions, metadata=metadata)
 
 
 def save_predictions(predictions, out: Path | None, submission: Path | None) -> None:
@@ -164,7 +173,7 @@ def fuse(verbose, files, out, submission, as_json) -> None:
 
     with one_line_errors(verbose):
         check_files_to_write(out, submission)
-        fused = run_fusion([Predictions.load(file) for file in files])
+        fused = with_provenance(run_fusion([Predictions.load(file) for file in files]))
         save_predictions(fused, out, submission)
         _show([fused.result()], as_json)
 
@@ -190,7 +199,7 @@ def table(verbose, number, results, kind, as_json) -> None:
     """Print a table of the paper, 1 to 12, with your results beside the paper's numbers."""
     with one_line_errors(verbose):
         built = build_table(number, read_results(results) if results else ())
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 132
+        width = terminal_width(132)
         echo_lines(render(built, "json" if as_json else kind, width))
 
 
@@ -224,9 +233,9 @@ def report(verbose, results, out, data_dir, examples) -> None:
 
 
 def _show(results: list[dict], as_json: bool) -> None:
-    """Prints results; as JSON a single one as an object, several as a list."""
+    """Prints results, as JSON or as a line each."""
     if as_json:
-        echo(json.dumps(results if len(results) > 1 else results[0]))
+        print_json(results)
         return
     for result in results:
         echo(_line(result))

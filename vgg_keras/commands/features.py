@@ -23,6 +23,7 @@ from vgg_keras.commands.options import (
     devices_option,
     json_option,
 )
+from vgg_keras.commands.results import print_json, provenance, timed
 from vgg_keras.commands.terminal import echo
 from vgg_keras.features.procedure import AGGREGATES, REGIONS
 from vgg_keras.features.protocols import (
@@ -88,10 +89,12 @@ _PROCEDURE = (
 @data_options()
 @data_dir_option
 @click.option(
-    "--split",
+    "--splits",
+    "--split",  # its only name before
     "splits",
-    multiple=True,
-    help="Split to use; may be given several times [all splits].",
+    type=Several(click.STRING),
+    metavar="SPLIT,...",
+    help="Splits to use [all splits].",
 )
 @add_options(_PROCEDURE)
 @click.option(
@@ -125,12 +128,13 @@ def features(
         with strategy.scope():
             nets = [FeatureExtractor.load(one.where, layer, **one.arguments) for one in chosen]
         folder = out.with_name(f"{out.name}.parts") if cache_dir is None else cache_dir or None
-        found = extract_features(nets, source, splits, cache_dir=folder, **options)
+        with timed() as timer:
+            found = extract_features(nets, source, splits, cache_dir=folder, **options)
         found.save(out)
         dimensions = found.values.shape[1]
         if as_json:
             result = {"file": str(out), "images": len(found), "dimensions": dimensions}
-            echo(json.dumps(result | found.metadata))
+            print_json([result | found.metadata | provenance(timer, len(found))])
         else:
             echo(f"{out}: {len(found)} images, {dimensions} features each")
 
@@ -161,7 +165,7 @@ def features(
     help="Largest number of test images of each class in random splits [50 for caltech101, "
     "otherwise all others].",
 )
-@click.option("--splits", type=click.IntRange(1), help="Number of random splits [3].")
+@click.option("--num-splits", "splits", type=click.IntRange(1), help="Number of random splits [3].")
 @click.option(
     "--c-grid",
     "grid",
@@ -180,14 +184,18 @@ def transfer(verbose, files, out, as_json, **options) -> None:
         from vgg_keras.features.svm import transfer as run_transfer
         from vgg_keras.features.table import Features, stacked
 
-        result = run_transfer(stacked([Features.load(file) for file in files]), **options)
-        result["files"] = [str(file) for file in files]
+        with timed() as timer:
+            result = run_transfer(stacked([Features.load(file) for file in files]), **options)
+        result |= {"files": [str(file) for file in files], **provenance(timer)}
         if out:
             from vgg_keras.pipelines.files import atomic_write
 
             atomic_write(out, json.dumps(result) + "\n")
         result.pop(RECOGNISED_KEY, None)  # of every image: for the file
-        echo(json.dumps(result) if as_json else _line(result))
+        if as_json:
+            print_json([result])
+        else:
+            echo(_line(result))
 
 
 def _line(result: dict) -> str:
@@ -239,18 +247,27 @@ def similar(verbose, images, file, top, moved_to, sheet, data, data_dir, as_json
             from vgg_keras.features.similar import draw_sheet, nearest, query_descriptors
             from vgg_keras.features.table import Features
         found = Features.load(file)
-        close = nearest(query_descriptors(found, images, moved_to=moved_to), found, top)
+        with timed() as timer:
+            close = nearest(query_descriptors(found, images, moved_to=moved_to), found, top)
         if sheet:
             from vgg_keras.pipelines.sources import open_source
 
             source = open_source(data or found.metadata["data"], data_dir, several_labels=True)
             draw_sheet(images, found, close, source, sheet)
-        _show(images, found, close, as_json)
+        results = _similar(images, found, close)
+        if as_json:
+            shared = {"features": str(file), "images": len(images)}
+            print_json(results, **shared, **provenance(timer, len(images)))
+            return
+        for result in results:
+            echo(result["image"])
+            for one in result["similar"]:
+                echo(f"  {one['similarity']:.3f}  {one['image']}  {', '.join(one['labels'])}")
 
 
-def _show(images, found, close, as_json: bool) -> None:
-    """Prints the images that are similar to each image."""
-    results = [
+def _similar(images, found, close) -> list[dict]:
+    """The images that are similar to each image."""
+    return [
         {
             "image": image,
             "similar": [
@@ -265,10 +282,3 @@ def _show(images, found, close, as_json: bool) -> None:
         }
         for image, rows, cosines in zip(images, *close, strict=True)
     ]
-    if as_json:
-        echo(json.dumps(results))
-        return
-    for result in results:
-        echo(result["image"])
-        for one in result["similar"]:
-            echo(f"  {one['similarity']:.3f}  {one['image']}  {', '.join(one['labels'])}")

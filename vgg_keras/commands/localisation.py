@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from pathlib import Path
 
 import click
 
 from vgg_keras.commands.base import group
 from vgg_keras.commands.errors import one_line_errors
+from vgg_keras.commands.locating import NETS, predict_boxes
 from vgg_keras.commands.nets import nets_in_folders
 from vgg_keras.commands.options import (
     FILE,
@@ -24,8 +25,10 @@ from vgg_keras.commands.options import (
     json_option,
     submission_option,
 )
+from vgg_keras.commands.recipes import recipe_command
+from vgg_keras.commands.results import print_json, provenance, timed
 from vgg_keras.commands.terminal import echo
-from vgg_keras.commands.training import take_cluster, take_recipe, training_options
+from vgg_keras.commands.training import take_cluster, take_run, training_options
 from vgg_keras.localisation.procedure import (
     LOCALISATION_PROTOCOL_ALIASES,
     LOCALISATION_PROTOCOLS,
@@ -34,7 +37,7 @@ from vgg_keras.metadata import members
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.pipelines.files import check_writable
 from vgg_keras.quiet import quiet_tensorflow
-from vgg_keras.recipes import LOCALISATION_RECIPES, PRECISIONS
+from vgg_keras.recipes import LOCALISATION_RECIPES
 from vgg_keras.run_files import LOCALISATION_CACHE
 
 
@@ -49,35 +52,16 @@ def localise() -> None:
 def train(verbose, **options) -> None:
     """Train a net to predict boxes, starting from a classification run (--init-from)."""
     with one_line_errors(verbose):
-        recipe = take_recipe(options, LOCALISATION_RECIPES)
         with quiet_tensorflow(verbose):
+            recipe, out = take_run(options, LOCALISATION_RECIPES)
             from vgg_keras.localisation.task import train_localisation
-        path = train_localisation(recipe, cluster=take_cluster(options), **options)
+        path = train_localisation(recipe, out, cluster=take_cluster(options), **options)
         echo(f"{path}: done", err=True)
 
 
-_NETS = (
-    click.option(
-        "--run",
-        "runs",
-        multiple=True,
-        required=True,
-        type=FOLDER,
-        help="Folder of a localisation run or saved net; the boxes of several nets are merged "
-        "(Table 9).",
-    ),
-    click.option(
-        "--classifier",
-        "classifiers",
-        multiple=True,
-        type=FOLDER,
-        help="Folder of a classification run or saved net. The protocol dense needs at least one; "
-        "several nets are fused.",
-    ),
-    click.option(
-        "--precision", type=click.Choice(PRECISIONS), help="Keras dtype policy [that of the net]."
-    ),
-)
+localise.add_command(recipe_command(LOCALISATION_RECIPES, "localise train"))
+
+localise.add_command(predict_boxes)
 _PROCEDURE = (
     click.option(
         "--protocol",
@@ -113,7 +97,7 @@ _PROCEDURE = (
 
 
 @localise.command()
-@add_options(_NETS)
+@add_options(NETS)
 @data_options()
 @data_dir_option
 @click.option("--split", default="val", show_default=True, help="Name of the split to test on.")
@@ -165,16 +149,22 @@ def evaluate(
         with strategy.scope():
             nets, classifiers = ([one.load() for one in chosen] for chosen in (nets, classifiers))
         split = source[options["split"]]
-        if options.pop("protocol") == "dense":
-            found = _dense(nets, source, classifiers, runs[0] / LOCALISATION_CACHE, **options)
-        else:
-            found = _centre(nets[0], source, **options)
+        with timed() as timer:
+            if options.pop("protocol") == "dense":
+                found = _dense(nets, source, classifiers, runs[0] / LOCALISATION_CACHE, **options)
+            else:
+                found = _centre(nets[0], source, **options)
+        measured = provenance(timer, len(found.images))
+        found = dataclasses.replace(found, metadata=found.metadata | measured)
         if out:
             found.save(out)
         if submission:
             found.save_submission(submission, split)
         result = found.result()
-        echo(json.dumps(result) if as_json else _line(result))
+        if as_json:
+            print_json([result])
+        else:
+            echo(_line(result))
 
 
 def _dense(

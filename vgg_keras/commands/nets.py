@@ -12,11 +12,12 @@ import click
 from vgg_keras.commands.options import FILE, RUN, WEIGHTS, NetName, TrainScale, add_options
 from vgg_keras.nets import POOL_ROUNDINGS
 from vgg_keras.pipelines.errors import ArgumentError
+from vgg_keras.recipes import PREPROCESSING_NAMES
 from vgg_keras.run_files import EVALUATION_CACHE
 
 preprocessing_option = click.option(
     "--preprocessing",
-    metavar="rgb|caffe|torch|vggface",
+    type=click.Choice(PREPROCESSING_NAMES),
     help="Preprocessing that the weights were trained with: rgb (RGB minus the ILSVRC mean), caffe "
     "(BGR minus the ILSVRC mean), torch (RGB from 0 to 1, minus a mean, divided by a standard "
     "deviation), or vggface (BGR minus VGGFace's mean) [inferred from the kind of file].",
@@ -82,7 +83,7 @@ def net_options(several: str = "", without: Collection[str] = ()):
         "train_scale": click.option(
             "--train-scale",
             type=TrainScale(),
-            metavar="S|S_MIN,S_MAX",
+            metavar="S|S_MIN:S_MAX",
             help="With --weights: training scale S of the net [that of a released net; otherwise "
             "256, in proportion to the crop size].",
         ),
@@ -156,8 +157,16 @@ def chosen_nets(options: dict[str, Any], *, required: bool = True) -> list[Chose
     of_file = {name: options.pop(name, None) for name in _OF_A_FILE if name != "net"}
     of_file = {name: value for name, value in of_file.items() if value is not None}
     of_model = {name: options.pop(name, None) for name in _OF_A_MODEL}
-    if (runs and weights) or (required and not (runs or weights)):
-        raise ArgumentError("Give either --run or --weights.")
+    if runs and weights:
+        raise ArgumentError(
+            f"Give either --run or --weights. Received: both; take away --run {runs[0]} or "
+            f"--weights {weights[0]}"
+        )
+    if required and not (runs or weights):
+        raise ArgumentError(
+            "Give either --run or --weights. Received: neither; --weights imagenet:D is a released "
+            "net"
+        )
     if not weights and (names or of_file):
         flag = "net" if names else next(iter(of_file)).replace("_", "-")
         raise ArgumentError(f"--{flag} goes with --weights; a run or saved net has its own.")

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
 from vgg_keras.evaluation.procedure import MAP_AVERAGES, PROTOCOL_ALIASES, PROTOCOLS
-from vgg_keras.nets import get_net
+from vgg_keras.nets import ALIASES, NETS, get_net
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.recipes import BAD_IMAGE_POLICIES, PRECISIONS
 
@@ -36,10 +37,25 @@ class _PathType(click.Path):
             self.fail(f"{error.message} {self.hint}".strip(), param, ctx)
 
 
+class _WeightsFile(_PathType):
+    """A weights file, or the name of a released net."""
+
+    def shell_complete(self, ctx, param, incomplete):
+        from vgg_keras.pretrained import RELEASES
+
+        names = [release.name for release in RELEASES]
+        return _completions(names, incomplete) + super().shell_complete(ctx, param, incomplete)
+
+
+def _completions(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    """The names that begin with what was typed."""
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
 FILE = _PathType(dir_okay=False)
 FOLDER = _PathType(file_okay=False)
 RUN = _PathType("A weights file is given as --weights.", file_okay=False)
-WEIGHTS = _PathType("A run or saved net is given as --run.", dir_okay=False)
+WEIGHTS = _WeightsFile("A run or saved net is given as --run.", dir_okay=False)
 ANY_PATH = _PathType()
 
 
@@ -92,9 +108,12 @@ class NetName(click.ParamType):
         except ArgumentError as error:
             self.fail(str(error), param, ctx)
 
+    def shell_complete(self, ctx, param, incomplete):
+        return _completions((*NETS, *ALIASES), incomplete)
+
 
 class TrainScale(click.ParamType):
-    """S, or S_MIN,S_MAX or S_MIN:S_MAX, as a pair."""
+    """S, or S_MIN:S_MAX, as a pair; a comma may stand for the colon where one scale is given."""
 
     name = "scale"
 
@@ -107,7 +126,7 @@ class TrainScale(click.ParamType):
         except ValueError:
             parts = []
         if len(parts) not in (1, 2):
-            self.fail(f"{value!r} is not S, and not S_MIN,S_MAX", param, ctx)
+            self.fail(f"{value!r} is not S, and not S_MIN:S_MAX", param, ctx)
         return low, high
 
 
@@ -122,6 +141,11 @@ class Several(click.ParamType):
         if not isinstance(value, str):
             return value
         return tuple(self.kind.convert(part.strip(), param, ctx) for part in value.split(","))
+
+    def shell_complete(self, ctx, param, incomplete):
+        done, comma, last = incomplete.rpartition(",")
+        items = self.kind.shell_complete(ctx, param, last)
+        return [CompletionItem(done + comma + item.value) for item in items]
 
 
 class Names(click.Choice):
@@ -172,7 +196,9 @@ submission_option = click.option(
     help="Save the five answers for each image in this text file, as ILSVRC's evaluation server "
     "takes them.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the results as JSON, as docs/json.md describes."
+)
 bad_image_option = click.option(
     "--on-bad-image",
     type=click.Choice(BAD_IMAGE_POLICIES),
@@ -188,6 +214,8 @@ def data_options(text: str = _DATA, *, required: bool = True):
     def add(command):
         @functools.wraps(command)
         def with_fraction(*args, data, val_fraction, **options):
+            if val_fraction is not None and not data:
+                raise click.UsageError("--val-fraction goes with --data.")
             if data and val_fraction is not None:
                 data += f"{'&' if '?' in data else '?'}val={val_fraction:g}"
             return command(*args, data=data, **options)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 import click
 
 from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
-from vgg_keras.commands.evaluation import save_predictions
+from vgg_keras.commands.evaluation import save_predictions, with_provenance
 from vgg_keras.commands.nets import chosen_nets, classes_option, net_options
 from vgg_keras.commands.options import (
     FOLDER,
@@ -23,6 +22,7 @@ from vgg_keras.commands.options import (
     predictions_option,
     submission_option,
 )
+from vgg_keras.commands.results import print_json, timed
 from vgg_keras.commands.terminal import echo
 from vgg_keras.ilsvrc import label, readable
 from vgg_keras.pipelines.errors import ArgumentError
@@ -50,6 +50,15 @@ from vgg_keras.quiet import quiet_tensorflow
     help="Draw each image with the score map of its most probable class, into this folder.",
 )
 @click.option(
+    "--pictures",
+    type=FOLDER,
+    help="Draw each image with its most probable class, and a map of the probability of this class "
+    "over the image, into this folder.",
+)
+@click.option(
+    "--grad-cam", is_flag=True, help="With --pictures: draw Grad-CAM instead of the probability."
+)
+@click.option(
     "--cache-dir",
     help="Folder in which posteriors are cached, so that the same command can continue; '' for no "
     "cache [with --out or --submission as of `evaluate`, otherwise none].",
@@ -67,6 +76,8 @@ def predict(
     split,
     top,
     score_maps,
+    pictures,
+    grad_cam,
     cache_dir,
     out,
     submission,
@@ -81,6 +92,8 @@ def predict(
     with one_line_errors(verbose):
         (chosen,) = chosen_nets(options)
         check_files_to_write(out, submission)
+        if grad_cam and not pictures:
+            raise ArgumentError("--grad-cam goes with --pictures.")
         _check_given(images, data, refuse_text=options["on_bad_image"] == "stop")
         with quiet_tensorflow(verbose):
             from vgg_keras.evaluation.predict import predict as run_prediction
@@ -93,17 +106,24 @@ def predict(
         net = chosen.load()
         if submission:
             submission_ids(net.class_names)
-        if score_maps:
-            score_maps.mkdir(parents=True, exist_ok=True)
+        for folder in filter(None, (score_maps, pictures)):
+            folder.mkdir(parents=True, exist_ok=True)
         is_saved = bool(out or submission)
         if cache_dir is None and is_saved:
             cache_dir = chosen.cache_dir
-        predicted = run_prediction(net, images, cache_dir=cache_dir or None, **options)
+        with timed() as timer:
+            predicted = run_prediction(net, images, cache_dir=cache_dir or None, **options)
+        if as_json or is_saved:
+            predicted = with_provenance(predicted, timer, len(predicted))
         save_predictions(predicted, out, submission)
         if score_maps:
             from vgg_keras.report.maps import draw_predicted
 
             draw_predicted(net, predicted, score_maps)
+        if pictures:
+            from vgg_keras.report.answers import draw_answers
+
+            draw_answers(net, predicted, pictures, with_grad_cam=grad_cam)
         if as_json or not is_saved:
             _show(predicted, top, as_json)
 
@@ -133,7 +153,7 @@ def _show(predicted, top: int, as_json: bool) -> None:
         for name, classes, posteriors in zip(predicted.names, *predicted.top(top), strict=True)
     ]
     if as_json:
-        echo(json.dumps(predicted.metadata | {"images": images}))
+        print_json(images, **predicted.metadata, images=len(images))
         return
     for image in images:
         echo(image["image"])

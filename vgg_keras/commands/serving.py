@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
+from itertools import cycle
 from pathlib import Path
 
 import click
@@ -25,7 +25,9 @@ from vgg_keras.commands.options import (
     check_images,
     json_option,
 )
+from vgg_keras.commands.results import print_json, provenance, timed, without_password
 from vgg_keras.commands.terminal import echo, print_table
+from vgg_keras.ilsvrc import class_of_label, readable
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import EXPORT_FORMATS, SERVING_PRECISIONS
@@ -129,7 +131,7 @@ def export(
             )
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         if as_json:
-            echo(json.dumps({"path": str(path), "bytes": size}))
+            print_json([{"path": str(path), "bytes": size}], **provenance())
         else:
             echo(f"wrote {path}, {size / 2**20:,.1f} MiB")
 
@@ -190,7 +192,7 @@ def verify(verbose, path, photos, url, repeats, as_json, **options) -> None:
         checks, load_seconds = run_verification(path, net, photos, url=url, repeats=repeats)
         if as_json:
             found = [asdict(check) | {"passed": check.passed} for check in checks]
-            echo(json.dumps({"checks": found, "load_seconds": load_seconds}))
+            print_json(found, load_seconds=load_seconds, **provenance())
         else:
             _show(checks, load_seconds)
         if not all(check.passed for check in checks):
@@ -214,6 +216,13 @@ def _net_of_export(chosen: ChosenNet, metadata):
     help="Number of images in a request.",
 )
 @click.option(
+    "--signature",
+    type=click.Choice(("serving_default", "localise")),
+    default="serving_default",
+    show_default=True,
+    help="localise: classes with boxes, if the export has --localiser.",
+)
+@click.option(
     "--timeout",
     type=click.FloatRange(0, 86400, min_open=True),
     default=60.0,
@@ -222,7 +231,7 @@ def _net_of_export(chosen: ChosenNet, metadata):
 )
 @json_option
 @click.pass_obj
-def request(verbose, url, images, batch_size, timeout, as_json) -> None:
+def request(verbose, url, images, batch_size, signature, timeout, as_json) -> None:
     """Classify JPEG or PNG images on a server of TensorFlow Serving."""
     with one_line_errors(verbose):
         check_images(images, refuse_text=False)  # the server says what it refuses
@@ -232,14 +241,16 @@ def request(verbose, url, images, batch_size, timeout, as_json) -> None:
             server = connect(url, timeout)
         files = (Path(image).read_bytes() for image in images)
         answers = []
-        for image, answer in zip(images, classify(server, files, batch_size), strict=True):
-            answers.append(answer)
-            if not as_json:
-                _show_answer(image, answer)
+        with timed() as timer:
+            given = classify(server, files, batch_size, signature)
+            for image, answer in zip(images, given, strict=True):
+                answers.append(answer)
+                if not as_json:
+                    _show_answer(image, answer)
         if as_json:
-            echo(
-                json.dumps([{"image": i} | asdict(a) for i, a in zip(images, answers, strict=True)])
-            )
+            results = [_as_result(image, a) for image, a in zip(images, answers, strict=True)]
+            shared = {"url": without_password(url), "images": len(images)}
+            print_json(results, **shared, **provenance(timer, len(images)))
         if any(answer.error for answer in answers):
             raise click.exceptions.Exit(1)
 
@@ -271,10 +282,26 @@ def _show(checks, load_seconds: float | None) -> None:
     echo(f"{far} of {len(checks)} checks differ by too much" if far else "as the Keras net")
 
 
+def _as_result(image: str, answer) -> dict:
+    """An answer of a server with the names that `predict` gives."""
+    if answer.error:
+        return {"image": image, "error": answer.error}
+    classes = map(class_of_label, answer.class_names)
+    top = [
+        {"class": one, "name": readable(one), "posterior": posterior}
+        for one, posterior in zip(classes, answer.probabilities, strict=True)
+    ]
+    for one, box in zip(top, answer.boxes, strict=False):  # of serving_default there are none
+        one["box_in_pixels"] = list(box)
+    return {"image": image, "top": top}
+
+
 def _show_answer(image: str, answer) -> None:
     if answer.error:
         echo(f"{image} {answer.error}")
         return
     echo(image)
-    for name, probability in zip(answer.class_names, answer.probabilities, strict=True):
-        echo(f"{100 * probability:6.1f} %  {name}")
+    boxes = [" ".join(f"{edge:.0f}" for edge in box) + "  " for box in answer.boxes]
+    columns = zip(answer.class_names, answer.probabilities, boxes or cycle([""]), strict=False)
+    for name, probability, box in columns:
+        echo(f"{100 * probability:6.1f} %  {box}{name}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from vgg_keras.commands.base import group
@@ -18,8 +16,9 @@ from vgg_keras.commands.options import (
     data_options,
     json_option,
 )
+from vgg_keras.commands.results import print_json
 from vgg_keras.commands.serving import export
-from vgg_keras.commands.terminal import echo, echo_lines, print_table
+from vgg_keras.commands.terminal import echo, print_table
 from vgg_keras.commands.training import given_recipe, recipe_options
 from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import RECIPES, Recipe
@@ -161,7 +160,7 @@ def show(verbose, folder, out, as_json) -> None:
             save_figure(sweep_figure(rows, objective), out)
             echo(f"drawn: {out}", err=True)
         if as_json:
-            echo_lines(json.dumps(rows, indent=2))
+            print_json(rows, objective=objective)
         else:
             # As wide as in `table`: a pipe or a file does not break lines.
             print_table(trials_table(rows, str(folder)), width=132)

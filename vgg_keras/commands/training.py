@@ -22,12 +22,20 @@ from vgg_keras.commands.options import (
     bad_image_option,
     data_dir_option,
     data_options,
+    devices_option,
 )
+from vgg_keras.commands.recipes import defaults_text, read_config
 from vgg_keras.commands.terminal import echo
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.quiet import quiet_tensorflow
-from vgg_keras.recipes import RECIPES, LocalisationRecipe, Recipe
-from vgg_keras.run_files import JOURNAL
+from vgg_keras.recipes import (
+    CHOICES,
+    LOCALISATION_RECIPES,
+    RECIPES,
+    LocalisationRecipe,
+    Recipe,
+)
+from vgg_keras.run_files import JOURNAL, RECIPE
 
 _FORMER_FLAGS: dict[tuple[type[Recipe], str], tuple[str, ...]] = {
     (LocalisationRecipe, "trainable"): ("--tuned",)
@@ -43,6 +51,9 @@ def recipe_options(kind: type[Recipe], without: Collection[str] = ()):
     """
     hints = typing.get_type_hints(kind)
     kinds = {"net": NetName(), "train_scale": TrainScale()}
+    for name, choices in CHOICES.items():
+        kinds[name] = click.Choice([choice for choice in choices if choice])
+    recipes = LOCALISATION_RECIPES if kind is LocalisationRecipe else RECIPES
     options = []
     for field in dataclasses.fields(kind):
         if field.name in without:
@@ -50,6 +61,7 @@ def recipe_options(kind: type[Recipe], without: Collection[str] = ()):
         if field.name == "data":
             options.append(data_options(field.metadata["help"]))
             continue
+        defaults = defaults_text(field.name, recipes)
         flag = "--" + field.name.replace("_", "-")
         if hints[field.name] is bool:
             flag += f"/--no-{field.name.replace('_', '-')}"
@@ -59,7 +71,7 @@ def recipe_options(kind: type[Recipe], without: Collection[str] = ()):
             field.name,
             type=kinds.get(field.name, hints[field.name]),
             default=None,  # the recipe's; also for a switch, for which click would take False
-            help=field.metadata["help"],
+            help=f"{field.metadata['help']} [{defaults}]" if defaults else field.metadata["help"],
         )
         options.append(option)
     return add_options(options)
@@ -76,19 +88,27 @@ def training_options(recipes: Mapping[str, Recipe]):
             "--recipe",
             "recipe_name",
             type=click.Choice(tuple(recipes)),
-            default="paper",
-            show_default=True,
-            help="Recipe that gives the values of all options that you do not set.",
+            help="Recipe that gives the values of all options that you do not set [paper].",
         ),
-        click.option("--out", required=True, type=FOLDER, help="Folder of the run."),
-        recipe_options(type(recipes["paper"])),
-        data_dir_option,
         click.option(
-            "--devices",
-            type=int,
-            help="Number of GPUs to use [all]. Without a GPU: number of virtual devices to split "
-            "the CPU into.",
+            "--config",
+            type=FILE,
+            metavar="FILE.json",
+            help="JSON file with a recipe, such as `recipe NAME --json` prints, or with some of "
+            "its fields; --recipe gives the others. Options go before the file.",
         ),
+        click.option("--out", type=FOLDER, help="Folder of the run [that of --resume]."),
+        click.option(
+            "--resume",
+            type=FOLDER,
+            metavar="RUN",
+            help="Go on with the run in this folder, by its own recipe; --epochs and the options "
+            "of the plateau may change it.",
+        ),
+        data_options(Recipe.__dataclass_fields__["data"].metadata["help"], required=False),
+        recipe_options(type(recipes["paper"]), without=("data",)),
+        data_dir_option,
+        devices_option,
         click.option(
             "--processes",
             type=int,
@@ -111,15 +131,51 @@ def training_options(recipes: Mapping[str, Recipe]):
 _Kind = typing.TypeVar("_Kind", bound=Recipe)
 
 
-def take_recipe(options: dict[str, Any], recipes: Mapping[str, _Kind]) -> _Kind:
-    """Takes the fields of a recipe out of a command's options.
+def take_run(options: dict[str, Any], recipes: Mapping[str, _Kind]) -> tuple[_Kind, Path]:
+    """Takes the recipe and the run folder out of a command's options.
 
     Raises:
-        ArgumentError: a value is not allowed.
+        ArgumentError: a value is not allowed, or options do not go together.
+        RunError: `--resume` is no run of such a recipe.
+        click.UsageError: the folder or the data are missing.
     """
-    recipe = recipes[options.pop("recipe_name")]
-    names = [field.name for field in dataclasses.fields(recipe)]
-    return given_recipe(recipe, {name: options.pop(name) for name in names})
+    base = recipes["paper"]
+    fields = {field.name: options.pop(field.name) for field in dataclasses.fields(base)}
+    resume, out = options.pop("resume"), options.pop("out")
+    name, config = options.pop("recipe_name"), options.pop("config")
+    if resume:
+        others = {"--out": out, "--recipe": name, "--config": config}
+        if given := [flag for flag, value in others.items() if value]:
+            raise ArgumentError(
+                f"--resume goes on with the recipe and in the folder of the run. Received: "
+                f"{', '.join(given)} too"
+            )
+        return given_recipe(_recipe_of_run(resume, base), fields), resume
+    if name:
+        base = recipes[name]
+    recipe = given_recipe(read_config(config, base) if config else base, fields)
+    for flag, value in (("--data", recipe.data), ("--out", out)):
+        if not value:
+            raise click.UsageError(f"Missing option '{flag}'.")
+    return recipe, out
+
+
+def _recipe_of_run(folder: Path, base: _Kind) -> _Kind:
+    """The recipe of a run that is to go on.
+
+    Raises:
+        RunError: the folder holds no run, or one of another kind than `base`.
+    """
+    from vgg_keras.errors import RunError
+    from vgg_keras.net_files import read_recipe
+
+    if not (folder / RECIPE).is_file():
+        raise RunError(f"{folder} is no run that can go on: it holds no {RECIPE}.")
+    recipe = read_recipe(folder / RECIPE)
+    if type(recipe) is not type(base):
+        command = "train" if isinstance(base, LocalisationRecipe) else "localise train"
+        raise RunError(f"{folder} goes on with `vgg-keras {command} --resume {folder}`.")
+    return recipe
 
 
 def given_recipe(recipe: _Kind, fields: Mapping[str, Any]) -> _Kind:
@@ -153,12 +209,12 @@ def take_cluster(options: dict[str, Any]):
 @training_options(RECIPES)
 @click.pass_obj
 def train(verbose, **options) -> None:
-    """Train a net, or continue a run that was interrupted."""
+    """Train a net, or go on with a run that was interrupted or is to have more epochs."""
     with one_line_errors(verbose):
-        recipe = take_recipe(options, RECIPES)
         with quiet_tensorflow(verbose):
+            recipe, out = take_run(options, RECIPES)
             from vgg_keras.training import train as run_training
-        path = run_training(recipe, cluster=take_cluster(options), **options)
+        path = run_training(recipe, out, cluster=take_cluster(options), **options)
         echo(f"{path}: done", err=True)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 import click
@@ -11,7 +10,8 @@ from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
 from vgg_keras.commands.nets import head_option, preprocessing_option
 from vgg_keras.commands.options import ANY_PATH, FILE, NetName, json_option
-from vgg_keras.commands.terminal import echo, echo_lines, print_table
+from vgg_keras.commands.results import print_json, provenance
+from vgg_keras.commands.terminal import echo, print_table
 
 
 @command()
@@ -44,7 +44,8 @@ def convert(verbose, source, target, net, partial, head, preprocessing, as_json)
             source, target, net, partial=partial, head=head, preprocessing=preprocessing
         )
         if as_json:
-            echo(json.dumps({"source": str(source), "target": str(target)} | asdict(contents)))
+            files = {"source": str(source), "target": str(target)}
+            print_json([files | asdict(contents)], **provenance())
             return
         top = f"{contents.num_classes} classes, crop {contents.crop_size}, "
         echo(
@@ -74,7 +75,7 @@ def weights(verbose, as_json) -> None:
     with one_line_errors(verbose):
         if as_json:
             rows = [asdict(r) | {"path": str(r.path), "cached": r.path.exists()} for r in RELEASES]
-            echo_lines(json.dumps(rows, indent=2))
+            print_json(rows)
             return
         table = Table(title="Released nets, trained on ILSVRC-2012")
         for column in ("name", "net", "MB", "input", "S", "top-1 error", "top-5 error"):

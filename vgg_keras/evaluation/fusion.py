@@ -8,7 +8,7 @@ import numpy as np
 
 from vgg_keras.errors import PredictionsError
 from vgg_keras.evaluation.predictions import Predictions
-from vgg_keras.metadata import shared
+from vgg_keras.metadata import PROVENANCE_KEY, shared
 from vgg_keras.pipelines.checks import are_same_names, first_few, indices_of
 
 
@@ -33,7 +33,11 @@ def fuse(predictions: Sequence[Predictions]) -> Predictions:
     total = np.zeros_like(first.posteriors)
     for one in predictions:
         total += np.float32(len(one.members)) * one.posteriors[_rows_of(first, one)]
-    nets = [net for one in predictions for net in one.members]
+    nets = [
+        {key: value for key, value in net.items() if key != PROVENANCE_KEY}
+        for one in predictions
+        for net in one.members
+    ]
     metadata = {"members": nets, "protocol": "mixed", **shared(nets, _SHARED)}
     return Predictions(
         first.names, first.labels, total / np.float32(len(nets)), first.class_names, metadata

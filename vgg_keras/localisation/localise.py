@@ -139,7 +139,7 @@ def localise(
     nets, classifiers = _as_tuple(nets), _as_tuple(classifiers)
     check_together(nets, classifiers)
     check_threshold(threshold)
-    dense = _Dense(nets, classifiers, scales_by_net(nets, test_scales), threshold, flip)
+    dense = Dense(nets, classifiers, scales_by_net(nets, test_scales), threshold, flip)
     images = _boxed_images(nets[0], data, split, on_bad_image, boxes)
     options: dict[str, Any] = {"batch_size": batch_size, "verbose": verbose}
     if predictions is None:
@@ -153,7 +153,7 @@ def localise(
 
 
 @dataclass(frozen=True, eq=False)
-class _Dense:
+class Dense:
     """The second protocol, "dense", for some nets; see `localise`."""
 
     nets: tuple[TrainedNet, ...]

@@ -74,12 +74,8 @@ def draw_predicted(
     Example:
         draw_predicted(net, predict(net, ["a.jpg", "b.jpg"]), "maps")
     """
-    for name in predicted.names:
-        if not Path(name).is_file():
-            raise ArgumentError(
-                f"predicted must be of image files that exist. Received: {name}", "predicted"
-            )
-    files = list(_files(predicted.names, Path(folder)))
+    check_files(predicted.names)
+    files = list(files_in(Path(folder), predicted.names))
     best = predicted.top(1)[0][:, 0]
     for name, label, file in zip(predicted.names, best, files, strict=True):
         image = decode(tf.io.read_file(name)).numpy()
@@ -89,8 +85,17 @@ def draw_predicted(
     return files
 
 
-def _files(names: Sequence[str], folder: Path) -> Iterator[Path]:
-    """A file in the folder for each image, all different and none an image itself."""
+def check_files(names: Sequence[str]) -> None:
+    """Raises ArgumentError if predictions are not of image files that exist."""
+    for name in names:
+        if not Path(name).is_file():
+            raise ArgumentError(
+                f"predicted must be of image files that exist. Received: {name}", "predicted"
+            )
+
+
+def files_in(folder: Path, names: Sequence[str]) -> Iterator[Path]:
+    """A PNG file in the folder for each image, all different and none an image itself."""
     taken = {Path(name).resolve() for name in names}
     for name in names:
         numbered = itertools.chain([""], (f"-{n}" for n in itertools.count(2)))

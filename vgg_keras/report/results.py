@@ -18,7 +18,14 @@ import msgspec
 
 from vgg_keras.errors import ArgumentError, PredictionsError
 from vgg_keras.evaluation.procedure import CROP_OF_PAPER
-from vgg_keras.metadata import ANSWERS_KEY, RECOGNISED_KEY, ResultInFile, members
+from vgg_keras.metadata import (
+    ANSWERS_KEY,
+    PROVENANCE_KEY,
+    RECOGNISED_KEY,
+    ResultInFile,
+    members,
+    rounded,
+)
 from vgg_keras.pipelines.contents import naming_file, parse_json
 from vgg_keras.pipelines.files import DIGEST_KEY
 from vgg_keras.report.appendices import PAPER_TABLES
@@ -33,7 +40,7 @@ OUTCOME_KEYS = {PREDICTIONS_KEY, ANSWERS_KEY, RECOGNISED_KEY}
 _REQUIRED_KEYS = {"protocol", "images"}
 MEASURES = TRANSFER_MEASURES | {key for t in PAPER_TABLES.values() for _, key in t.measures}
 # Keys that say how a result is stored. Results that differ only in these are the same.
-STORAGE_KEYS = {"file", "class_names", DIGEST_KEY, *OUTCOME_KEYS}
+STORAGE_KEYS = {"file", "class_names", DIGEST_KEY, PROVENANCE_KEY, *OUTCOME_KEYS}
 # Settings of a result: key, default, and the words for any other value.
 _OTHER_SETTINGS = (
     ("flip", True, "no flip"),
@@ -73,6 +80,8 @@ def read_results(results: str | os.PathLike) -> list[Result]:
 def _results_in(path: Path) -> Iterator[Result]:
     with naming_file(path, PredictionsError, "must hold JSON"):
         content: Any = parse_json(path.read_bytes(), Any)
+    if isinstance(content, dict) and isinstance(content.get("results"), list):
+        content = content["results"]  # what `--json` prints
     for item in content if isinstance(content, list) else [content]:
         if isinstance(item, dict) and item.keys() >= _REQUIRED_KEYS and item.keys() & MEASURES:
             with naming_file(path, PredictionsError, "holds a result with wrong values"):
@@ -84,7 +93,8 @@ def _distinct(found: Iterable[Result]) -> list[Result]:
     """Each result once; of several copies the first with outcomes of images, or the first."""
     distinct: dict[str, Result] = {}
     for result in found:
-        measured = {key: result[key] for key in result.keys() - STORAGE_KEYS}
+        # Files have all digits, and what is printed six.
+        measured = rounded({key: result[key] for key in result.keys() - STORAGE_KEYS})
         key = json.dumps(measured, sort_keys=True)
         stored = result.keys() & OUTCOME_KEYS
         if key not in distinct or (stored and not stored & distinct[key].keys()):

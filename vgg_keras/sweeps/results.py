@@ -19,8 +19,8 @@ from vgg_keras.net_files import read_class_names
 from vgg_keras.nets import get_net, weight_layers
 from vgg_keras.pipelines.contents import naming_file, parse_json
 from vgg_keras.run_files import CLASSES, JOURNAL
-from vgg_keras.sweeps.space import Sweep, scale_text
-from vgg_keras.sweeps.trials import TUNER_FOLDER, has_diverged, run_path, score
+from vgg_keras.sweeps.space import TUNER_FOLDER, Sweep, scale_text
+from vgg_keras.sweeps.trials import has_diverged, run_path, score
 from vgg_keras.text import printable
 
 TrialRow = dict[str, Any]

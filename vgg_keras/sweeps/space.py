@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from vgg_keras.recipes import RECIPES, Recipe
 TUNERS = ("grid", "random", "bayesian", "hyperband")
 OBJECTIVES = ("top5", "top1")
 SWEEP_FILE = "sweep.json"
+RUNS_FOLDER, TUNER_FOLDER = "runs", "tuner"  # the second holds Keras Tuner's own state
 _SHALLOW = "A"  # deeper nets start from it (§3.1)
 _FROM_SCRATCH = ("A", "A-LRN", "B-shallow")  # the layers of A do not fit B-shallow
 
@@ -107,6 +109,8 @@ class Sweep:
     def save(self, folder: Path) -> None:
         """Writes the sweep into its folder, or checks that it is there already.
 
+        A sweep may go on with more trials, see `_cannot_grow`.
+
         Raises:
             SweepError: the folder holds another sweep or something else.
         """
@@ -114,14 +118,17 @@ class Sweep:
         # The order matters: another worker that starts now writes the sweep file first.
         is_used = folder.is_dir() and any(not p.name.startswith(".") for p in folder.iterdir())
         if file.exists():
-            differences = _differences(Sweep.load(folder), self)
-            if differences:
+            former = Sweep.load(folder)
+            if not (differences := _differences(former, self)):
+                return
+            if reason := _cannot_grow(former, self):
                 raise SweepError(
-                    f"{folder} holds another sweep ({'; '.join(differences)}). Give the arguments "
-                    f"of that sweep to continue it, or another folder."
+                    f"{folder} holds another sweep ({'; '.join(differences)}){reason}. Give the "
+                    f"arguments of that sweep to continue it, or another folder."
                 )
-            return
-        if is_used:
+            if former.recipe != self.recipe:  # the runs are there; the trials are to be ended again
+                shutil.rmtree(folder / TUNER_FOLDER, ignore_errors=True)
+        elif is_used:
             raise SweepError(f"{folder} is not empty and holds no sweep. Give another folder.")
         atomic_write(file, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
@@ -201,6 +208,34 @@ def default_recipe(train_scales: Iterable[tuple[int, int]]) -> str:
     """Name of the default recipe: "small" if a scale is below the paper's crop size."""
     fits = min(low for low, _ in train_scales) >= RECIPES["paper"].crop_size
     return "paper" if fits else "small"
+
+
+def _cannot_grow(former: Sweep, sweep: Sweep) -> str:
+    """Why a search cannot go on as another one; "" if it can.
+
+    More trials are only added. With more epochs every run goes on, which is the same search only
+    if nothing depends on what the runs had reached before: no start of a deeper net from net A,
+    and no choice of a tuner.
+    """
+    grown = dataclasses.replace(
+        former,
+        max_trials=sweep.max_trials,
+        recipe=dataclasses.replace(former.recipe, epochs=sweep.recipe.epochs),
+    )
+    if grown != sweep:
+        return "; only max_trials and the number of epochs may grow"
+    before, after = (one.max_trials or len(list(one.points())) for one in (former, sweep))
+    if after < before:
+        return "; max_trials may only grow"
+    epochs = former.recipe.epochs, sweep.recipe.epochs
+    if epochs[1] < epochs[0]:
+        return "; the number of epochs may only grow"
+    deeper = [net for net in sweep.nets if net not in _FROM_SCRATCH]
+    if epochs[1] > epochs[0] and deeper:
+        return f"; net {deeper[0]} has started from net A with epochs={epochs[0]}"
+    if epochs[1] > epochs[0] and sweep.tuner not in ("grid", "random"):
+        return f"; {sweep.tuner} has chosen trials by errors with epochs={epochs[0]}"
+    return ""
 
 
 def _differences(one: Sweep, other: Sweep) -> list[str]:

@@ -17,9 +17,8 @@ from vgg_keras.recipes import Recipe
 from vgg_keras.run_files import JOURNAL
 from vgg_keras.runs import diverged
 from vgg_keras.sweeps.process import train_in_process
-from vgg_keras.sweeps.space import Point, Sweep
+from vgg_keras.sweeps.space import RUNS_FOLDER, Point, Sweep
 
-RUNS_FOLDER, TUNER_FOLDER = "runs", "tuner"  # the second holds Keras Tuner's own state
 log = logging.getLogger(__name__)
 
 

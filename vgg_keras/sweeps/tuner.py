@@ -26,8 +26,8 @@ from vgg_keras.pipelines.splits import TRAIN, VALIDATION, Source
 from vgg_keras.pipelines.statistics import ILSVRC, Statistics
 from vgg_keras.pipelines.training import steps_per_epoch, training_stream
 from vgg_keras.recipes import Recipe
-from vgg_keras.sweeps.space import Point, Sweep
-from vgg_keras.sweeps.trials import TUNER_FOLDER, Rung, run_point, score
+from vgg_keras.sweeps.space import TUNER_FOLDER, Point, Sweep
+from vgg_keras.sweeps.trials import Rung, run_point, score
 from vgg_keras.tasks import compile_model
 from vgg_keras.trained import TrainedNet
 
@@ -275,7 +275,9 @@ def _open_tuner(sweep: Sweep, folder: Path, options: Mapping[str, Any]) -> Sweep
 def run_sweep(sweep: Sweep, folder: str | os.PathLike, **options: Any) -> Path:
     """Runs a search, or continues one that was interrupted.
 
-    A trial that diverges is not ranked, and the search continues with the next one.
+    A trial that diverges is not ranked, and the search continues with the next one. A search goes
+    on with more `max_trials`, and with more epochs if all nets are trained from scratch and the
+    tuner is "grid" or "random".
 
     With Keras Tuner's environment variables KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and
     KERASTUNER_ORACLE_PORT several processes share a search: a chief, which hands out trials, and

@@ -22,7 +22,7 @@ from vgg_keras.cli import main
 from vgg_keras.errors import RunError
 from vgg_keras.localisation.localise import centre_of_true_class, localise
 from vgg_keras.localisation.task import train_localisation
-from vgg_keras.metadata import ANSWERS_KEY
+from vgg_keras.metadata import ANSWERS_KEY, rounded
 from vgg_keras.pipelines.sources import open_source
 from vgg_keras.recipes import Recipe
 from vgg_keras.report.page import write_report
@@ -38,6 +38,34 @@ def test_a_localisation_net_is_refused_as_a_classifier(net, data, tmp_path):
         with pytest.raises(ValueError, match=r"classification net|no such file"):
             call()
     assert not (tmp_path / "net").exists()
+
+
+def test_boxes_of_images_without_labels_are_those_of_the_evaluation(
+    net, classifier, data, tmp_path
+):
+    source = open_source(data)
+    files = source["val"].names_of(range(3))
+    expected = localise([net], source, classifiers=[classifier], test_scales=(40, 64), verbose=0)
+    options = ("--run", net.name, "--classifier", classifier.name, "--test-scales", "40,64")
+    picture = tmp_path / "boxes.png"
+    done = CliRunner().invoke(
+        main, ["localise", "predict", *files, *options, "--json", "--picture", str(picture)]
+    )
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert [one["image"] for one in found["results"]] == list(files)
+    assert (found["images"], found["classifiers"]) == (3, [classifier.name])
+    for i, one in enumerate(found["results"]):
+        assert [a["class"] for a in one["top"]] == [CLASSES[c] for c in expected.classes[i]]
+        assert one["top"][0].keys() == {"class", "name", "posterior", "box"}
+        boxes = [answer["box"] for answer in one["top"]]
+        np.testing.assert_allclose(boxes, expected.boxes[i], atol=1e-4)
+    with Image.open(picture) as drawn:
+        assert drawn.size[0] > 2 * drawn.size[1]  # three images beside each other
+        pixels = np.asarray(drawn.convert("RGB")).astype(int)
+    assert (np.abs(pixels - [0xD8, 0x26, 0x1C]).max(-1) < 10).sum() > 100  # the boxes
+    done = CliRunner().invoke(main, ["localise", "predict", files[0], "--run", net.name])
+    assert done.output == "Error: Boxes need --classifier, a classification run or more.\n"
 
 
 def test_the_evaluate_command_prints_and_writes_errors(net, recipe, classifier, data, tmp_path):
@@ -57,9 +85,10 @@ def test_the_evaluate_command_prints_and_writes_errors(net, recipe, classifier, 
         ],
     )
     assert done.exit_code == 0, done.output
-    result = json.loads(done.stdout)
+    (result,) = json.loads(done.stdout)["results"]
     saved = json.loads(out.read_text())
-    assert saved["top5_localisation_error"] == result["top5_localisation_error"]
+    assert rounded(saved["top5_localisation_error"]) == result["top5_localisation_error"]
+    assert saved["provenance"] == result["provenance"]
     assert len(saved[ANSWERS_KEY]) == 15
     assert {"class", "box", "right"} == set(saved[ANSWERS_KEY][0]["answers"][0])
     done = CliRunner().invoke(main, [*common, "--protocol", "center-gt"])
@@ -163,7 +192,7 @@ def test_an_export_predicts_boxes(net, classifier, data, tmp_path, monkeypatch):
         ],
     )
     assert done.exit_code == 0, done.output
-    path = json.loads(done.stdout)["path"]
+    path = json.loads(done.stdout)["results"][0]["path"]
     source = open_source(data)
     found = localise([net], source, classifiers=[classifier], test_scales=(40, 64))
     files = [Path(name) for name in source["val"].names_of(range(4))]
@@ -187,6 +216,6 @@ def test_an_export_predicts_boxes(net, classifier, data, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "replay", replay_by(model))
     done = CliRunner().invoke(main, ["verify", path, str(files[0]), "--repeats", "1", "--json"])
     assert done.exit_code == 0, done.output
-    checks = json.loads(done.stdout)["checks"]
+    checks = json.loads(done.stdout)["results"]
     assert [check["passed"] for check in checks if check["signature"] == "localise"] == [True]
     model.close()

@@ -27,9 +27,10 @@ from vgg_keras.localisation.procedure import (
     scales_by_net,
 )
 from vgg_keras.localisation.results import Localised
+from vgg_keras.nets import num_outputs
 from vgg_keras.pipelines.boxes import Boxes
 from vgg_keras.pipelines.sources import open_source
-from vgg_keras.recipes import LocalisationRecipe, Recipe, num_outputs
+from vgg_keras.recipes import LocalisationRecipe, Recipe
 
 
 class TestProcedure:

@@ -378,7 +378,7 @@ class TestCommand:
 
     def test_json_has_everything(self, folder):
         done = CliRunner().invoke(main, ["claims", "--results", str(folder), "--json"])
-        found = {one["claim"]: one for one in json.loads(done.stdout)}
+        found = {one["claim"]: one for one in json.loads(done.stdout)["results"]}
         assert found["depth-a-b"]["verdict"] == HOLDS
         assert found["depth-a-b"]["points"] == pytest.approx(15)
         assert found["depth-b-d"]["notes"] == ["There is no result of D/256/256, dense."]

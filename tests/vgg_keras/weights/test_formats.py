@@ -342,7 +342,7 @@ class TestTrainedNet:
         assert done.exit_code == 0, done.output
         found = json.loads(done.stdout)
         assert found["test_scales"] == [32, 37, 42]
-        best = found["images"][0]["top"][0]
+        best = found["results"][0]["top"][0]
         assert best["name"] == ilsvrc.readable(best["class"]) != best["class"]
         assert (tmp_path / "maps/000.jpg.png").stat().st_size > 1000
 
@@ -583,7 +583,7 @@ class TestCommand:
         foreign.caffemodel(tmp_path / "w.caffemodel", given_weights("D"))
         files = [str(tmp_path / name) for name in ("w.caffemodel", "w.h5")]
         done = CliRunner().invoke(main, ["convert", *files, "--json"])
-        found = json.loads(done.stdout)
+        (found,) = json.loads(done.stdout)["results"]
         assert (found["net"], found["family"], found["num_classes"]) == ("D", "Caffe", 7)
         assert (found["crop_size"], found["width"]) == SIZE[1:]
         with h5py.File(tmp_path / "w.h5") as file:
