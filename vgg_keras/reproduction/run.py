@@ -177,6 +177,7 @@ class Course:
             return
         seconds = time.monotonic() - began
         self.folder.record(step, self.times.timed(step, before, seconds))
+        self.done.add(step.name)  # whatever becomes of its output now: no step runs twice in a call
 
     def _seconds_left(self) -> float:
         blocked = self._blocked()
