@@ -92,9 +92,14 @@ def vgg(
     x = _convolutions(inputs, table, layers, kernels, lrn, pool_rounding)
     if include_top:
         x = _classifier(x, layers, kernels, dropout, seed, classifier_activation, score_dtype)
-    # Without the FC layers it is a plain Keras model, which loads where vgg_keras is not installed.
-    model = (VGG if include_top else keras.Model)(inputs, x, name=table.name)
-    return _with_weights(model, weights, include_top)
+    return _with_weights(
+        _model_class(include_top)(inputs, x, name=table.name), weights, include_top
+    )
+
+
+def _model_class(include_top: bool) -> type[keras.Model]:
+    """Without the FC layers a plain Keras model, which loads where vgg_keras is not installed."""
+    return VGG if include_top else keras.Model
 
 
 def fully_convolutional(model: keras.Model) -> keras.Model:
