@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo demo-localise test test-slow test-jax mutants lint wheel clean
+.PHONY: demo demo-localise test test-slow test-jax mutants lint docs package wheel clean
 demo: $(INSTALLED)
 	$(BIN)/vgg-keras demo --out demo --data-dir demo/data
 
@@ -29,13 +29,24 @@ mutants: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'
 	$(BIN)/python -m tests.mutants
 
-# mypy does not see package_dir: it gets the tree that the wheel is built from.
-lint: $(INSTALLED)
+lint: package
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	rm -rf build/types
-	$(BIN)/python -c "from setuptools import setup; setup()" -q build_py --build-lib build/types
-	cd build/types && ../../$(BIN)/mypy --config-file ../../setup.cfg -p vgg_keras
+	cd build/package && ../../$(BIN)/mypy --config-file ../../setup.cfg -p vgg_keras
+
+# The site of the documentation, build/site/index.html. A dead link is an error, and so is a warning
+# about a docstring.
+docs: package
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	PYTHONPATH=tools $(BIN)/python -m zensical build --clean --strict >build/docs.txt 2>&1 || \
+		{ cat build/docs.txt; exit 1; }
+	! grep '^griffe:' build/docs.txt
+
+# mypy and the reference of the docs do not see package_dir: they get the tree that the wheel is
+# built from.
+package: $(INSTALLED)
+	rm -rf build/package
+	$(BIN)/python -c "from setuptools import setup; setup()" -q build_py --build-lib build/package
 
 wheel: $(INSTALLED)
 	rm -rf dist
@@ -49,4 +60,4 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist demo *.egg-info
+	rm -rf $(VENV) .cache build dist demo *.egg-info

@@ -5,6 +5,15 @@ any Keras classifier takes the streams.
 
 The public names are listed in `__init__.pyi`. Each is imported on first use, so that importing this
 package does not import TensorFlow.
+
+    data = open_source("folder:photos")
+    train = training_stream(
+        data["train"],
+        crop_size=224,
+        train_scale=256,
+        batch_size=64,
+        statistics=compute_statistics(data["train"]),
+    )
 """
 
 import lazy_loader

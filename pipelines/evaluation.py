@@ -41,6 +41,11 @@ def whole_images(
 
     Encoded images are held back until a batch of their shape is full, so that no image is padded.
 
+    ```python
+    for indices, views in whole_images(split, test_scale=256, batch_pixels=4 * 256 * 340):
+        scores[indices.numpy()] = model(views[:, 0] - mean)
+    ```
+
     Args:
         split: the images.
         test_scale: the paper's Q, smaller side of the rescaled images.
@@ -94,6 +99,11 @@ def grid_crops(
     A grid of 1 is the central crop. In a larger grid the first and last crops of each direction
     touch the image's borders.
 
+    ```python
+    crops = grid_crops(split, test_scale=256, crop_size=224, grid=5, batch_size=8)
+    indices, views = next(iter(crops))  # views: (8, 25, 224, 224, 3)
+    ```
+
     Args:
         crop_size: side of the crops.
         grid: number of crops in each direction, the paper's 5.
@@ -138,6 +148,11 @@ def grid_origins(size: tf.Tensor, crop_size: int, grid: int) -> tf.Tensor:
 
 def read_images(split: Split, indices: Sequence[int] | None = None) -> dict[int, np.ndarray]:
     """Decodes the images of a split, upright.
+
+    ```python
+    images = read_images(split, [0, 7])
+    images[7].shape  # (H, W, 3)
+    ```
 
     Args:
         split: the images.

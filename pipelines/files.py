@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
 import stat
@@ -18,10 +19,13 @@ import filelock
 
 from vgg_keras.pipelines.errors import UserError, WriteError
 
+log = logging.getLogger(__name__)
+
 DIGEST_KEY = "sha256"  # key of a file's digest in its description
 
 _PREFIX = ".tmp-"  # of the temporary folders
 _LOCK = ".lock"
+_PATIENCE = 1.0  # seconds of waiting for a lock in silence
 _UNLOCKED_SECONDS = 60  # far more than a process takes to lock the folder that it has made
 
 
@@ -221,18 +225,21 @@ def locked(path: str | os.PathLike, wait: bool = True) -> Iterator[None]:
 
     Args:
         path: the file that stands for the lock. It is created if it does not exist.
-        wait: whether to wait until the lock is free.
+        wait: whether to wait until the lock is free. A log line says so after a second.
 
     Raises:
         BlockingIOError: another process holds the lock, and `wait` is False.
         OSError: the file cannot be created, or its file system has no locks.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path, timeout=-1 if wait else 0)
+    lock = filelock.FileLock(path)
     try:
-        lock.acquire()
+        lock.acquire(timeout=_PATIENCE if wait else 0)
     except filelock.Timeout as error:
-        raise BlockingIOError(f"Another process holds the lock {path}.") from error
+        if not wait:
+            raise BlockingIOError(f"Another process holds the lock {path}.") from error
+        log.info("waiting for another process, which holds the lock %s", path)
+        lock.acquire()
     except NotImplementedError as error:  # how filelock 3 reports a file system without locks
         raise OSError(f"The file system of {path} has no locks: {error}") from error
     try:

@@ -104,7 +104,13 @@ def rescaled_size(size: tf.Tensor, scale: tf.Tensor | int) -> tf.Tensor:
 
 
 def rescale(image: tf.Tensor, scale: tf.Tensor | int) -> tf.Tensor:
-    """Rescales an image `(H, W, 3)` so that its smaller side has `scale` pixels, float32."""
+    """Rescales an image `(H, W, 3)` so that its smaller side has `scale` pixels, float32.
+
+    ```python
+    image = rescale(decode(Path("photo.jpg").read_bytes()), 256)
+    min(image.shape[:2])  # 256
+    ```
+    """
     return tf.image.resize(image, rescaled_size(tf.shape(image)[:2], scale))
 
 

@@ -64,7 +64,13 @@ def find_bad_images(split: Split, limit: int | None = None) -> list[str]:
 
 
 def without_bad_images(split: Split) -> tuple[Split, list[str]]:
-    """Removes the images that cannot be read. Returns the split without them, and their names."""
+    """Removes the images that cannot be read. Returns the split without them, and their names.
+
+    ```python
+    train, names = without_bad_images(open_source("folder:photos")["train"])
+    print("skipped:", *names)
+    ```
+    """
     bad = find_bad_images(split)
     for name in bad:
         log.warning("skipped, cannot be read: %s", name)

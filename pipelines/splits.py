@@ -21,7 +21,11 @@ import tensorflow as tf
 
 from vgg_keras.pipelines.errors import ArgumentError, SourceError
 
-TRAIN, VALIDATION = "train", "val"
+TRAIN = "train"
+"""The split to train on, as in `data[TRAIN]`."""
+VALIDATION = "val"
+"""The split to test on, as in `data[VALIDATION]`."""
+
 # Names under which data sets have their validation images; the first that exists is called `val`.
 VALIDATION_NAMES = (VALIDATION, "validation", "valid")
 
@@ -60,8 +64,7 @@ class Shard:
         if self.count == 1:
             return examples
         rows = self.rows(batch_size)
-        numbered = examples.enumerate()
-        mine = numbered.filter(lambda i, _: i % batch_size // rows == self.index)
+        mine = examples.enumerate().filter(lambda i, _: i % batch_size // rows == self.index)
         return mine.map(lambda _, example: example)
 
 
@@ -225,9 +228,8 @@ class Split(abc.ABC):
     def identities(self) -> list[str]:
         """Texts by which caches recognise the images, one for each image in order.
 
-        Two images have the same text only if they are the same image with the same contents, also
-        across splits. A file is the same as long as its absolute path, its size and its time of
-        modification are.
+        Equal texts mean the same image with the same contents, also across splits. A file is the
+        same as long as its absolute path, its size and its time of modification are.
         """
         return self.names_of(range(len(self)))
 
@@ -279,8 +281,7 @@ class Source:
             splits: the splits by name, as `train=` and `val=`.
 
         Raises:
-            ArgumentError: there is no split, a split has no class names, or two splits have
-                different class names.
+            ArgumentError: no split is given, or their class names are missing or differ.
         """
         if not splits:
             raise ArgumentError("At least one split is required, as in train=split. Received: none")

@@ -105,12 +105,18 @@ ILSVRC = Statistics(
     ),
     images=1_281_167,
 )
+"""Colours of ILSVRC's training set: `ILSVRC.mean` is the mean that released weights take."""
 
 
 def compute_statistics(split: Split) -> Statistics:
     """Computes mean and principal components of the colours of all images of a split.
 
     Every image has the same weight, whatever its size, as in training.
+
+    ```python
+    colours = compute_statistics(open_source("folder:photos")["train"])
+    colours.mean  # red, green and blue, in 0..255
+    ```
 
     Raises:
         BadImageError: an image cannot be read. The message names it.

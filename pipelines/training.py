@@ -132,6 +132,10 @@ def _random_crop(split: Split, draw: _Draw, boxes: Boxes | None) -> Callable:
 def steps_per_epoch(split: Split, batch_size: int) -> int:
     """Number of full batches in the split.
 
+    ```python
+    model.fit(stream, steps_per_epoch=steps_per_epoch(split, 64), epochs=74)
+    ```
+
     Raises:
         ArgumentError: the batch is larger than the split.
     """

@@ -30,7 +30,13 @@ CLASSIFICATION, LOCALISATION = SIGNATURES = "serving_default", "localise"
 
 
 class Server(Protocol):
-    """A model on a server."""
+    """A model on a server.
+
+    ```python
+    server: Server = connect("http://localhost:8501/v1/models/vgg16")
+    server.predict({"images": pixels}, "images")["score_map"]
+    ```
+    """
 
     def predict(self, inputs: Tensors, signature: str = "serving_default") -> dict[str, np.ndarray]:
         """Sends one request and returns the outputs by name; strings are bytes.
@@ -45,6 +51,9 @@ class Server(Protocol):
 @dataclass(frozen=True)
 class Answer:
     """Classification of one image by a server.
+
+        (answer,) = classify(connect(url), [Path("photo.jpg").read_bytes()])
+        print(answer.class_names[0], answer.probabilities[0], answer.error)
 
     Attributes:
         classes: indices of the most probable classes, best first; -1 if the image was refused.

@@ -14,17 +14,40 @@ _LONGEST_EXCERPT = 300  # characters
 
 
 class ExportError(UserError, ValueError):
-    """An export cannot be written or read. The message says why."""
+    """An export cannot be written or read. The message says why.
+
+    ```python
+    try:
+        read_metadata("exports/vgg16/1")
+    except ExportError as error:
+        print(error)
+    ```
+    """
 
 
 class ReplayError(UserError, ValueError):
-    """An export failed in a fresh process. The message is the last line of its output."""
+    """An export failed in a fresh process. The message is the last line of its output.
+
+    ```python
+    try:
+        replay("exports/vgg16/1", requests)
+    except ReplayError as error:
+        print(error)
+    ```
+    """
 
 
 class RequestError(UserError, OSError):
     """A server cannot be reached, refuses a request, or gives an answer that cannot be used.
 
     The message quotes the server.
+
+    ```python
+    try:
+        server.predict(image_inputs([image]))
+    except RequestError as error:
+        print(error)
+    ```
     """
 
 

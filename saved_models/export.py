@@ -72,6 +72,9 @@ def class_name_table(folder: Path, class_names: Sequence[str]) -> tf.lookup.Stat
 
     The table gives "" for an index that is out of range.
 
+        names = class_name_table(Path(folder), ["cat", "dog"])
+        names.lookup(tf.constant([1], tf.int64))  # [b"dog"]
+
     Args:
         folder: folder to write the file to. It must exist until the export is written.
         class_names: names in the order of the net's outputs.

@@ -20,6 +20,9 @@ class GrpcServer:
 
     Use `connect` to make one.
 
+        server = GrpcServer("localhost:8500", "vgg16")
+        server.predict(image_inputs([Path("photo.jpg").read_bytes()]))
+
     Args:
         address: `HOST:PORT`.
         model: name of the model on the server.

@@ -64,6 +64,8 @@ class Limits:
 def read_sizes(image_bytes: tf.Tensor, limits: Limits) -> tuple[tf.Tensor, tf.Tensor]:
     """Reads the sizes of images from their headers, and checks them against the limits.
 
+        sizes, errors = read_sizes(image_bytes, Limits(pixels=2**22))
+
     Args:
         image_bytes: JPEG or PNG files, string `(B,)`.
         limits: limits of the images.
@@ -106,6 +108,8 @@ def apply_by_size(
 
     Images that are rescaled to the same size go through the function together, so that no image is
     padded.
+
+        outputs, errors = apply_by_size(score, files, sizes, errors, test_scale=256, **options)
 
     Args:
         function: function from images, float32 `(G, H, W, 3)`, RGB in 0..255, and their indices in
@@ -180,6 +184,8 @@ def _decode_group(
 
 def images_of_examples(serialised: tf.Tensor, feature: str) -> tf.Tensor:
     """Extracts the encoded images from serialised `tf.train.Example`s.
+
+        image_bytes = images_of_examples(serialised, "image/encoded")
 
     Args:
         serialised: examples, string `(B,)`.

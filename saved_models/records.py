@@ -22,6 +22,9 @@ EXAMPLE_FEATURE = "image/encoded"  # as in TF-Slim's records of ILSVRC
 class Request:
     """A request to a signature.
 
+        request = Request("serving_default", image_inputs([Path("photo.jpg").read_bytes()]))
+        replies, load_seconds = replay("exports/vgg16/1", [request])
+
     Attributes:
         signature: name of the signature.
         inputs: one batch of inputs, by name.
@@ -34,7 +37,13 @@ class Request:
 
 
 def examples(images: Sequence[bytes]) -> Tensors:
-    """Returns image files as the inputs of a signature that takes `tf.train.Example`s."""
+    """Returns image files as the inputs of a signature that takes `tf.train.Example`s.
+
+    ```python
+    inputs = examples([Path("photo.jpg").read_bytes()])
+    list(inputs)  # ["inputs"]
+    ```
+    """
     return image_inputs([_example(image) for image in images], "inputs")
 
 

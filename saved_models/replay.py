@@ -39,6 +39,9 @@ Result = TypeVar("Result")
 class Reply:
     """Outputs of a signature for one request, and how long they took.
 
+        (reply,), load_seconds = replay("exports/vgg16/1", [request])
+        print(reply.outputs["class_names"], reply.first_seconds)
+
     Attributes:
         outputs: by name; none if the request was refused.
         seconds: duration of each repetition.

@@ -31,6 +31,9 @@ class RestServer:
     Use `connect` to make one. The client connects directly: it follows no redirects and reads
     neither proxy settings nor `.netrc`.
 
+        server = RestServer("http://localhost:8501/v1/models/vgg16")
+        server.predict(image_inputs([Path("photo.jpg").read_bytes()]))
+
     Args:
         url: URL of the model. A user and password in it are sent as basic authentication, and are
             not part of messages.

@@ -11,6 +11,7 @@ TIMEOUT = 60.0  # seconds
 MAX_BYTES = 2**26
 
 Tensors = Mapping[str, np.ndarray]  # by name; strings are bytes in arrays of objects
+"""Inputs or outputs by name, as `{"images": pixels}`. Strings are bytes in arrays of objects."""
 
 
 def image_inputs(images: Sequence[bytes], name: str = "image_bytes") -> Tensors:

@@ -74,6 +74,19 @@ def write_folder(root, train: int = 8, val: int = 4, seed: int = 0) -> str:
     return f"folder:{root}"
 
 
+def pytest_sessionstart(session):
+    """Streams run as they were traced. TensorFlow would rewrite the functions of each new stream,
+    which is most of the time of a stream of a few images; it does in the processes of slow tests.
+    The functions of nets are rewritten everywhere."""
+    if session.config.getoption("dist", "no") != "no":
+        return  # this process only divides the tests among others
+    import tensorflow as tf
+
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    tf.config.list_logical_devices()  # starts TensorFlow; streams keep the options it starts with
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+
+
 @pytest.fixture
 def folder(tmp_path):
     """The data spec of 24 training images and 12 validation images."""
@@ -88,13 +101,15 @@ def default_data_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def shapes_dir(tmp_path_factory):
-    """A TFDS folder with the drawn shapes, prepared once for all processes of xdist."""
-    from vgg_keras.pipelines.sources import open_source
+    """A TFDS folder with a tenth of the drawn shapes, 160 and 40 images, prepared once for all
+    processes of xdist."""
+    from vgg_keras.pipelines.sources import open_source, shapes
 
     base = tmp_path_factory.getbasetemp()
     path = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tfds"
     path.mkdir(exist_ok=True)
-    with open(path / "lock", "w") as lock:
+    with open(path / "lock", "w") as lock, pytest.MonkeyPatch.context() as patch:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        patch.setattr(shapes, "IMAGES", {k: n // 10 for k, n in shapes.IMAGES.items()})
         open_source("shapes", path)
     return path

@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from vgg_keras.cli import main
 from vgg_keras.metadata import rounded
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "own_data.py"
@@ -23,26 +25,24 @@ def test_has_fifteen_lines_of_code_at_most():
 
 
 @pytest.mark.slow
-def test_runs(shapes_dir, tmp_path):
-    environment = os.environ | {"TFDS_DATA_DIR": str(shapes_dir)}
-
-    def run(*arguments):
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout.splitlines()[-1]
-
-    shorter = tmp_path / "shorter.py"
-    shorter.write_text(EXAMPLE.read_text().replace("epochs=8", "epochs=2"))
-    printed = ast.literal_eval(run("shorter.py"))
-    evaluated = ("evaluate", "--run", "nets/shapes", "--data", "shapes", "--multi-scale", "--json")
-    (found,) = json.loads(run("-m", "vgg_keras.cli", *evaluated))["results"]
-    assert printed["images"] == found["images"] == 400
-    for error in ("top1_error", "top5_error"):
-        assert rounded(printed[error]) == found[error]
+def test_runs(shapes_dir, tmp_path, monkeypatch):
+    """A model in memory is fitted, evaluated at several scales, exported, verified and saved."""
+    monkeypatch.chdir(tmp_path)
+    shorter = EXAMPLE.read_text().replace("epochs=8", "epochs=2").replace("0.125", "1 / 16")
+    done = subprocess.run(
+        [sys.executable, "-c", shorter],
+        env=os.environ | {"TFDS_DATA_DIR": str(shapes_dir)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    printed = ast.literal_eval(done.stdout.splitlines()[-1])
+    evaluated = ["evaluate", "--run", "nets/shapes", "--data", "shapes", "--multi-scale", "--json"]
+    evaluated += ["--data-dir", str(shapes_dir)]
+    found = CliRunner().invoke(main, evaluated)
+    assert found.exit_code == 0, found.output
+    (found,) = json.loads(found.stdout)["results"]
+    assert printed["images"] == found["images"] == 40
+    for key in ("top1_error", "top5_error", "test_scales"):
+        assert rounded(printed[key]) == found[key]

@@ -38,3 +38,4 @@ from .serving import verify as verify
 from .trained import TrainedNet as TrainedNet
 from .training import train as train
 from .version import __version__ as __version__
+from .weight_decay import CaffeSGD as CaffeSGD

@@ -12,6 +12,7 @@ from vgg_keras.commands.features import features, similar, transfer
 from vgg_keras.commands.localisation import localise
 from vgg_keras.commands.prediction import predict
 from vgg_keras.commands.recipes import recipe_command
+from vgg_keras.commands.reproduction import reproduce
 from vgg_keras.commands.serving import export, request, verify
 from vgg_keras.commands.sweeps import sweep
 from vgg_keras.commands.training import curves, demo, statistics, train
@@ -24,6 +25,7 @@ COMMANDS = (
     train,
     recipe_command(RECIPES, "train"),
     sweep,
+    reproduce,
     evaluate,
     predict,
     weights,

@@ -46,20 +46,60 @@ __all__ = [
 
 
 class RunError(UserError, ValueError):
-    """The folder of a run or of a saved net cannot be used. The message says why."""
+    """The folder of a run or of a saved net cannot be used. The message says why.
+
+    ```python
+    try:
+        TrainedNet.load("runs/unfinished")
+    except RunError as error:
+        print(error)
+    ```
+    """
 
 
 class WeightsError(UserError, ValueError):
-    """Weights cannot be used. The message names the file and what is wrong with it."""
+    """Weights cannot be used. The message names the file and what is wrong with it.
+
+    ```python
+    try:
+        TrainedNet.load("vgg16.caffemodel")
+    except WeightsError as error:
+        print(error)
+    ```
+    """
 
 
 class PredictionsError(UserError, ValueError):
-    """Prediction files cannot be used, or not together. The message says why."""
+    """Prediction files cannot be used, or not together. The message says why.
+
+    ```python
+    try:
+        fuse([predictions, others])
+    except PredictionsError as error:
+        print(error)
+    ```
+    """
 
 
 class FeaturesError(UserError, ValueError):
-    """Feature files cannot be used, or not together. The message says why."""
+    """Feature files cannot be used, or not together. The message says why.
+
+    ```python
+    try:
+        stacked([features, others])
+    except FeaturesError as error:
+        print(error)
+    ```
+    """
 
 
 class SweepError(UserError, ValueError):
-    """The folder of a sweep cannot be used. The message says why."""
+    """The folder of a sweep cannot be used. The message says why.
+
+    ```python
+    try:
+        best_run("sweeps/x")
+    except SweepError as error:
+        print(error)
+    ```
+    """

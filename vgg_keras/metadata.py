@@ -42,6 +42,7 @@ class NetInFile(TypedDict, total=False):
     preprocessing: str | None
     input: str
     source_mean: _Colour | None
+    mean: _Colour
     data: str
     split: str | None
     skipped: list[str]

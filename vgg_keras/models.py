@@ -24,6 +24,7 @@ from vgg_keras.nets import (
 )
 from vgg_keras.pipelines.checks import check_choice
 from vgg_keras.pretrained import Release, find_release, without_top
+from vgg_keras.weight_decay import VGG
 from vgg_keras.weights.transfer import load
 
 ACTIVATIONS = (None, "softmax")  # of the class scores
@@ -63,12 +64,11 @@ def vgg(
         weights: "imagenet", a released net such as "torchvision:D", or whatever else
             `vgg_keras.weights.read` takes. None: random weights.
         initialisation: "glorot", "gaussian" (standard deviation 0.01 at full size) or
-            "gaussian-0.1". The Gaussians are scaled to the gain that a layer has at full size.
+            "gaussian-0.1". The Gaussians are scaled to the gain of a layer at full size.
         weight_decay: as in Caffe, weight_decay * w is added to the gradient of kernels w (§3.1).
         dropout: dropout rate of both hidden FC layers.
         lrn: constants of net A-LRN, "krizhevsky" or "caffe".
-        pool_rounding: how pooling rounds an odd side, "down" or, as in Caffe, "up". If the sides of
-            the input are multiples of 32, both give the same result.
+        pool_rounding: how pooling rounds an odd side: "down" or, as in Caffe, "up".
         classifier_activation: "softmax" for posteriors, or None for class scores (logits).
         seed: seed of the initialisation and of dropout.
 
@@ -91,7 +91,13 @@ def vgg(
     x = _convolutions(inputs, table, layers, kernels, lrn, pool_rounding)
     if include_top:
         x = _classifier(x, layers, kernels, dropout, seed, classifier_activation, score_dtype)
-    return _with_weights(keras.Model(inputs, x, name=table.name), weights, include_top)
+    model = _model_class(include_top)(inputs, x, name=table.name)
+    return _with_weights(model, weights, include_top)
+
+
+def _model_class(include_top: bool) -> type[keras.Model]:
+    """Without the FC layers a plain Keras model, which loads where vgg_keras is not installed."""
+    return VGG if include_top else keras.Model
 
 
 def fully_convolutional(model: keras.Model) -> keras.Model:

@@ -21,7 +21,6 @@ from vgg_keras.nets import get_net, weight_layers
 from vgg_keras.pipelines.checks import is_finite
 from vgg_keras.pipelines.contents import naming_file, parse_json, read_json
 from vgg_keras.pipelines.files import check_pair, write_pair
-from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.pretrained import find_release
 from vgg_keras.recipes import Recipe
 from vgg_keras.run_data import load_statistics
@@ -115,6 +114,7 @@ def load_weights_file(
     *,
     precision: str | None = None,
     pool_rounding: str | None = None,
+    mean: Sequence[float] | None = None,
 ) -> tuple[NetFacts, keras.Model]:
     """The net in a weights file.
 
@@ -123,43 +123,38 @@ def load_weights_file(
         given: those of `net`, `class_names`, `head`, `preprocessing`, `mean` and `train_scale` that
             are given, see `TrainedNet.load`.
         classifier_activation, precision, pool_rounding: see `TrainedNet.load`.
+        mean: RGB mean that the net subtracts; by default that of the file.
 
     Raises:
         WeightsError: see `vgg_keras.weights.read`; or the FC layers are missing.
         ArgumentError: an argument does not fit.
     """
-    mean = as_colour(given["mean"]) if "mean" in given else None
+    source_mean = as_colour(given["mean"]) if "mean" in given else None
     layers, contents = read(
         path,
         given.get("net"),
         head=given.get("head"),
         preprocessing=given.get("preprocessing"),
-        mean=mean or ILSVRC.mean,
-        source_mean=mean,
+        mean=mean,
+        source_mean=source_mean,
     )
     if not contents.has_top:
         raise WeightsError(f"{path} has no FC layers, so it gives no class scores.")
-    architecture = Architecture(
-        contents.net,
-        contents.num_classes,
-        contents.crop_size,
-        contents.width,
-        pool_rounding=pool_rounding or "down",
-    )
+    size = contents.num_classes, contents.crop_size, contents.width
+    architecture = Architecture(contents.net, *size, pool_rounding=pool_rounding or "down")
     precision = precision or "float32"
-    model = architecture.build(
-        precision=precision, classifier_activation=classifier_activation, **_build_options(None)
-    )
+    options = {"classifier_activation": classifier_activation, **_build_options(None)}
+    model = architecture.build(precision=precision, **options)
     for name in contents.taken:
         model.get_layer(name).set_weights(layers.pop(name))
     read_with = {name: given[name] for name in READ_WITH if name in given}
-    if mean is not None:
-        read_with["source_mean"] = list(mean)
+    if source_mean is not None:
+        read_with["source_mean"] = list(source_mean)
     release = find_release(path)
     usual_scale = release.train_scale if release else round(256 * contents.crop_size / 224)
     facts = NetFacts(
         architecture=architecture,
-        mean=mean or ILSVRC.mean,
+        mean=contents.preprocessing.mean if mean is None else as_colour(mean),
         class_names=_names_of_outputs(
             path, contents.num_classes, tuple(given.get("class_names", ()))
         ),

@@ -97,6 +97,7 @@ NETS: dict[str, Net] = {
         Net("B-shallow", ((5,),) * 5),
     )
 }
+"""The nets of Table 1 by name, and the shallow net of §4.1: `NETS["D"].weight_layers` is 16."""
 TABLE_1 = ("A", "A-LRN", "B", "C", "D", "E")
 # Names that Keras Applications and torchvision give to four of the nets.
 ALIASES = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}

@@ -287,7 +287,7 @@ RECIPES: dict[str, Recipe] = {
         plateau_patience=3,
         statistics="training-set",
     ),
-    # For a net that was trained on ILSVRC and other classes, see docs/weights.md.
+    # For a net that was trained on ILSVRC and other classes, see docs/fine_tuning.md.
     "fine-tune": Recipe(
         net="D",
         fc_epochs=1,
@@ -299,6 +299,7 @@ RECIPES: dict[str, Recipe] = {
         plateau_drops=1,
     ),
 }
+"""The recipes by name: `dataclasses.replace(RECIPES["small"], net="A", data="folder:DIR")`."""
 
 _SMALL = {
     f.name: getattr(RECIPES["small"], f.name)
@@ -311,3 +312,4 @@ LOCALISATION_RECIPES: dict[str, LocalisationRecipe] = {
     "paper-384": LocalisationRecipe(train_scale=(384, 384)),
     "small": LocalisationRecipe(**_SMALL),
 }
+"""Recipes by name: `dataclasses.replace(LOCALISATION_RECIPES["small"], data="cls-loc:DIR")`."""

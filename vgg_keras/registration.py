@@ -16,15 +16,20 @@ from types import ModuleType
 
 from vgg_keras.pipelines.errors import MissingPackageError
 
-_LAYERS = "vgg_keras.layers"  # its decorators register the layers
+_MODULES = ("vgg_keras.layers", "vgg_keras.weight_decay")  # their decorators register the classes
 
 
 def register_layers() -> None:
     """Registers the layers, now if Keras is imported already, or else when it is."""
     if "keras" in sys.modules:
-        importlib.import_module(_LAYERS)
+        _import_modules()
     else:
         sys.meta_path.insert(0, _KerasFinder())
+
+
+def _import_modules() -> None:
+    for module in _MODULES:
+        importlib.import_module(module)
 
 
 class _KerasFinder(importlib.abc.MetaPathFinder):
@@ -76,4 +81,4 @@ class _Loader(importlib.abc.Loader):
             ) from error
         if self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)
-        importlib.import_module(_LAYERS)
+        _import_modules()

@@ -12,6 +12,7 @@ import tensorflow as tf
 from vgg_keras.nets import WARM_START_LAYERS
 from vgg_keras.pipelines.splits import Source, Split
 from vgg_keras.recipes import Recipe
+from vgg_keras.weight_decay import CaffeSGD
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def compile_with(
             layer.trainable = recipe.trains(layer.name)
     model.compile(
         # Without a name Keras counts, and the files of the same run would differ.
-        optimizer=keras.optimizers.SGD(recipe.learning_rate, momentum=recipe.momentum, name="sgd"),
+        optimizer=CaffeSGD(recipe.learning_rate, momentum=recipe.momentum, name="sgd"),
         loss=loss,
         weighted_metrics=list(metrics),
         jit_compile="auto" if _uses_xla() else False,

@@ -101,8 +101,8 @@ class TrainedNet(NetFacts):
             net, head, preprocessing: see `vgg_keras.weights.read`.
             class_names: names of the classes, in the order of the outputs; by default ILSVRC's for
                 1,000 outputs (some of these names are enough), otherwise "0", "1", ...
-            mean: RGB mean that was subtracted from the training images; by default inferred from
-                the file, and the first layer is adapted to ILSVRC's mean.
+            mean: RGB mean that was subtracted from the training images, and that the net subtracts;
+                by default inferred from the file.
             train_scale: S or (S_min, S_max); by default of the release, else 256 * crop_size / 224.
             precision: Keras dtype policy; by default that of the folder, or float32.
             pool_rounding: see `vgg`; by default that of the saved net, else "down".
@@ -124,7 +124,9 @@ class TrainedNet(NetFacts):
         given = {name: value for name, value in of_file.items() if value is not None}
         path, options = Path(where), {"precision": precision, "pool_rounding": pool_rounding}
         if not path.is_dir():
-            facts, model = load_weights_file(path, given, classifier_activation, **options)
+            facts, model = load_weights_file(
+                path, given, classifier_activation, precision=precision, pool_rounding=pool_rounding
+            )
         elif given:
             argument = next(iter(given))
             raise ArgumentError(

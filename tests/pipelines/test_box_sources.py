@@ -185,8 +185,8 @@ def test_boxes_of_the_shapes_are_those_of_the_drawings(shapes_dir):
 
     source = open_source("shapes", shapes_dir)
     found = boxed_split(source, source["val"])
-    assert len(found.boxes) == len(found.split) == 400
-    names = found.split.names_of(range(400))
+    assert len(found.boxes) == len(found.split) == 40
+    names = found.split.names_of(range(40))
     labels = found.split.all_labels()
     drawn = {
         tuple(np.float32(draw_example("val", i, CLASSES[i % len(CLASSES)])[1]).round(5)): i
@@ -195,7 +195,7 @@ def test_boxes_of_the_shapes_are_those_of_the_drawings(shapes_dir):
     found_at = {tuple(box.round(5)): k for k, box in enumerate(found.boxes.values)}
     for box, i in drawn.items():
         assert labels[found_at[box]] == i % len(CLASSES)
-    assert len(set(names)) == 400
+    assert len(set(names)) == 40
 
 
 def test_a_data_set_without_boxes_is_refused(tmp_path):

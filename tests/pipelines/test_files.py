@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -162,6 +163,27 @@ def test_a_lock_has_one_holder_at_a_time(tmp_path):
         another.__enter__()
     with locked(tmp_path / "new/lock", wait=False):
         pass
+
+
+def test_a_process_that_waits_for_a_lock_says_so(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("vgg_keras.pipelines.files._PATIENCE", 0.05)
+    is_held = threading.Event()
+
+    def hold():
+        with locked(tmp_path / "lock"):
+            is_held.set()
+            time.sleep(0.5)
+
+    threading.Thread(target=hold).start()
+    is_held.wait()
+    with caplog.at_level("INFO", "vgg_keras"), locked(tmp_path / "lock"):
+        pass
+    assert caplog.messages == [
+        f"waiting for another process, which holds the lock {tmp_path / 'lock'}"
+    ]
+    caplog.clear()
+    with caplog.at_level("INFO", "vgg_keras"), locked(tmp_path / "lock"):
+        assert not caplog.messages
 
 
 def test_an_error_inside_frees_the_lock(tmp_path):

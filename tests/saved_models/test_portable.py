@@ -26,6 +26,7 @@ SHAPES = {"crops": [(1, CROP, CROP, 3), (3, CROP, CROP, 3)], "images": [(2, 50, 
 def run_onnx(file, name, images):
     runtime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
     session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    assert [given.name for given in session.get_inputs()] == [name]
     outputs = [output.name for output in session.get_outputs()]
     return dict(zip(outputs, session.run(outputs, {name: images}), strict=True))
 
@@ -71,6 +72,11 @@ def test_onnx_files_compute_what_the_net_computes(net, tmp_path):
     with pytest.raises(ExportError, match=r"SavedModel.* Received: a version in the format 'onnx'"):
         read_metadata(version)
     check_parity(net, version, run_onnx, ".onnx")
+    # They were no constants during the conversion, which would take all memory at full width.
+    import onnx
+
+    tensors = {one.name for one in onnx.load(version / "crops.onnx").graph.initializer}
+    assert {"fc1_kernel", "fc2_kernel", "predictions_kernel"} <= tensors
 
 
 @pytest.mark.slow

@@ -80,7 +80,7 @@ class TestPage:
                 Image.open(io.BytesIO(content)).load()
 
     def test_the_page_shows_results_tables_curves_classes_mistakes_and_maps(self, page, results):
-        text = html.unescape(page.read_text())
+        text = " ".join(html.unescape(page.read_text()).split())
         best = min(
             (json.loads(p.read_text()) for p in results.glob("*.json")),
             key=lambda r: r["top1_error"],
@@ -108,12 +108,13 @@ class TestPage:
     def test_the_page_says_when_where_and_how_it_was_made(self, page, results):
         text = html.unescape(page.read_text())
         day = datetime.date.fromtimestamp((results / "dense.parquet.json").stat().st_mtime)
+        text = " ".join(text.split())
         environment = json.loads((results.parent / "runs/tiny <a>/environment.json").read_text())
         assert f"Results of {day}" in text
         assert f"Nets trained on {environment['platform']}, TensorFlow" in text
         footer = text[text.index("<footer") :]
         assert f"vgg_keras {__version__}" in footer
-        assert f"vgg-keras report --results {results} --out {page.parent}" in footer
+        assert "--results" not in footer
 
     def test_each_data_set_has_a_heading_and_a_best_result(self, results, tmp_path):
         result = json.loads((results / "dense.parquet.json").read_text())
@@ -214,12 +215,15 @@ class TestPage:
           const broken = [...document.images].filter(i => !i.complete || !i.naturalWidth).length;
           const blocks = [...document.querySelectorAll(
             'h1, h2, h3, p, summary, .wide, img, figcaption')].filter(
-            e => e.checkVisibility()).map(e => e.getBoundingClientRect())
-            .filter(r => r.width && r.height);
+            e => e.checkVisibility());
           let overlaps = 0;
-          for (const a of blocks) for (const b of blocks) if (a !== b)
-            overlaps += a.left < b.right - 1 && b.left < a.right - 1 &&
-                        a.top < b.bottom - 1 && b.top < a.bottom - 1;
+          for (const one of blocks) for (const other of blocks) {
+            if (one.contains(other) || other.contains(one)) continue;
+            const a = one.getBoundingClientRect(), b = other.getBoundingClientRect();
+            overlaps += a.width && a.height && b.width && b.height &&
+                        a.left < b.right - 1 && b.left < a.right - 1 &&
+                        a.top < b.bottom - 1 && b.top < a.bottom - 1 ? 1 : 0;
+          }
           const wide = document.documentElement.scrollWidth > window.innerWidth;
           document.title = JSON.stringify({images: document.images.length, broken, overlaps, wide});
         }</script>"""
@@ -268,7 +272,8 @@ class TestClaims:
         assert all(text == f"{MARKS[word].sign} {word}" for word, text in words)
         assert {"holds", "contradicted", "undecided"} == {word for word, _ in words}
         assert "-3.00 to -1.00" in section
-        assert "1 claims" not in section
+        assert "1 claim without" in section
+        assert "missing &lt;row&gt;." in section
         # The first section, before the tables.
         assert text.index('id="claims"') < text.index('id="results"')
 
@@ -365,7 +370,9 @@ class TestCommands:
     def test_report_writes_a_page(self, results, tmp_path):
         done = self.invoke("report", "--results", results, "--out", tmp_path / "r", "--examples", 0)
         assert done.stdout.strip() == str(tmp_path / "r/index.html")
-        assert (tmp_path / "r/index.html").stat().st_size > 20_000
+        text = (tmp_path / "r/index.html").read_text()
+        assert len(text) > 20_000
+        assert f"<code>vgg-keras report --results {results} --out {tmp_path / 'r'}</code>" in text
 
     def test_evaluate_scores_several_runs_and_their_fusion(self, results, tmp_path):
         """Each run is scored, and so is their fusion, the mean of their stored posteriors."""
@@ -438,6 +445,7 @@ class TestCommands:
         assert of_file.pop("input").startswith("RGB in 0..255 minus (")
         assert of_file.pop("source_mean") == rounded(ILSVRC.mean)
         assert of_run.pop("run") == str(run)
+        assert of_run.pop("seed") == 0
         assert of_file == of_run
 
     @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ TINY = ("--net", "A", *TRAIN_TINY, "--learning-rate", "0.001")
 
 # The environment variable sets more kills, for a longer test.
 KILLS = int(os.environ.get("VGG_KERAS_KILLS", "2"))
-EPOCHS = max(20, 5 * KILLS)
+EPOCHS = max(10, 5 * KILLS)
 
 
 def command(*arguments):
@@ -347,7 +347,7 @@ def test_a_run_on_the_shapes_has_the_default_recipe(shapes_dir, tmp_path):
         "--data-dir",
         shapes_dir,
         "--batch-size",
-        800,
+        80,
         "--epochs",
         1,
         "--train-scale",

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-
 import click
 
 from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
 from vgg_keras.commands.options import FOLDER, json_option
 from vgg_keras.commands.results import print_json
-from vgg_keras.commands.terminal import echo, echo_lines
+from vgg_keras.commands.terminal import echo, echo_lines, terminal_width
 
 
 @command()
@@ -46,7 +43,7 @@ def claims(verbose, results, kind, as_json) -> None:
         if as_json:
             print_json(claims_as_json(tested))
             return
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 160
+        width = terminal_width(160)
         echo_lines(render(claims_table(tested), kind, width))
         if any(one.difference and one.difference.seeds == 1 for one in tested):
             echo("With one seed, the interval is over images only: it holds for these nets.")

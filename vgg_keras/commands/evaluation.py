@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
-import sys
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from vgg_keras.commands.options import (
     submission_option,
 )
 from vgg_keras.commands.results import Timer, print_json, provenance, timed
-from vgg_keras.commands.terminal import echo, echo_lines
+from vgg_keras.commands.terminal import echo, echo_lines, terminal_width
 from vgg_keras.evaluation.procedure import Procedure
 from vgg_keras.metadata import members
 from vgg_keras.pipelines.errors import ArgumentError
@@ -200,7 +199,7 @@ def table(verbose, number, results, kind, as_json) -> None:
     """Print a table of the paper, 1 to 12, with your results beside the paper's numbers."""
     with one_line_errors(verbose):
         built = build_table(number, read_results(results) if results else ())
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 132
+        width = terminal_width(132)
         echo_lines(render(built, "json" if as_json else kind, width))
 
 
@@ -228,7 +227,9 @@ def report(verbose, results, out, data_dir, examples) -> None:
     with one_line_errors(verbose):
         with quiet_tensorflow(verbose):
             from vgg_keras.report.page import write_report
-        echo(write_report(results, out, data_dir=data_dir, examples=examples))
+        made_by = shlex.join(["vgg-keras", "report", "--results", str(results), "--out", str(out)])
+        options = {"data_dir": data_dir, "examples": examples, "command": made_by}
+        echo(write_report(results, out, **options))
 
 
 def _show(results: list[dict], as_json: bool) -> None:

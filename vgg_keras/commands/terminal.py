@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,6 +28,11 @@ def echo_lines(text: str) -> None:
     """Prints a text of several lines, which ends in a line break or not."""
     for line in text.removesuffix("\n").split("\n"):
         echo(line)
+
+
+def terminal_width(otherwise: int) -> int:
+    """Width of the terminal in characters, or `otherwise` if the output is not one."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else otherwise
 
 
 def print_table(table: Table, width: int | None = None) -> None:

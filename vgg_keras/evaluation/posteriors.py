@@ -117,6 +117,10 @@ def make_scorer(
     Returns:
         A `tf.function` from float32 `(B, V, H, W, 3)`, RGB in 0..255, to float32
         `(B, classes)`: the soft-max posteriors averaged over the views and both flips.
+
+    Example:
+        score = make_scorer(net)
+        posteriors = score(tf.cast(images, tf.float32)[:, None])  # images: uint8 (B, H, W, 3)
     """
     scorers = _SCORERS.setdefault(net, {})
     if (flip, map_average) not in scorers:

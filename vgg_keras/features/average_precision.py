@@ -85,6 +85,10 @@ def class_recalls(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -
         predicted: predicted classes, int `(N,)`.
         labels: true classes, int `(N,)`.
         num_classes: number of classes.
+
+    Example:
+        >>> class_recalls(np.array([0, 1, 1]), np.array([0, 0, 1]), 2)
+        array([0.5, 1. ])
     """
     from sklearn.metrics import recall_score
 

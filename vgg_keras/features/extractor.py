@@ -20,9 +20,8 @@ from vgg_keras.evaluation.procedure import CROP_OF_PAPER
 from vgg_keras.facts import as_colour
 from vgg_keras.nets import FC_NAMES, STRIDE
 from vgg_keras.pipelines.checks import check_choice
-from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.trained import TrainedNet, digest_of
-from vgg_keras.weights import read
+from vgg_keras.weights import Contents, read
 
 PENULTIMATE = "fc2"  # §B: the net without its last layer
 
@@ -63,7 +62,8 @@ class FeatureExtractor:
         """
         model = _up_to(_with_default_options(net), layer)
         min_side = net.architecture.crop_size if layer in FC_NAMES else STRIDE
-        return cls(model, net.mean, min_side, {**net.metadata(), "layer": layer})
+        metadata = {**net.metadata(), "layer": layer, "mean": list(net.mean)}
+        return cls(model, net.mean, min_side, metadata)
 
     @classmethod
     def load(
@@ -95,7 +95,7 @@ class FeatureExtractor:
         of_net = {"precision": precision, "pool_rounding": pool_rounding}
         if Path(where).is_dir():
             return cls.of_net(TrainedNet.load(where, **of_file, **of_net), layer)  # type: ignore[arg-type]  # a dictionary of several types
-        return cls(*_read_weights(Path(where), layer, **of_file, **of_net))  # type: ignore[arg-type]  # as above
+        return load_file(Path(where), layer, **of_file, **of_net)  # type: ignore[arg-type]  # as above
 
     @functools.cached_property
     def digest(self) -> str:
@@ -146,7 +146,7 @@ def _up_to(model: keras.Model, layer: str) -> keras.Model:
     return keras.Model(model.input, model.get_layer(layer).output, name=model.name)
 
 
-def _read_weights(
+def load_file(
     path: Path,
     layer: str,
     *,
@@ -155,17 +155,24 @@ def _read_weights(
     mean: Sequence[float] | None,
     precision: str | None,
     pool_rounding: str | None,
-) -> tuple[keras.Model, tuple[float, float, float], int, dict[str, Any]]:
-    """The attributes of a `FeatureExtractor` from a weights file; see `FeatureExtractor.load`."""
-    subtracted = ILSVRC.mean if mean is None else as_colour(mean)
+    subtracted: Sequence[float] | None = None,
+) -> FeatureExtractor:
+    """Loads a weights file.
+
+    Args:
+        subtracted: RGB mean that the net subtracts; by default that of the file.
+        path, layer, net, preprocessing, mean, precision, pool_rounding: see
+            `FeatureExtractor.load`.
+    """
     layers, contents = read(
         path,
         net,
         partial=True,
         preprocessing=preprocessing,
         mean=subtracted,
-        source_mean=None if mean is None else subtracted,
+        source_mean=None if mean is None else as_colour(mean),
     )
+    subtracted = contents.preprocessing.mean if subtracted is None else as_colour(subtracted)
     # FC layers that are not needed may be missing from the file, and are built as small as can be.
     needs_fc = layer in FC_NAMES
     architecture = Architecture(
@@ -179,13 +186,7 @@ def _read_weights(
     whole = architecture.build(precision=precision, classifier_activation=None)
     model = _up_to(whole, layer)
     needed = [one.name for one in model.layers if one.weights]
-    missing = [name for name in needed if name not in layers]
-    if missing:
-        raise WeightsError(
-            f"{path} lacks {', '.join(missing)}, which the layer {layer} of net {contents.net} "
-            f"needs. It has {', '.join(contents.taken)}: give the last of these, or the pooling "
-            f"layer after it, as layer."
-        )
+    _check_layers(path, layer, needed, contents)
     for name in needed:
         model.get_layer(name).set_weights(layers.pop(name))
     metadata = {
@@ -197,9 +198,21 @@ def _read_weights(
         "pool_rounding": architecture.pool_rounding,
         "precision": precision,
         "input": contents.input,
+        "mean": list(subtracted),
     }
     if preprocessing is not None:
         metadata["preprocessing"] = preprocessing
     if mean is not None:
-        metadata["source_mean"] = list(subtracted)
-    return model, subtracted, architecture.crop_size, metadata
+        metadata["source_mean"] = list(as_colour(mean))
+    return FeatureExtractor(model, subtracted, architecture.crop_size, metadata)
+
+
+def _check_layers(path: Path, layer: str, needed: Sequence[str], contents: Contents) -> None:
+    """Raises WeightsError if a file lacks a layer that is needed up to `layer`."""
+    missing = [name for name in needed if name not in contents.taken]
+    if missing:
+        raise WeightsError(
+            f"{path} lacks {', '.join(missing)}, which the layer {layer} of net {contents.net} "
+            f"needs. It has {', '.join(contents.taken)}: give the last of these, or the pooling "
+            f"layer after it, as layer."
+        )

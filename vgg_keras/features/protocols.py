@@ -46,6 +46,7 @@ TRANSFER_PROTOCOLS: dict[str, Protocol] = {
     "caltech101": Protocol(MEAN_CLASS_RECALL, splits=3, train_per_class=30, test_per_class=50),
     "caltech256": Protocol(MEAN_CLASS_RECALL, splits=3, train_per_class=60),
 }
+"""The paper's protocols by data set: `TRANSFER_PROTOCOLS["caltech101"].train_per_class` is 30."""
 CUSTOM = "custom"  # chosen from the splits of the features and from their number of labels
 
 

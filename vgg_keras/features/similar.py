@@ -11,7 +11,7 @@ import numpy as np
 
 from vgg_keras.errors import FeaturesError, WriteError
 from vgg_keras.features.descriptors import compute_descriptors
-from vgg_keras.features.extractor import FeatureExtractor
+from vgg_keras.features.extractor import FeatureExtractor, load_file
 from vgg_keras.features.table import Features, side_by_side
 from vgg_keras.metadata import net_name
 from vgg_keras.pipelines.checks import indices_of
@@ -19,6 +19,7 @@ from vgg_keras.pipelines.evaluation import read_images
 from vgg_keras.pipelines.files import atomic_path
 from vgg_keras.pipelines.sources.own import as_split
 from vgg_keras.pipelines.splits import Source
+from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.text import figure_text
 
 
@@ -28,6 +29,10 @@ class Neighbours(NamedTuple):
     Attributes:
         indices: int64 `(queries, k)`, row indices of the features, the most similar first.
         similarities: float32 `(queries, k)`, cosines, from -1 to 1.
+
+    Example:
+        found = nearest(queries, features, k=5)
+        [features.names[i] for i in found.indices[0]]
     """
 
     indices: np.ndarray
@@ -83,6 +88,10 @@ def query_descriptors(
             boxes.
         RunError, WeightsError: a net cannot be loaded.
         BadImageError, SourceError, OutOfMemoryError: see `compute_descriptors`.
+
+    Example:
+        features = Features.load("photos.parquet")
+        queries = query_descriptors(features, ["query.jpg"])
     """
     split, members = as_split(images), features.members
     if moved_to and len(moved_to) != len(members):
@@ -120,25 +129,25 @@ _NEEDED = {"layer", "digest", "precision", "pool_rounding", "test_scales", "aggr
 
 def _reloaded(metadata: dict[str, Any], moved_to: str | os.PathLike | None) -> FeatureExtractor:
     """The net that `metadata` describes, from where it was or where it is now."""
-    of_file: dict[str, Any] = {}
-    if "weights" in metadata:
-        of_file = {
-            "net": metadata.get("net"),
-            "preprocessing": metadata.get("preprocessing"),
-            # Files that earlier versions wrote have the mean under "statistics".
-            "mean": metadata.get("source_mean", metadata.get("statistics")),
-        }
-    elif "run" not in metadata and moved_to is None:
+    if "weights" not in metadata and "run" not in metadata and moved_to is None:
         raise FeaturesError(
             f"These features were computed by the model {net_name(metadata)!r} in memory. Save its "
             f"net and give the folder as moved_to."
         )
-    return FeatureExtractor.load(
-        moved_to or net_name(metadata),
-        metadata["layer"],
-        precision=metadata["precision"],
-        pool_rounding=metadata["pool_rounding"],
-        **of_file,
+    where = Path(moved_to or net_name(metadata))
+    of_net = {name: metadata[name] for name in ("layer", "precision", "pool_rounding")}
+    if "weights" not in metadata:
+        return FeatureExtractor.load(where, **of_net)
+    # In features of earlier versions the mean of the file is under "statistics", and a net of
+    # which none was given subtracts that of ILSVRC.
+    mean = metadata.get("source_mean", metadata.get("statistics"))
+    return load_file(
+        where,
+        net=metadata.get("net"),
+        preprocessing=metadata.get("preprocessing"),
+        mean=mean,
+        subtracted=metadata.get("mean", mean or ILSVRC.mean),
+        **of_net,
     )
 
 

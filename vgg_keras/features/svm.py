@@ -79,9 +79,7 @@ def transfer(
         transfer(Features.load("caltech.parquet"), "caltech101")["mean_class_recall"]
     """
     plan = _plan(features, protocol, train_per_class, test_per_class, splits)
-    grid = sorted(float(c) for c in grid)
-    if not grid or grid[0] <= 0:
-        raise ArgumentError(f"grid must be one or more positive numbers. Received: {grid}", "grid")
+    grid = _sorted_grid(grid)
     drawn = list(split_images(features, plan, seed, selecting=len(grid) > 1))
     selected = [_select(features, plan, subsets, grid, seed) for subsets in drawn]
     measured = [
@@ -96,17 +94,32 @@ def transfer(
         "spread": float(means.std(ddof=1)) if len(means) > 1 else None,
         "of_splits": means.tolist(),
         "C": selected,
-        "train_images": len(drawn[0].train) + len(drawn[0].validation),
-        "images": len(drawn[0].test),
-        "train_per_class": plan.train_per_class or None,
-        "data": features.metadata.get("data", "?"),
-        "split": "+".join(plan.test) or "random",
+        **_tested_on(features, plan, drawn[0]),
         "seed": seed,
         "per_class": _per_class(features, plan, table),
         "dimensions": features.values.shape[1],
         "features": features.metadata,
         **recognised(features, [subsets.test for subsets in drawn], [one for _, one in measured]),
     }
+
+
+def _tested_on(features: Features, plan: Protocol, subsets: Subsets) -> dict[str, Any]:
+    """The images of a split, for the result."""
+    return {
+        "train_images": len(subsets.train) + len(subsets.validation),
+        "images": len(subsets.test),
+        "train_per_class": plan.train_per_class or None,
+        "data": features.metadata.get("data", "?"),
+        "split": "+".join(plan.test) or "random",
+    }
+
+
+def _sorted_grid(grid: Sequence[float]) -> list[float]:
+    """The constants C in ascending order, so that ties select the smallest."""
+    found = sorted(float(c) for c in grid)
+    if not found or found[0] <= 0:
+        raise ArgumentError(f"grid must be one or more positive numbers. Received: {found}", "grid")
+    return found
 
 
 def _per_class(features: Features, plan: Protocol, table: np.ndarray) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
@@ -131,7 +132,6 @@ def _interpolated(values: np.ndarray, first: float, step: int, size: tuple[int, 
     """Values at every pixel, from those at `first`, `first + step`, ... of both axes."""
     for axis, pixels in enumerate(size):
         centres = first + step * np.arange(values.shape[axis])
-        values = np.apply_along_axis(
-            lambda line, at=centres, to=pixels: np.interp(np.arange(to), at, line), axis, values
-        )
+        interpolated = functools.partial(np.interp, np.arange(pixels), centres)
+        values = np.apply_along_axis(interpolated, axis, values)
     return values.astype(np.float32)

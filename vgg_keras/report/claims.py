@@ -40,8 +40,15 @@ MARKS = {
     CONTRADICTED: _Mark("X", "✖", "#b84a00"),
     UNDECIDED: _Mark("d", "◇", "#5f6870"),
 }
-_PAPER = {"marker": "|", "ms": 15, "mew": 2.2, "color": "#111111", "ls": "none", "zorder": 4}
-_MARGIN = {"marker": "|", "ms": 15, "mew": 1, "color": "#7a828a", "ls": "none"}
+_PAPER: dict[str, Any] = {
+    "marker": "|",
+    "ms": 15,
+    "mew": 2.2,
+    "color": "#111111",
+    "ls": "none",
+    "zorder": 4,
+}
+_MARGIN: dict[str, Any] = {"marker": "|", "ms": 15, "mew": 1, "color": "#7a828a", "ls": "none"}
 
 
 def claims_section(results: Sequence[Result]) -> dict[str, Any] | None:
@@ -73,6 +80,7 @@ def _setting(name: str, tested: Sequence[TestedClaim]) -> dict[str, Any]:
     return {
         "measured_on": name,
         "rows": [{"tested": one, "sign": MARKS[one.verdict].sign} for one in tested],
+        "has_notes": any(one.notes for one in tested),
         "wide": figure_uri(claims_figure(tested)),
         "narrow": figure_uri(claims_figure(tested, narrow=True)),
     }
@@ -107,10 +115,14 @@ def claims_figure(tested: Sequence[TestedClaim], *, narrow: bool = False) -> Fig
         panel.vlines(0, top, bottom, color="#7a828a", lw=1)
         _draw_claim(panel, one, y)
         text = "\n".join(map(figure_text, lines))
-        position = (0, end - height) if narrow else (-0.02, y)
-        alignment = {"va": "top"} if narrow else {"va": "center", "ha": "right"}
         panel.text(
-            *position, text, transform=panel.get_yaxis_transform(), fontsize=9.5, **alignment
+            0 if narrow else -0.02,
+            end - height if narrow else y,
+            text,
+            transform=panel.get_yaxis_transform(),
+            fontsize=9.5,
+            va="top" if narrow else "center",
+            ha="left" if narrow else "right",
         )
     panel.set_xlabel("← worse      gain in points      better →")
     panel.grid(axis="x", alpha=0.3)
@@ -142,9 +154,16 @@ def _draw_claim(panel: Axes, one: TestedClaim, y: float) -> None:
     if not one.claim.helps:
         panel.plot(MARGIN, y, **_MARGIN)
     panel.plot(gain.points, y, **_style(one.verdict))
-    transform = panel.get_yaxis_transform()
-    word = {"va": "center", "fontsize": 9.5, "color": mark.colour, "fontweight": "bold"}
-    panel.text(1.02, y, one.verdict, transform=transform, **word)
+    panel.text(
+        1.02,
+        y,
+        one.verdict,
+        transform=panel.get_yaxis_transform(),
+        va="center",
+        fontsize=9.5,
+        color=mark.colour,
+        fontweight="bold",
+    )
 
 
 def _gid(one: TestedClaim) -> str:

@@ -82,7 +82,7 @@ def learning_curves(runs: Mapping[str, str | os.PathLike], *, narrow: bool = Fal
         ]
         panel.set_xlabel("epoch")
         panel.set_ylabel(name)
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         panel.grid(alpha=0.3)
     _add_legend(figure, lines, list(journals), columns)
     return figure

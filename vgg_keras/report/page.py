@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import shlex
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -36,6 +35,7 @@ def write_report(
     *,
     data_dir: str | os.PathLike | None = None,
     examples: int = 4,
+    command: str = "",
 ) -> Path:
     """Writes a page of results, `out/index.html`, that contains all of its images.
 
@@ -46,6 +46,7 @@ def write_report(
         out: folder for the page.
         data_dir: where TFDS stores its data.
         examples: number of images to draw with score maps, half of them mistakes.
+        command: command that makes the page again, to name at its end.
 
     Returns:
         Path of the page.
@@ -66,8 +67,7 @@ def write_report(
             f"them. Received: {results}, which holds no results",
             "results",
         )
-    classified = [one for one in found if one.keys() >= {"top1_error", "top5_error"}]
-    classified.sort(key=lambda result: (result["top1_error"], result["file"]))
+    content = _content(found, data_dir, examples)
     environment = jinja2.Environment(
         autoescape=True,
         trim_blocks=True,
@@ -76,27 +76,34 @@ def write_report(
         finalize=_shown,
     )
     template = resources.files("vgg_keras.report").joinpath("page.html.j2").read_text("utf-8")
-    sets = {name: list(map(summary, of_data)) for name, of_data in by_data(classified).items()}
-    tables = [build_table(number, found) for number in PAPER_TABLES if number > 2]
-    page = environment.from_string(template).render(
-        sets=sets,
-        days=_days(found),
-        platforms=platforms_of(_runs(found)),
-        claims=claims_section(found),
-        tables=[_table(table) for table in tables if table.has_results],
-        unmatched=[table.number for table in tables if not table.has_results],
-        curves=_curves(_runs(found)),
-        best=best_section(classified, data_dir, examples),
-        localised=localisation_section(found, data_dir),
-        version=__version__,
-        commit=git_commit(),
-        command=shlex.join(
-            ["vgg-keras", "report", "--results", os.fspath(results), "--out", os.fspath(out)]
-        ),
-    )
     path = Path(out) / "index.html"
-    atomic_write(path, page)
+    atomic_write(path, environment.from_string(template).render(**content, command=command))
     return path
+
+
+def _content(
+    found: Sequence[Result], data_dir: str | os.PathLike | None, examples: int
+) -> dict[str, Any]:
+    """What the page shows, by the names in its template."""
+    classified = [one for one in found if one.keys() >= {"top1_error", "top5_error"}]
+    classified.sort(key=lambda result: (result["top1_error"], result["file"]))
+    tables = [build_table(number, found) for number in PAPER_TABLES if number > 2]
+    runs = _runs(found)
+    return {
+        "sets": {
+            name: list(map(summary, of_data)) for name, of_data in by_data(classified).items()
+        },
+        "days": _days(found),
+        "platforms": platforms_of(runs),
+        "claims": claims_section(found),
+        "tables": [_table(table) for table in tables if table.has_results],
+        "unmatched": [table.number for table in tables if not table.has_results],
+        "curves": _curves(runs),
+        "best": best_section(classified, data_dir, examples),
+        "localised": localisation_section(found, data_dir),
+        "version": __version__,
+        "commit": git_commit(),
+    }
 
 
 def _shown(value: Any) -> Any:

@@ -1,9 +1,11 @@
 """Nets as SavedModels: `export` writes one, `verify` compares it with the net.
 
-from vgg_keras.serving import export, verify
-
+```python
 path = export(net, "exports/vgg16")
 checks, load_seconds = verify(path, net)
+```
+
+The names are loaded on first use, so that importing this package does not import TensorFlow.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from vgg_keras.errors import ArgumentError, MissingPackageError
 from vgg_keras.evaluation.posteriors import make_predict_fn
 from vgg_keras.evaluation.procedure import Procedure
 from vgg_keras.ilsvrc import label
+from vgg_keras.nets import FC_NAMES
 from vgg_keras.saved_models.errors import ExportError
 from vgg_keras.saved_models.export import (
     MODEL_CONFIG,
@@ -109,11 +110,10 @@ def write_portable(
         write_class_names(folder, [label(name) for name in net.class_names])
         write_metadata(folder, metadata)
         for name, (side, predict_fn) in signatures.items():
-            model = _Signature(net.model, predict_fn, name=name)
-            spec = pixels(side, name)
+            file = folder / f"{name}{SUFFIXES[format]}"
+            model, spec = _Signature(net.model, predict_fn, name=name), pixels(side, name)
             model.build(spec[0].shape)
-            file = str(folder / f"{name}{SUFFIXES[format]}")
-            model.export(file, format=format, input_signature=spec, verbose=False)
+            WRITERS[format](model, spec, file)
 
     return write_version_folder(out, write, version)
 
@@ -125,6 +125,36 @@ class _Signature(keras.Model):
         super().__init__(name=name)
         self.net = net  # Keras tracks its variables
         self.predict_fn = predict_fn
+        self.fc_kernels = [net.get_layer(name).kernel for name in FC_NAMES]
 
-    def call(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return score_outputs(self.predict_fn(images))
+    def call(self, images: tf.Tensor, *fc_kernels: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The outputs, with the given kernels of the FC layers in place of the net's."""
+        given = zip(self.fc_kernels, fc_kernels, strict=True) if fc_kernels else ()
+        with keras.StatelessScope(given):
+            return score_outputs(self.predict_fn(images))
+
+
+def _write_litert(model: _Signature, spec: list[tf.TensorSpec], file: Path) -> None:
+    model.export(str(file), format="litert", input_signature=spec, verbose=False)
+
+
+def _write_onnx(model: _Signature, spec: list[tf.TensorSpec], file: Path) -> None:
+    """Writes an ONNX file whose FC kernels are added after the conversion.
+
+    tf2onnx copies constants many times. With the 0.5 GB of a net it takes many minutes and more
+    than 20 GB of memory. So the kernels of the FC layers are inputs of the converted function.
+    """
+    import onnx
+
+    kernels = {kernel.path.replace("/", "_"): kernel for kernel in model.fc_kernels}
+    kernel_specs = [tf.TensorSpec(k.shape, tf.float32, name) for name, k in kernels.items()]
+    model.export(str(file), format="onnx", input_signature=[*spec, *kernel_specs], verbose=False)
+    proto = onnx.load(file)
+    for value in [value for value in proto.graph.input if value.name in kernels]:
+        proto.graph.input.remove(value)
+        array = keras.ops.convert_to_numpy(kernels[value.name])
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, value.name))
+    onnx.save(proto, file)
+
+
+WRITERS = {"onnx": _write_onnx, "litert": _write_litert}

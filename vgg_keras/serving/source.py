@@ -11,7 +11,7 @@ import msgspec
 
 from vgg_keras.facts import NetFacts
 from vgg_keras.metadata import NetInFile
-from vgg_keras.net_files import READ_WITH
+from vgg_keras.net_files import READ_WITH, load_weights_file
 from vgg_keras.pipelines.contents import naming_file
 from vgg_keras.pipelines.statistics import Statistics
 from vgg_keras.pretrained import find_release
@@ -123,18 +123,22 @@ def load_source(metadata: Mapping[str, Any]) -> TrainedNet:
             f"net must be given (`net=`), because the export was made of a model in memory, "
             f"{source.get('model')!r}, which cannot be loaded. Received: net=None"
         )
-    mean = source.get("source_mean")
+    source_mean = source.get("source_mean")
     if "statistics" in source:  # exports of version 0.1 name a file
-        mean = Statistics.load(source["statistics"]).mean
-    return TrainedNet.load(
-        source["weights"],
+        source_mean = Statistics.load(source["statistics"]).mean
+    given = {
         **{key: source[key] for key in READ_WITH if key in source},
-        mean=mean,
-        class_names=metadata["class_names"],
-        train_scale=metadata.get("train_scale") or source.get("train_scale"),
-        precision="float32",
+        "mean": source_mean,
+        "class_names": metadata["class_names"],
+        "train_scale": metadata.get("train_scale") or source.get("train_scale"),
+    }
+    facts, model = load_weights_file(
+        Path(source["weights"]),
+        {key: value for key, value in given.items() if value is not None},
         pool_rounding=metadata["pool_rounding"],
+        mean=metadata["mean"],  # earlier versions took that of ILSVRC for every file
     )
+    return TrainedNet(**vars(facts), model=model)
 
 
 def load_localisers(metadata: Mapping[str, Any]) -> Localisers | None:
@@ -146,6 +150,9 @@ def load_localisers(metadata: Mapping[str, Any]) -> Localisers | None:
     Raises:
         ExportError: the export was made of a model in memory.
         RunError: a run cannot be read.
+
+    Example:
+        localisers = load_localisers(read_export("exports/vgg16/1"))
     """
     if "localisers" not in metadata:
         return None

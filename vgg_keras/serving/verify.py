@@ -45,6 +45,10 @@ class Check:
         seconds: median duration of a request, divided by its number of images. It is None if the
             check was skipped.
         skipped: why a server refused to answer, if it did; else "".
+
+    Example:
+        checks, load_seconds = verify("exports/vgg16/1")
+        print([check.signature for check in checks if not check.passed])
     """
 
     signature: str

@@ -32,7 +32,6 @@ from vgg_keras.weights.keras_layers import (
     reorder_first_fc,
     reorder_kernels,
 )
-from vgg_keras.weights.preprocessing import PREPROCESSINGS
 from vgg_keras.weights.stored import (
     METADATA,
     UNKNOWN_INPUT,
@@ -186,7 +185,7 @@ def _of_keras(group: h5py.Group, layers: Sequence[Layer], config: KerasConfig) -
         return Stored(tensors, ambiguity=ambiguity)
     dense = {layer.name for layer in layers if layer.kernel_sides == 2}
     if _has_sliding_dense(layers, config) or (net and not _is_of_another(net, layers, config)):
-        return Stored(tensors, WeightsMetadata(PREPROCESSINGS["rgb"], net))
+        return Stored(tensors, WeightsMetadata(net=net), is_of_vgg=True)
     # The releases of Keras Applications are files of Keras 1 and 2 with weights alone.
     is_released = not config.layers and "vars" not in group
     is_known = models & _APPLICATIONS or set(FC_NAMES) <= dense or is_released

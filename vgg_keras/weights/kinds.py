@@ -166,6 +166,7 @@ KINDS = (
     Kind("a Caffe model", open=open_caffemodel, endings=(".caffemodel",)),
     Kind("an ONNX model", open=open_onnx, endings=(".onnx",)),
 )
+"""The kinds of files that are read or explained: `[kind.name for kind in KINDS if kind.open]`."""
 
 
 def endings() -> tuple[str, ...]:

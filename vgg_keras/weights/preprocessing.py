@@ -67,6 +67,7 @@ PREPROCESSINGS: Mapping[str, Preprocessing] = MappingProxyType(
         "vggface": Preprocessing((129.1863, 104.7624, 93.594), bgr=True),
     }
 )
+"""Preprocessings by name: `PREPROCESSINGS["caffe"].mean` is the mean of ILSVRC, as RGB."""
 
 
 def as_preprocessing(value: str | Preprocessing) -> Preprocessing:

@@ -33,12 +33,17 @@ from vgg_keras.weights.stored import errors_with_path, refuse_expansion
 
 log = logging.getLogger(__name__)
 
-_FIRST = "block1_conv1"
+FIRST = "block1_conv1"
 
 
 @dataclass(frozen=True)
 class Contents:
     """Description of the contents of a weights file.
+
+    ```python
+    contents = read("vgg16.weights.h5").contents
+    print(contents.net, contents.num_classes, contents.input)
+    ```
 
     Attributes:
         family: family of files with the same names and layout, such as "Keras" or "Caffe".
@@ -48,9 +53,10 @@ class Contents:
         taken: names of the layers that were read, in order.
         left: reason by name for each layer or tensor that was not read. It is empty unless
             `partial` is set.
-        preprocessing: preprocessing of the images that the net in the file takes.
-        is_assumed: whether `preprocessing` is that of most files of this family. Otherwise the
-            file states it, or it was given.
+        preprocessing: preprocessing of the images that the net in the file takes. A mean that is
+            ILSVRC's but for rounding to float32 is ILSVRC's.
+        assumed_for: files for which `preprocessing` is assumed, such as "files with the names of
+            Caffe". Empty if the file states it, or if it was given.
     """
 
     family: str
@@ -61,7 +67,12 @@ class Contents:
     taken: tuple[str, ...]
     left: dict[str, str]
     preprocessing: Preprocessing
-    is_assumed: bool
+    assumed_for: str
+
+    @property
+    def is_assumed(self) -> bool:
+        """Whether `preprocessing` is assumed."""
+        return bool(self.assumed_for)
 
     @property
     def has_top(self) -> bool:
@@ -71,7 +82,7 @@ class Contents:
     @property
     def input(self) -> str:
         """What images the net in the file takes, and whether that is assumed."""
-        assumed = f", assumed for files with the names of {self.family}" if self.is_assumed else ""
+        assumed = f", assumed for {self.assumed_for}" if self.is_assumed else ""
         return f"{self.preprocessing}{assumed}"
 
 
@@ -82,6 +93,10 @@ class Weights(NamedTuple):
         layers: kernel and bias by layer, in order, as float32 in the layout of Keras. The first
             layer takes RGB in 0..255 minus a mean.
         contents: description of the file.
+
+    Example:
+        layers, contents = read("vgg16.weights.h5")
+        kernel, bias = layers["block1_conv1"]
     """
 
     layers: dict[str, tuple[np.ndarray, np.ndarray]]
@@ -95,7 +110,7 @@ def read(
     partial: bool = False,
     head: str | None = None,
     preprocessing: str | Preprocessing | None = None,
-    mean: Sequence[float] = ILSVRC.mean,
+    mean: Sequence[float] | None = ILSVRC.mean,
     source_mean: Sequence[float] | None = None,
     kernels: Mapping[str, Kernel] | None = None,
 ) -> Weights:
@@ -115,7 +130,8 @@ def read(
             family, such as "fc8".
         preprocessing: preprocessing of the images that the weights were trained on, such as "rgb",
             "caffe" or "torch"; by default inferred from the file.
-        mean: RGB mean that will be subtracted from the images.
+        mean: RGB mean that will be subtracted from the images; None for that of the file, which is
+            `contents.preprocessing.mean`. With this mean the net is exact on the border too.
         source_mean: RGB mean that was subtracted from the images the weights were trained on; by
             default that of the preprocessing.
         kernels: shapes of the wanted kernels by layer; by default those of the net in the size of
@@ -136,7 +152,7 @@ def read(
         ('D', (25088, 4096))
     """
     return read_as(
-        Preprocessing(_colour(mean)),
+        None if mean is None else Preprocessing(_colour(mean)),
         source,
         net,
         partial=partial,
@@ -148,7 +164,7 @@ def read(
 
 
 def read_as(
-    wanted: Preprocessing,
+    wanted: Preprocessing | None,
     source: str | os.PathLike,
     net: str | None = None,
     *,
@@ -158,7 +174,11 @@ def read_as(
     source_mean: Sequence[float] | None = None,
     kernels: Mapping[str, Kernel] | None = None,
 ) -> Weights:
-    """Reads weights for a given preprocessing of the images; for the other arguments see `read`."""
+    """Reads weights for a given preprocessing of the images; for the other arguments see `read`.
+
+    Args:
+        wanted: the preprocessing; None for RGB in 0..255 minus the mean of the file.
+    """
     name = None if net is None else get_net(net).name
     given = None if preprocessing is None else as_preprocessing(preprocessing)
     path, stated = _resolve(Path(source))
@@ -172,17 +192,22 @@ def read_as(
         refuse_expansion(path, declared, stored.files)
         reader = LayerReader(path, stored, name, partial, head)
         reader.choose(kernels)
-        taken, is_assumed = reader.preprocessing(given or stated)  # asks before kernels are read
+        mean = None if source_mean is None else _colour(source_mean)
+        # Asks before kernels are read.
+        taken, assumed_for = reader.preprocessing(given or stated, mean)
         layers = reader.layers()
-    if source_mean is not None:
-        taken = replace(taken, mean=_colour(source_mean))
-    if _FIRST in layers:
-        layers[_FIRST] = refit(*layers[_FIRST], taken, wanted)
-        if not all(map(is_finite, layers[_FIRST])):
-            raise WeightsError(f"{path}: {_FIRST} overflows for input {wanted}.")
+    if source_mean is None and np.allclose(
+        taken.mean, ILSVRC.mean, rtol=1e-6, atol=0
+    ):  # files round it to float32
+        taken = replace(taken, mean=ILSVRC.mean)
+    wanted = wanted or Preprocessing(taken.mean)
+    if FIRST in layers:
+        layers[FIRST] = refit(*layers[FIRST], taken, wanted)
+        if not all(map(is_finite, layers[FIRST])):
+            raise WeightsError(f"{path}: {FIRST} overflows for input {wanted}.")
     size = reader.size_of(layers)
     found = (reader.family.name, reader.net.name, *size, tuple(layers), reader.left)
-    contents = Contents(*found, taken, is_assumed)
+    contents = Contents(*found, taken, assumed_for)
     if not Path(source).is_dir():  # a run and a saved net have their own input
         log.info("%s: net %s takes %s.", source, contents.net, contents.input)
     return Weights(layers, contents)

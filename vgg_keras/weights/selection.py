@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,24 +57,37 @@ class LayerReader:
         self.kernels: dict[str, Kernel] = {}
         self.left: dict[str, str] = {}
 
-    def preprocessing(self, given: Preprocessing | None) -> tuple[Preprocessing, bool]:
-        """The preprocessing as given, else as the file states it, else that of its family.
+    def preprocessing(
+        self, given: Preprocessing | None, mean: tuple[float, float, float] | None = None
+    ) -> tuple[Preprocessing, str]:
+        """The preprocessing as given, else as the file states it, else as assumed.
+
+        Args:
+            given: the preprocessing.
+            mean: its mean, also where the rest of it is not given.
 
         Returns:
-            The preprocessing, and whether it is that of the family.
+            The preprocessing, and for which files it is assumed; empty if it is not.
 
         Raises:
             WeightsError: none is given, and the file does not determine it.
         """
         known = given or self.stored.metadata.preprocessing
-        if known is not None:
-            return known, False
+        if known is None and self.stored.is_of_vgg:
+            known, assumed_for = PREPROCESSINGS["rgb"], "" if mean else "models of vgg_keras"
+        elif known is None:
+            known, assumed_for = self._of_family(), f"files with the names of {self.family.name}"
+        else:
+            assumed_for = ""
+        return (replace(known, mean=mean) if mean else known), assumed_for
+
+    def _of_family(self) -> Preprocessing:
         if reason := self._reason_to_ask():
             raise WeightsError(
                 f"{self.path} does not tell the preprocessing of its net's images: {reason}. Give "
                 f"preprocessing=NAME, one of {', '.join(PREPROCESSINGS)}."
             )
-        return PREPROCESSINGS[self.family.preprocessing], True
+        return PREPROCESSINGS[self.family.preprocessing]
 
     def _reason_to_ask(self) -> str:
         """Why the preprocessing cannot be inferred from the kind of file; empty if it can."""

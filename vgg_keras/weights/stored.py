@@ -82,12 +82,15 @@ class Stored:
         metadata: metadata of the file; empty if there is none.
         ambiguity: why the file does not determine the preprocessing of its net; empty if the kind
             of file does.
+        is_of_vgg: whether `vgg` built the net. It takes RGB minus a mean, which the file does not
+            state.
         files: other files that have values of the tensors.
     """
 
     tensors: dict[str, StoredTensor]
     metadata: WeightsMetadata = WeightsMetadata()
     ambiguity: str = ""
+    is_of_vgg: bool = False
     files: frozenset[Path] = frozenset()
 
 

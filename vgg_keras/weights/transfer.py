@@ -32,7 +32,7 @@ from vgg_keras.weights.naming import (
     kernels_of,
 )
 from vgg_keras.weights.preprocessing import PREPROCESSINGS, Preprocessing, as_preprocessing, refit
-from vgg_keras.weights.reading import Contents, read, read_as
+from vgg_keras.weights.reading import FIRST, Contents, read_as
 from vgg_keras.weights.stored import WeightsMetadata
 from vgg_keras.weights.torch_files import write_safetensors
 
@@ -48,25 +48,32 @@ class Target:
 
     Attributes:
         family: names and layout of the weights.
-        preprocessing: name of the preprocessing that the written weights take.
+        preprocessing: name of the preprocessing that the written weights take; None for RGB minus
+            the mean of the net, in a file that holds the subtraction too.
         write: function that writes the file.
         nets: names of the nets that the kind can hold; empty for all nets.
     """
 
     family: Convention
-    preprocessing: str
+    preprocessing: str | None
     write: Callable[[Path, Mapping[str, np.ndarray], WeightsMetadata], None]
     nets: tuple[str, ...] = ()
+
+    @property
+    def wanted(self) -> Preprocessing | None:
+        """The preprocessing of the written weights, if it is one for all nets."""
+        return None if self.preprocessing is None else PREPROCESSINGS[self.preprocessing]
 
 
 # The ending of a file's name decides its kind. The first ending that fits is taken.
 TARGETS = {
     ".weights.h5": Target(KERAS, "rgb", write_keras_weights),
     ".h5": Target(KERAS, "caffe", write_applications_h5),
-    ".keras": Target(KERAS, "rgb", write_keras_archive),
+    ".keras": Target(KERAS, None, write_keras_archive),
     ".safetensors": Target(TORCHVISION, "torch", write_safetensors, TORCHVISION_NETS),
     ".npz": Target(KERAS, "rgb", write_npz),
 }
+"""What `save` and `convert` write, by the ending of the file: `TARGETS[".npz"].preprocessing`."""
 
 
 def load(
@@ -149,7 +156,11 @@ def save(
         kernel, bias = (np.asarray(weights, np.float32) for weights in layer.get_weights())
         layers[layer.name] = kernel, bias
     kernels = as_kernels({name: kernel.shape for name, (kernel, _) in layers.items()})
-    _write(Path(target), layers, kernels, model.name, given)
+    target = Path(target)
+    wanted = _kind(target).wanted or Preprocessing(given.mean)
+    if FIRST in layers:
+        layers[FIRST] = refit(*layers[FIRST], given, wanted)
+    _write(target, layers, kernels, model.name, wanted)
 
 
 def convert(
@@ -164,7 +175,8 @@ def convert(
     """Converts a weights file, a run or a saved net to another kind of file.
 
     No model is built. The written weights take the preprocessing of their kind of file. The first
-    layer is adapted to the difference from the preprocessing of the source.
+    layer is adapted to the difference from the preprocessing of the source. A `.keras` file keeps
+    the mean of the source.
 
     Args:
         source, net, partial, head, preprocessing: see `read`.
@@ -181,13 +193,16 @@ def convert(
         >>> contents = convert("runs/D", "d.safetensors")
     """
     target = Path(target)
-    _kind(target)
+    wanted = _kind(target).wanted
     if target.resolve() in (Path(source).resolve(), Path(source).resolve() / BEST_WEIGHTS):
         raise WeightsError(f"target must not be the source. Received: {target}")
-    layers, contents = read(source, net, partial=partial, head=head, preprocessing=preprocessing)
+    layers, contents = read_as(
+        wanted, source, net, partial=partial, head=head, preprocessing=preprocessing
+    )
     size = contents.num_classes, contents.crop_size, contents.width
     kernels = kernels_of(get_net(contents.net), *size)
-    _write(target, layers, kernels, contents.net, PREPROCESSINGS["rgb"])
+    wanted = wanted or Preprocessing(contents.preprocessing.mean)
+    _write(target, layers, kernels, contents.net, wanted)
     return contents
 
 
@@ -233,18 +248,15 @@ def _kind(target: Path) -> Target:
 
 
 def _write(
-    target: Path, layers: Layers, kernels: Mapping[str, Kernel], name: str, given: Preprocessing
+    target: Path, layers: Layers, kernels: Mapping[str, Kernel], name: str, wanted: Preprocessing
 ) -> None:
-    """Writes a file. To save memory, `layers` is emptied."""
+    """Writes a file of layers that take `wanted`. To save memory, `layers` is emptied."""
     kind = _kind(target)
-    wanted = PREPROCESSINGS[kind.preprocessing]
     net = _net_of(name, layers, kind)
     names = kind.family.names(net)
     tensors = {}
     for layer in list(layers):
         kernel, bias = layers.pop(layer)
-        if layer == "block1_conv1":
-            kernel, bias = refit(kernel, bias, given, wanted)
         is_fc = layer in FC_NAMES
         tensors[names[layer, "kernel"]] = kind.family.to_theirs(kernel, kernels[layer], is_fc)
         tensors[names[layer, "bias"]] = bias

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import keras
 import numpy as np
@@ -43,6 +44,24 @@ def by_hand(model, layer, paths, scale, mean=MEAN, box=None):
     return np.array(rows)
 
 
+@pytest.fixture(scope="module")
+def tables(trained, source):
+    """Descriptors of the validation images at each of `SCALES` by hand, by net and layer."""
+
+    @functools.cache
+    def computed(net, layer):
+        model = trained[net].model
+        return [by_hand(model, layer, source["val"].paths, scale) for scale in SCALES]
+
+    return computed
+
+
+@pytest.fixture(scope="module")
+def rows_once(tmp_path_factory):
+    """Options with which a net gives its rows of a scale once, however they are aggregated."""
+    return {"test_scales": SCALES, "cache_dir": tmp_path_factory.mktemp("rows")}
+
+
 def averaged(tables):
     return rows_of_length_1(sum(tables) / len(tables))
 
@@ -66,23 +85,17 @@ class TestAgainstNumpy:
         ],
     )
     def test_descriptors_of_several_scales_equal_numpy(
-        self, trained, extractors, source, layer, aggregate, expected
+        self, trained, extractors, source, tables, rows_once, layer, aggregate, expected
     ):
-        split = source["val"]
         net = extractors[0] if layer == "fc2" else FeatureExtractor.of_net(trained[0], layer)
-        ours = compute_descriptors(net, split, test_scales=SCALES, aggregate=aggregate)
-        tables = [by_hand(trained[0].model, layer, split.paths, scale) for scale in SCALES]
+        ours = compute_descriptors(net, source["val"], aggregate=aggregate, **rows_once)
         assert ours.dtype == np.float32
         assert ours.std(0).max() > 1e-3  # the images differ
-        np.testing.assert_allclose(ours, expected(tables), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(ours, expected(tables(0, layer)), rtol=1e-4, atol=1e-6)
 
-    def test_descriptors_of_two_nets_equal_numpy(self, trained, extractors, source):
-        split = source["val"]
-        ours = extract_features(extractors, source, ["val"], test_scales=SCALES)
-        parts = [
-            averaged([by_hand(net.model, "fc2", split.paths, scale) for scale in SCALES])
-            for net in trained
-        ]
+    def test_descriptors_of_two_nets_equal_numpy(self, extractors, source, tables, rows_once):
+        ours = extract_features(extractors, source, ["val"], **rows_once)
+        parts = [averaged(tables(net, "fc2")) for net in (0, 1)]
         np.testing.assert_allclose(ours.values, side_by_side(parts), rtol=1e-4, atol=1e-6)
         assert [member["net"] for member in ours.members] == ["A", "B"]
 
@@ -105,26 +118,22 @@ class TestAgainstNumpy:
         expected = cut if region == "box" else side_by_side([whole, cut])
         np.testing.assert_allclose(ours.values, expected, rtol=1e-4, atol=1e-6)
 
-    def test_rows_have_length_1(self, extractors, source):
+    def test_rows_have_length_1(self, extractors, source, rows_once):
         for aggregate in ("mean", "max", "stack"):
-            found = extract_features(
-                extractors, source, ["val"], test_scales=SCALES, aggregate=aggregate
-            )
+            found = extract_features(extractors, source, ["val"], aggregate=aggregate, **rows_once)
             np.testing.assert_allclose(np.linalg.norm(found.values, axis=1), 1, rtol=1e-6)
 
 
 class TestInvariance:
     def test_batch_size_and_grouping_do_not_change_descriptors(self, extractors, source):
         net = extractors[0]
-        reference = compute_descriptors(net, source["train"], test_scales=SCALES, aggregate="stack")
+        reference = compute_descriptors(net, source["train"], test_scales=40)
         for batch_size in (1, 3, 500):
-            other = compute_descriptors(
-                net, source["train"], test_scales=SCALES, aggregate="stack", batch_size=batch_size
-            )
+            other = compute_descriptors(net, source["train"], test_scales=40, batch_size=batch_size)
             np.testing.assert_allclose(other, reference, atol=1e-6)
         some = source["train"].without(source["train"].paths[::2])
         np.testing.assert_allclose(
-            compute_descriptors(net, some, test_scales=SCALES, aggregate="stack"),
+            compute_descriptors(net, some, test_scales=40),
             reference[1::2],
             atol=1e-6,
         )
@@ -233,7 +242,8 @@ class TestNets:
 
     def test_metadata_are_those_of_the_net_and_the_layer(self, trained, tmp_path):
         net = FeatureExtractor.of_net(trained[0], "block3_pool")
-        assert net.metadata == {**trained[0].metadata(), "layer": "block3_pool"}
+        of_net = trained[0].metadata()
+        assert net.metadata == {**of_net, "layer": "block3_pool", "mean": list(net.mean)}
         weights.save(lively("A"), tmp_path / "a.npz")
         net = FeatureExtractor.load(
             tmp_path / "a.npz", mean=MEAN, preprocessing="caffe", pool_rounding="up"
@@ -250,6 +260,7 @@ class TestNets:
             "input": f"BGR in 0..255 minus ({', '.join(f'{v:.6g}' for v in MEAN[::-1])})",
             "preprocessing": "caffe",
             "source_mean": list(MEAN),
+            "mean": list(MEAN),
         }
 
     def test_arguments_of_weights_files_are_refused_for_a_run(self, folders, trained):

@@ -16,7 +16,8 @@ from tests.vgg_keras.weights import foreign, keras_layouts
 from tests.vgg_keras.weights.keras_layouts import layer, sequential
 from tests.vgg_keras.weights.test_formats import assert_equal_layers, images
 from tests.vgg_keras.weights.test_refusals import peak
-from vgg_keras import vgg, weights
+from vgg_keras import TrainedNet, vgg, weights
+from vgg_keras.evaluation.posteriors import make_predict_fn
 from vgg_keras.nets import NETS
 from vgg_keras.weights.keras_config import KerasConfig, fold
 from vgg_keras.weights.preprocessing import PREPROCESSINGS, Preprocessing
@@ -285,6 +286,64 @@ class TestFront:
         assert_equal_layers(weights.read(tmp_path / "w.keras", preprocessing="rgb").layers, given())
 
 
+FRONTS = {
+    "0..1": lambda: keras.layers.Rescaling(1 / 255),
+    "-1..1": lambda: keras.layers.Rescaling(1 / 127.5, offset=-1),
+    "torch": lambda: keras.layers.Normalization(
+        mean=PREPROCESSINGS["torch"].mean, variance=np.square(PREPROCESSINGS["torch"].sd)
+    ),
+}
+
+
+def model_of(front, layers, tmp_path):
+    """A model of Keras's layers alone that takes RGB in 0..255, with a layer in front of a net."""
+    foreign.applications_h5(tmp_path / "plain.h5", foreign.in_rgb(layers))
+    weights.convert(tmp_path / "plain.h5", tmp_path / "plain.keras", preprocessing="caffe")
+    plain = keras.models.load_model(tmp_path / "plain.keras")
+    return keras.Sequential([keras.Input((64, 64, 3)), FRONTS[front](), *plain.layers[1:]])
+
+
+class TestMean:
+    """A net subtracts the mean of its file, so that its padding has the colour that it had."""
+
+    @pytest.mark.parametrize(
+        ("front", "ending"),
+        [("0..1", ".keras"), ("-1..1", ".h5"), ("torch", ".h5"), ("torch", ".safetensors")],
+    )
+    def test_posteriors_are_those_of_the_model_on_the_border_too(self, front, ending, tmp_path):
+        layers = given("A")
+        model = model_of(front, layers, tmp_path)
+        x = images(2, 64, 64, 3) * np.float32([1, 0.3])[:, None, None, None]
+        head = model.get_layer("predictions")
+        kernel, bias = head.get_weights()
+        features = keras.Sequential([keras.Input((64, 64, 3)), *model.layers[:-1]])
+        logits = keras.ops.convert_to_numpy(features(x)) @ kernel
+        head.set_weights([2 * kernel / np.ptp(logits, 0).max(), 0 * bias])  # so that images differ
+        layers["predictions"] = head.get_weights()
+        file = tmp_path / f"w{ending}"
+        if ending == ".safetensors":
+            foreign.safetensors(file, foreign.torch_tensors(layers))
+        else:
+            model.save(file)
+        expected = keras.ops.convert_to_numpy(model(x))
+        assert np.ptp(expected, 0).max() > 0.01
+        net = TrainedNet.load(file)
+        np.testing.assert_allclose(
+            make_predict_fn(net, flip=False)(x)["posteriors"], expected, atol=1e-5
+        )
+        weights.convert(file, tmp_path / "out.keras")  # keeps the mean
+        again = keras.models.load_model(tmp_path / "out.keras")
+        np.testing.assert_allclose(again(x), expected, atol=1e-5)
+        assert TrainedNet.load(tmp_path / "out.keras").mean == pytest.approx(net.mean, abs=1e-4)
+
+    def test_the_mean_of_ilsvrc_is_kept_in_every_rounding(self, tmp_path):
+        model = model_of("0..1", given("A"), tmp_path)  # writes plain.keras
+        assert model.layers[0].scale == 1 / 255
+        foreign.matconvnet(tmp_path / "w.mat", given("A"), mean=np.float32(MEAN).tolist())
+        for name in ("plain.keras", "plain.h5", "w.mat"):
+            assert TrainedNet.load(tmp_path / name).mean == MEAN
+
+
 class TestNames:
     """A model that somebody named "D" is not one of this package if it has other FC layers."""
 
@@ -301,10 +360,12 @@ class TestNames:
             keras_layouts.keras_3(file, given_layers)
             file.create_group("vars").attrs["name"] = net
         layers, found = weights.read(tmp_path / "w.weights.h5")
-        assert (found.preprocessing, found.is_assumed) == (
-            PREPROCESSINGS["rgb" if is_ours else "caffe"],
-            not is_ours,
-        )
+        kind = "models of vgg_keras" if is_ours else "files with the names of Keras"
+        expected = PREPROCESSINGS["rgb" if is_ours else "caffe"]
+        assert (found.preprocessing, found.assumed_for) == (expected, kind)
+        mean = (1.0, 2.0, 3.0)
+        other = weights.read(tmp_path / "w.weights.h5", source_mean=mean).contents
+        assert (other.preprocessing.mean, other.is_assumed) == (mean, not is_ours)
         assert_equal_layers(layers, given_layers if is_ours else foreign.in_rgb(given_layers))
 
     def test_a_head_of_its_own_is_asked_about(self, tmp_path):
@@ -474,24 +535,24 @@ def test_hostile_files_are_refused_by_name(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("net", "rounding"), [("A", "down"), ("A-LRN", "up")])
-def test_a_model_is_exported_under_jax(net, rounding, tmp_path):
+def test_models_are_exported_under_jax(tmp_path):
     """Sides that are not known are symbols there. Keras's own export makes a SavedModel."""
     pytest.importorskip("jax")
     code = """
 import sys, numpy as np
 from vgg_keras import vgg
-folder, net, rounding = sys.argv[1:]
-model = vgg(net, 5, 64, 1 / 64, pool_rounding=rounding)
-model.export(folder, verbose=False)
-import tensorflow as tf
-served = tf.saved_model.load(folder)
-for shape in ((2, 64, 64, 3), (1, 100, 130, 3)):
-    x = np.random.default_rng(0).normal(0, 60, shape).astype(np.float32)
-    np.testing.assert_allclose(served.serve(x), model(x), rtol=1e-5, atol=1e-6)
+for net, rounding in (("A", "down"), ("A-LRN", "up")):
+    folder = f"{sys.argv[1]}/{net}"
+    model = vgg(net, 5, 64, 1 / 64, pool_rounding=rounding)
+    model.export(folder, verbose=False)
+    import tensorflow as tf
+    served = tf.saved_model.load(folder)
+    for shape in ((2, 64, 64, 3), (1, 100, 130, 3)):
+        x = np.random.default_rng(0).normal(0, 60, shape).astype(np.float32)
+        np.testing.assert_allclose(served.serve(x), model(x), rtol=1e-5, atol=1e-6, err_msg=net)
 """
     subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "export"), net, rounding],
+        [sys.executable, "-c", code, str(tmp_path)],
         check=True,
         env=os.environ | {"KERAS_BACKEND": "jax"},
     )

@@ -1,0 +1,217 @@
+"""Carries out a plan in a folder: alone or beside other processes, all of it or what fits."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import keras
+
+from vgg_keras.distribution import find_devices
+from vgg_keras.errors import UserError
+from vgg_keras.reproduction.execution import Executor
+from vgg_keras.reproduction.folder import PlanFolder
+from vgg_keras.reproduction.options import Options
+from vgg_keras.reproduction.plan import Plan, make_plan
+from vgg_keras.reproduction.progress import StepLine
+from vgg_keras.reproduction.steps import Step, Train
+from vgg_keras.reproduction.times import Times
+
+_SECONDS_BETWEEN_LOOKS = 5.0  # while other processes hold the locks of all steps
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the steps of a plan.
+
+    Attributes:
+        total: number of steps.
+        done: number of steps that are done.
+        failed: names of the steps that failed in this call, with the reason.
+        blocked: names of the steps that need a failed one.
+        left: names of the steps for which there was no time, and of those that need one of these.
+        other_backend: names of the steps that need the backend TensorFlow.
+    """
+
+    total: int
+    done: int
+    failed: Mapping[str, str]
+    blocked: Sequence[str]
+    left: Sequence[str]
+    other_backend: Sequence[str]
+
+
+def reproduce(
+    options: Options,
+    out: str | os.PathLike,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    devices: int | None = None,
+    hours: float | None = None,
+    verbose: int | str = "auto",
+) -> Outcome:
+    """Carries out the plan of the paper's experiments in a folder, or goes on with it.
+
+    Steps that are done are not repeated. After an interruption at any moment, the same call goes on
+    and ends with the same results; on CPU they are bit-identical. Several processes can share the
+    folder. A step that failed is tried again by the next call.
+
+    Args:
+        options: what is reproduced.
+        out: folder of the plan. Runs are in `out`/runs, results in `out`/results.
+        data_dir: see `open_source`.
+        devices: see `find_devices`.
+        hours: no step is started that would not end within this time, by the estimate.
+        verbose: 0 for no progress; 1 or "auto" for a line on a terminal and lines elsewhere.
+
+    Returns:
+        What became of the steps. With the backend JAX, only the nets are trained.
+
+    Raises:
+        ArgumentError: nothing can be reproduced, see `make_plan`.
+        RunError: the folder was begun with other options.
+        SourceError: the data cannot be used.
+
+    Example:
+        reproduce(Options("folder:imagenette160", seeds=(0, 1, 2)), "reproduction")
+    """
+    plan, folder = make_plan(options), PlanFolder(Path(out))
+    folder.begin(options)
+    for table, needed in plan.missing.items():
+        log.warning("Table %d is left out: it needs %s.", table, needed)
+    find_devices(devices)  # first: TFDS may start TensorFlow, which fixes them
+    with StepLine(len(plan.steps), verbose) as line, _warnings_only():
+        policy = options.overrides.get("on_bad_image", "stop")
+        executor = Executor(folder.path, policy, data_dir, devices, (line,))
+        until = math.inf if hours is None else time.monotonic() + 3600 * hours
+        times = Times.of(plan, executor, folder, probed=hours is not None)
+        return Course(plan, folder, times, until).run(executor, line)
+
+
+@contextlib.contextmanager
+def _warnings_only() -> Iterator[None]:
+    """Silences the messages of each training and of each opening of the data."""
+    logger = logging.getLogger("vgg_keras")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@dataclass
+class Course:
+    """The course of a plan in this process.
+
+    Attributes:
+        plan: the plan.
+        folder: its folder.
+        times: estimates of the time of each step.
+        until: time (`time.monotonic`) after which no step may end.
+    """
+
+    plan: Plan
+    folder: PlanFolder
+    times: Times
+    until: float = math.inf
+    done: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def run(self, executor: Executor, line: StepLine) -> Outcome:
+        """Carries out one step after the other until there is none that can be started."""
+        while True:
+            self._look()
+            is_held = False
+            for step in filter(self._can_start, self.plan.steps):
+                with contextlib.ExitStack() as lock:
+                    try:
+                        lock.enter_context(self.folder.lock(step.lock))
+                    except BlockingIOError:
+                        is_held = True
+                        continue
+                    if not self.folder.is_done(step):
+                        number = len(self.done) + len(self.failed) + 1
+                        line.start(number, step.name, self._seconds_left())
+                        self._carry_out(executor, step)
+                break
+            else:
+                if not is_held:
+                    return self._outcome()
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+    def _look(self) -> None:
+        """Notes the steps that are done, by this process or another, and their times."""
+        self.times.look()
+        open_steps = (step for step in self.plan.steps if step.name not in self.done)
+        self.done |= {step.name for step in open_steps if self.folder.is_done(step)}
+
+    def _can_start(self, step: Step) -> bool:
+        return (
+            step.name not in self.done
+            and step.name not in self.failed
+            and self.done.issuperset(step.needs)
+            and _is_of_backend(step)
+            and self._fits(step)
+        )
+
+    def _fits(self, step: Step) -> bool:
+        """Whether a step would end in time, by the estimate."""
+        return self.until == math.inf or time.monotonic() + self.times.seconds(step) <= self.until
+
+    def _carry_out(self, executor: Executor, step: Step) -> None:
+        began, before = time.monotonic(), self.times.epochs(step)
+        try:
+            executor.carry_out(step)
+        except UserError as error:
+            log.error("%s failed: %s", step.name, error)
+            self.failed[step.name] = str(error)
+            return
+        seconds = time.monotonic() - began
+        self.folder.record(step, self.times.timed(step, before, seconds))
+        self.done.add(step.name)  # whatever becomes of its output now: no step runs twice in a call
+
+    def _seconds_left(self) -> float:
+        blocked = self._blocked()
+        return sum(
+            self.times.seconds(step)
+            for step in self.plan.steps
+            if step.name not in (self.done | self.failed.keys() | blocked) and _is_of_backend(step)
+        )
+
+    def _blocked(self) -> set[str]:
+        """Names of the steps that need a failed one, directly or not."""
+        blocked: set[str] = set()
+        for step in self.plan.steps:  # a step comes after those that it needs
+            if not (blocked | self.failed.keys()).isdisjoint(step.needs):
+                blocked.add(step.name)
+        return blocked
+
+    def _outcome(self) -> Outcome:
+        blocked = self._blocked()
+        rest = [
+            step
+            for step in self.plan.steps
+            if step.name not in (self.done | self.failed.keys() | blocked)
+        ]
+        return Outcome(
+            total=len(self.plan.steps),
+            done=len(self.done),
+            failed=self.failed,
+            blocked=sorted(blocked),
+            left=[step.name for step in rest if _is_of_backend(step)],
+            other_backend=[step.name for step in rest if not _is_of_backend(step)],
+        )
+
+
+def _is_of_backend(step: Step) -> bool:
+    """Whether the backend of Keras can carry out a step: JAX only trains."""
+    return isinstance(step, Train) or keras.backend.backend() == "tensorflow"
