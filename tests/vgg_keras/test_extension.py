@@ -55,7 +55,7 @@ def test_a_run_goes_on_with_the_bits_of_a_run_that_had_the_settings_from_its_beg
     assert f"{tmp_path / 'run'}: goes on with epochs: 2 -> 5; plateau_drops: 0 -> 1" in caplog.text
     whole, run = (contents(tmp_path / name) for name in ("whole", "run"))
     assert run[1:] == whole[1:]
-    assert [entry["learning_rate"] for entry in run[2]] == pytest.approx([1e-6, 1e-7, 1e-7])
+    assert [entry["learning_rate"] for entry in run[2]] == pytest.approx([1e-6, 1e-6, 1e-7])
     assert run[1]["finished"]
     assert run[0].keys() == whole[0].keys()
     assert all(np.array_equal(run[0][key], whole[0][key]) for key in whole[0])
