@@ -26,7 +26,7 @@ from vgg_keras.callbacks import (
 from vgg_keras.callbacks.checkpoint import Progressed, read_progress
 from vgg_keras.distribution import Cluster, Devices, check_divisible, find_devices, is_cpu_only
 from vgg_keras.errors import MissingPackageError
-from vgg_keras.extension import extend, make_plateau
+from vgg_keras.extension import PLATEAU, extend, make_plateau
 from vgg_keras.forecast import Forecast, memory_of
 from vgg_keras.net_files import build_for_training, read_recipe
 from vgg_keras.pipelines.evaluation import validation_stream
@@ -153,7 +153,7 @@ class _Session:
     ) -> None:
         recipe, out = self.recipe, self.out
         plateau = make_plateau(recipe, self.task.monitor)
-        checkpoint = Checkpoint(out, {"plateau": plateau}, self.task.monitor)
+        checkpoint = Checkpoint(out, {PLATEAU: plateau}, self.task.monitor)
         with self.devices.writer_first("continue the run"):
             done = self._restore(checkpoint, plateau)
         if done.finished or done.epochs >= recipe.epochs:
