@@ -64,7 +64,7 @@ def train(
 
     Args:
         recipe, out, data_dir: what to train, the run folder, and where TFDS stores its data.
-        devices, cluster: see `find_devices`. Processes of a cluster share the folder; one writes.
+        devices, cluster: see `find_devices`. One process of a cluster writes the folder.
         tensorboard: whether to write event files under `out`/tensorboard.
         callbacks: further Keras callbacks, used in every process. Checkpoints omit their state.
         verbose: 0 for no progress; 1 or "auto" for a bar, and one line for each epoch.
@@ -98,13 +98,12 @@ def train(
     with contextlib.ExitStack() as locks:
         with used.writer_first("claim the run folder"):
             given_statistics(recipe, out)
-            # Everything that can be refused cheaply has been; the folder is written from here on.
-            if used.is_writer:
+            if used.is_writer:  # what can be refused cheaply has been: the folder is written now
                 locks.enter_context(runs.lock_run(out))
                 _announce(recipe, source, used)
             data = prepare_data(source, splits, recipe, out, task, used.is_writer)
-        session = _Session(recipe, out, task, used, data, model)
-        session.run(warm_start, [*board, *callbacks], verbose)
+        further = [*board, *callbacks]
+        _Session(recipe, out, task, used, data, model).run(warm_start, further, verbose)
     return out
 
 

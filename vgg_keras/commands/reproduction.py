@@ -132,7 +132,8 @@ def reproduce(verbose, data_dir, devices, hours, out, dry_run, as_json, **given)
         if dry_run:
             found = estimate(options, out, data_dir=data_dir, devices=devices)
             if as_json:
-                print_json(**found.as_json(), **provenance())
+                shown = found.as_json()
+                print_json(shown.pop("results"), **shown, **provenance())
             else:
                 _show(found)
             return

@@ -78,8 +78,8 @@ def open_data(
             errors.append(error)
     if errors and not opened:
         raise errors[0]
-    for error in errors:
-        log.warning("The steps on some data will fail: %s", error)
+    for problem in errors:
+        log.warning("The steps on some data will fail: %s", problem)
     return opened
 
 

@@ -158,7 +158,8 @@ class PlanFolder:
             )
         made = {name: _state(self.path / name) for name in step.outputs}
         took = read_json(self._file(step), _Record, RunError)["took"]
-        self._write(step, _Record(took=took, made=made, **timed._asdict()))
+        kind, amount, seconds = timed
+        self._write(step, _Record(took=took, made=made, kind=kind, amount=amount, seconds=seconds))
 
     def timed(self) -> list[Timed]:
         """The times of all steps that are done, as far as the amount of their work is known."""
