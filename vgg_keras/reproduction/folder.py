@@ -76,8 +76,9 @@ class PlanFolder:
         """What is recorded: the earlier options and data with those that are new."""
         now, file = decisive(options), self.path / PLAN
         images = {data: describe(source) for data, source in sources.items()}
+        # Listed first: another process may begin the plan meanwhile, and its file comes first.
+        names = [p.name for p in self.path.iterdir()] if self.path.is_dir() else []
         if not file.exists():
-            names = [p.name for p in self.path.iterdir()] if self.path.is_dir() else []
             if any(name != LOCKS and not name.startswith(".") for name in names):
                 raise RunError(
                     f"{self.path} is not empty and holds no {PLAN}. Give another folder."
