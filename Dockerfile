@@ -2,10 +2,11 @@
 #
 #     docker build -t vgg .
 #     docker build -t vgg --build-arg TENSORFLOW="tensorflow[and-cuda]" .
-#     docker run --gpus all -v "$PWD:/work" vgg train --net A --data folder:DIR --out runs/a
+#     docker run --rm --gpus all -v "$PWD:/work" -v "$HOME/.keras:/root/.keras" vgg \
+#         train --recipe small --net A --data folder:DIR --out runs/a
 #
-# TensorFlow brings the CUDA libraries with it, so that the base needs Python alone. With a base that
-# has them, such as BASE=tensorflow/tensorflow:2.21.0-gpu, leave TENSORFLOW as it is.
+# TensorFlow brings the CUDA libraries with it, so that the base needs Python alone. The second
+# volume keeps released nets. Files are written as root.
 ARG BASE=python:3.12-slim
 FROM ${BASE}
 ARG TENSORFLOW=tensorflow

@@ -102,7 +102,7 @@ def default_data_dir(tmp_path_factory):
 @pytest.fixture(scope="session")
 def shapes_dir(tmp_path_factory):
     """A TFDS folder with a tenth of the drawn shapes, 160 and 40 images, prepared once for all
-    processes of xdist."""
+    processes of xdist. `tests/wheel.py` draws all 2,000."""
     from vgg_keras.pipelines.sources import open_source, shapes
 
     base = tmp_path_factory.getbasetemp()

@@ -14,6 +14,8 @@ from click.testing import CliRunner
 
 from vgg_keras.cli import main
 from vgg_keras.metadata import rounded
+from vgg_keras.serving import verify
+from vgg_keras.trained import TrainedNet
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "own_data.py"
 
@@ -26,7 +28,8 @@ def test_has_fifteen_lines_of_code_at_most():
 
 @pytest.mark.slow
 def test_runs(shapes_dir, tmp_path, monkeypatch):
-    """A model in memory is fitted, evaluated at several scales, exported, verified and saved."""
+    """A model in memory is fitted, evaluated at several scales, exported, verified and saved. Its
+    export has all signatures."""
     monkeypatch.chdir(tmp_path)
     shorter = EXAMPLE.read_text().replace("epochs=8", "epochs=2").replace("0.125", "1 / 16")
     done = subprocess.run(
@@ -46,3 +49,8 @@ def test_runs(shapes_dir, tmp_path, monkeypatch):
     assert printed["images"] == found["images"] == 40
     for key in ("top1_error", "top5_error", "test_scales"):
         assert rounded(printed[key]) == found[key]
+    checks, seconds = verify("exports/shapes/1", TrainedNet.load("nets/shapes"), verbose=0)
+    signatures = {"serving_default", "classify", "features", "images", "crops"}
+    assert {check.signature for check in checks} == signatures
+    assert max(check.difference for check in checks) <= 1e-5
+    assert seconds > 0

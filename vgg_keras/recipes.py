@@ -125,9 +125,9 @@ class Recipe:
         pair = (scale, scale) if isinstance(scale, int) else tuple(scale)
         object.__setattr__(self, "train_scale", pair)
         if len(pair) != 2 or not self.crop_size <= pair[0] <= pair[1] <= MAX_SCALE:
-            given = ",".join(map(str, pair))
+            given = ":".join(map(str, pair))
             raise ArgumentError(
-                f"train_scale must be S, or S_MIN,S_MAX with S_MIN <= S_MAX, at least the crop "
+                f"train_scale must be S, or S_MIN:S_MAX with S_MIN <= S_MAX, at least the crop "
                 f"size, {self.crop_size}, and at most {MAX_SCALE}. Received: {given}",
                 "train_scale",
             )

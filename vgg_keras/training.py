@@ -6,7 +6,7 @@ import contextlib
 import importlib.util
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from vgg_keras.callbacks import (
 )
 from vgg_keras.callbacks.checkpoint import Progressed, read_progress
 from vgg_keras.distribution import Cluster, Devices, check_divisible, find_devices, is_cpu_only
-from vgg_keras.errors import MissingPackageError
+from vgg_keras.errors import MissingPackageError, OutOfMemoryError
 from vgg_keras.extension import PLATEAU, extend, make_plateau
 from vgg_keras.forecast import Forecast, memory_of
 from vgg_keras.net_files import build_for_training, read_recipe
@@ -64,7 +64,7 @@ def train(
 
     Args:
         recipe, out, data_dir: what to train, the run folder, and where TFDS stores its data.
-        devices, cluster: see `find_devices`. Processes of a cluster share the folder; one writes.
+        devices, cluster: see `find_devices`. One process of a cluster writes the folder.
         tensorboard: whether to write event files under `out`/tensorboard.
         callbacks: further Keras callbacks, used in every process. Checkpoints omit their state.
         verbose: 0 for no progress; 1 or "auto" for a bar, and one line for each epoch.
@@ -78,6 +78,7 @@ def train(
         SourceError, BadImageError: the data cannot be used.
         DivergenceError: the loss of an epoch is not finite. The epochs before it are saved.
         ArgumentError: the recipe does not fit the data or the devices.
+        OutOfMemoryError: a batch does not fit into memory.
         MissingPackageError: `tensorboard` is wanted and not installed.
 
     Example:
@@ -97,13 +98,12 @@ def train(
     with contextlib.ExitStack() as locks:
         with used.writer_first("claim the run folder"):
             given_statistics(recipe, out)
-            # Everything that can be refused cheaply has been; the folder is written from here on.
-            if used.is_writer:
+            if used.is_writer:  # what can be refused cheaply has been: the folder is written now
                 locks.enter_context(runs.lock_run(out))
                 _announce(recipe, source, used)
             data = prepare_data(source, splits, recipe, out, task, used.is_writer)
-        session = _Session(recipe, out, task, used, data, model)
-        session.run(warm_start, [*board, *callbacks], verbose)
+        further = [*board, *callbacks]
+        _Session(recipe, out, task, used, data, model).run(warm_start, further, verbose)
     return out
 
 
@@ -167,7 +167,8 @@ class _Session:
         diverged = RaiseOnDivergence(_advice(recipe, out))
         callbacks = [*warm_start, plateau, *further, diverged]
         screened = naming_bad_images(self.data.training, self.data.validation)
-        with screened, runs.watched(out) as check_folder, self.devices.scope():
+        watched = runs.watched(out)
+        with explained_memory(recipe), screened, watched as check_folder, self.devices.scope():
             if self.devices.is_writer:  # the others follow the same course without writing
                 watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: check_folder())
                 journal = Journal(out / JOURNAL, images, exclude=("val_loss",))
@@ -265,6 +266,26 @@ class _Session:
             shard=self.devices.shard,
             **self.data.validation_targets,
         )
+
+
+@contextlib.contextmanager
+def explained_memory(recipe: Recipe) -> Iterator[None]:
+    """Turns the errors of TensorFlow and JAX about memory into one that says what to do.
+
+    Raises:
+        OutOfMemoryError: the training of the recipe does not fit into memory.
+    """
+    try:
+        yield
+    except (tf.errors.ResourceExhaustedError, RuntimeError) as error:
+        # JAX has no class of its own for this error, but its message begins with the status.
+        is_of_jax = str(error).startswith("RESOURCE_EXHAUSTED")
+        if not (is_of_jax or isinstance(error, tf.errors.ResourceExhaustedError)):
+            raise
+        raise OutOfMemoryError(
+            f"Training net {recipe.net} with batches of {recipe.batch_size} did not fit into "
+            f"memory. Give a smaller batch_size, or more devices."
+        ) from error
 
 
 def _advice(recipe: Recipe, out: Path) -> str:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -54,6 +56,31 @@ def test_the_stream_is_bit_identical_at_any_number_of_threads(folder):
     for images_, labels in runs[1:]:
         np.testing.assert_array_equal(images_, runs[0][0])
         np.testing.assert_array_equal(labels, runs[0][1])
+
+
+DIGESTS = """
+import hashlib, sys
+from vgg_keras.pipelines import ILSVRC, open_source, training_stream, validation_stream
+
+def digests(spec):
+    data, crops = open_source(spec), {"crop_size": 32, "batch_size": 8}
+    train = training_stream(data["train"], train_scale=(32, 48), statistics=ILSVRC, **crops)
+    val = validation_stream(data["val"], test_scale=40, mean=ILSVRC.mean, **crops)
+    for batch in (*train.take(2), *val.take(1)):
+        yield hashlib.sha256(b"".join(part.numpy().tobytes() for part in batch)).hexdigest()
+"""
+
+
+@pytest.mark.slow
+def test_streams_as_users_run_them_are_those_of_the_tests(folder):
+    """TensorFlow rewrites the functions of streams in other processes, and not in this one."""
+    here: dict = {}
+    exec(DIGESTS, here)
+    script = DIGESTS + "print(*digests(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", script, folder], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == list(here["digests"](folder))
 
 
 def test_the_stream_can_start_at_any_epoch(folder):

@@ -58,7 +58,7 @@ def compiled():
 @pytest.mark.slow
 def test_a_model_learns_from_arrays(folder, own, tmp_path, monkeypatch):
     """It is fitted with a user's own callbacks and loaded by `load_model`; evaluation gives the
-    accuracy that Keras saw. `tests/test_example.py` goes on to an export and the command line."""
+    accuracy that Keras saw. `tests/test_example.py` continues to an export and the command line."""
     monkeypatch.chdir(tmp_path)
     data, _ = folder
     colours = compute_statistics(own["train"])

@@ -172,7 +172,7 @@ def test_the_validation_scale_is_that_of_section_4_1():
         ({"train_scale": (256, 384, 512)}, "S_MIN <= S_MAX"),
         ({"train_scale": (256,)}, "S_MIN <= S_MAX"),
         ({"train_scale": 200}, "at least the crop size, 224, .* Received: 200"),
-        ({"train_scale": (256, 32769)}, "at most 32768. Received: 256,32769"),
+        ({"train_scale": (256, 32769)}, "at most 32768. Received: 256:32769"),
         ({"dropout": 1.5}, "dropout must be from 0 to 1"),
         ({"epochs": 0}, "epochs must be from 1"),
         ({"initialisation": "he"}, "gaussian, gaussian-0.1, glorot"),

@@ -71,8 +71,14 @@ def paired_difference(
     of_seeds = (weights * gains).sum(1)
     points, margin = of_seeds.mean(), _margin(gains - of_seeds[:, None], weights, of_seeds)
     low, high = np.clip([points - margin, points + margin], -1, 1)
-    bounds = (100 * float(one) for one in (points, low, high))
-    return Difference(*bounds, len(names), int(weights.any(0).sum()), int(counts.max()))
+    return Difference(
+        100 * float(points),
+        100 * float(low),
+        100 * float(high),
+        len(names),
+        int(weights.any(0).sum()),
+        int(counts.max()),
+    )
 
 
 def _margin(deviations: np.ndarray, weights: np.ndarray, of_seeds: np.ndarray) -> float:

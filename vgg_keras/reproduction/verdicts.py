@@ -210,7 +210,8 @@ def _difference(compared: Sequence[_SidesBySeed], notes: list[str]) -> Differenc
             notes.append(f"With {seed}, the comparisons are of different images.")
     if not of_seeds:
         return None
-    found = paired_difference(*_stacked([sides for _, *sides in of_seeds]), _groups(of_seeds))
+    baseline, variant, weights = _stacked([sides for _, *sides in of_seeds])
+    found = paired_difference(baseline, variant, weights, _groups(of_seeds))
     if found.seeds == 1 < found.splits:
         notes.append(
             "All splits are of one seed: the interval is over images and splits, and holds for "

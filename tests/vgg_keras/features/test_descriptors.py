@@ -93,6 +93,12 @@ class TestAgainstNumpy:
         assert ours.std(0).max() > 1e-3  # the images differ
         np.testing.assert_allclose(ours, expected(tables(0, layer)), rtol=1e-4, atol=1e-6)
 
+    def test_descriptors_without_a_cache_equal_numpy(self, extractors, source, tables):
+        ours = compute_descriptors(
+            extractors[0], source["val"], test_scales=SCALES, aggregate="stack"
+        )
+        np.testing.assert_allclose(ours, side_by_side(tables(0, "fc2")), rtol=1e-4, atol=1e-6)
+
     def test_descriptors_of_two_nets_equal_numpy(self, extractors, source, tables, rows_once):
         ours = extract_features(extractors, source, ["val"], **rows_once)
         parts = [averaged(tables(net, "fc2")) for net in (0, 1)]
@@ -131,6 +137,12 @@ class TestInvariance:
         for batch_size in (1, 3, 500):
             other = compute_descriptors(net, source["train"], test_scales=40, batch_size=batch_size)
             np.testing.assert_allclose(other, reference, atol=1e-6)
+        stacked = {"test_scales": SCALES, "aggregate": "stack"}
+        np.testing.assert_allclose(
+            compute_descriptors(net, source["val"], batch_size=3, **stacked),
+            compute_descriptors(net, source["val"], **stacked),
+            atol=1e-6,
+        )
         some = source["train"].without(source["train"].paths[::2])
         np.testing.assert_allclose(
             compute_descriptors(net, some, test_scales=40),
