@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,7 +21,12 @@ SEEDS, IMAGES, EFFECTS = (1, 2, 3, 5), (200, 2000), (0, 0.005, 0.02)
 
 
 def simulated(
-    rng: np.random.Generator, seeds: int, images: int, gain: float, of_seeds: float, runs: int
+    rng: np.random.Generator,
+    seeds: int,
+    images: int,
+    gain: float | np.ndarray,
+    of_seeds: float,
+    runs: int,
 ) -> np.ndarray:
     """Gains of images, -1, 0 or 1, `(runs, seeds, images)`, whose expectation is `gain`.
 
@@ -36,9 +42,9 @@ def simulated(
     return np.where(drawn < (differ + expected) / 2, 1, np.where(drawn < differ, -1, 0))
 
 
-def intervals(gains: np.ndarray) -> np.ndarray:
-    """Our intervals, `(runs, 2)`."""
-    found = [paired_difference(np.zeros_like(one), one) for one in gains]
+def intervals(gains: np.ndarray, groups: Sequence[int] | None = None) -> np.ndarray:
+    """Our intervals, `(runs, 2)`; `groups` is the seed of each row, by default its own."""
+    found = [paired_difference(np.zeros_like(one), one, groups=groups) for one in gains]
     return np.array([(one.low, one.high) for one in found]) / 100
 
 

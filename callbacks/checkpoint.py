@@ -177,6 +177,17 @@ def read_progress(folder: str | os.PathLike) -> Progressed:
     return Progressed(state["epochs"], state["finished"])
 
 
+def read_callback_states(folder: str | os.PathLike) -> dict[str, dict[str, Any]]:
+    """Returns the states of the other callbacks of the run in a folder, by name.
+
+    Raises:
+        CheckpointError: the file is damaged or missing.
+    """
+    path = Path(folder) / LAST_WEIGHTS
+    with naming_file(path, CheckpointError):
+        return _read_state(path)["callbacks"]
+
+
 class _State(TypedDict):
     """What training continues from, apart from the weights and the state of the optimizer."""
 

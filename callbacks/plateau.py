@@ -138,7 +138,7 @@ class PlateauDecay(MonitorCallback):
         if self.wait < self.patience:
             return None
         self.wait = 0
-        if self.drops_done == self.drops:
+        if self.drops_done >= self.drops:  # a state may be of a run with more drops
             return "end"
         self.drops_done += 1
         return "drop"

@@ -147,7 +147,7 @@ def write_pair(
         if size:
             _reserve(file, size)
         write(file)
-        contents = {**description, DIGEST_KEY: _digest(file)}
+        contents = {**description, DIGEST_KEY: file_digest(file)}
         text.write_text(json.dumps(contents, indent=indent) + "\n", encoding="utf-8")
 
 
@@ -161,14 +161,15 @@ def check_pair(
     Raises:
         UserError: it is that of another file; of the class `error`.
     """
-    if DIGEST_KEY in description and description[DIGEST_KEY] != _digest(path):
+    if DIGEST_KEY in description and description[DIGEST_KEY] != file_digest(path):
         raise error(
             f"{path} is not the file that {description_path} describes: saving them was "
             f"interrupted, or one of the two was replaced. Save both again."
         )
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -232,7 +233,7 @@ def locked(path: str | os.PathLike, wait: bool = True) -> Iterator[None]:
         OSError: the file cannot be created, or its file system has no locks.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path)
+    lock = filelock.FileLock(path, fallback_to_soft=False)  # a soft one survives a killed process
     try:
         lock.acquire(timeout=_PATIENCE if wait else 0)
     except filelock.Timeout as error:
@@ -240,8 +241,6 @@ def locked(path: str | os.PathLike, wait: bool = True) -> Iterator[None]:
             raise BlockingIOError(f"Another process holds the lock {path}.") from error
         log.info("waiting for another process, which holds the lock %s", path)
         lock.acquire()
-    except NotImplementedError as error:  # how filelock 3 reports a file system without locks
-        raise OSError(f"The file system of {path} has no locks: {error}") from error
     try:
         yield
     finally:

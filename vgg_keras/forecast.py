@@ -70,8 +70,9 @@ class Forecast:
 
     @property
     def memory(self) -> int:
-        """Bytes that a device needs, about: weights, momentum, gradients and activations.
+        """Approximate number of bytes that a device needs.
 
+        They hold the weights, the momentum, the gradients and the activations.
         Virtual devices of a CPU share its memory, which holds what all of them need.
         """
         layers = self.layers

@@ -6,7 +6,7 @@ import contextlib
 import importlib.util
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +25,8 @@ from vgg_keras.callbacks import (
 )
 from vgg_keras.callbacks.checkpoint import Progressed, read_progress
 from vgg_keras.distribution import Cluster, Devices, check_divisible, find_devices, is_cpu_only
-from vgg_keras.errors import MissingPackageError
-from vgg_keras.extension import extend, make_plateau
+from vgg_keras.errors import MissingPackageError, OutOfMemoryError
+from vgg_keras.extension import PLATEAU, extend, make_plateau
 from vgg_keras.forecast import Forecast, memory_of
 from vgg_keras.net_files import build_for_training, read_recipe
 from vgg_keras.pipelines.evaluation import validation_stream
@@ -78,6 +78,7 @@ def train(
         SourceError, BadImageError: the data cannot be used.
         DivergenceError: the loss of an epoch is not finite. The epochs before it are saved.
         ArgumentError: the recipe does not fit the data or the devices.
+        OutOfMemoryError: a batch does not fit into memory.
         MissingPackageError: `tensorboard` is wanted and not installed.
 
     Example:
@@ -153,7 +154,7 @@ class _Session:
     ) -> None:
         recipe, out = self.recipe, self.out
         plateau = make_plateau(recipe, self.task.monitor)
-        checkpoint = Checkpoint(out, {"plateau": plateau}, self.task.monitor)
+        checkpoint = Checkpoint(out, {PLATEAU: plateau}, self.task.monitor)
         with self.devices.writer_first("continue the run"):
             done = self._restore(checkpoint, plateau)
         if done.finished or done.epochs >= recipe.epochs:
@@ -167,7 +168,8 @@ class _Session:
         diverged = RaiseOnDivergence(_advice(recipe, out))
         callbacks = [*warm_start, plateau, *further, diverged]
         screened = naming_bad_images(self.data.training, self.data.validation)
-        with screened, runs.watched(out) as check_folder, self.devices.scope():
+        watched = runs.watched(out)
+        with explained_memory(recipe), screened, watched as check_folder, self.devices.scope():
             if self.devices.is_writer:  # the others follow the same course without writing
                 watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: check_folder())
                 journal = Journal(out / JOURNAL, images, exclude=("val_loss",))
@@ -265,6 +267,26 @@ class _Session:
             shard=self.devices.shard,
             **self.data.validation_targets,
         )
+
+
+@contextlib.contextmanager
+def explained_memory(recipe: Recipe) -> Iterator[None]:
+    """Turns the errors of TensorFlow and JAX about memory into one that says what to do.
+
+    Raises:
+        OutOfMemoryError: the training of the recipe does not fit into memory.
+    """
+    try:
+        yield
+    except (tf.errors.ResourceExhaustedError, RuntimeError) as error:
+        # JAX has no class of its own for this error, but its message begins with the status.
+        is_of_jax = str(error).startswith("RESOURCE_EXHAUSTED")
+        if not (is_of_jax or isinstance(error, tf.errors.ResourceExhaustedError)):
+            raise
+        raise OutOfMemoryError(
+            f"Training net {recipe.net} with batches of {recipe.batch_size} did not fit into "
+            f"memory. Give a smaller batch_size, or more devices."
+        ) from error
 
 
 def _advice(recipe: Recipe, out: Path) -> str:

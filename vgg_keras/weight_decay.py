@@ -7,6 +7,8 @@ gradient of a kernel w, which is the same without the copies.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -23,16 +25,19 @@ def weight_decay_of(variable: keras.Variable) -> float:
 
 @keras.saving.register_keras_serializable("vgg_keras")
 class CaffeSGD(keras.optimizers.SGD):
-    """SGD with momentum that applies the weight decay of a model that `vgg` made.
+    """SGD with momentum that applies the weight decay when it trains a model that `vgg` made.
 
-    The step is `velocity = momentum * velocity - learning_rate * (gradient + weight_decay * w)` and
+    In `fit` and `train_on_batch` of such a model the step is
+    `velocity = momentum * velocity - learning_rate * (gradient + weight_decay * w)` and
     `w = w + velocity`, as in Caffe. The weights are those of `keras.optimizers.SGD` with the L2
     penalties in the loss, to rounding, and the reported loss still contains the penalties. On
     TensorFlow a step makes no copies of the weights.
 
     The weight decay is twice the factor of a variable's `keras.regularizers.L2`. Frozen variables
-    do not decay. In a model of another class the penalties stay in the loss. Clipping applies to
-    the gradient before the weight decay, as in PyTorch.
+    do not decay. Clipping applies to the gradient before the weight decay, as in PyTorch.
+
+    Everywhere else it is `keras.optimizers.SGD`: models of other classes and training loops of
+    your own take the gradient of the penalties in `model.losses`, as with any optimizer.
 
     Args: see `keras.optimizers.SGD`.
 
@@ -41,12 +46,27 @@ class CaffeSGD(keras.optimizers.SGD):
         >>> model.compile(CaffeSGD(0.01, momentum=0.9), "sparse_categorical_crossentropy")
     """
 
-    # Whether the model left the weight decay to this optimizer, see `VGG`.
-    _decays = False
+    # Number of training steps of a `VGG` that run now: one for each replica of a strategy, which
+    # TensorFlow interleaves.
+    _decaying_steps = 0
+
+    @property
+    def decays(self) -> bool:
+        """Whether a step applies the weight decay now; the loss then has no gradient of it."""
+        return self._decaying_steps > 0
+
+    @contextlib.contextmanager
+    def decaying(self) -> Iterator[None]:
+        """Applies the weight decay in the steps of a block."""
+        self._decaying_steps += 1
+        try:
+            yield
+        finally:
+            self._decaying_steps -= 1
 
     def update_step(self, gradient: Tensor, variable: Any, learning_rate: Tensor) -> None:
         index = self._get_variable_index(variable)
-        decay = weight_decay_of(self._trainable_variables[index]) if self._decays else 0.0
+        decay = weight_decay_of(self._trainable_variables[index]) if self.decays else 0.0
         if keras.backend.backend() == "tensorflow" and self.momentum and not self.nesterov:
             velocity = self.momentums[index].value
             _step_in_place(variable, velocity, gradient, learning_rate, self.momentum, decay)
@@ -54,10 +74,6 @@ class CaffeSGD(keras.optimizers.SGD):
             if decay:
                 gradient = ops.add(gradient, ops.multiply(variable, decay))
             super().update_step(gradient, variable, learning_rate)
-
-    def take_penalties(self) -> None:
-        """Applies the weight decay from now on; the loss must have no gradient of the penalties."""
-        self._decays = True
 
 
 def _step_in_place(
@@ -90,23 +106,31 @@ def _step_in_place(
 
 @keras.saving.register_keras_serializable("vgg_keras")
 class VGG(keras.Model):
-    """A functional model whose L2 penalties cost little, with any optimizer.
+    """A functional model that leaves its L2 penalties to `CaffeSGD`, in its own training step.
 
-    `losses` and the reported loss contain the penalties. If the model is compiled with a
-    `CaffeSGD`, they have no gradient, and the optimizer applies the weight decay.
+    `losses` are those of any Keras model: the penalties, with their gradients. In the training step
+    of a model that is compiled with a `CaffeSGD` they have no gradient, and the optimizer applies
+    the weight decay. The reported loss contains them in both cases.
 
     Example:
         >>> model = VGG(inputs, outputs)
     """
 
-    def _get_regularization_losses(self) -> list[Tensor]:
-        """The penalties of the trainable variables; `keras.Layer.losses` calls this."""
+    def train_step(self, *state_and_data: Any) -> Any:
+        """The step of Keras, on every backend: its loss, its gradients and its update."""
+        optimizer = self._caffe_sgd()
+        with optimizer.decaying() if optimizer else contextlib.nullcontext():
+            return super().train_step(*state_and_data)
+
+    def _caffe_sgd(self) -> CaffeSGD | None:
         optimizer = getattr(self, "optimizer", None)
         optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a loss scale
-        in_optimizer = False
-        if isinstance(optimizer, CaffeSGD):
-            optimizer.take_penalties()  # a step computes its loss first, so the two always agree
-            in_optimizer = True
+        return optimizer if isinstance(optimizer, CaffeSGD) else None
+
+    def _get_regularization_losses(self) -> list[Tensor]:
+        """The penalties of the trainable variables; `keras.Layer.losses` calls this."""
+        optimizer = self._caffe_sgd()
+        in_optimizer = optimizer is not None and optimizer.decays
         penalties = []
         for variable in self.trainable_weights:
             if decay := weight_decay_of(variable):

@@ -14,7 +14,7 @@ from tests.conftest import TINY
 from vgg_keras.callbacks import PlateauDecay, read_journal
 from vgg_keras.callbacks.checkpoint import read_progress
 from vgg_keras.errors import RunError
-from vgg_keras.extension import extend
+from vgg_keras.extension import extend, make_plateau
 from vgg_keras.net_files import read_recipe
 from vgg_keras.recipes import EXTENSIBLE, LocalisationRecipe, Recipe
 from vgg_keras.runs import is_run_of, prepare_run_folder
@@ -55,7 +55,7 @@ def test_a_run_goes_on_with_the_bits_of_a_run_that_had_the_settings_from_its_beg
     assert f"{tmp_path / 'run'}: goes on with epochs: 2 -> 5; plateau_drops: 0 -> 1" in caplog.text
     whole, run = (contents(tmp_path / name) for name in ("whole", "run"))
     assert run[1:] == whole[1:]
-    assert [entry["learning_rate"] for entry in run[2]] == pytest.approx([1e-6, 1e-7, 1e-7])
+    assert [entry["learning_rate"] for entry in run[2]] == pytest.approx([1e-6, 1e-6, 1e-7])
     assert run[1]["finished"]
     assert run[0].keys() == whole[0].keys()
     assert all(np.array_equal(run[0][key], whole[0][key]) for key in whole[0])
@@ -65,16 +65,30 @@ def test_a_run_goes_on_with_the_bits_of_a_run_that_had_the_settings_from_its_beg
             train(dataclasses.replace(after, **changes), tmp_path / "run", verbose=0)
 
 
+def write_checkpoint(folder, epochs, states):
+    """Writes a checkpoint without weights."""
+    state = {"epochs": epochs, "finished": False, "best": None, "seeds": [], "callbacks": states}
+    with h5py.File(folder / "last.weights.h5", "w") as file:
+        file.attrs["training_state"] = json.dumps(state)
+
+
 @pytest.fixture
 def run(tmp_path):
     """Writes the journal of a run with these errors; returns what `extend` gives."""
 
-    def extended(errors, before, after, epochs=None):
-        lines = [json.dumps({"epoch": i, "val_top1_error": e}) for i, e in enumerate(errors, 1)]
-        (tmp_path / "journal.jsonl").write_text("\n".join(lines) + "\n")
-        former = dataclasses.replace(BASE, epochs=9, **before)
+    def extended(errors, before, after, epochs=None, state=None, rates=()):
+        entries = [{"epoch": i, "val_top1_error": e} for i, e in enumerate(errors, 1)]
+        for entry, rate in zip(entries, rates, strict=False):
+            entry["learning_rate"] = rate
+        lines = "".join(json.dumps(entry) + "\n" for entry in entries)
+        (tmp_path / "journal.jsonl").write_text(lines)
+        former = dataclasses.replace(BASE, **{"epochs": 9} | before)
         new = dataclasses.replace(former, **after)
-        found = extend(tmp_path, former, new, len(errors) if epochs is None else epochs)
+        epochs = len(errors) if epochs is None else epochs
+        saved = make_plateau(former)
+        saved.replay([-error for error in errors[:epochs] if error is not None])
+        write_checkpoint(tmp_path, epochs, {"plateau": saved.get_state() | (state or {})})
+        found = extend(tmp_path, former, new, epochs)
         return found and dataclasses.astuple(found)
 
     return extended
@@ -96,6 +110,11 @@ ENDED = {"plateau_patience": 1, "plateau_drops": 1}  # by the errors 50, 50, 50
         ([50, 40, 30], ENDED, {"plateau_factor": 2.0}, (0, 0, 1e-6, False)),
         ([50, 40], ENDED, {"plateau_patience": 4, "plateau_drops": 7}, (0, 0, None, False)),
         ([50, 50], {}, {"plateau_patience": 1, "plateau_drops": 0}, (0, 0, 1e-6, True)),
+        # More epochs than those that train the FC layers alone, in which no plateau counts then.
+        ([50], {"fc_epochs": 1, "epochs": 1}, {"epochs": 9}, (0, 0, None, False)),
+        ([50, 50], {"fc_epochs": 2, "epochs": 2}, {"epochs": 9}, (0, 0, None, False)),
+        ([50, 50], {"fc_epochs": 4, "epochs": 4} | ENDED, {"epochs": 9}, (0, 0, 1e-6, False)),
+        ([50, 50], {"fc_epochs": 4}, {"epochs": 4, "plateau_patience": 1}, (0, 1, 1e-7, False)),
     ],
 )
 def test_settings_that_leave_the_trained_epochs_as_they_are(run, errors, before, after, expected):
@@ -120,13 +139,45 @@ def test_settings_that_leave_the_trained_epochs_as_they_are(run, errors, before,
         ),
         ([50, 50, 50], ENDED, {"plateau_drops": 0}, "with the new settings training ends"),
         ([50, 50, 40], ENDED, {"plateau_factor": 2.0}, "was divided by 10 after epoch 2"),
-        ([50], {"fc_epochs": 9}, {"epochs": 60}, "unfrozen after epoch 9"),
+        (
+            [50, 50, 50],
+            {"fc_epochs": 9} | ENDED,
+            {"epochs": 60},
+            "after epoch 2 the learning rate drops, and with the new settings the learning rate "
+            "is kept",
+        ),
         ([50, None], {}, {"plateau_drops": 7}, "must have val_top1_error of all 2 finished epochs"),
     ],
 )
 def test_other_settings_are_refused_with_the_reason(run, errors, before, after, message):
     with pytest.raises(RunError, match=message.replace("->", "-.")):
         run(errors, before, after)
+
+
+@pytest.mark.parametrize(
+    "recorded",
+    [
+        {"state": {"wait": 1}},
+        {"state": {"drops_done": 0}},
+        {"rates": [1e-6, 1e-6, 1e-6]},  # the last epoch had the rate before the drop
+        {"rates": [1e-6, 1e-7, 1e-7]},
+    ],
+)
+def test_a_run_whose_learning_rate_does_not_follow_from_its_journal_is_refused(run, recorded):
+    """An accuracy has more digits than the error in the journal, and other callbacks act too."""
+    with pytest.raises(RunError, match="does not follow from the errors in its journal"):
+        run([50, 50, 50], {**ENDED, "plateau_drops": 2}, {"plateau_drops": 3}, **recorded)
+
+
+def test_a_call_that_was_killed_after_it_saved_the_new_state_is_repeated(run):
+    killed = {"state": {"wait": 0, "drops_done": 2}, "rates": [1e-6, 1e-6, 1e-7]}
+    assert run([50, 50, 50], ENDED, {"plateau_drops": 2}, **killed)[:2] == (0, 2)
+
+
+def test_a_state_of_a_run_with_more_drops_ends_at_the_next_plateau():
+    plateau = PlateauDecay(patience=2, drops=1)
+    plateau.set_state({"best": 0.5, "wait": 0, "drops_done": 2})
+    assert plateau.replay([0.1, 0.1]) == [None, "end"]
 
 
 def test_epochs_after_the_one_that_was_saved_do_not_count(run):
@@ -143,9 +194,7 @@ def test_a_run_without_a_finished_epoch_keeps_the_weights_that_it_starts_from(tm
     """They may be those of `init_from`, which are copied before the first epoch alone."""
     recipe = dataclasses.replace(BASE, init_from="runs/a")
     prepare_run_folder(tmp_path, recipe)
-    with h5py.File(tmp_path / "last.weights.h5", "w") as file:
-        state = {"epochs": 0, "finished": False, "best": None, "seeds": [], "callbacks": {}}
-        file.attrs["training_state"] = json.dumps(state)
+    write_checkpoint(tmp_path, 0, {})
     more = dataclasses.replace(recipe, epochs=60, plateau_patience=9)
     prepare_run_folder(tmp_path, more)
     assert (tmp_path / "last.weights.h5").exists()

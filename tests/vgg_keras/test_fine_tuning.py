@@ -71,19 +71,29 @@ def test_the_journal_has_the_rate_and_the_parameters_of_each_stage(net, whole):
     assert [e["trainable_parameters"] for e in entries] == [fc, *[model.count_params()] * 2]
 
 
+def assert_ends_like(whole, run):
+    for name in ("best.weights.h5", "last.weights.h5"):
+        expected, found = (arrays(path / name) for path in (whole, run))
+        assert expected.keys() == found.keys()
+        for key, value in expected.items():
+            np.testing.assert_array_equal(found[key], value, err_msg=key)
+    rates = [e["learning_rate"] for e in read_journal(run / "journal.jsonl")]
+    assert rates == [e["learning_rate"] for e in read_journal(whole / "journal.jsonl")]
+
+
 def test_an_interrupted_run_ends_with_bit_identical_weights(recipe, whole, tmp_path):
     """It is interrupted between the two stages and in the second one."""
     for epoch in (1, 2):
         with pytest.raises(KeyboardInterrupt):
             train(recipe, tmp_path / "cut", callbacks=[Interrupting(epoch)], verbose=0)
     train(recipe, tmp_path / "cut", verbose=0)
-    for name in ("best.weights.h5", "last.weights.h5"):
-        expected, found = (arrays(path / name) for path in (whole[0], tmp_path / "cut"))
-        assert expected.keys() == found.keys()
-        for key, value in expected.items():
-            np.testing.assert_array_equal(found[key], value, err_msg=key)
-    rates = [e["learning_rate"] for e in read_journal(tmp_path / "cut/journal.jsonl")]
-    assert rates == [e["learning_rate"] for e in read_journal(whole[0] / "journal.jsonl")]
+    assert_ends_like(whole[0], tmp_path / "cut")
+
+
+def test_a_run_of_the_fc_layers_alone_goes_on_with_all_layers(recipe, whole, tmp_path):
+    train(dataclasses.replace(recipe, epochs=recipe.fc_epochs), tmp_path / "run", verbose=0)
+    train(recipe, tmp_path / "run", verbose=0)
+    assert_ends_like(whole[0], tmp_path / "run")
 
 
 def test_a_callback_that_stops_the_first_stage_ends_training(recipe, tmp_path):

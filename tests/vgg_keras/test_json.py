@@ -74,6 +74,21 @@ def test_provenance_has_the_command_without_passwords():
     assert found["provenance"].keys() == set(_documented("provenance"))
 
 
+@pytest.mark.parametrize(
+    ("argument", "recorded"),
+    [
+        ("https://me:p@ss\nword@host:8501/v1", "https://host:8501/v1"),
+        ("--url=http://me@host", "--url=http://host"),
+        ("https://host/images@2x/cat@2x.jpg", "https://host/images@2x/cat@2x.jpg"),
+        ("https://host?mail=a@b", "https://host?mail=a@b"),
+        ("https://me:secret@host/cat@2x.jpg", "https://host/cat@2x.jpg"),
+        ("folder:cats@home", "folder:cats@home"),
+    ],
+)
+def test_only_the_user_and_the_password_of_a_url_are_left_out(argument, recorded):
+    assert without_password(argument) == recorded
+
+
 def test_classes_are_found_by_their_labels():
     for wnid in ilsvrc.wnids():
         assert ilsvrc.class_of_label(ilsvrc.label(wnid)) == wnid

@@ -301,7 +301,7 @@ class TestTuners:
             run_sweep(one, tmp_path / "x")
         rows = read_trials(tmp_path / "x")
         assert [row["epochs"] for row in rows] == [3] * 4
-        assert {row["error"] for row in rows} == {17.0, 27.0}
+        assert {row["error"] for row in rows} == {8.5, 13.5}
         assert len(given) == 8
         for other, before, message in (
             (sweep, more, "the number of epochs may only grow"),

@@ -96,7 +96,7 @@ class TestConfig:
             ('{"regression": "per-class"}', "unknown or missing: regression"),
             ('{"epochs": "three"}', "Expected `int`, got `str`"),
             ('{"epochs": 0}', "epochs must be from 1"),
-            ("epochs: 3", "JSON"),
+            ("epochs: 3", "Expecting value"),
             ("[]", "must hold fields of a recipe"),
         ],
     )

@@ -45,7 +45,8 @@ def claims(verbose, results, kind, as_json) -> None:
             return
         width = terminal_width(160)
         echo_lines(render(claims_table(tested), kind, width))
-        if any(one.difference and one.difference.seeds == 1 for one in tested):
+        differences = [one.difference for one in tested if one.difference]
+        if any(one.seeds == one.splits == 1 for one in differences):
             echo("With one seed, the interval is over images only: it holds for these nets.")
         for one in tested:
             for note in one.notes:

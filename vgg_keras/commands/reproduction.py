@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import math
 from pathlib import Path
 
 import click
@@ -19,13 +19,14 @@ from vgg_keras.commands.options import (
     devices_option,
     json_option,
 )
+from vgg_keras.commands.results import print_json, provenance, timed
 from vgg_keras.commands.terminal import echo, print_table
 from vgg_keras.commands.training import recipe_options
 from vgg_keras.features.protocols import CUSTOM, TRANSFER_PROTOCOLS
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import Recipe
-from vgg_keras.reproduction.options import PLANNED_FIELDS, SIZES, TABLES, Options
+from vgg_keras.reproduction.options import PLANNED_FIELDS, ROWS, SIZES, TABLES, Options
 
 _FLAGS = {name: f"--{name.replace('_', '-')}" for name in ("localisation_data", "transfer_data")}
 _FIELDS = [f.name for f in dataclasses.fields(Recipe) if f.name not in PLANNED_FIELDS]
@@ -44,6 +45,16 @@ class _TransferData(click.ParamType):
         if not equals or not data or protocol not in names:
             self.fail(f"{value!r} is not PROTOCOL=DATA, with PROTOCOL {', '.join(names)}", param)
         return protocol, data
+
+
+class _TableNumber(click.Choice):
+    """The number of a table."""
+
+    def __init__(self):
+        super().__init__(tuple(map(str, ROWS)))
+
+    def convert(self, value, param, ctx):
+        return int(super().convert(str(value), param, ctx))
 
 
 @command()
@@ -65,9 +76,10 @@ class _TransferData(click.ParamType):
 )
 @click.option(
     "--tables",
-    type=Several(click.INT),
+    type=Several(_TableNumber()),
     metavar="N,...",
-    help=f"Tables of the paper [{','.join(map(str, TABLES))}].",
+    help=f"Tables of the paper: {', '.join(map(str, ROWS))}; 7 and 10 repeat rows of 6 and 9 "
+    f"[{','.join(map(str, TABLES))}].",
 )
 @click.option(
     "--nets",
@@ -75,7 +87,9 @@ class _TransferData(click.ParamType):
     metavar="NET,...",
     help="Nets; what needs another one is left out [all].",
 )
-@click.option("--localisation-data", help="Data with boxes, for Tables 8 to 10 [--data].")
+@click.option(
+    "--localisation-data", help="Data with boxes, for Tables 8 to 10 [--data, if they have boxes]."
+)
 @click.option(
     "--transfer-data",
     type=_TransferData(),
@@ -118,15 +132,19 @@ def reproduce(verbose, data_dir, devices, hours, out, dry_run, as_json, **given)
         if dry_run:
             found = estimate(options, out, data_dir=data_dir, devices=devices)
             if as_json:
-                echo(json.dumps(found.as_json()))
+                print_json(**found.as_json(), **provenance())
             else:
                 _show(found)
             return
-        outcome = run_plan(options, out, data_dir=data_dir, devices=devices, hours=hours)
-        results = out / RESULTS
-        if results.is_dir() and not as_json:
+        with timed() as timer:
+            outcome = run_plan(options, out, data_dir=data_dir, devices=devices, hours=hours)
+        _report(outcome)
+        if as_json:
+            print_json(outcome.as_json(), **provenance(timer))
+        elif (results := out / RESULTS).is_dir():
             click.get_current_context().invoke(claims, results=results, kind="text", as_json=False)
-        _report(outcome, as_json)
+        if outcome.failed:
+            raise SystemExit(1)
 
 
 def _options(given: dict) -> Options:
@@ -155,7 +173,8 @@ def _show(found) -> None:
     for step in found.steps:
         tables = ",".join(map(str, step.tables))
         time = "done" if step.done else as_text(step.seconds)
-        table.add_row(step.name, tables, time, f"{step.disk / 1e6:.1f} MB")
+        disk = "?" if math.isnan(step.disk) else f"{step.disk / 1e6:.1f} MB"
+        table.add_row(step.name, tables, time, disk)
     print_table(table, width=120)
     for number, needed in found.missing.items():
         echo(f"Table {number} is left out: it needs {with_flags(needed, _FLAGS)}.")
@@ -164,13 +183,12 @@ def _show(found) -> None:
         f"{as_text(found.seconds)} at most, because a training ends earlier on a plateau "
         f"({found.measured_on})."
     )
-    echo(f"Disk: {found.disk / 1e9:.2f} GB to write, {found.free / 1e9:.1f} GB free.")
+    disk = "?" if math.isnan(found.disk) else f"{found.disk / 1e9:.2f} GB"
+    echo(f"Disk: {disk} to write, {found.free / 1e9:.1f} GB free.")
 
 
-def _report(outcome, as_json: bool) -> None:
-    """Prints what became of the steps; the exit status is 1 if a step failed."""
-    if as_json:
-        echo(json.dumps(dataclasses.asdict(outcome)))
+def _report(outcome) -> None:
+    """Prints what became of the steps."""
     for name, reason in outcome.failed.items():
         echo(f"failed: {name}: {reason}", err=True)
     lines = (
@@ -182,5 +200,3 @@ def _report(outcome, as_json: bool) -> None:
         if steps:
             echo(f"{len(steps)} steps {why}", err=True)
     echo(f"{outcome.done} of {outcome.total} steps are done", err=True)
-    if outcome.failed:
-        raise SystemExit(1)

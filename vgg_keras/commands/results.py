@@ -32,7 +32,7 @@ def print_json(results: Sequence[Any], **more: Any) -> None:
 
 def without_password(argument: str) -> str:
     """An argument without the user and password of the URL that it may be or hold."""
-    return re.sub(r"(?s)(?<=://).*@", "", argument)
+    return re.sub(r"(?<=://)[^/?#]*@", "", argument)
 
 
 class Timer:

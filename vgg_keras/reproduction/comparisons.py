@@ -41,7 +41,7 @@ class Side:
 
     @property
     def papers_value(self) -> float | None:
-        """The paper's number in percent, on Caltech the mean of both data sets; None if none."""
+        """The paper's number in percent, on Caltech the mean of both data sets; or None."""
         values = [
             value
             for heading, value in zip(self.table.value_columns, self.row.values, strict=True)
@@ -65,7 +65,7 @@ class Pair:
 
     @property
     def papers_gain(self) -> float | None:
-        """Points by which the paper's number of the variant is better; None if a number lacks."""
+        """Points by which the paper's variant is better; None if a number is missing."""
         baseline, variant = self.baseline.papers_value, self.variant.papers_value
         if baseline is None or variant is None:
             return None

@@ -38,7 +38,12 @@ class DataFacts(NamedTuple):
     """What costs depend on: the number of classes, and of images by split."""
 
     classes: int
-    images: Mapping[str, int]
+    images: Mapping[str, float]
+
+    @classmethod
+    def unknown(cls) -> DataFacts:
+        """The facts of data that are not opened: all costs are NaN."""
+        return cls(1, {TRAIN: math.nan, VALIDATION: math.nan})
 
     @classmethod
     def of(cls, source: Source) -> DataFacts:

@@ -6,15 +6,17 @@ import math
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vgg_keras.distribution import find_devices
+from vgg_keras.reproduction.data import open_data
 from vgg_keras.reproduction.execution import Executor
 from vgg_keras.reproduction.folder import PlanFolder
 from vgg_keras.reproduction.options import Options
 from vgg_keras.reproduction.plan import make_plan
+from vgg_keras.reproduction.probe import PROBE_SECONDS
 from vgg_keras.reproduction.times import Times
 
 
@@ -27,7 +29,7 @@ class StepEstimate:
         tables: tables of the paper that its result stands in.
         done: whether it is done.
         seconds: what it still takes, at most; NaN if that is unknown.
-        disk: bytes that it writes.
+        disk: bytes that it writes; NaN if that is unknown.
     """
 
     name: str
@@ -64,18 +66,18 @@ class Estimate:
         return sum(step.disk for step in self.steps if not step.done)
 
     def as_json(self) -> dict[str, Any]:
-        """The estimate with its totals; can be written as JSON."""
+        """The steps as `results`, and the totals, for JSON. Unknown costs are None."""
         steps = [
-            asdict(step) | {"seconds": None if math.isnan(step.seconds) else step.seconds}
+            {"step": step.name, "tables": step.tables, "done": step.done, **_costs(step)}
             for step in self.steps
         ]
-        totals = {
-            "seconds": None if math.isnan(self.seconds) else self.seconds,
-            "disk": self.disk,
-            "free": self.free,
-            "measured_on": self.measured_on,
-        }
-        return {"steps": steps, "missing": dict(self.missing), **totals}
+        rest = {"missing": dict(self.missing), "free": self.free, "measured_on": self.measured_on}
+        return {"results": steps, **_costs(self), **rest}
+
+
+def _costs(one: StepEstimate | Estimate) -> dict[str, float | None]:
+    costs = {"seconds": one.seconds, "disk": one.disk}
+    return {name: None if math.isnan(cost) else cost for name, cost in costs.items()}
 
 
 def estimate(
@@ -87,8 +89,8 @@ def estimate(
 ) -> Estimate:
     """Estimates what a plan costs. Nothing is written.
 
-    The times are those of the steps that are done in the folder; if there are none, a probe of 20
-    seconds times training and testing of the first net on this machine.
+    The times are those of the steps that are done in the folder; if there are none, a probe times
+    training and testing of the first net on this machine.
 
     Args:
         options, out, data_dir, devices: see `reproduce`.
@@ -103,8 +105,10 @@ def estimate(
     folder.check(options)
     find_devices(devices)  # first: TFDS may start TensorFlow, which fixes them
     executor = Executor(folder.path, data_dir=data_dir, devices=devices)
-    times = Times.of(plan, executor, folder, probed=True)
-    done = {step.name for step in plan.steps if folder.is_done(step)}
+    done = folder.done(plan.steps)
+    sources = open_data(plan, (s for s in plan.steps if s.name not in done), executor.source)
+    folder.check(options, sources)
+    times = Times.of(plan, sources, folder, devices, probed=True)
     steps = tuple(
         StepEstimate(
             step.name,
@@ -115,8 +119,8 @@ def estimate(
         )
         for step in plan.steps
     )
-    timed = len(times.timed_steps())
-    measured_on = "by a probe of 20 seconds" if times.probed else f"by {timed} steps that are done"
+    timed = f"by {len(folder.timed())} steps that are done"
+    measured_on = f"by a probe of {PROBE_SECONDS} seconds" if times.probed else timed
     existing = next(
         path for path in (folder.path.resolve(), *folder.path.resolve().parents) if path.exists()
     )

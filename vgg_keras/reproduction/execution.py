@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import keras
 
 from vgg_keras import runs
 from vgg_keras.distribution import make_strategy
+from vgg_keras.errors import WriteError
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.evaluation.fusion import fuse
 from vgg_keras.evaluation.predictions import Predictions
@@ -42,7 +44,7 @@ from vgg_keras.trained import TrainedNet
 from vgg_keras.training import train
 
 CACHE = "cache"  # rows of all evaluations, so that no pass is computed twice
-_SHARED = (STATISTICS, BAD_IMAGES, DATA)  # depend on the data alone
+_SHARED = (STATISTICS, BAD_IMAGES, DATA)  # depend on the data and the task alone
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,8 +66,8 @@ class Executor:
     callbacks: Sequence[keras.callbacks.Callback] = ()
 
     @functools.cache  # noqa: B019  # an executor lives as long as its process
-    def source(self, data: str, several_labels: bool = False) -> Source:
-        """The opened data."""
+    def source(self, data: str, several_labels: bool) -> Source:
+        """Opens data; `several_labels` is whether images may have several."""
         return open_source(data, self.data_dir, several_labels=several_labels)
 
     @functools.singledispatchmethod
@@ -83,7 +85,10 @@ class Executor:
         path, recipe = self.out / step.output, step.recipe
         start = str(self.out / recipe.init_from) if recipe.init_from else ""
         recipe = _continued(path, dataclasses.replace(recipe, init_from=start))
-        shared = self.out / "shared" / _folder_name(recipe.data)
+        # Localisation only uses the images with boxes, so that its statistics may be others.
+        has_boxes = isinstance(recipe, LocalisationRecipe)
+        kind = "localisation" if has_boxes else "classification"
+        shared = self.out / "shared" / kind / _folder_name(recipe.data)
         _share(recipe, shared, path)
         train(
             recipe,
@@ -92,7 +97,7 @@ class Executor:
             devices=self.devices,
             callbacks=self.callbacks,
             verbose=0,
-            task=LOCALISATION if isinstance(recipe, LocalisationRecipe) else None,
+            task=LOCALISATION if has_boxes else None,
         )
         for name in _SHARED:
             _copy_once(path / name, shared / name)
@@ -102,7 +107,7 @@ class Executor:
         (net,) = self._nets(step.run)
         found = evaluate(
             net,
-            self.source(_data_of(net)),
+            self.source(_data_of(net), False),
             protocol=step.protocol,
             multi_scale=step.multi_scale,
             on_bad_image=self.on_bad_image,
@@ -121,7 +126,7 @@ class Executor:
     def _(self, step: Localise) -> None:
         nets = self._nets(*step.runs, *step.classifiers)
         nets, classifiers = nets[: len(step.runs)], nets[len(step.runs) :]
-        source = self.source(_data_of(nets[0]))
+        source = self.source(_data_of(nets[0]), False)
         if step.protocol == "dense":
             found = localise(
                 nets,
@@ -144,7 +149,7 @@ class Executor:
         (net,) = self._nets(step.run)
         found = extract_features(
             FeatureExtractor.of_net(net),
-            self.source(step.data, several_labels=True),
+            self.source(step.data, True),
             test_scales=step.test_scales,
             aggregate=step.aggregate,
             on_bad_image=self.on_bad_image,
@@ -195,10 +200,15 @@ def _share(recipe: Recipe, shared: Path, path: Path) -> None:
 
 def _copy_once(source: Path, target: Path) -> None:
     if source.exists() and not target.exists():
-        with atomic_path(target) as temporary:
-            shutil.copyfile(source, temporary)
+        try:
+            with atomic_path(target) as temporary:
+                shutil.copyfile(source, temporary)
+        except OSError as error:
+            raise WriteError(f"{source} cannot be copied to {target}: {error}") from error
 
 
 def _folder_name(data: str) -> str:
     """A name for a folder that tells data apart."""
-    return "".join(c if c.isalnum() else "-" for c in data)[-100:]
+    readable = "".join(c if c.isalnum() else "-" for c in data)[-60:]
+    digest = hashlib.blake2b(data.encode("utf-8", "surrogateescape"), digest_size=4)
+    return f"{readable}-{digest.hexdigest()}"

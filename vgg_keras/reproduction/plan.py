@@ -70,6 +70,16 @@ class Plan:
     steps: tuple[Step, ...]
     missing: Mapping[int, str]
 
+    def data_of(self, step: Step) -> str | None:
+        """The data whose images a step reads, if it does."""
+        match step:
+            case ExtractFeatures(data=data):
+                return data
+            case Train(output=run) | Evaluate(run=run) | Localise(runs=(run, *_)):
+                return self.trainings()[run].recipe.data
+            case _:
+                return None
+
     def trainings(self) -> dict[str, Train]:
         """The steps that train, by run folder."""
         return {step.output: step for step in self.steps if isinstance(step, Train)}

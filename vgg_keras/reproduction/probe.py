@@ -28,13 +28,15 @@ from vgg_keras.reproduction.cost import (
 )
 from vgg_keras.tasks import CLASSIFICATION
 from vgg_keras.trained import TrainedNet
+from vgg_keras.training import explained_memory
 
+PROBE_SECONDS = 20
 _MANY = 1000  # more steps or images than are timed
 _FEW_IMAGES = 8  # a batch of which the time is known soon, also on a slow machine
 
 
 def probe(
-    recipe: Recipe, source: Source, devices: int | None = None, seconds: float = 20.0
+    recipe: Recipe, source: Source, devices: int | None = None, seconds: float = PROBE_SECONDS
 ) -> list[Timed]:
     """Times training and testing of a net with random weights, reading of the images included.
 
@@ -82,7 +84,9 @@ def _training(
         statistics=ILSVRC,
     )
     clock = _Clock(until)
-    model.fit(stream, steps_per_epoch=1, epochs=_MANY, callbacks=[clock], shuffle=False, verbose=0)
+    options = {"callbacks": [clock], "shuffle": False, "verbose": 0}
+    with explained_memory(recipe):
+        model.fit(stream, steps_per_epoch=1, epochs=_MANY, **options)
     return _timed(TRAINING, clock.durations, step_work(recipe, DataFacts.of(source)) * batch_size)
 
 

@@ -15,6 +15,7 @@ import keras
 
 from vgg_keras.distribution import find_devices
 from vgg_keras.errors import UserError
+from vgg_keras.reproduction.data import open_data
 from vgg_keras.reproduction.execution import Executor
 from vgg_keras.reproduction.folder import PlanFolder
 from vgg_keras.reproduction.options import Options
@@ -33,7 +34,7 @@ class Outcome:
     """What became of the steps of a plan.
 
     Attributes:
-        total: number of steps.
+        steps: names of all steps.
         done: number of steps that are done.
         failed: names of the steps that failed in this call, with the reason.
         blocked: names of the steps that need a failed one.
@@ -41,12 +42,34 @@ class Outcome:
         other_backend: names of the steps that need the backend TensorFlow.
     """
 
-    total: int
+    steps: Sequence[str]
     done: int
     failed: Mapping[str, str]
     blocked: Sequence[str]
     left: Sequence[str]
     other_backend: Sequence[str]
+
+    @property
+    def total(self) -> int:
+        """Number of steps."""
+        return len(self.steps)
+
+    def as_json(self) -> list[dict[str, str]]:
+        """One dictionary for each step; can be written as JSON."""
+        states = {
+            "failed": self.failed,
+            "blocked": self.blocked,
+            "left": self.left,
+            "other_backend": self.other_backend,
+        }
+        return [
+            {
+                "step": step,
+                "state": next((name for name, steps in states.items() if step in steps), "done"),
+                **({"reason": self.failed[step]} if step in self.failed else {}),
+            }
+            for step in self.steps
+        ]
 
 
 def reproduce(
@@ -77,14 +100,14 @@ def reproduce(
 
     Raises:
         ArgumentError: nothing can be reproduced, see `make_plan`.
-        RunError: the folder was begun with other options.
-        SourceError: the data cannot be used.
+        RunError: the folder was begun with other options, or the data have changed since.
+        SourceError: none of the data that are needed can be used.
 
     Example:
         reproduce(Options("folder:imagenette160", seeds=(0, 1, 2)), "reproduction")
     """
     plan, folder = make_plan(options), PlanFolder(Path(out))
-    folder.begin(options)
+    folder.check(options)
     for table, needed in plan.missing.items():
         log.warning("Table %d is left out: it needs %s.", table, needed)
     find_devices(devices)  # first: TFDS may start TensorFlow, which fixes them
@@ -92,7 +115,10 @@ def reproduce(
         policy = options.overrides.get("on_bad_image", "stop")
         executor = Executor(folder.path, policy, data_dir, devices, (line,))
         until = math.inf if hours is None else time.monotonic() + 3600 * hours
-        times = Times.of(plan, executor, folder, probed=hours is not None)
+        done = folder.done(plan.steps)
+        sources = open_data(plan, (s for s in plan.steps if s.name not in done), executor.source)
+        folder.begin(options, sources)
+        times = Times.of(plan, sources, folder, devices, probed=hours is not None)
         return Course(plan, folder, times, until).run(executor, line)
 
 
@@ -117,42 +143,51 @@ class Course:
         folder: its folder.
         times: estimates of the time of each step.
         until: time (`time.monotonic`) after which no step may end.
+        completed: names of the steps that this call has completed.
+        done: names of the steps that are done.
+        failed: see `Outcome`.
     """
 
     plan: Plan
     folder: PlanFolder
     times: Times
     until: float = math.inf
+    completed: set[str] = field(default_factory=set)
     done: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
 
     def run(self, executor: Executor, line: StepLine) -> Outcome:
         """Carries out one step after the other until there is none that can be started."""
+        waited_for: list[str] = []
         while True:
             self._look()
-            is_held = False
+            held = []
             for step in filter(self._can_start, self.plan.steps):
-                with contextlib.ExitStack() as lock:
+                with contextlib.ExitStack() as locks:
                     try:
-                        lock.enter_context(self.folder.lock(step.lock))
+                        for name in step.locks:
+                            locks.enter_context(self.folder.lock(name))
                     except BlockingIOError:
-                        is_held = True
+                        held.append(step.name)
                         continue
-                    if not self.folder.is_done(step):
+                    if not self.folder.done([step]):
                         number = len(self.done) + len(self.failed) + 1
                         line.start(number, step.name, self._seconds_left())
                         self._carry_out(executor, step)
                 break
             else:
-                if not is_held:
+                if not held:
                     return self._outcome()
+                if held != waited_for:
+                    log.warning("Waiting for other processes, which hold: %s", ", ".join(held))
+                    waited_for = held
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
 
     def _look(self) -> None:
         """Notes the steps that are done, by this process or another, and their times."""
         self.times.look()
-        open_steps = (step for step in self.plan.steps if step.name not in self.done)
-        self.done |= {step.name for step in open_steps if self.folder.is_done(step)}
+        # Whatever becomes of its output, no step runs twice in a call.
+        self.done = self.completed | self.folder.done(self.plan.steps)
 
     def _can_start(self, step: Step) -> bool:
         return (
@@ -164,20 +199,25 @@ class Course:
         )
 
     def _fits(self, step: Step) -> bool:
-        """Whether a step would end in time, by the estimate."""
-        return self.until == math.inf or time.monotonic() + self.times.seconds(step) <= self.until
+        """Whether a step would end in time, by the estimate.
+
+        The time is unknown if the data cannot be opened. The step then fails at once.
+        """
+        seconds = self.times.seconds(step)
+        return time.monotonic() + (0.0 if math.isnan(seconds) else seconds) <= self.until
 
     def _carry_out(self, executor: Executor, step: Step) -> None:
         began, before = time.monotonic(), self.times.epochs(step)
         try:
+            is_first = self.folder.start(step)
             executor.carry_out(step)
+            seconds = time.monotonic() - began
+            self.folder.record(step, self.times.timed(step, before, is_first, seconds))
         except UserError as error:
             log.error("%s failed: %s", step.name, error)
             self.failed[step.name] = str(error)
             return
-        seconds = time.monotonic() - began
-        self.folder.record(step, self.times.timed(step, before, seconds))
-        self.done.add(step.name)  # whatever becomes of its output now: no step runs twice in a call
+        self.completed.add(step.name)
 
     def _seconds_left(self) -> float:
         blocked = self._blocked()
@@ -191,7 +231,8 @@ class Course:
         """Names of the steps that need a failed one, directly or not."""
         blocked: set[str] = set()
         for step in self.plan.steps:  # a step comes after those that it needs
-            if not (blocked | self.failed.keys()).isdisjoint(step.needs):
+            needs_failed = not (blocked | self.failed.keys()).isdisjoint(step.needs)
+            if needs_failed and step.name not in self.done:
                 blocked.add(step.name)
         return blocked
 
@@ -203,7 +244,7 @@ class Course:
             if step.name not in (self.done | self.failed.keys() | blocked)
         ]
         return Outcome(
-            total=len(self.plan.steps),
+            steps=[step.name for step in self.plan.steps],
             done=len(self.done),
             failed=self.failed,
             blocked=sorted(blocked),

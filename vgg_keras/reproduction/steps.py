@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vgg_keras.recipes import Recipe
+from vgg_keras.run_files import BEST_WEIGHTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +34,14 @@ class Step:
         return tuple(sorted({number for number, _ in self.rows}))
 
     @property
-    def lock(self) -> str:
-        """Name of the lock: two steps with the same lock never run at the same time."""
-        return self.name
+    def outputs(self) -> tuple[str, ...]:
+        """The files of the output that later steps take, below the folder of the plan."""
+        return (self.output,)
+
+    @property
+    def locks(self) -> tuple[str, ...]:
+        """Names of locks: two steps that share one never run at the same time."""
+        return (self.name,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +54,21 @@ class Train(Step):
 
     recipe: Recipe
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return (f"{self.output}/{BEST_WEIGHTS}",)
+
+
+class _WithPredictions(Step):
+    """A step whose output is a prediction file, which has a description beside it."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return (self.output, f"{self.output}.json")
+
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(Step):
+class Evaluate(_WithPredictions):
     """Computes the predictions of a net, at the paper's test scales (`Procedure`).
 
     Attributes:
@@ -64,13 +82,13 @@ class Evaluate(Step):
     multi_scale: bool
 
     @property
-    def lock(self) -> str:
+    def locks(self) -> tuple[str, ...]:
         # Protocols share passes: two processes would compute them twice.
-        return f"evaluate {self.run}"
+        return (f"evaluate {self.run}",)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fuse(Step):
+class Fuse(_WithPredictions):
     """Averages predictions.
 
     Attributes:
@@ -97,9 +115,9 @@ class Localise(Step):
     test_scales: tuple[tuple[int, ...], ...]
 
     @property
-    def lock(self) -> str:
-        # The rows of a seed share the posteriors of its classifiers.
-        return f"localise {self.output.rpartition('-')[2].removesuffix('.json')}"
+    def locks(self) -> tuple[str, ...]:
+        # The posteriors of the classifiers are shared with other rows and with `Evaluate`.
+        return (self.name, *(f"evaluate {run}" for run in self.classifiers))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +137,8 @@ class ExtractFeatures(Step):
     aggregate: str
 
     @property
-    def lock(self) -> str:
-        return f"features {self.run}"
+    def locks(self) -> tuple[str, ...]:
+        return (f"features {self.run}",)
 
 
 @dataclass(frozen=True, kw_only=True)

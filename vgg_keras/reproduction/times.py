@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from vgg_keras.callbacks.errors import JournalError
 from vgg_keras.callbacks.journal import read_journal
+from vgg_keras.pipelines.splits import Source
 from vgg_keras.reproduction.cost import (
     TESTING,
     TRAINING,
@@ -18,11 +20,10 @@ from vgg_keras.reproduction.cost import (
     training_work,
     work_of,
 )
-from vgg_keras.reproduction.execution import Executor
 from vgg_keras.reproduction.folder import PlanFolder
 from vgg_keras.reproduction.plan import Plan
 from vgg_keras.reproduction.probe import probe
-from vgg_keras.reproduction.steps import ExtractFeatures, Step, Train
+from vgg_keras.reproduction.steps import Step, Train
 from vgg_keras.run_files import JOURNAL
 
 
@@ -48,31 +49,36 @@ class Times:
         self.look()
 
     @classmethod
-    def of(cls, plan: Plan, executor: Executor, folder: PlanFolder, probed: bool) -> Times:
-        """Opens the data and, if `probed`, times this machine unless steps have been timed.
+    def of(
+        cls,
+        plan: Plan,
+        sources: Mapping[str, Source],
+        folder: PlanFolder,
+        devices: int | None,
+        probed: bool,
+    ) -> Times:
+        """The times of a plan; if `probed`, of this machine unless steps have been timed.
 
-        Raises:
-            SourceError: the data cannot be used.
+        Args:
+            plan: the plan.
+            sources: the opened data; the times of steps on others are NaN.
+            folder: folder of the plan.
+            devices: see `find_devices`.
+            probed: whether to time this machine.
         """
-        data = {
-            name: DataFacts.of(executor.source(name, several_labels))
-            for name, several_labels in _data_of(plan).items()
-        }
+        needed = filter(None, (plan.options.data, *map(plan.data_of, plan.steps)))
+        data = dict.fromkeys(needed, DataFacts.unknown())
+        data |= {name: DataFacts.of(source) for name, source in sources.items()}
         times = cls(folder, work_of(plan, data), data)
-        kinds = {one.kind for one in times.timed_steps()}
-        if not probed or {TRAINING, TESTING} <= kinds:
+        kinds = {one.kind for one in folder.timed()}
+        trained = [one.recipe for one in plan.trainings().values() if one.recipe.data in sources]
+        if not probed or not trained or {TRAINING, TESTING} <= kinds:
             return times
-        training = next(step for step in plan.steps if isinstance(step, Train))
-        source = executor.source(training.recipe.data)
-        return cls(folder, times.work, data, probe(training.recipe, source, executor.devices))
-
-    def timed_steps(self) -> list[Timed]:
-        """What the steps that are done took."""
-        return [one for one in self.folder.records().values() if one.amount > 0]
+        return cls(folder, times.work, data, probe(trained[0], sources[trained[0].data], devices))
 
     def look(self) -> None:
         """Reads what was timed meanwhile, by this process or another."""
-        timed = self.timed_steps()
+        timed = self.folder.timed()
         kinds = {one.kind for one in timed}
         self.rates = rates_of([*timed, *(one for one in self.probed if one.kind not in kinds)])
 
@@ -90,19 +96,23 @@ class Times:
         """Number of epochs that a training has finished; 0 for other steps."""
         if not isinstance(step, Train):
             return 0
-        return len(read_journal(self.folder.path / step.output / JOURNAL))
+        try:
+            return len(read_journal(self.folder.path / step.output / JOURNAL))
+        except JournalError:  # only an estimate needs it here; the training reports it
+            return 0
 
-    def timed(self, step: Step, before: int, seconds: float) -> Timed:
-        """What a step has taken that began after `before` epochs."""
+    def timed(self, step: Step, before: int, is_first: bool, seconds: float) -> Timed:
+        """What a step has taken; the amount is 0 if that is unknown.
+
+        Args:
+            step: the step.
+            before: number of epochs that a training had finished before.
+            is_first: whether the step had not been begun before. Otherwise the cache may have rows.
+            seconds: the time that it took.
+        """
         work = self.work[step.name]
-        amount = work.amount
+        amount = work.amount if is_first else 0.0
         if isinstance(step, Train):
             epochs = self.epochs(step) - before
             amount = training_work(step.recipe, self.data[step.recipe.data], epochs)
-        return Timed(work.kind, amount, seconds)
-
-
-def _data_of(plan: Plan) -> dict[str, bool]:
-    """All data of a plan, and whether their images may have several labels."""
-    others = {step.data: True for step in plan.steps if isinstance(step, ExtractFeatures)}
-    return others | {step.recipe.data: False for step in plan.trainings().values()}
+        return Timed(work.kind, 0.0 if math.isnan(amount) else amount, seconds)

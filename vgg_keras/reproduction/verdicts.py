@@ -50,8 +50,8 @@ def verdict(claim: Claim, difference: Difference) -> str:
     """Whether a claim holds, by the interval of the gain.
 
     A claim that something helps holds if the interval is above zero, and is contradicted if it is
-    below. A claim that something does not help holds if the interval reaches zero and stays below
-    `MARGIN`, and is contradicted if it is above zero. Otherwise a claim is undecided.
+    below. A claim that something does not help holds if the interval reaches zero or less and ends
+    below `MARGIN`, and is contradicted if it is above zero. Otherwise a claim is undecided.
     """
     if claim.helps:
         holds, contradicted = difference.low > 0, difference.high < 0
@@ -65,7 +65,7 @@ def test_claims(results: Sequence[Result]) -> list[TestedClaim]:
     """Tests all claims of the paper on results.
 
     Results are compared if they have the same data, split, crop size and width. They are paired by
-    seed and by image.
+    seed and by image. Random splits of the data are averaged for each seed of the nets.
 
     Args:
         results: from `read_results`.
@@ -106,12 +106,12 @@ class _Reader:
 
 def _tests_of(claim: Claim, results: Sequence[Result], reader: _Reader) -> Iterator[TestedClaim]:
     """The claim, tested on each group of results."""
-    beside = [
+    of_sides = [
         [one for one in results if matches(one, side.table, side.row)] for side in claim.sides
     ]
-    groups = dict.fromkeys(_group(one) for found in beside for one in found)
+    groups = dict.fromkeys(_group(one) for found in of_sides for one in found)
     for group in groups or [("",)]:
-        of_group = [[one for one in found if _group(one) == group] for found in beside]
+        of_group = [[one for one in found if _group(one) == group] for found in of_sides]
         yield _tested(claim, group[-1], of_group, reader)
 
 
@@ -122,22 +122,22 @@ def _group(result: Result) -> tuple[str, ...]:
     return result.get("data", ""), result.get("split", ""), words
 
 
-_Compared = dict[Seed, tuple[Outcomes, Outcomes]]  # both sides of a pair by seed
+_SidesBySeed = dict[Seed, tuple[Outcomes, Outcomes]]  # of a pair
 
 
 def _tested(
-    claim: Claim, measured_on: str, beside: Sequence[Sequence[Result]], reader: _Reader
+    claim: Claim, measured_on: str, results: Sequence[Sequence[Result]], reader: _Reader
 ) -> TestedClaim:
     """The claim, tested on one group of results: those of each side of `claim.sides`."""
     notes: list[str] = []
     of_sides = [
         _by_seed(side, found, reader, notes)
-        for side, found in zip(claim.sides, beside, strict=True)
+        for side, found in zip(claim.sides, results, strict=True)
     ]
-    absent = [s.description for s, found in zip(claim.sides, beside, strict=True) if not found]
+    absent = [s.description for s, found in zip(claim.sides, results, strict=True) if not found]
     if absent:
         notes.append(f"There is no result of {'; '.join(dict.fromkeys(absent))}.")
-    compared: dict[Pair, _Compared] = {}
+    compared: dict[Pair, _SidesBySeed] = {}
     for pair, baseline, variant in zip(claim.pairs, of_sides[::2], of_sides[1::2], strict=True):
         if both := _paired(pair, baseline, variant, notes):
             compared[pair] = both
@@ -178,7 +178,7 @@ def _by_seed(
 
 def _paired(
     pair: Pair, baseline: dict[Seed, Outcomes], variant: dict[Seed, Outcomes], notes: list[str]
-) -> _Compared:
+) -> _SidesBySeed:
     """The seeds that both sides have, on the same images. Notes say what cannot be used."""
     both = {}
     for seed in dict.fromkeys((*baseline, *variant)):
@@ -194,25 +194,33 @@ def _paired(
     return both
 
 
-def _difference(compared: Sequence[_Compared], notes: list[str]) -> Difference | None:
+def _difference(compared: Sequence[_SidesBySeed], notes: list[str]) -> Difference | None:
     """The mean difference over pairs, for the seeds that all pairs have; None if there is none."""
     every = list(dict.fromkeys(seed for one in compared for seed in one))
     common = [seed for seed in every if all(seed in one for one in compared)]
     if len(common) < len(every):
         names = ", ".join(str(seed) for seed in every if seed not in common)
         notes.append(f"Not all comparisons have {names}, which is ignored.")
-    of_seeds = []
+    of_seeds: list[tuple[Seed, Sequence[Outcomes], Sequence[Outcomes]]] = []
     for seed in common:
         baselines, variants = zip(*(one[seed] for one in compared), strict=True)
         if all(baselines[0].are_of_same_images(other) for other in baselines):
-            of_seeds.append((baselines, variants))
+            of_seeds.append((seed, baselines, variants))
         else:
             notes.append(f"With {seed}, the comparisons are of different images.")
-    return paired_difference(*_stacked(of_seeds)) if of_seeds else None
+    if not of_seeds:
+        return None
+    found = paired_difference(*_stacked([sides for _, *sides in of_seeds]), _groups(of_seeds))
+    if found.seeds == 1 < found.splits:
+        notes.append(
+            "All splits are of one seed: the interval is over images and splits, and holds for "
+            "these nets."
+        )
+    return found
 
 
-def _stacked(of_seeds: Sequence[tuple[Sequence[Outcomes], Sequence[Outcomes]]]) -> np.ndarray:
-    """The arguments of `paired_difference`, `(3, S, N)`.
+def _stacked(of_seeds: Sequence[Sequence[Sequence[Outcomes]]]) -> np.ndarray:
+    """The sides and the weights for `paired_difference`, `(3, S, N)`.
 
     Args:
         of_seeds: for each seed the baselines and the variants, which are of the same images.
@@ -230,3 +238,9 @@ def _stacked(of_seeds: Sequence[tuple[Sequence[Outcomes], Sequence[Outcomes]]]) 
         )
         blocks.append(block)
     return np.concatenate(blocks, 1)
+
+
+def _groups(of_seeds: Sequence[tuple[Seed, Sequence[Outcomes], Sequence[Outcomes]]]) -> list[int]:
+    """The seed of the nets of each row that `_stacked` makes, as a number."""
+    nets = list(dict.fromkeys(seed.nets for seed, *_ in of_seeds))
+    return [nets.index(seed.nets) for seed, baselines, _ in of_seeds for _ in baselines[0].weights]

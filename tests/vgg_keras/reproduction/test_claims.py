@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from vgg_keras import Predictions, fuse
 from vgg_keras.cli import main
@@ -311,13 +312,13 @@ def test_localisation_results_are_compared_by_the_measures_of_their_tables(tmp_p
     assert only(tmp_path, "dense-boxes").difference.points == pytest.approx(100 / 6)
 
 
-def descriptors(aggregate, noise, net="D"):
+def descriptors(aggregate, noise, seed=None):
     """Descriptors of 66 images of three classes; the noise of `aggregate` is its own."""
     rng = np.random.default_rng(len(aggregate))
     labels = np.repeat(np.arange(3), (20, 22, 24))
     values = np.eye(3, 8)[labels] + rng.normal(0, noise, (66, 8))
     metadata = {
-        "net": net,
+        "net": "D",
         "region": "image",
         "test_scales": [96, 128],
         "aggregate": aggregate,
@@ -326,6 +327,8 @@ def descriptors(aggregate, noise, net="D"):
         "layer": "fc2",
         "data": "folder:calt",
     }
+    if seed is not None:
+        metadata["seed"] = seed
     targets = np.where(np.arange(3) == labels[:, None], 1, -1).astype(np.int8)
     names = [f"{i}.jpg" for i in range(66)]
     return Features(names, ["all"] * 66, targets, normalised(values), ("a", "b", "c"), metadata)
@@ -341,10 +344,33 @@ def test_splits_of_transfer_results_are_paired_and_weighted_by_class(tmp_path):
         (tmp_path / f"{aggregate}.json").write_text(json.dumps(found))
     found = only(tmp_path, "stack-over-mean")
     assert found.difference.points == pytest.approx(results["stack"] - results["mean"])
-    assert (found.difference.seeds, found.pairs, found.papers_gain) == (3, 1, None)
+    assert (found.difference.seeds, found.difference.splits) == (1, 3)
+    assert (found.pairs, found.papers_gain) == (1, None)
+    assert found.notes[1:] == (
+        "All splits are of one seed: the interval is over images and splits, and holds for these "
+        "nets.",
+    )
     assert 36 <= found.difference.images <= 66
     assert found.measured_on == "calt, 10 a class, fc2 crop 96 Q = 96,128"
     assert only(tmp_path, "stack-over-max").verdict == MISSING
+
+
+def test_splits_are_averaged_before_the_seeds_of_the_nets(tmp_path):
+    """Three nets differ, and the splits of each do not: they say nothing of other nets."""
+    gains = []
+    for seed, noise in enumerate((0.2, 0.5, 0.9)):
+        of_sides = {}
+        for aggregate, of_side in (("mean", 0.9), ("stack", noise)):
+            features = descriptors(aggregate, of_side, seed)
+            found = transfer(features, "caltech101", train_per_class=10, grid=[1.0])
+            of_sides[aggregate] = found["mean_class_recall"]
+            (tmp_path / f"{aggregate}{seed}.json").write_text(json.dumps(found))
+        gains.append(of_sides["stack"] - of_sides["mean"])
+    found = only(tmp_path, "stack-over-mean")
+    assert (found.difference.seeds, found.difference.splits, len(found.notes)) == (3, 3, 1)
+    assert found.difference.points == pytest.approx(np.mean(gains))
+    least = stats.t.ppf(0.975, 2) * np.std(gains, ddof=1) / np.sqrt(3)
+    assert found.difference.points - found.difference.low >= least - 1e-9
 
 
 def test_images_with_a_damaged_record_of_recognition_are_named(tmp_path):

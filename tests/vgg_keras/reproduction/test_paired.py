@@ -18,9 +18,9 @@ SHAPES = st.tuples(st.integers(1, 4), st.integers(2, 12))
 OUTCOMES = SHAPES.flatmap(lambda shape: st.tuples(*[arrays(bool, shape)] * 2))
 
 
-def coverage(gains, truth):
+def coverage(gains, truth, groups=None):
     """The share of runs whose interval holds the truth."""
-    low, high = intervals(gains).T
+    low, high = intervals(gains, groups).T
     return np.mean((low <= truth) & (truth <= high))
 
 
@@ -42,6 +42,53 @@ class TestCoverage:
     def test_large_effects_of_seeds_are_covered_exactly(self):
         gains = simulated(np.random.default_rng(2), 3, 1000, 0.01, 0.05, self.RUNS)
         assert coverage(gains, 0.01) == pytest.approx(0.95, abs=self.ERROR)
+
+
+class TestSplits:
+    """Three nets, each tested on three random splits."""
+
+    RUNS, SEEDS, SPLITS = 300, 3, 3
+    GROUPS = np.repeat(np.arange(SEEDS), SPLITS)
+
+    def gains(self, of_seeds, of_splits):
+        """Gains of images, whose expectation is 0.01, with effects of these deviations."""
+        rng = np.random.default_rng(4)
+        effects = np.repeat(rng.normal(0, of_seeds, (self.RUNS, self.SEEDS, 1)), self.SPLITS, 1)
+        rows = self.SEEDS * self.SPLITS
+        return simulated(rng, rows, 300, 0.01 + effects, of_splits, self.RUNS)
+
+    @pytest.mark.parametrize(("of_seeds", "of_splits"), [(0.1, 0.005), (0.02, 0.02)])
+    def test_other_seeds_are_covered(self, of_seeds, of_splits):
+        error = 3 * np.sqrt(0.95 * 0.05 / self.RUNS)
+        gains = self.gains(of_seeds, of_splits)
+        assert coverage(gains, 0.01, self.GROUPS) >= 0.95 - error
+        if of_seeds > of_splits:
+            assert coverage(gains, 0.01) < 0.8  # if the splits counted as seeds
+
+    def test_the_gain_of_a_seed_is_the_mean_over_its_splits(self):
+        gains = self.gains(0.02, 0.02)[0]
+        zeros = np.zeros_like(gains)
+        found = paired_difference(zeros, gains, groups=self.GROUPS)
+        expected = paired_difference(zeros[:3], gains.reshape(3, 3, -1).mean(1))
+        assert (found.seeds, found.splits, found.images) == (3, 3, 300)
+        for name in ("points", "low", "high"):
+            assert getattr(found, name) == pytest.approx(getattr(expected, name))
+
+    def test_images_count_as_often_as_the_splits_of_a_seed_test_them(self):
+        first, second = np.zeros((3, 4)), np.array([[1, 1, 0, 0], [1, 0, 0, 1], [0, 1, 0, 0]])
+        weights = np.array([[1, 1, 1, 1], [3, 0, 1, 0], [0, 1, 1, 0]])
+        found = paired_difference(first, second, weights, [0, 0, 1])
+        assert found.points == pytest.approx(100 * ((0.5 + 0.75) / 2 + 0.5) / 2)
+        assert (found.seeds, found.splits, found.images) == (2, 2, 4)
+
+    def test_the_splits_of_one_seed_are_replicates_of_the_split_alone(self):
+        gains = self.gains(0, 0.02)[0, :3]
+        zeros = np.zeros_like(gains)
+        found = paired_difference(zeros, gains, groups=[0, 0, 0])
+        expected = paired_difference(zeros, gains)
+        assert (found.seeds, found.splits) == (1, 3)
+        assert (expected.seeds, expected.splits) == (3, 1)
+        assert (found.low, found.high) == (expected.low, expected.high)
 
 
 def test_with_one_seed_the_interval_is_that_of_a_bootstrap():

@@ -68,7 +68,7 @@ def computed(monkeypatch):
 def results(out):
     """What the results are, without the path of the folder: bytes of posteriors, and JSON."""
     found = {}
-    for file in sorted((out / "results").iterdir()):
+    for file in sorted((out / "results").glob("[!.]*")):  # a kill may leave others
         text = file.read_text() if file.suffix == ".json" else ""
         if file.suffix == ".parquet":
             text = Predictions.load(file).posteriors.tobytes().hex()
@@ -143,6 +143,34 @@ def test_a_training_that_diverges_is_reported(tmp_path, folder, monkeypatch):
     assert "failed: train A-256-seed0: net A diverged" in ran.output
     assert "4 steps need a step that failed" in ran.output
     assert "0 of 5 steps are done" in ran.output
+    ran = CliRunner().invoke(main, ["reproduce", *arguments, *out, "--json"])
+    assert ran.exit_code == 1
+    found = json.loads(ran.stdout)
+    assert found.keys() == {"results", "provenance"}
+    first, *others = found["results"]
+    assert first == {"step": "train A-256-seed0", "state": "failed", "reason": "net A diverged"}
+    assert [one["state"] for one in others] == ["blocked"] * 4
+
+
+def test_failed_steps_are_named_if_the_claims_cannot_be_tested(tmp_path, folder, monkeypatch):
+    def damaging(recipe, path, **options):
+        (tmp_path / "out/results").mkdir(exist_ok=True)
+        (tmp_path / "out/results/x.json").write_text("{")
+        raise DivergenceError("diverged")
+
+    monkeypatch.setattr(execution, "train", damaging)
+    arguments = ["--data", folder, "--nets", "A", "--seeds", "0", "--tables", "3", *FLAGS]
+    ran = CliRunner().invoke(main, ["reproduce", *arguments, "--out", str(tmp_path / "out")])
+    assert ran.exit_code == 1
+    assert "failed: train A-256-seed0: diverged" in ran.output
+    assert "0 of 2 steps are done" in ran.output
+    assert "x.json" in ran.output
+
+
+def test_a_table_that_no_plan_has_is_a_usage_error(tmp_path):
+    ran = CliRunner().invoke(main, ["reproduce", "--data", "shapes", "--tables", "3,12"])
+    assert ran.exit_code == 2
+    assert "'12' is not one of '3', '4', '5'" in ran.output
 
 
 def test_the_command_ends_with_the_claims(tmp_path, folder, monkeypatch):
@@ -153,6 +181,7 @@ def test_the_command_ends_with_the_claims(tmp_path, folder, monkeypatch):
         path = self.out / step.output
         if isinstance(step, Train):
             path.mkdir(parents=True)
+            (path / "best.weights.h5").touch()
             return
         recipe = steps[step.needs[0]].recipe
         labels, rows = np.arange(12) % 3, rng.dirichlet(np.ones(3), 12).astype(np.float32)
@@ -191,14 +220,15 @@ def test_dry_run_writes_nothing(tmp_path, folder, monkeypatch):
     arguments += ["--seeds", "0", "--out", str(tmp_path / "out"), "--dry-run", "--json"]
     ran = CliRunner().invoke(main, arguments)
     assert ran.exit_code == 0, ran.output
-    found = json.loads(ran.stdout.splitlines()[-1])
-    assert [step["name"] for step in found["steps"]] == [
+    found = json.loads(ran.stdout)
+    assert [step["step"] for step in found["results"]] == [
         "train A-256-seed0",
         "evaluate A-256-dense-seed0",
     ]
     assert found["seconds"] > 0
     assert found["disk"] > 0
     assert list(found["missing"]) == ["8"]
+    assert found["provenance"]["command"].endswith("--dry-run --json")
     assert not (tmp_path / "out").exists()
 
 
@@ -242,27 +272,31 @@ def undisturbed(tmp_path_factory):
     data = write_folder(tmp_path_factory.mktemp("data"))
     arguments = ["--data", data, "--nets", "A,B", "--seeds", "0", *FLAGS, "--tables", "3,4"]
     out = tmp_path_factory.mktemp("undisturbed") / "out"
-    began = clock.monotonic()
     finish(start([*arguments, "--out", str(out)]))
-    return arguments, results(out), clock.monotonic() - began
+    return arguments, results(out)
 
 
 @pytest.mark.slow
 def test_a_plan_that_is_killed_three_times_has_the_same_results(undisturbed, tmp_path):
-    arguments, expected, seconds = undisturbed
+    """Within the training of A, while its statistics are shared, and after the start of B."""
+    arguments, expected = undisturbed
     rng, out = random.Random(5), tmp_path / "out"
-    for _ in range(3):
+    for reached in ("runs/A-256-seed0/data.json", "shared", "runs/B-256-seed0/recipe.json"):
         process = start([*arguments, "--out", str(out)])
-        clock.sleep(rng.uniform(0.2, 0.5) * seconds)
+        while process.poll() is None and not (out / reached).exists():
+            clock.sleep(0.01)
+        clock.sleep(rng.uniform(0, 0.1))
+        assert process.poll() is None
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+        assert results(out).keys() < expected.keys()
     finish(start([*arguments, "--out", str(out)]))
     assert results(out) == expected
 
 
 @pytest.mark.slow
 def test_two_processes_share_a_plan(undisturbed, tmp_path):
-    arguments, expected, _ = undisturbed
+    arguments, expected = undisturbed
     processes = [start([*arguments, "--out", str(tmp_path / "out")]) for _ in range(2)]
     for process in processes:
         finish(process)

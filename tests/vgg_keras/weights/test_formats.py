@@ -599,10 +599,6 @@ class TestCommand:
             ),
             (("none.npz", "o.npz"), "There is no weights file"),
             (("w.npz", "w.npz"), "target must not be the source"),
-            (
-                ("w.npz", "o.npz", "--preprocessing", "tf"),
-                "one of rgb, caffe, torch, vggface. Received: 'tf'",
-            ),
             (("w.npz", "o.npz", "--net", "E"), "exactly net E: block3_conv3/kernel is missing"),
             (("w.txt", "o.npz"), "w.txt is an empty file"),
             ((".", "o.npz"), "is not a run or saved net"),
@@ -617,6 +613,13 @@ class TestCommand:
         assert message in done.output
         assert done.output.count("\n") == 1
         assert sorted(p.name for p in tmp_path.iterdir()) == ["w.npz", "w.txt"]
+
+    def test_the_choices_of_preprocessing_are_listed(self, tmp_path):
+        FOREIGN["keras.npz"](tmp_path / "w.npz", given_weights("B"))
+        files = [str(tmp_path / "w.npz"), str(tmp_path / "o.npz")]
+        done = CliRunner().invoke(main, ["convert", *files, "--preprocessing", "tf"])
+        assert done.exit_code == 2
+        assert "'tf' is not one of 'rgb', 'caffe', 'torch', 'vggface'" in done.output
 
     def test_a_full_disk_leaves_the_old_file(self, tmp_path, monkeypatch):
         import errno

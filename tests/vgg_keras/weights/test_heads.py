@@ -14,7 +14,7 @@ from vgg_keras import TrainedNet, weights
 from vgg_keras.cli import main
 from vgg_keras.features import DeepFeatures
 from vgg_keras.nets import FC_NAMES, NETS
-from vgg_keras.report.page import _first_net
+from vgg_keras.report.best import _first_net
 
 
 def convs(net):
