@@ -57,4 +57,4 @@ def test_the_localisation_demo_runs_at_a_smaller_size(data, tmp_path, monkeypatc
     assert "21 validation images" in output
     assert "centre-gt" in output
     text = (tmp_path / "report/index.html").read_text()
-    assert "True boxes in green, predicted boxes in red: dense" in text
+    assert "True boxes dashed, predicted boxes solid: dense" in text

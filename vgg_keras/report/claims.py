@@ -34,7 +34,8 @@ class _Mark:
     colour: str
 
 
-# Shapes and colours that people with colour-blindness can tell apart (Okabe and Ito).
+# Blue and orange as of Okabe and Ito, darker for contrast on white; shape and word say the verdict
+# too.
 MARKS = {
     HOLDS: _Mark("o", "●", "#0065a3"),
     CONTRADICTED: _Mark("X", "✖", "#b84a00"),

@@ -13,13 +13,15 @@ from PIL import Image, ImageDraw
 from vgg_keras.errors import UserError
 from vgg_keras.ilsvrc import short_label
 from vgg_keras.metadata import ANSWERS_KEY, members
+from vgg_keras.pipelines.boxes import iou
 from vgg_keras.report import figures
 from vgg_keras.report.images import read_images_of
 from vgg_keras.report.results import Result, by_data, circumstances, nets_of, seeds_of
 
 # Results are sorted by these errors.
 ERROR_KEYS = ("top5_localisation_error", "gt_class_localisation_error")
-TRUE_COLOUR, PREDICTED_COLOUR = "#36a13c", "#d8261c"
+TRUE_COLOUR, PREDICTED_COLOUR = "#0065a3", "#b84a00"
+_DASH, _GAP = 9, 6  # pixels
 _EXAMPLES = 8  # right ones, and as many wrong ones
 
 
@@ -80,7 +82,8 @@ def example_images(
         most: maximum number of images of either kind. They are spread evenly over the split.
 
     Returns:
-        For each image `image` (a data URI), `name`, `true`, `predicted` and `right`.
+        For each image `image` (a data URI), `name`, `true`, `predicted`, `right` and `iou`, that of
+        the predicted box with the nearest true box.
 
     Raises:
         SourceError: the data are not available, or have no image with one of the names.
@@ -108,13 +111,14 @@ def _example(one: dict[str, Any], pixels: np.ndarray) -> dict[str, Any]:
         "true": short_label(one["class"]),
         "predicted": short_label(answer["class"]),
         "right": answer["right"],
+        "iou": float(iou(np.array(one["boxes"]), np.array(answer["box"])).numpy().max(initial=0)),
     }
 
 
 def with_boxes(
     image: np.ndarray, true: Sequence[Sequence[float]], predicted: Sequence[float], side: int = 240
 ) -> str:
-    """An image with its true boxes in green and the predicted box in red, as a data URI.
+    """An image with its true boxes, dashed, and the predicted box, as a data URI.
 
     Args:
         image: uint8 `(H, W, 3)`.
@@ -127,11 +131,24 @@ def with_boxes(
     size = max(1, round(width * factor)), max(1, round(height * factor))
     shown = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(shown)
-    for box, colour in (*((box, TRUE_COLOUR) for box in true), (predicted, PREDICTED_COLOUR)):
-        corners = [round(share * extent) for share, extent in zip(box, (*size, *size), strict=True)]
-        right, bottom = max(corners[2] - 1, corners[0]), max(corners[3] - 1, corners[1])
-        draw.rectangle([*corners[:2], right, bottom], outline=colour, width=3)
+    for box in true:
+        left, top, right, bottom = _corners(box, size)
+        for x in range(left, right + 1, _DASH + _GAP):
+            for y in (top, bottom):
+                draw.line([x, y, min(x + _DASH, right), y], TRUE_COLOUR, 3)
+        for y in range(top, bottom + 1, _DASH + _GAP):
+            for x in (left, right):
+                draw.line([x, y, x, min(y + _DASH, bottom)], TRUE_COLOUR, 3)
+    draw.rectangle(_corners(predicted, size), outline=PREDICTED_COLOUR, width=3)
     return figures.image_uri(shown)
+
+
+def _corners(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom pixels of a box; it has one pixel at least."""
+    left, top, right, bottom = (
+        round(share * extent) for share, extent in zip(box, (*size, *size), strict=True)
+    )
+    return left, top, max(right - 1, left), max(bottom - 1, top)
 
 
 def _spread(indices: np.ndarray, most: int) -> list[int]:

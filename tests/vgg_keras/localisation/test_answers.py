@@ -158,10 +158,12 @@ def test_the_report_shows_photos_with_boxes(net, classifier, data, tmp_path):
     centre_of_true_class(net, open_source(data)).save(tmp_path / "results/centre.json")
     text = html.unescape(write_report(tmp_path / "results", tmp_path / "page").read_text())
     assert f"{found.result()['top5_localisation_error']:.2f}" in text
-    assert text.count('<figcaption><span class="right">') == 8
-    assert text.count('<figcaption><span class="wrong">') == 7
+    assert text.count('<figcaption><span class="right">✔ ') == 8
+    assert text.count('<figcaption><span class="wrong">✖ ') == 7
+    assert text.count("IoU 1.00") == 8
+    assert text.count(": the box is wrong") == 7 - text.count("<br>true class: ")
     assert "Classes and images" not in text  # there is no classification result
-    assert "Table 9: " in text
+    assert "No result stands beside a row of these tables: 3, 4, 5, 6, 7, 8, 9," in text
 
 
 def test_an_export_names_its_own_options_for_localisation_nets(net, classifier, tmp_path):
