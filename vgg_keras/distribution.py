@@ -93,12 +93,17 @@ class Devices:
             what: name of the block, the same in all processes and different from other blocks.
         """
         if not self.is_writer:
-            self._meet(what)
+            self.meet(what)
         yield
         if self.is_writer:
-            self._meet(what)
+            self.meet(what)
 
-    def _meet(self, what: str) -> None:
+    def meet(self, what: str) -> None:
+        """Waits until all processes have come here.
+
+        Args:
+            what: name of the place, the same in all processes and different from others.
+        """
         if self.shard.count > 1:
             from jax.experimental import multihost_utils
 

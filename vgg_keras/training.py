@@ -154,8 +154,7 @@ class _Session:
         recipe, out = self.recipe, self.out
         plateau = make_plateau(recipe, self.task.monitor)
         checkpoint = Checkpoint(out, {PLATEAU: plateau}, self.task.monitor)
-        with self.devices.writer_first("continue the run"):
-            done = self._restore(checkpoint, plateau)
+        done = self._restore(checkpoint, plateau)
         if done.finished or done.epochs >= recipe.epochs:
             log.info("%s is trained already: %d epochs", out, done.epochs)
             return
@@ -183,12 +182,12 @@ class _Session:
     def _restore(self, checkpoint: Checkpoint, plateau: PlateauDecay) -> Progressed:
         """Restores the last epoch; if the recipe has other settings now, with these."""
         recipe, out = self.recipe, self.out
+        former = read_recipe(out / RECIPE)
         # The last epoch was saved with the optimizer of its stage.
         saved = read_progress(out).epochs
         self._compile(next(s for s in recipe.stages if saved <= s.end or s is recipe.stages[-1]))
         with self.devices.scope():
             done = checkpoint.restore(self.model)
-        former = read_recipe(out / RECIPE)
         if former == recipe:
             return done
         log.info("%s: goes on with %s", out, "; ".join(former.differences(recipe)))
@@ -198,6 +197,7 @@ class _Session:
             if state.learning_rate is not None:
                 with self.devices.scope():
                     self.model.optimizer.learning_rate = state.learning_rate
+        self.devices.meet("continue the run")  # all have read what is now written
         if self.devices.is_writer:
             # In this order: after a kill in between, the same recipe gives the same state again.
             if state:
