@@ -96,6 +96,27 @@ class TestPlateauDecay:
         self.follow(values[2:], second)
         assert second.get_state() == whole.get_state()
 
+    @pytest.mark.parametrize("start", [0, 3])
+    @pytest.mark.parametrize("drops", [0, 1, 3])
+    def test_a_replay_decides_as_training_did(self, drops, start):
+        options = {"patience": 2, "drops": drops, "start_from_epoch": start}
+        values = np.random.default_rng(drops).choice([0.1, 0.2, 0.3, 0.4, 0.5], 40).tolist()
+        rates, callback = self.follow(values, **options)
+        replayed = PlateauDecay(**options)
+        decisions = replayed.replay(values[: len(rates)])
+        fell = np.diff([0.1, *rates]) < 0
+        assert [decision == "drop" for decision in decisions] == fell.tolist()
+        assert fell.sum() == drops
+        assert decisions.index("end") == len(rates) - 1
+        assert replayed.get_state() == callback.get_state()
+
+    def test_more_drops_than_allowed_end_at_the_next_plateau(self):
+        callback = PlateauDecay(patience=1, drops=1)
+        callback.set_state({"best": 0.5, "wait": 0, "drops_done": 2})
+        rates, _ = self.follow([0.5], callback)
+        assert rates == pytest.approx([0.1])
+        assert callback.model.stop_training
+
     def test_config_round_trip(self):
         config = PlateauDecay(patience=7, mode="min", start_from_epoch=2).get_config()
         assert PlateauDecay(**config).get_config() == config

@@ -12,6 +12,7 @@ from vgg_keras.nets import (
     WARM_START_LAYERS,
     configuration_rows,
     get_net,
+    num_outputs,
     weight_layers,
 )
 from vgg_keras.pipelines.errors import ArgumentError
@@ -25,6 +26,14 @@ PARAMETERS = {
     "D": 138_357_544,
     "E": 143_667_240,
 }
+
+
+@pytest.mark.parametrize(
+    ("regression", "expected"), [(None, 7), ("per-class", 28), ("single-class", 4)]
+)
+def test_boxes_have_four_outputs_each(regression, expected):
+    assert num_outputs(7, regression) == expected
+    assert num_outputs(7) == 7
 
 
 @pytest.mark.parametrize("name", TABLE_1)
