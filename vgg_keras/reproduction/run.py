@@ -24,7 +24,7 @@ from vgg_keras.reproduction.progress import StepLine
 from vgg_keras.reproduction.steps import Step, Train
 from vgg_keras.reproduction.times import Times
 
-_SECONDS_BETWEEN_LOOKS = 5.0  # while other processes hold the locks of all steps
+_SECONDS_OF_WAITING = 5.0  # while other processes hold the locks of all steps
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ class Course:
         """Carries out one step after the other until there is none that can be started."""
         waited_for: list[str] = []
         while True:
-            self._look()
+            self._refresh()
             held = []
             for step in filter(self._can_start, self.plan.steps):
                 with contextlib.ExitStack() as locks:
@@ -181,11 +181,11 @@ class Course:
                 if held != waited_for:
                     log.warning("Waiting for other processes, which hold: %s", ", ".join(held))
                     waited_for = held
-                time.sleep(_SECONDS_BETWEEN_LOOKS)
+                time.sleep(_SECONDS_OF_WAITING)
 
-    def _look(self) -> None:
+    def _refresh(self) -> None:
         """Notes the steps that are done, by this process or another, and their times."""
-        self.times.look()
+        self.times.refresh()
         # Whatever becomes of its output, no step runs twice in a call.
         self.done = self.completed | self.folder.done(self.plan.steps)
 

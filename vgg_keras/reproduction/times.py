@@ -36,7 +36,7 @@ class Times:
         work: the work of each step, by its name.
         data: facts of all data.
         probed: what a probe has timed.
-        rates: the rate of each kind of work, when `look` was called last.
+        rates: the rate of each kind of work, when `refresh` was called last.
     """
 
     folder: PlanFolder
@@ -46,7 +46,7 @@ class Times:
     rates: Mapping[str, Rate] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.look()
+        self.refresh()
 
     @classmethod
     def of(
@@ -76,7 +76,7 @@ class Times:
             return times
         return cls(folder, times.work, data, probe(trained[0], sources[trained[0].data], devices))
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Reads what was timed meanwhile, by this process or another."""
         timed = self.folder.timed()
         kinds = {one.kind for one in timed}

@@ -373,7 +373,7 @@ def test_nothing_starts_without_time(tmp_path):
 
 def test_time_left_is_that_of_what_can_still_be_done(tmp_path):
     course = course_of(tmp_path / "out", probed=[Timed("training", 1e12, 50.0)])
-    course._look()
+    course._refresh()
     whole = course._seconds_left()
     assert whole == pytest.approx(sum(map(course.times.seconds, course.plan.steps)))
     course.failed["train D-256-seed0"] = "diverged"
@@ -382,7 +382,7 @@ def test_time_left_is_that_of_what_can_still_be_done(tmp_path):
 
 def test_processes_share_a_folder(tmp_path, monkeypatch):
     """Three at once: every step is carried out by one of them, and all wait for the last."""
-    monkeypatch.setattr(run, "_SECONDS_BETWEEN_LOOKS", 0.01)
+    monkeypatch.setattr(run, "_SECONDS_OF_WAITING", 0.01)
     executors = [Pretended(tmp_path / "out", seconds=0.01) for _ in range(3)]
     outcomes = []
     threads = [
@@ -414,7 +414,7 @@ def test_steps_that_share_passes_are_not_run_at_once():
 
 
 def test_a_process_that_waits_names_the_steps_that_others_hold(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(run, "_SECONDS_BETWEEN_LOOKS", 0.01)
+    monkeypatch.setattr(run, "_SECONDS_OF_WAITING", 0.01)
     folder = PlanFolder(tmp_path / "out")
     folder.begin(FEW)
     waiting = threading.Thread(target=lambda: carried_out(tmp_path / "out"))
