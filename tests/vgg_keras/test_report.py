@@ -119,12 +119,14 @@ class TestPage:
     def test_each_data_set_has_a_heading_and_a_best_result(self, results, tmp_path):
         result = json.loads((results / "dense.parquet.json").read_text())
         for name, error in (("a", 40.0), ("b", 20.0), ("b", 30.0)):
-            other = result | {"data": f"folder:/x/{name}", "top1_error": error}
+            made = {"date": f"2026-01-{error:02.0f}T10:00:00+00:00", "hardware": "2 x GPU"}
+            other = result | {"data": f"folder:/x/{name}", "top1_error": error, "provenance": made}
             (tmp_path / f"{name}{error}.json").write_text(json.dumps(other))
         text = write_report(tmp_path, tmp_path / "out", examples=0).read_text()
         headings = re.findall("<h3>(.*)</h3>", text[text.index('id="results"') :])
         assert headings[:2] == ["b", "a"]
         assert re.findall("<strong>(.*?) % top-1", text) == ["20.00", "40.00"]
+        assert "Results of 2026-01-20 to 2026-01-40, measured on 2 x GPU." in " ".join(text.split())
 
     def test_only_tables_with_results_are_shown(self, results, tmp_path):
         result = json.loads((results / "dense.parquet.json").read_text())
@@ -363,7 +365,10 @@ class TestCommands:
     def test_table_shows_own_results(self, results):
         done = self.invoke("table", 2, "--results", results, "--json")
         assert json.loads(done.stdout)["number"] == 2
-        assert "our top-1 error" in self.invoke("table", 3, "--results", results).stdout
+        done = self.invoke("table", 3, "--results", results)
+        assert "our top-1 error" in done.stdout
+        # Tiny's scales are those of no row.
+        assert "Results found: 3. Beside a row: 0. Beside none: 3:" in done.stderr
         failed = self.invoke("table", 13)
         assert (failed.exit_code, "must be one of 1, 2, 3" in failed.output) == (1, True)
 

@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 
 from vgg_keras.errors import ArgumentError
-from vgg_keras.metadata import members
+from vgg_keras.metadata import PROVENANCE_KEY, members
 from vgg_keras.pipelines.files import atomic_write
 from vgg_keras.provenance import git_commit, platforms_of
 from vgg_keras.report.appendices import PAPER_TABLES
@@ -94,6 +94,7 @@ def _content(
             name: list(map(summary, of_data)) for name, of_data in by_data(classified).items()
         },
         "days": _days(found),
+        "hardware": _hardware(found),
         "platforms": platforms_of(runs),
         "claims": claims_section(found),
         "tables": [_table(table) for table in tables if table.has_results],
@@ -112,10 +113,22 @@ def _shown(value: Any) -> Any:
 
 
 def _days(found: Iterable[Result]) -> str:
-    """The days on which the results were written: 2026-01-05 to 2026-01-09."""
-    times = [Path(result["file"]).stat().st_mtime for result in found]
-    days = [datetime.date.fromtimestamp(time).isoformat() for time in (min(times), max(times))]
-    return " to ".join(dict.fromkeys(days))
+    """The days of the results, as in "2026-01-05 to 2026-01-09"."""
+    days = sorted(map(_day, found))
+    return " to ".join(dict.fromkeys([days[0], days[-1]]))
+
+
+def _day(result: Result) -> str:
+    """The day on which a result was ready; if that is unknown, the day of its file."""
+    date = result.get(PROVENANCE_KEY, {}).get("date", "")
+    written = datetime.date.fromtimestamp(Path(result["file"]).stat().st_mtime)
+    return date.partition("T")[0] or written.isoformat()
+
+
+def _hardware(found: Iterable[Result]) -> list[str]:
+    """The hardware that computed the results, each once."""
+    names = (result.get(PROVENANCE_KEY, {}).get("hardware") for result in found)
+    return list(dict.fromkeys(filter(None, names)))
 
 
 def _runs(found: Iterable[Result]) -> list[Path]:
