@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from matplotlib.figure import Figure
 from PIL import Image
 
 from tests.conftest import CLASSES, TINY, write_folder
@@ -29,6 +30,7 @@ from vgg_keras.pipelines.sources import open_source
 from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.recipes import Recipe
 from vgg_keras.report import analysis
+from vgg_keras.report import page as page_module
 from vgg_keras.report.claims import MARKS
 from vgg_keras.report.page import write_report
 from vgg_keras.reproduction import verdicts
@@ -138,6 +140,19 @@ class TestPage:
         assert re.findall(r"Table (\d+): ", text) == ["3"]
         assert "25.0 ± 7.1" in text
         assert "18 images, crop 32, width 1/16, 2 seeds" in text
+
+    def test_a_run_with_two_names_has_one_curve(self, results, tmp_path, monkeypatch):
+        result = json.loads((results / "dense.parquet.json").read_text())
+        for i, run in enumerate((result["run"], "runs/tiny <a>", "../gone")):
+            other = result | {"run": run, "top1_error": 10.0 * i}
+            (tmp_path / f"{i}.json").write_text(json.dumps(other))
+        monkeypatch.chdir(results.parent)
+        drawn = []
+        monkeypatch.setattr(page_module, "journals_of", lambda runs: drawn.extend(runs) or {})
+        monkeypatch.setattr(page_module, "learning_curves", lambda *_, **__: Figure())
+        text = write_report(tmp_path, tmp_path / "out", examples=0).read_text()
+        assert list(map(str, drawn)) == ["runs/tiny <a>"]
+        assert "No training journal is available for" in text
 
     def test_names_are_escaped(self, page):
         assert "tiny <a>" not in page.read_text()

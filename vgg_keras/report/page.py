@@ -132,9 +132,10 @@ def _hardware(found: Iterable[Result]) -> list[str]:
 
 
 def _runs(found: Iterable[Result]) -> list[Path]:
-    """The folders of the runs that were tested, each once."""
+    """The folders of the runs that were tested, each once, relative to the current folder."""
     nets = [net for result in found for net in members(result)]
-    return [Path(path) for path in dict.fromkeys(net["run"] for net in nets if "run" in net)]
+    runs = dict.fromkeys(Path(net["run"]).absolute() for net in nets if "run" in net)
+    return list(map(_short, runs))
 
 
 def _table(table: Table) -> dict[str, Any]:
@@ -153,7 +154,7 @@ def _table(table: Table) -> dict[str, Any]:
 def _curves(runs: Sequence[Path]) -> dict[str, Any]:
     """Learning curves of the runs that still have a journal, and the names of the others."""
     available = [path for path in runs if (path / JOURNAL).is_file()]
-    missing = [_short(path) for path in runs if path not in available]
+    missing = [str(path) for path in runs if path not in available]
     if not available:
         return {"wide": None, "missing": missing}
     journals = journals_of(available)
@@ -164,7 +165,7 @@ def _curves(runs: Sequence[Path]) -> dict[str, Any]:
     }
 
 
-def _short(path: Path) -> str:
+def _short(path: Path) -> Path:
     """A path relative to the current folder if it is below it."""
     here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+    return path.relative_to(here) if path.is_relative_to(here) else path
