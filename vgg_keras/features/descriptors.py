@@ -207,15 +207,19 @@ def _extractors(
 
 def _source_and_splits(
     data: Source | Split, splits: str | Sequence[str] | None
-) -> tuple[Source, tuple[str, ...]]:
-    """The data as a source, and the names of the splits to use."""
+) -> tuple[Source, dict[str, Split]]:
+    """The data as a source, and the splits to use by name.
+
+    Raises:
+        SourceError: a split is missing; this is said before the features of another are computed.
+    """
     if isinstance(data, Split):
         class_names = data.class_names
         if class_names is None:
             class_names = tuple(map(str, range(1 + data.all_labels().max(initial=-1))))
         data = Source("own data", class_names, {data.name: data})
     names = (splits,) if isinstance(splits, str) else tuple(splits or data.splits)
-    return data, names
+    return data, {name: data[name] for name in names}
 
 
 class _OfSplit(NamedTuple):
