@@ -42,7 +42,7 @@ _LOCALISER = dataclasses.replace(
     dropout=0.0,
 )
 
-_EXAMPLES = 6  # right ones on the sheet, and as many wrong ones
+_EXAMPLES = 5  # right ones on the sheet, and as many wrong ones
 
 
 def run_demo(out: str | os.PathLike, data_dir: str | os.PathLike | None = None) -> None:

@@ -186,7 +186,7 @@ def localisation_sheet(examples: Sequence[Example]) -> Figure:
 
 def _tile(example: Example) -> Tile:
     boxes = [DrawnBox(box, TRUE_COLOUR, is_dashed=True) for box in example.true_boxes]
-    lines = [f"{example.answer_class}, IoU {example.iou:.2f}", *example.problems]
+    lines = [example.answer_class, f"IoU {example.iou:.2f}", *example.problems]
     if example.answer_class != example.true_class:
         lines.append(f"is: {example.true_class}")
     boxes.append(DrawnBox(example.box, PREDICTED_COLOUR))
