@@ -19,7 +19,13 @@ from vgg_keras.evaluation.posteriors import row_pass
 from vgg_keras.evaluation.predictions import Predictions, top_classes
 from vgg_keras.evaluation.procedure import Pass, Procedure
 from vgg_keras.evaluation.rows import RowFiller, RowPass, Score, Table
-from vgg_keras.localisation.dense import Finder, boxes_of_classes, make_box_fn, make_finder
+from vgg_keras.localisation.dense import (
+    Finder,
+    boxes_of_classes,
+    centre_frames,
+    make_box_fn,
+    make_finder,
+)
 from vgg_keras.localisation.merging import MERGE_THRESHOLD, best_boxes, check_threshold
 from vgg_keras.localisation.procedure import (
     ANSWERS,
@@ -32,8 +38,6 @@ from vgg_keras.localisation.results import Localised
 from vgg_keras.pipelines.box_sources import boxed_split
 from vgg_keras.pipelines.boxes import Boxes, from_window
 from vgg_keras.pipelines.checks import check_choice
-from vgg_keras.pipelines.evaluation import grid_origins
-from vgg_keras.pipelines.images import rescaled_size, upright_size
 from vgg_keras.pipelines.splits import VALIDATION, Source, Split
 from vgg_keras.recipes import BAD_IMAGE_POLICIES
 from vgg_keras.trained import TrainedNet
@@ -85,7 +89,7 @@ def centre_of_true_class(
     crops = row_pass(net, Pass("centre", scale, flip=False), score_crops)
     table = Table(np.full((len(classes), 4), np.nan, np.float32), _is_complete, [crops])
     RowFiller(images.split, batch_size=batch_size, verbose=verbose).fill([table])
-    frames = _centre_frames(images.split, scale, net.architecture.crop_size)
+    frames = centre_frames(images.split, scale, net.architecture.crop_size)
     found = np.clip(from_window(table.rows, frames), 0, 1)[:, None]
     metadata = metadata_of_nets([net], scales) | {"protocol": "centre-gt"}
     return images.localised(classes, found, net.class_names, metadata)
@@ -305,16 +309,3 @@ def _score_fn(net: TrainedNet, find: Finder, classes: np.ndarray) -> Score:
 def _is_complete(rows: np.ndarray) -> np.ndarray:
     """Which rows are complete: one that a kill cut off still holds NaN."""
     return np.isfinite(rows).reshape(len(rows), -1).all(1)
-
-
-def _centre_frames(images: Split, scale: int, crop_size: int) -> np.ndarray:
-    """Frames of the central crops, float32 `(N, 4)`; see `vgg_keras.pipelines.boxes`."""
-    sizes = images.in_order().map(
-        lambda example: upright_size(images.read(example)), num_parallel_calls=tf.data.AUTOTUNE
-    )
-    frames = []
-    for size in sizes:
-        scaled = rescaled_size(size, scale).numpy()
-        row, column = grid_origins(scaled, crop_size, 1).numpy()[:, 0]
-        frames.append(np.array([column, row, crop_size, crop_size]) / np.tile(scaled[::-1], 2))
-    return np.array(frames, np.float32).reshape(-1, 4)
