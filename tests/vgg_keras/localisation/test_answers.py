@@ -177,6 +177,7 @@ def test_an_export_names_its_own_options_for_localisation_nets(net, classifier, 
     assert done.output.startswith("Error: --localiser: A localisation net is needed")
 
 
+@pytest.mark.slow
 def test_an_export_predicts_boxes(net, classifier, data, tmp_path, monkeypatch):
     """The boxes are those of evaluation; a bad image has no box and does not affect the others."""
     options = ["--test-scales", "40", "--localiser-scales", "40,64", "--json"]
