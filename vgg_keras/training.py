@@ -80,7 +80,7 @@ def train(
         SourceError, BadImageError: the data cannot be used.
         DivergenceError: the loss of an epoch is not finite. The epochs before it are saved.
         ArgumentError: the recipe does not fit the data or the devices.
-        OutOfMemoryError, MissingPackageError: for a batch; for TensorBoard, if it is wanted.
+        OutOfMemoryError, MissingPackageError: a batch does not fit; there is no TensorBoard.
 
     Example:
         run = train(Recipe(net="A", data="folder:ilsvrc"), "runs/a")
