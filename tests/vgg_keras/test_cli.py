@@ -19,7 +19,8 @@ from tests.vgg_keras.test_nets import PARAMETERS
 from vgg_keras import TrainedNet
 from vgg_keras.cli import main
 from vgg_keras.commands.errors import one_line_errors, with_flags
-from vgg_keras.commands.options import NetName, Several, TrainScale, check_images
+from vgg_keras.commands.images import check_images
+from vgg_keras.commands.options import NetName, Several, TrainScale
 from vgg_keras.errors import ArgumentError, RunError
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.metadata import rounded

@@ -6,6 +6,7 @@ import click
 
 from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
+from vgg_keras.commands.images import check_images
 from vgg_keras.commands.nets import nets_in_folders
 from vgg_keras.commands.options import (
     FILE,
@@ -13,7 +14,6 @@ from vgg_keras.commands.options import (
     SCALES,
     add_options,
     batch_size_option,
-    check_images,
     json_option,
 )
 from vgg_keras.commands.results import print_json, provenance, timed
