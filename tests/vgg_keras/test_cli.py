@@ -178,10 +178,15 @@ def test_training_needs_data(command, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+_TAKE_FOLDERS = {"predict", "features", "localise"}
+
+
 @pytest.mark.parametrize(
     "command",
     [
         ("predict", "--run", "."),
+        ("features", "--run", ".", "--out", "f.npy"),
+        ("localise", "predict", "--run", "."),
         ("similar", "--features", "f.npy"),
         ("request", "--url", "http://h/v1/models/m"),
         ("verify", "e/1"),
@@ -200,7 +205,7 @@ class TestImagePaths:
             "folder: photos",
         }
         for path, message in {
-            **({} if command[0] == "predict" else of_folder),  # which takes folders
+            **({} if command[0] in _TAKE_FOLDERS else of_folder),
             "none.jpg": "There is no such file: none.jpg",
             "photos/*.jpg": "No file has a name of this form: photos/*.jpg",
             "fifo": "Images must be regular files. Received: fifo",
