@@ -94,6 +94,11 @@ _PROCEDURE = (
     type=FILE,
     help="Save the result, with the classes and boxes of each image, in this .json file.",
 )
+@click.option(
+    "--picture",
+    type=FILE,
+    help="Draw some images with right and some with wrong boxes in this .png file.",
+)
 @submission_option
 @devices_option
 @bad_image_option
@@ -108,6 +113,7 @@ def evaluate(
     data_dir,
     devices,
     out,
+    picture,
     submission,
     as_json,
     **options,
@@ -115,7 +121,7 @@ def evaluate(
     """Measure the localisation errors of nets, in percent, by the rule of ILSVRC."""
     with one_line_errors(verbose):
         _check(runs, classifiers, submission, options)
-        for file in filter(None, (out, submission)):
+        for file in filter(None, (out, picture, submission)):
             check_writable(file)  # before hours of work
         arguments = {"precision": precision}
         nets = nets_in_folders(runs, "run", arguments)
@@ -140,6 +146,8 @@ def evaluate(
         found = dataclasses.replace(found, metadata=found.metadata | measured)
         if out:
             found.save(out)
+        if picture:
+            _draw(found, data_dir, picture)
         if submission:
             found.save_submission(submission, split)
         result = found.result()
@@ -147,6 +155,15 @@ def evaluate(
             print_json([result])
         else:
             echo(_line(result))
+
+
+def _draw(found, data_dir, picture: Path) -> None:
+    from vgg_keras.report.figures import save_figure
+    from vgg_keras.report.localised import examples_of, localisation_sheet
+
+    examples = examples_of(found.result_with_answers(), data_dir)
+    save_figure(localisation_sheet(examples), picture)
+    echo(f"drawn: {picture}", err=True)
 
 
 def _dense(

@@ -94,12 +94,8 @@ class Localised:
         boxes = boxes_in_pixels(images, self.images, self.boxes)
         save_submission(path, self.images, self.class_names, self.classes, boxes)
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Writes the result and, for each image, its class, its boxes and the answers, as JSON.
-
-        Raises:
-            WriteError: the file cannot be written; what was there before is intact.
-        """
+    def result_with_answers(self) -> dict[str, Any]:
+        """`result()` and, for each image, its class, its boxes and the answers."""
         images = [
             {
                 "image": image,
@@ -114,7 +110,15 @@ class Localised:
                 zip(self.images, self.labels, self.hits(), strict=True)
             )
         ]
-        atomic_write(path, json.dumps(self.result() | {ANSWERS_KEY: images}) + "\n")
+        return self.result() | {ANSWERS_KEY: images}
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes `result_with_answers()` as JSON.
+
+        Raises:
+            WriteError: the file cannot be written; what was there before is intact.
+        """
+        atomic_write(path, json.dumps(self.result_with_answers()) + "\n")
 
 
 def boxes_in_pixels(images: Split, names: Sequence[str], boxes: np.ndarray) -> np.ndarray:

@@ -31,6 +31,7 @@ from vgg_keras.features import (
     nearest,
     query_descriptors,
 )
+from vgg_keras.features.similar import classes_of_query
 from vgg_keras.metadata import rounded
 from vgg_keras.trained import TrainedNet
 
@@ -208,10 +209,18 @@ class TestSimilar:
             assert first["similarity"] == pytest.approx(1, abs=1e-5)
             assert first["labels"] == [image.parent.name]
         with Image.open(sheet) as drawn:
-            assert drawn.size == (800, 460)
-            assert np.asarray(drawn.convert("RGB")).std() > 20
+            pixels = np.asarray(drawn.convert("RGB")).astype(int)
+        for colour in ((0x1F, 0x5F, 0x99), (0x2B, 0x6E, 0x2F)):  # the query, and its class
+            assert (np.abs(pixels - colour).max(-1) < 6).sum() > 500
         text = invoke(similar, images[0], "--features", file, "--top", 1).stdout
         assert "1.000  train/red/003.jpg  red" in text
+
+    def test_a_query_has_the_class_of_the_same_image_or_of_its_folder(self, file, images):
+        saved = Features.load(file)
+        row = saved.names.index("train/red/003.jpg")
+        assert classes_of_query("copy.jpg", saved, row, 1.0) == ["red"]
+        assert classes_of_query(images / "val/blue/new.jpg", saved, row, 0.9) == ["blue"]
+        assert classes_of_query("photos/new.jpg", saved, row, 0.9) == []
 
     def test_similarity_is_the_cosine(self, file):
         saved = Features.load(file)

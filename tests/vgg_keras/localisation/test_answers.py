@@ -6,6 +6,7 @@ import dataclasses
 import html
 import importlib
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from vgg_keras.localisation.task import train_localisation
 from vgg_keras.metadata import ANSWERS_KEY, rounded
 from vgg_keras.pipelines.sources import open_source
 from vgg_keras.recipes import Recipe
+from vgg_keras.report.localised import examples_of, localisation_sheet
 from vgg_keras.report.page import write_report
 from vgg_keras.saved_models.tensors import image_inputs
 
@@ -202,12 +204,41 @@ def test_the_report_shows_photos_with_boxes(net, classifier, data, tmp_path):
     centre_of_true_class(net, open_source(data)).save(tmp_path / "results/centre.json")
     text = html.unescape(write_report(tmp_path / "results", tmp_path / "page").read_text())
     assert f"{found.result()['top5_localisation_error']:.2f}" in text
+    assert text.index("top-5 localisation error</strong>") < text.index("</header>")
     assert text.count('<figcaption><span class="right">✔ ') == 8
     assert text.count('<figcaption><span class="wrong">✖ ') == 7
     assert text.count("IoU 1.00") == 8
-    assert text.count(": the box is wrong") == 7 - text.count("<br>true class: ")
+    assert text.index("<h3>Right answers: boxes") < text.index("<h3>Wrong answers: boxes")
+    reasons = re.findall('<br><span class="wrong">(.*?)</span>', text)
+    assert len(reasons) == 7
+    assert set(reasons) <= {"wrong class", "overlap too small", "wrong class, overlap too small"}
     assert "Classes and images" not in text  # there is no classification result
     assert "No result stands beside a row of these tables: 3, 4, 5, 6, 7, 8, 9," in text
+
+
+@pytest.mark.parametrize(
+    ("answer", "box", "problems"),
+    [
+        ("red", [0.0, 0.0, 1.0, 1.0], []),
+        ("red", [0.0, 0.0, 1.0, 0.5], ["overlap too small"]),  # it must exceed 0.5
+        ("blue", [0.0, 0.0, 1.0, 0.9], ["wrong class"]),
+        ("blue", [0.0, 0.0, 0.5, 0.5], ["wrong class", "overlap too small"]),
+    ],
+)
+def test_a_wrong_answer_says_why(data, answer, box, problems):
+    """The sheet has right and wrong answers apart, each with its overlap and the reason."""
+    answers = [{"class": answer, "box": box, "right": not problems}]
+    names = open_source(data)["val"].ids_of(range(2))
+    images = [
+        {"image": name, "class": "red", "boxes": [[0.0, 0.0, 1.0, 1.0]], "answers": answers}
+        for name in names
+    ]
+    found = examples_of({"data": data, "split": "val", "pictures": images})
+    assert [one.problems for one in found] == [problems] * 2
+    texts = [text.get_text() for text in localisation_sheet(found).texts]
+    assert ("Wrong" in texts) == bool(problems)
+    assert f"{answer}, IoU {box[3] * box[2]:.2f}" in texts
+    assert set(problems) <= set(texts)
 
 
 def test_an_export_names_its_own_options_for_localisation_nets(net, classifier, tmp_path):
