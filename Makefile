@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo demo-localise test test-slow test-jax mutants lint docs package wheel clean
+.PHONY: demo demo-localise test test-slow test-jax mutants tutorial lint docs package wheel clean
 demo: $(INSTALLED)
 	$(BIN)/vgg-keras demo --out demo --data-dir demo/data
 
@@ -15,7 +15,7 @@ demo-localise: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
-# More than one process, device or backend at work, and nets of full width.
+# Several processes, devices or backends at work, nets of full width, and whatever takes 10 seconds.
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
@@ -28,6 +28,10 @@ test-jax: $(INSTALLED)
 mutants: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'
 	$(BIN)/python -m tests.mutants
+
+# Executes examples/tutorial.py and stores it with its outputs as examples/tutorial.ipynb.
+tutorial: $(INSTALLED)
+	$(BIN)/python -m tests.tutorial $(SETTINGS)
 
 lint: package
 	$(BIN)/ruff check .

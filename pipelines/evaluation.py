@@ -146,7 +146,9 @@ def grid_origins(size: tf.Tensor, crop_size: int, grid: int) -> tf.Tensor:
     return tf.cast(tf.floor(last[:, None] * tf.constant(shares) + 0.5), tf.int32)
 
 
-def read_images(split: Split, indices: Sequence[int] | None = None) -> dict[int, np.ndarray]:
+def read_images(
+    split: Split, indices: Sequence[int] | np.ndarray | None = None
+) -> dict[int, np.ndarray]:
     """Decodes the images of a split, upright.
 
     ```python
@@ -162,7 +164,7 @@ def read_images(split: Split, indices: Sequence[int] | None = None) -> dict[int,
         uint8 `(H, W, 3)` by index.
     """
     wanted = np.full(len(split), indices is None)
-    wanted[list(indices or ())] = True
+    wanted[np.array([] if indices is None else indices, int)] = True
     encoded = _encoded(split, wanted).as_numpy_iterator()
     return {int(index): decode(image_bytes).numpy() for index, image_bytes in encoded}
 

@@ -18,7 +18,6 @@ import pytest
 import tensorflow as tf
 from click.testing import CliRunner
 
-from benchmarks.cpp_loader import CppModel
 from tests.conftest import encode, photo
 from tests.saved_models import servers
 from tests.vgg_keras.weights import foreign
@@ -124,17 +123,6 @@ def blocks(page: str) -> Iterator[tuple[str, str]]:
         yield kind, text
 
 
-@contextlib.contextmanager
-def served(path: str) -> Iterator[str]:
-    """HOST:PORT of a server for an export, which stands for TensorFlow Serving."""
-    model = CppModel(path)
-    handler = type("Handler", (servers.RestHandler,), {"model": model})
-    with pytest.MonkeyPatch.context() as patch, servers.http_server(handler) as host:
-        patch.setattr(servers, "NAME", Path(path).parent.name)
-        yield host
-    model.close()
-
-
 def run(line: str) -> bool:
     """Runs a command in this process; returns whether it is one that is run here."""
     words = shlex.split(line, comments=True)
@@ -143,7 +131,7 @@ def run(line: str) -> bool:
     assert words[0] == "vgg-keras", line
     with contextlib.ExitStack() as stack:
         if SERVER in line:
-            host = stack.enter_context(served("exports/photos/1"))
+            host = stack.enter_context(servers.served(Path("exports/photos/1")))
             words = [word.replace(SERVER, host) for word in words]
         done = CliRunner().invoke(main, words[1:])
     assert done.exit_code == 0, f"{line}\n{done.output}"

@@ -217,9 +217,10 @@ class TestEvaluation:
         ):
             assert sorted(np.concatenate([i for i, _ in stream])) == [1, 4, 7, 10]
 
-    def test_read_images_returns_the_images_at_the_indices(self, folder):
+    @pytest.mark.parametrize("indices", [[7, 2], np.array([7, 2])])
+    def test_read_images_returns_the_images_at_the_indices(self, folder, indices):
         split = open_source(folder)["val"]
-        found = read_images(split, [7, 2])
+        found = read_images(split, indices)
         assert sorted(found) == [2, 7]
         np.testing.assert_array_equal(
             found[7], images.decode(Path(split.paths[7]).read_bytes()).numpy()

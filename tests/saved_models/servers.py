@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import functools
 import json
 import re
 import threading
+from collections.abc import Iterator
 from concurrent import futures
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -20,7 +23,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from benchmarks.cpp_loader import LoaderError
+from benchmarks.cpp_loader import CppModel, LoaderError
 
 NAME, VERSION = "tiny", 1
 
@@ -85,6 +88,7 @@ class WrongForm(Exception):
 class RestHandler(BaseHTTPRequestHandler):
     """`POST /v1/models/NAME[/versions/N]:predict` in row or column format, strictly."""
 
+    name = NAME
     model = None
 
     def do_POST(self):
@@ -101,7 +105,7 @@ class RestHandler(BaseHTTPRequestHandler):
         match = re.fullmatch(r"/v1/models/([^/:]+)(?:/versions/(\d+))?:predict", self.path)
         if not match:
             raise LookupError(f"Malformed request: POST {self.path}")
-        if match[1] != NAME or int(match[2] or VERSION) != VERSION:
+        if match[1] != self.name or int(match[2] or VERSION) != VERSION:
             raise LookupError(f"Servable not found for request: {match[1]}")
         try:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -190,3 +194,17 @@ def http_server(handler):
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextlib.contextmanager
+def served(version: Path) -> Iterator[str]:
+    """HOST:PORT of a REST server for an export, which it loads at the first request.
+
+    It stands for TensorFlow Serving, which has the same loader.
+    """
+    load = functools.cache(CppModel)
+    of_export = {"name": version.parent.name, "model": property(lambda _: load(version))}
+    with http_server(type("Handler", (RestHandler,), of_export)) as host:
+        yield host
+    if load.cache_info().currsize:
+        load(version).close()

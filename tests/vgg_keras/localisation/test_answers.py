@@ -7,6 +7,7 @@ import html
 import importlib
 import json
 import re
+import shutil
 from pathlib import Path
 
 import keras
@@ -21,7 +22,10 @@ from tests.saved_models.replaying import replay_by
 from vgg_keras import evaluate, export, predict
 from vgg_keras.cli import main
 from vgg_keras.errors import RunError
+from vgg_keras.evaluation import submissions
+from vgg_keras.evaluation.rows import RowFiller
 from vgg_keras.localisation.localise import centre_of_true_class, localise
+from vgg_keras.localisation.predict import predict_boxes
 from vgg_keras.localisation.task import train_localisation
 from vgg_keras.metadata import ANSWERS_KEY, rounded
 from vgg_keras.pipelines.sources import open_source
@@ -68,6 +72,46 @@ def test_boxes_of_images_without_labels_are_those_of_the_evaluation(
     assert (np.abs(pixels - [0xD8, 0x26, 0x1C]).max(-1) < 10).sum() > 100  # the boxes
     done = CliRunner().invoke(main, ["localise", "predict", files[0], "--run", net.name])
     assert done.output == "Error: Boxes need --classifier, a classification run or more.\n"
+
+
+def test_a_submission_of_a_folder_without_labels_continues(
+    net, classifier, data, tmp_path, monkeypatch
+):
+    """The nets here have no classes of ILSVRC, so the classes are given ids of their own."""
+    images = tmp_path / "test"
+    (images / "more").mkdir(parents=True)
+    for i, file in enumerate(open_source(data)["val"].names_of(range(0, 12, 4))):
+        shutil.copy(file, images / ("more" if i else "") / f"{9 - i}.jpg")
+    options = ["--run", net.name, "--classifier", classifier.name, "--cache-dir"]
+    command = ["localise", "predict", str(images), *options, str(tmp_path / "rows")]
+    submission = ["--submission", str(tmp_path / "a.txt")]
+    done = CliRunner().invoke(main, [*command, *submission])
+    assert "needs a net whose classes are WordNet ids" in done.output
+    ids = dict(zip(CLASSES, (7, 3, 9), strict=True))
+    monkeypatch.setattr(submissions, "ids_of_wnids", lambda: ids)
+    done = CliRunner().invoke(main, [*command, *submission])
+    assert (done.exit_code, done.stdout) == (0, ""), done.output
+    found = predict_boxes(net, images, classifiers=classifier, verbose=0)
+    assert [Path(name).name for name in found.images] == ["9.jpg", "7.jpg", "8.jpg"]
+    lines = [line.split() for line in (tmp_path / "a.txt").read_text().splitlines()]
+    for line, i in zip(lines, (1, 2, 0), strict=True):
+        cells = np.array(line, int).reshape(-1, 5)
+        assert cells[:, 0].tolist() == [ids[CLASSES[c]] for c in found.classes[i]]
+        with Image.open(found.images[i]) as image:
+            edges = (found.boxes[i] * np.tile(image.size, 2)).clip(0)
+        np.testing.assert_allclose(cells[:, 1:] + [0, 0, 1, 1], edges, atol=1.1)
+    before = (tmp_path / "a.txt").read_bytes()
+    (tmp_path / "a.txt").unlink()
+    monkeypatch.setattr(RowFiller, "_computed", None)  # all rows are in the cache
+    assert CliRunner().invoke(main, [*command, *submission]).exit_code == 0
+    assert (tmp_path / "a.txt").read_bytes() == before
+    for given, message in (
+        ([str(images), "--data", data], "Give either images or --data."),
+        ([str(images)] * 2, "Received a folder"),
+        ([], "Give either images or --data."),
+    ):
+        done = CliRunner().invoke(main, ["localise", "predict", *given, *options, ""])
+        assert message in done.output
 
 
 def test_the_evaluate_command_prints_and_writes_errors(net, recipe, classifier, data, tmp_path):
@@ -208,6 +252,7 @@ def test_an_export_names_its_own_options_for_localisation_nets(net, classifier, 
     assert done.output.startswith("Error: --localiser: A localisation net is needed")
 
 
+@pytest.mark.slow
 def test_an_export_predicts_boxes(net, classifier, data, tmp_path, monkeypatch):
     """The boxes are those of evaluation; a bad image has no box and does not affect the others."""
     options = ["--test-scales", "40", "--localiser-scales", "40,64", "--json"]
