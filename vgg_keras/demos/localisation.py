@@ -36,8 +36,8 @@ _CLASSIFIER = dataclasses.replace(
 _LOCALISER = dataclasses.replace(
     LOCALISATION_RECIPES["small"],
     **_COMMON,
-    epochs=11,
-    plateau_patience=2,
+    epochs=14,
+    plateau_patience=4,
     learning_rate=0.03,
     dropout=0.0,
 )
