@@ -15,7 +15,7 @@ demo-localise: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
-# More than one process, device or backend at work, and nets of full width.
+# Several processes, devices or backends at work, nets of full width, and whatever takes 10 seconds.
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 

@@ -1,11 +1,18 @@
 """Speed of net D on an accelerator, under Keras's JAX backend. It takes two to three minutes.
 
     python benchmarks/accelerator.py [--photos DIR] [--out FILE]
+    python benchmarks/accelerator.py --reproduce DATA --out FOLDER [-- OPTION...]
 
 It measures images/s of training steps and of dense evaluation in bfloat16, as a share of the bf16
 peak, which a matrix product gives; the largest batch that fits; and images/s that one CPU core
 reads and augments. Without an accelerator the same code runs with a small net, which shows that it
 works.
+
+With --reproduce it runs `vgg-keras reproduce` instead: Tables 3 and 4 with nets A to E at full
+width, crops of 64 pixels and three seeds. The nets are trained under JAX; after three quarters of
+the time the tests follow under TensorFlow. The same command goes on with what is there. DATA are as
+of the command, for example `parquet:packed`, which `packing.py` writes. Further options of the
+command follow `--`.
 """
 
 from __future__ import annotations
@@ -14,6 +21,8 @@ import argparse
 import io
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -44,6 +53,15 @@ NET, CROP, CLASSES = "D", 224, 1000
 # width, batch sizes to try, Q and batch of dense evaluation, side of the matrices, repetitions
 FULL = (1.0, (64, 256, 512), ((256, 64), (384, 32)), 8192, 20)
 SMALL = (1 / 16, (8,), ((256, 2),), 512, 3)
+
+
+# `vgg-keras reproduce` at small size, but at full width and as an accelerator trains best.
+PLAN = (
+    *("--size", "small", "--nets", "A,B,C,D,E", "--tables", "3,4", "--seeds", "0,1,2"),
+    *("--width", "1", "--epochs", "20", "--batch-size", "128", "--precision", "mixed_bfloat16"),
+)
+# Shares of the time. JAX trains nets and tests none; each backend goes on where the other ended.
+SHARES = {"jax": 0.75, "tensorflow": 0.25}
 
 
 def seconds_of(task: Callable[[], object], repetitions: int) -> float:
@@ -167,13 +185,41 @@ def _draw_photos(folder: Path) -> Path:
     return folder
 
 
+def reproduce(data: str, out: Path, seconds: float, options: list[str]) -> None:
+    """Carries out as much of the plan as the time allows. A step that is killed goes on later."""
+    command = [sys.executable, "-m", "vgg_keras", "reproduce", "--data", data, "--out", str(out)]
+    ends = time.monotonic()
+    for backend, share in SHARES.items():
+        ends += share * seconds
+        environment = dict(os.environ, KERAS_BACKEND=backend)
+        if backend != "jax":
+            environment.pop("XLA_FLAGS", None)  # they are JAX's
+        try:
+            subprocess.run(
+                [*command, *PLAN, *options],
+                env=environment,
+                timeout=ends - time.monotonic(),
+                check=True,
+            )
+        except subprocess.TimeoutExpired:
+            print(f"{backend}: the time is up; the same command goes on.", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--photos", type=Path, help="Folder of JPEG files [drawn ones].")
-    parser.add_argument("--out", type=Path, help="JSON file for the results.")
-    parser.add_argument("--seconds", type=int, default=100, help="No later batch size starts.")
+    parser.add_argument("--out", type=Path, help="JSON file for the results, or the plan's folder.")
+    parser.add_argument(
+        "--seconds", type=int, help="No later batch size starts [100]; or time of the plan [540]."
+    )
+    parser.add_argument("--reproduce", metavar="DATA", help="Carry out the plan with these data.")
+    parser.add_argument("options", nargs="*", help="Options of `vgg-keras reproduce`, after `--`.")
     arguments = parser.parse_args()
-    ends = time.monotonic() + arguments.seconds
+    if arguments.reproduce:
+        out = arguments.out or parser.error("--reproduce needs --out.")
+        reproduce(arguments.reproduce, out, arguments.seconds or 540, arguments.options)
+        return
+    ends = time.monotonic() + (arguments.seconds or 100)
     tf.config.set_visible_devices([], "GPU")
     device = jax.devices()[0]
     is_small = device.platform == "cpu"

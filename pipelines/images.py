@@ -29,7 +29,7 @@ no_autograph = tf.autograph.experimental.do_not_convert
 # Pixels decoded around the window: at a cut the decoder has no neighbour for its chroma upsampling,
 # and the last column would differ.
 _MARGIN = 2
-_WINDOW_MULTIPLE = 32  # windows are padded to a multiple of this
+_WINDOW_MULTIPLE = 48  # windows are padded to a multiple of this: few shapes to compile
 
 
 @function_of_bytes

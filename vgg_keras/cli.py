@@ -8,12 +8,13 @@ from vgg_keras.commands.base import group
 from vgg_keras.commands.claims import claims
 from vgg_keras.commands.description import describe
 from vgg_keras.commands.evaluation import evaluate, fuse, report, table
-from vgg_keras.commands.features import features, similar, transfer
+from vgg_keras.commands.features import features, transfer
 from vgg_keras.commands.localisation import localise
 from vgg_keras.commands.prediction import predict
 from vgg_keras.commands.recipes import recipe_command
 from vgg_keras.commands.reproduction import reproduce
 from vgg_keras.commands.serving import export, request, verify
+from vgg_keras.commands.similar import similar
 from vgg_keras.commands.sweeps import sweep
 from vgg_keras.commands.training import curves, demo, statistics, train
 from vgg_keras.commands.weights import convert, weights

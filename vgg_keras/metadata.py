@@ -90,6 +90,11 @@ class _Recognised(TypedDict):
     splits: Annotated[list[_Marks], msgspec.Meta(min_length=1)]
 
 
+class _Provenance(TypedDict, total=False):
+    date: str
+    hardware: str
+
+
 class ResultInFile(MetadataInFile, total=False):
     """Types of a result."""
 
@@ -108,6 +113,7 @@ class ResultInFile(MetadataInFile, total=False):
     predictions: Annotated[str, msgspec.Meta(pattern="^[^/]+$")]  # name of a file
     pictures: list[_Answered]
     recognised: _Recognised
+    provenance: _Provenance
 
 
 def rounded(value: Any) -> Any:

@@ -48,33 +48,32 @@ def vgg(
     pool_rounding: str = "down",
     classifier_activation: str | None = "softmax",
     seed: int = 0,
+    initialise: bool = True,
 ) -> keras.Model:
     """Builds a net of the paper for crops and whole images (§2, §3.2).
 
-    On inputs larger than a crop, the class scores are averaged over all positions.
-
     Args:
-        net: "A", "A-LRN", "B", "C", "D", "E", "B-shallow", or an alias: "vgg11", "vgg13", "vgg16",
-            "vgg19", in upper or lower case.
+        net: "A", "A-LRN", "B", "C", "D", "E", "B-shallow", or an alias such as "vgg16".
         num_classes: number of outputs.
         crop_size: side of a training crop in pixels, a multiple of 32.
         width: factor on the channels of all hidden layers.
-        include_top: whether to add the FC layers. Otherwise the output is the map of the last
-            pooling, `(B, H / 32, W / 32, 512)` at full width, and H and W are at least 32.
-        weights: "imagenet", a released net such as "torchvision:D", or whatever else
-            `vgg_keras.weights.read` takes. None: random weights.
-        initialisation: "glorot", "gaussian" (standard deviation 0.01 at full size) or
-            "gaussian-0.1". The Gaussians are scaled to the gain of a layer at full size.
+        include_top: False leaves out the FC layers. Then the output is the map of the last pooling,
+            `(B, H / 32, W / 32, 512)` at full width, and H and W are at least 32.
+        weights: "imagenet", a released net such as "torchvision:D", or a file. None: random.
+        initialisation: "glorot", "gaussian" (standard deviation 0.01) or "gaussian-0.1". The
+            Gaussians are scaled to the gain of a layer at full size.
         weight_decay: as in Caffe, weight_decay * w is added to the gradient of kernels w (§3.1).
         dropout: dropout rate of both hidden FC layers.
         lrn: constants of net A-LRN, "krizhevsky" or "caffe".
         pool_rounding: how pooling rounds an odd side: "down" or, as in Caffe, "up".
         classifier_activation: "softmax" for posteriors, or None for class scores (logits).
         seed: seed of the initialisation and of dropout.
+        initialise: False leaves the kernels 0, for weights that are assigned later.
 
     Returns:
         A functional model from float32 `(B, H, W, 3)` to float32 `(B, num_classes)`. Inputs are
-        RGB in 0..255 minus the mean; H and W are at least crop_size.
+        RGB in 0..255 minus the mean; H and W are at least crop_size. On larger inputs, the class
+        scores are averaged over all positions.
 
     Raises:
         ArgumentError: the value of an argument is not allowed, or Keras's floatx is not float32.
@@ -87,12 +86,13 @@ def vgg(
     table, score_dtype = get_net(net), _score_dtype()
     layers = weight_layers(table, num_classes, crop_size, width)
     kernels = _kernel_arguments(layers, weight_layers(table), initialisation, weight_decay, seed)
+    drawn = kernels if initialise and weights is None else _blank(kernels)
     inputs = keras.Input((None, None, 3), name="image")
-    x = _convolutions(inputs, table, layers, kernels, lrn, pool_rounding)
+    x = _convolutions(inputs, table, layers, drawn, lrn, pool_rounding)
     if include_top:
-        x = _classifier(x, layers, kernels, dropout, seed, classifier_activation, score_dtype)
+        x = _classifier(x, layers, drawn, dropout, seed, classifier_activation, score_dtype)
     model = _model_class(include_top)(inputs, x, name=table.name)
-    return _with_weights(model, weights, include_top)
+    return _with_weights(_with_initialisers(model, kernels), weights, include_top)
 
 
 def _model_class(include_top: bool) -> type[keras.Model]:
@@ -281,6 +281,20 @@ def _kernel_arguments(
         }
         for layer, full in zip(layers, full_size, strict=True)
     }
+
+
+def _blank(kernels: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The same arguments for kernels of 0."""
+    zeros = {"kernel_initializer": keras.initializers.Zeros()}
+    return {name: arguments | zeros for name, arguments in kernels.items()}
+
+
+def _with_initialisers(model: keras.Model, kernels: Mapping[str, dict[str, Any]]) -> keras.Model:
+    """The model, with the same configuration whether its kernels were drawn or not."""
+    for layer in model.layers:
+        if layer.name in kernels:
+            layer.kernel_initializer = kernels[layer.name]["kernel_initializer"]
+    return model
 
 
 def _fan_in(layer: Layer) -> int:

@@ -101,6 +101,7 @@ def load_model(
     model = facts.architecture.build(
         precision=facts.precision,
         classifier_activation=None if facts.regression else classifier_activation,
+        initialise=False,
         **_build_options(facts.recipe),
     )
     _load_weights(model, folder / BEST_WEIGHTS)
@@ -143,8 +144,12 @@ def load_weights_file(
     size = contents.num_classes, contents.crop_size, contents.width
     architecture = Architecture(contents.net, *size, pool_rounding=pool_rounding or "down")
     precision = precision or "float32"
-    options = {"classifier_activation": classifier_activation, **_build_options(None)}
-    model = architecture.build(precision=precision, **options)
+    model = architecture.build(
+        precision=precision,
+        classifier_activation=classifier_activation,
+        initialise=False,
+        **_build_options(None),
+    )
     for name in contents.taken:
         model.get_layer(name).set_weights(layers.pop(name))
     read_with = {name: given[name] for name in READ_WITH if name in given}

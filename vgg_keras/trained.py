@@ -173,7 +173,9 @@ class TrainedNet(NetFacts):
                 except those of the last layer, whose scores stay float32.
         """
         activation = "softmax" if self.model.layers[-1].name == POSTERIORS else None
-        model = self.architecture.build(precision=policy, classifier_activation=activation)
+        model = self.architecture.build(
+            precision=policy, classifier_activation=activation, initialise=False
+        )
         for layer in model.layers:
             if layer.weights:
                 layer.set_weights(self.model.get_layer(layer.name).get_weights())

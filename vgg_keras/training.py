@@ -25,7 +25,7 @@ from vgg_keras.callbacks import (
 )
 from vgg_keras.callbacks.checkpoint import Progressed, read_progress
 from vgg_keras.distribution import Cluster, Devices, check_divisible, find_devices, is_cpu_only
-from vgg_keras.errors import MissingPackageError, OutOfMemoryError
+from vgg_keras.errors import ArgumentError, MissingPackageError, OutOfMemoryError
 from vgg_keras.extension import PLATEAU, extend, make_plateau
 from vgg_keras.forecast import Forecast, memory_of
 from vgg_keras.net_files import build_for_training, read_recipe
@@ -56,6 +56,7 @@ def train(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int | str = "auto",
     task: Task | None = None,
+    source: Source | None = None,
 ) -> Path:
     """Trains a net in the run folder `out`, or continues a run that was interrupted.
 
@@ -69,6 +70,7 @@ def train(
         callbacks: further Keras callbacks, used in every process. Checkpoints omit their state.
         verbose: 0 for no progress; 1 or "auto" for a bar, and one line for each epoch.
         task: what the net learns; by default the class of an image.
+        source: the data of the recipe, if they are open already; several runs read labels once.
 
     Returns:
         The run folder, which `TrainedNet.load` takes.
@@ -78,8 +80,7 @@ def train(
         SourceError, BadImageError: the data cannot be used.
         DivergenceError: the loss of an epoch is not finite. The epochs before it are saved.
         ArgumentError: the recipe does not fit the data or the devices.
-        OutOfMemoryError: a batch does not fit into memory.
-        MissingPackageError: `tensorboard` is wanted and not installed.
+        OutOfMemoryError, MissingPackageError: a batch does not fit; there is no TensorBoard.
 
     Example:
         run = train(Recipe(net="A", data="folder:ilsvrc"), "runs/a")
@@ -87,10 +88,10 @@ def train(
     """
     out, task = Path(out), task or CLASSIFICATION
     used = find_devices(devices, cluster)  # first: TFDS may start TensorFlow, which fixes them
-    board = _tensorboard(out) if tensorboard and used.is_writer else []
+    further = [*(_tensorboard(out) if tensorboard and used.is_writer else []), *callbacks]
     check_divisible(recipe.batch_size, used.count)
     with used.writer_first("prepare the data"):
-        source = open_source(recipe.data, data_dir)
+        source = _opened(recipe, data_dir, source)
     splits = [source[TRAIN], source[VALIDATION]]
     steps_per_epoch(splits[0], recipe.batch_size)  # refuses a batch that is too large
     model = _new_model(recipe, len(source.class_names), used)
@@ -102,9 +103,20 @@ def train(
                 locks.enter_context(runs.lock_run(out))
                 _announce(recipe, source, used)
             data = prepare_data(source, splits, recipe, out, task, used.is_writer)
-        further = [*board, *callbacks]
         _Session(recipe, out, task, used, data, model).run(warm_start, further, verbose)
     return out
+
+
+def _opened(recipe: Recipe, data_dir: str | os.PathLike | None, source: Source | None) -> Source:
+    """The data of a recipe, opened unless they are given."""
+    if source is None:
+        return open_source(recipe.data, data_dir)
+    if source.spec != recipe.data:
+        raise ArgumentError(
+            f"source must be the data of the recipe, {recipe.data}. Received: {source.spec}",
+            "source",
+        )
+    return source
 
 
 def _announce(recipe: Recipe, source: Source, used: Devices) -> None:

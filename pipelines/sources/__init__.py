@@ -58,6 +58,8 @@ def _meant(spec: str) -> str:
         kinds |= {"folder"} if path.is_dir() and not kinds else set()
         named = " or ".join(f"{one}:{spec}" for one in sorted(kinds))
         return f"; it may be {named}" if kinds else ""
+    if not colon and os.sep in spec:
+        return f"; folder:{spec} would be a folder of images, but {spec} does not exist"
     return ""
 
 

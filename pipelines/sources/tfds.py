@@ -102,7 +102,11 @@ class TfdsSplit(StreamedSplit):
         return self._index[1]
 
     def stated_boxes(self) -> StatedBoxes:
-        """Boxes as shares; if boxes have classes, those of the image's class."""
+        return self._boxes
+
+    @functools.cached_property
+    def _boxes(self) -> StatedBoxes:
+        """Boxes as shares; if boxes have classes, those of the image's class. Reads all records."""
         outer, inner, has_labels = self._box_feature()
 
         def boxes(element: dict[str, Any]) -> tf.Tensor:

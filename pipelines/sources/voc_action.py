@@ -41,7 +41,7 @@ ACTIONS = (
     "walking",
     "other",
 )
-_EXPECTED = "VOCtrainval_11-May-2012.tar of PASCAL VOC 2012, or its folder"
+_EXPECTED = "VOCtrainval_11-May-2012.tar or VOC2012test.tar of PASCAL VOC 2012, or their folder"
 _SETS = (TRAIN, VALIDATION, "test")
 _SUFFIXES = (".jpg", ".JPG", ".jpeg", ".JPEG")
 
@@ -84,6 +84,8 @@ def open_voc_action(
 ) -> Source:
     """Opens those of the sets train, val and test that exist. Labels are -1; targets hold actions.
 
+    The people of the test set have boxes and no actions: all targets are -1.
+
     Raises:
         SourceError: images with several labels are not accepted; there is no folder or archive; or
             a file of it is missing or damaged; or there are the sets of several data sets.
@@ -91,18 +93,25 @@ def open_voc_action(
     if not several_labels:
         raise SourceError(f"{spec} has no single label an image, which classification needs.")
     archive = Archive.open(location, _EXPECTED, data_dir)
-    suffix = "ImageSets/Action/train.txt"
-    tops = [name.removesuffix(suffix) for name in archive.files if name.endswith(suffix)]
+    lists = {name: f"ImageSets/Action/{name}.txt" for name in _SETS}
+    suffixes = tuple(lists.values())
+    tops = {
+        file.removesuffix(suffix)
+        for file in archive.files
+        for suffix in suffixes
+        if file.endswith(suffix)
+    }
     if len(tops) != 1:
-        found = first_few(tops) or "none"
+        found = first_few(sorted(tops)) or "none"
         raise SourceError(
-            f"{archive.root} must hold one {suffix}. Received: {found}. Expected: {_EXPECTED}."
+            f"{archive.root} must hold one folder with ImageSets/Action/train.txt, val.txt or "
+            f"test.txt. Received: {found}. Expected: {_EXPECTED}."
         )
-    lists = {name: posixpath.join(tops[0], f"ImageSets/Action/{name}.txt") for name in _SETS}
+    (top,) = tops
     splits = {
-        name: _open_split(name, archive, tops[0], file)
+        name: _open_split(name, archive, top, posixpath.join(top, file))
         for name, file in lists.items()
-        if file in archive.files
+        if posixpath.join(top, file) in archive.files
     }
     return Source(spec, ACTIONS, splits)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import shutil
 import tarfile
 
@@ -218,9 +219,28 @@ class TestVocAction:
         assert val.ids_of([0]) == ["JPEGImages/2010_000002.JPG#1"]
         assert find_bad_images(val) == []
 
+    def test_people_of_a_test_set_have_boxes_and_no_actions(self, folder):
+        sets = folder / "ImageSets/Action"
+        for name in ("train", "val"):
+            (sets / f"{name}.txt").unlink()
+        (sets / "test.txt").write_text("2010_000002 1\n2010_000001 2\n")
+        for file in (folder / "Annotations").iterdir():
+            file.write_text(re.sub("<actions>.*?</actions>", "", file.read_text()))
+        source = open_source(f"voc-action:{folder}", several_labels=True)
+        assert list(source.splits) == ["test"]
+        names = ["JPEGImages/2010_000002.jpg#1", "JPEGImages/2010_000001.jpg#2"]
+        assert source["test"].ids_of(range(2)) == names
+        assert (source["test"].all_targets(11) == -1).all()
+        assert len(boxed_split(source, source["test"]).boxes) == 2
+
+    def test_a_folder_without_lists_is_refused(self, folder):
+        shutil.rmtree(folder / "ImageSets")
+        with pytest.raises(SourceError, match=r"one folder with .* Received: none\..*VOCtrainval"):
+            open_source(f"voc-action:{folder}", several_labels=True)
+
     def test_two_years_in_a_folder_are_refused(self, folder):
         shutil.copytree(folder, folder.with_name("VOC2011"))
-        with pytest.raises(SourceError, match=r"must hold one .*Received: VOC2011/, VOC2012/"):
+        with pytest.raises(SourceError, match=r"must hold one .*Received: VOC2011/, VOC2012/\."):
             open_source(f"voc-action:{folder.parent}", several_labels=True)
 
     @pytest.mark.parametrize(
@@ -230,18 +250,10 @@ class TestVocAction:
             ("ImageSets/Action/val.txt", "2010_000002 9\n", "names object 9 of 2010_000002"),
             ("ImageSets/Action/val.txt", "2010_000003 1\n", r"no .*Annotations/2010_000003\.xml"),
             ("Annotations/2010_000002.xml", "<annotation>", r"2010_000002\.xml cannot be read"),
-            (
-                "ImageSets/Action/train.txt",
-                None,
-                r"one ImageSets/Action/train\.txt.*none.*VOCtrain",
-            ),
         ],
     )
-    def test_missing_and_broken_files_are_named(self, folder, file, content, message):
-        if content is None:
-            (folder / file).unlink()
-        else:
-            (folder / file).write_text(content)
+    def test_broken_files_are_named(self, folder, file, content, message):
+        (folder / file).write_text(content)
         with pytest.raises(SourceError, match=message):
             open_source(f"voc-action:{folder}", several_labels=True)
 

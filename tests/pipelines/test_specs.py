@@ -35,6 +35,7 @@ def test_a_path_without_a_kind_is_given_one(images, tmp_path, monkeypatch):
         "floder:x": "; it may be folder:x",
         "notes.txt": "",
         "none": "",
+        "/a/path": "; folder:/a/path would be a folder of images, but /a/path does not exist",
         "xyz:x": "",
         "": "",
     }.items():

@@ -182,6 +182,7 @@ class TestSignatures:
         assert found["classes"].tolist() == expected["class_names"].tolist()
         np.testing.assert_allclose(found["scores"], expected["probabilities"], atol=1e-6)
 
+    @pytest.mark.slow
     def test_bfloat16_halves_the_size(self, net, served, exported, images, tmp_path):
         path = export(net, tmp_path / "half", top=3, test_scales=(40, 48), precision="bfloat16")
         sizes = [
@@ -367,6 +368,7 @@ class TestCommands:
         assert found["load_seconds"] > 0
         assert all(check["difference"] <= 1e-5 for check in found["results"])
 
+    @pytest.mark.slow
     def test_verify_detects_differences(self, net, exported, served, tmp_path, monkeypatch):
         """A changed bias, changed class names, bad photos, and another net."""
         changed = TrainedNet.load(net.name)
@@ -443,6 +445,7 @@ def path(fitted, tmp_path_factory):
 class TestSources:
     """Nets of every origin, and how `verify` finds them again."""
 
+    @pytest.mark.slow
     def test_with_and_without_soft_max_the_outputs_are_the_same(
         self, fitted, path, images, photos, tmp_path, monkeypatch, capfd
     ):

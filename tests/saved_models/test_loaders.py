@@ -27,6 +27,7 @@ def expected(net, photos):
     return predict(net, photos, test_scales=(40, 48)).top(3)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("gcc"), reason="needs a C compiler")
 def test_a_c_program_agrees_with_keras(exported, served, photos, expected, tmp_path, request):
     program = tmp_path / "serve"
@@ -105,6 +106,7 @@ def test_concurrent_requests_do_not_affect_each_other(served, images):
         assert max(np.abs(difference).max() for difference in threads.map(ask, range(40))) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_memory_does_not_grow(served):
     """200 requests with 29 MB of files in all."""

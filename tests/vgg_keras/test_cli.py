@@ -19,7 +19,8 @@ from tests.vgg_keras.test_nets import PARAMETERS
 from vgg_keras import TrainedNet
 from vgg_keras.cli import main
 from vgg_keras.commands.errors import one_line_errors, with_flags
-from vgg_keras.commands.options import NetName, Several, TrainScale, check_images
+from vgg_keras.commands.images import check_images
+from vgg_keras.commands.options import NetName, Several, TrainScale
 from vgg_keras.errors import ArgumentError, RunError
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.metadata import rounded
@@ -177,10 +178,15 @@ def test_training_needs_data(command, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+_TAKE_FOLDERS = {"predict", "features", "localise"}
+
+
 @pytest.mark.parametrize(
     "command",
     [
         ("predict", "--run", "."),
+        ("features", "--run", ".", "--out", "f.npy"),
+        ("localise", "predict", "--run", "."),
         ("similar", "--features", "f.npy"),
         ("request", "--url", "http://h/v1/models/m"),
         ("verify", "e/1"),
@@ -199,7 +205,7 @@ class TestImagePaths:
             "folder: photos",
         }
         for path, message in {
-            **({} if command[0] == "predict" else of_folder),  # which takes folders
+            **({} if command[0] in _TAKE_FOLDERS else of_folder),
             "none.jpg": "There is no such file: none.jpg",
             "photos/*.jpg": "No file has a name of this form: photos/*.jpg",
             "fifo": "Images must be regular files. Received: fifo",

@@ -47,6 +47,7 @@ class Diverge(keras.callbacks.Callback):
             bias.assign(bias * np.nan)
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_keeps_its_last_good_epoch(data, tmp_path):
     recipe = Recipe(
         data=data, batch_size=8, epochs=2, learning_rate=1e-3, initialisation="glorot", **TINY

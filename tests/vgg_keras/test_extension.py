@@ -37,6 +37,7 @@ def contents(run):
     return arrays, state, journal
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_bits_of_a_run_that_had_the_settings_from_its_beginning(
     folder, tmp_path, caplog
 ):

@@ -81,6 +81,7 @@ def assert_ends_like(whole, run):
     assert rates == [e["learning_rate"] for e in read_journal(whole / "journal.jsonl")]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_with_bit_identical_weights(recipe, whole, tmp_path):
     """It is interrupted between the two stages and in the second one."""
     for epoch in (1, 2):

@@ -25,6 +25,7 @@ DIFFERENT_VALUES = {
     "--statistics": "training may compute them, testing reads them from a file",
     "--batch-size": "of a recipe, which checks it itself, or of a command",
     "--boxes": "of a recipe, where it is text",
+    "--submission": "a file for ILSVRC, or a folder for VOC",
     "--version": "of the program, or of an export",
 }
 # Options that are repeated although they are no paths: they go with each of several paths.

@@ -138,6 +138,12 @@ class TestInitialisation:
         kernels = [model.get_layer(f"block5_conv{i}").get_weights()[0] for i in (1, 2)]
         assert not np.array_equal(*kernels)
 
+    def test_kernels_that_are_not_drawn_are_0_and_the_configuration_is_the_same(self):
+        drawn, blank = (vgg("A", 5, 32, 1 / 64, initialise=one) for one in (True, False))
+        assert all(np.any(kernel) for kernel in drawn.get_weights()[::2])
+        assert not any(np.any(kernel) for kernel in blank.get_weights())
+        assert drawn.to_json() == blank.to_json()
+
     def test_an_unknown_initialisation_is_refused(self):
         with pytest.raises(ValueError, match=r"gaussian, gaussian-0\.1, glorot\. Received: 'he'"):
             vgg("A", initialisation="he")

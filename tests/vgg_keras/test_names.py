@@ -28,6 +28,7 @@ from vgg_keras.recipes import Recipe
 from vgg_keras.report import curves, figures
 from vgg_keras.report.page import write_report
 from vgg_keras.report.rendering import render
+from vgg_keras.report.sheets import Section, Tile, image_sheet
 from vgg_keras.report.tables import Table
 from vgg_keras.saved_models.client import Answer
 from vgg_keras.sweeps.results import trials_table
@@ -84,6 +85,7 @@ def test_every_chart_of_a_name_is_drawn(name, tmp_path):
         figures.prediction_sheet([image], np.array([[0.1, 0.9]]), [0], classes, name),
         curves.learning_curves({name: tmp_path / "journal.jsonl"}),
         figures.score_maps({40: image}, {40: np.eye(2)}, 32, np.zeros((2, 1)), name),
+        image_sheet([Section([Tile(image, [name])], name)], name),
     ):
         svg = base64.b64decode(figures.figure_uri(figure).partition(",")[2])
         ElementTree.fromstring(svg)

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from matplotlib.figure import Figure
 from PIL import Image
 
 from tests.conftest import CLASSES, TINY, write_folder
@@ -29,6 +30,7 @@ from vgg_keras.pipelines.sources import open_source
 from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.recipes import Recipe
 from vgg_keras.report import analysis
+from vgg_keras.report import page as page_module
 from vgg_keras.report.claims import MARKS
 from vgg_keras.report.page import write_report
 from vgg_keras.reproduction import verdicts
@@ -119,12 +121,14 @@ class TestPage:
     def test_each_data_set_has_a_heading_and_a_best_result(self, results, tmp_path):
         result = json.loads((results / "dense.parquet.json").read_text())
         for name, error in (("a", 40.0), ("b", 20.0), ("b", 30.0)):
-            other = result | {"data": f"folder:/x/{name}", "top1_error": error}
+            made = {"date": f"2026-01-{error:02.0f}T10:00:00+00:00", "hardware": "2 x GPU"}
+            other = result | {"data": f"folder:/x/{name}", "top1_error": error, "provenance": made}
             (tmp_path / f"{name}{error}.json").write_text(json.dumps(other))
         text = write_report(tmp_path, tmp_path / "out", examples=0).read_text()
         headings = re.findall("<h3>(.*)</h3>", text[text.index('id="results"') :])
         assert headings[:2] == ["b", "a"]
         assert re.findall("<strong>(.*?) % top-1", text) == ["20.00", "40.00"]
+        assert "Results of 2026-01-20 to 2026-01-40, measured on 2 x GPU." in " ".join(text.split())
 
     def test_only_tables_with_results_are_shown(self, results, tmp_path):
         result = json.loads((results / "dense.parquet.json").read_text())
@@ -136,6 +140,19 @@ class TestPage:
         assert re.findall(r"Table (\d+): ", text) == ["3"]
         assert "25.0 ± 7.1" in text
         assert "18 images, crop 32, width 1/16, 2 seeds" in text
+
+    def test_a_run_with_two_names_has_one_curve(self, results, tmp_path, monkeypatch):
+        result = json.loads((results / "dense.parquet.json").read_text())
+        for i, run in enumerate((result["run"], "runs/tiny <a>", "../gone")):
+            other = result | {"run": run, "top1_error": 10.0 * i}
+            (tmp_path / f"{i}.json").write_text(json.dumps(other))
+        monkeypatch.chdir(results.parent)
+        drawn = []
+        monkeypatch.setattr(page_module, "journals_of", lambda runs: drawn.extend(runs) or {})
+        monkeypatch.setattr(page_module, "learning_curves", lambda *_, **__: Figure())
+        text = write_report(tmp_path, tmp_path / "out", examples=0).read_text()
+        assert list(map(str, drawn)) == ["runs/tiny <a>"]
+        assert "No training journal is available for" in text
 
     def test_names_are_escaped(self, page):
         assert "tiny <a>" not in page.read_text()
@@ -363,7 +380,10 @@ class TestCommands:
     def test_table_shows_own_results(self, results):
         done = self.invoke("table", 2, "--results", results, "--json")
         assert json.loads(done.stdout)["number"] == 2
-        assert "our top-1 error" in self.invoke("table", 3, "--results", results).stdout
+        done = self.invoke("table", 3, "--results", results)
+        assert "our top-1 error" in done.stdout
+        # Tiny's scales are those of no row.
+        assert "Results found: 3. Beside a row: 0. Beside none: 3:" in done.stderr
         failed = self.invoke("table", 13)
         assert (failed.exit_code, "must be one of 1, 2, 3" in failed.output) == (1, True)
 

@@ -27,10 +27,11 @@ from tests.conftest import TRAIN_TINY, overridden, write_folder
 from tests.forks import start
 from vgg_keras.callbacks.journal import read_journal
 from vgg_keras.cli import main
-from vgg_keras.errors import RunError
+from vgg_keras.errors import ArgumentError, RunError
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.metadata import rounded
 from vgg_keras.pipelines.sources import open_source
+from vgg_keras.pipelines.splits import Source
 from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.provenance import warn_of_other_versions
 from vgg_keras.recipes import Recipe
@@ -746,3 +747,11 @@ class TestFromScratch:
         warning = "init_layers=all has no effect without init_from: the net starts from scratch"
         assert warning not in log_of()
         assert warning in log_of("--recipe", "paper-384")
+
+
+def test_a_run_takes_data_that_are_open(tmp_path):
+    """They must be those of the recipe."""
+    others = Source("folder:others", ("a",), {})
+    with pytest.raises(ArgumentError, match=r"folder:mine.*Received: folder:others"):
+        train(Recipe(data="folder:mine"), tmp_path / "run", source=others)
+    assert not (tmp_path / "run").exists()

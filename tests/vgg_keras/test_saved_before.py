@@ -120,6 +120,7 @@ def test_features_are_used_and_the_same_as_new_ones(expected):
     np.testing.assert_allclose(rows, features.values[of_val], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_export_is_verified_against_its_nets(expected):
     from PIL import Image
 

@@ -17,6 +17,7 @@ from vgg_keras.evaluation.predict import predict
 from vgg_keras.evaluation.predictions import Predictions
 from vgg_keras.evaluation.rows import RowFiller
 from vgg_keras.evaluation.submissions import save_submission
+from vgg_keras.localisation.predict import Located
 from vgg_keras.localisation.results import Localised
 from vgg_keras.pipelines.boxes import Boxes
 from vgg_keras.pipelines.sources.own import from_paths
@@ -64,10 +65,14 @@ class TestSubmissions:
         truth = Boxes.of_images([[[0, 0, 1, 1]]] * 2)
         classes = np.array([[5, 0], [1, 2]])
         found = Localised(names, np.zeros(2, int), truth, classes, boxes, WNIDS, {})
-        found.save_submission(tmp_path / "a.txt", split)
-        assert (tmp_path / "a.txt").read_text() == (
-            "449 3 25 5 49 429 29 49 29 49\n1000 0 0 59 39 1 30 10 44 19\n"
-        )
+        located = Located(names, classes, np.ones((2, 2)), boxes, WNIDS, {})
+        for one in (found, located):
+            one.save_submission(tmp_path / "a.txt", split)
+            assert (tmp_path / "a.txt").read_text() == (
+                "449 3 25 5 49 429 29 49 29 49\n1000 0 0 59 39 1 30 10 44 19\n"
+            )
+        with pytest.raises(PredictionsError, match=r"needs all 1 images .* for 2 images"):
+            located.save_submission(tmp_path / "a.txt", tmp_path / "a.png")
         with pytest.raises(PredictionsError, match=r"needs all 1 images .* for 2 images"):
             found.save_submission(tmp_path / "a.txt", split.without(names[:1]))
 

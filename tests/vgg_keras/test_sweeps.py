@@ -26,7 +26,7 @@ from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.pipelines.sources import open_source
 from vgg_keras.recipes import RECIPES, Recipe
 from vgg_keras.sweeps import trials, tuner
-from vgg_keras.sweeps.results import best_run, read_trials
+from vgg_keras.sweeps.results import best_run, read_trials, sweep_figure
 from vgg_keras.sweeps.space import TUNERS, Point, Sweep, default_recipe
 from vgg_keras.sweeps.trials import score
 from vgg_keras.sweeps.tuner import VggHyperModel, run_sweep
@@ -383,6 +383,48 @@ class TestSpace:
         (tmp_path / "thesis.tex").touch()
         with pytest.raises(SweepError, match="is not empty and holds no sweep"):
             tiny().save(tmp_path)
+
+
+class TestFigure:
+    @staticmethod
+    def rows(*costs):
+        return [
+            {
+                "net": net,
+                "weight_layers": layers,
+                "train_scale": [32, 32],
+                "width": 1.0,
+                "error": 30.0 + i,
+                "parameters": cost * 1e6,
+                "seconds": 60 * cost,
+                "multiply_adds": cost * 1e9,
+            }
+            for i, (cost, (net, layers)) in enumerate(
+                zip(costs, (("A", 11), ("B", 13), ("D", 16)), strict=True)
+            )
+        ]
+
+    def test_points_are_not_joined(self):
+        figure = sweep_figure(self.rows(3.0, 1.0, 2.0), "top5")
+        for panel in figure.axes[1:]:
+            assert [line.get_linestyle() for line in panel.lines] == ["None"]
+            assert panel.lines[0].get_xdata() == pytest.approx([3.0, 1.0, 2.0])
+            assert [text.get_text() for text in panel.texts] == ["A", "B", "D"]
+
+    @pytest.mark.parametrize(
+        "costs", [(1.0, 1.001, 1.002), (2.0, 2.0, 2.0), (0.3, 5.0, 900.0), (11.0, 12.0, 16.0)]
+    )
+    def test_ticks_have_different_short_labels(self, costs):
+        figure = sweep_figure(self.rows(*costs), "top5")
+        figure.draw_without_rendering()
+        for panel in figure.axes[1:]:
+            axis = panel.xaxis
+            low, high = panel.get_xlim()
+            ticks = zip(axis.get_majorticklocs(), axis.get_majorticklabels(), strict=True)
+            labels = [label.get_text() for value, label in ticks if low <= value <= high]
+            assert 2 <= len(labels) == len(set(labels))
+            assert not any(label.get_text() for label in axis.get_minorticklabels())
+            assert ("." in "".join(labels)) == (costs[0] < 10)  # whole numbers where they are whole
 
 
 def test_the_score_is_that_of_the_best_weights(tmp_path):

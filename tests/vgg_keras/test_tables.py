@@ -11,10 +11,11 @@ import pytest
 from vgg_keras.errors import ArgumentError, PredictionsError
 from vgg_keras.nets import NETS, TABLE_1
 from vgg_keras.report.appendices import PAPER_TABLES
-from vgg_keras.report.rendering import KINDS, render
+from vgg_keras.report.matching import matches
+from vgg_keras.report.rendering import KINDS, matching_lines, render
 from vgg_keras.report.results import read_results
 from vgg_keras.report.seeds import OverSeeds
-from vgg_keras.report.tables import build_table, matches
+from vgg_keras.report.tables import build_table
 
 TWO_NETS = "(D/[256;512]/256,384,512), (E/[256;512]/256,384,512)"
 # The same in proportion for 64-pixel crops.
@@ -300,6 +301,81 @@ def test_parameters_of_table_2_are_the_papers_to_the_million():
 def test_unknown_table_lists_the_known_ones(number):
     with pytest.raises(ValueError, match=rf"1, 2, 3, .*10.*\. Received: {number!r}"):
         build_table(number)
+
+
+# Results beside no row.
+
+
+@pytest.mark.parametrize(
+    ("number", "other", "reason"),
+    [
+        (4, {"net": "B-shallow"}, "net = B-shallow, but the rows of the table have net = B or C"),
+        (
+            4,
+            {"train": (75, 146)},
+            "S = [75;146], but the rows with net = D have S = 73 or 110 or [73;146]",
+        ),
+        (
+            4,
+            {"scales": (146, 73)},
+            "Q = 73,146, but the rows with net = D, S = [73;146] have Q = 73,110,146",
+        ),
+        (
+            3,
+            {"scales": (73,), "crop": 32},
+            "S = [73;146], but the rows with net = D have S = 37 or",
+        ),
+        (5, {"protocol": "centre"}, "have protocol = dense or multi-crop or multi-crop+dense"),
+        (
+            4,
+            {"train": (256, 256), "crop": 224},
+            "Q = 73,109,146, but the rows with net = D, S = 256",
+        ),
+        (9, {}, "no top5_localisation_error, which the table shows"),
+        (11, {}, "no mean_ap or mean_class_recall, which the table shows"),
+        (6, {}, "net = D, but the rows of the table have net = D + D + D + C + C + E + E or D + E"),
+    ],
+)
+def test_the_first_fact_that_no_row_shares_is_named(number, other, reason):
+    (found,) = build_table(number, [result(**other)]).unmatched
+    assert reason in found.reason
+
+
+@pytest.mark.parametrize("key", ["train_scale", "crop_size"])
+def test_a_fact_that_a_result_lacks_is_named(key):
+    for lacking in (result() | {key: None}, {k: v for k, v in result().items() if k != key}):
+        (found,) = build_table(4, [lacking]).unmatched
+        assert found.reason == f"{key} of a net is unknown"
+
+
+def test_conditions_that_no_row_has_are_named():
+    (boxes,) = build_table(
+        8, [boxes_of_the_true_class(20.0, "single-class", "all"), boxes_of_the_true_class(30.0)]
+    ).unmatched
+    assert "regression = single-class have tuned = fc" in boxes.reason
+    (regions,) = build_table(12, [transferred("voc2012-action", "DE", ("box",))]).unmatched
+    assert "with nets = D+E have regions = image or image+box" in regions.reason
+    (protocol,) = build_table(11, [transferred("voc2012-action")]).unmatched
+    assert protocol.reason.startswith("protocol = voc2012-action, but the table has voc2007 or")
+
+
+def test_results_with_the_same_reason_share_a_line():
+    of_centre = [result(protocol="centre", file=f"{i}.json") for i in range(5)]
+    table = build_table(4, [result(file="d.json"), *of_centre])
+    count, line = matching_lines(table)
+    assert count == "Results found: 6. Beside a row: 1. Beside none: 5:"
+    assert line.startswith("- 0.json, 1.json, 2.json and 2 more: protocol = centre, but the rows")
+    assert matching_lines(build_table(4, [result()])) == [
+        "Results found: 1. Beside a row: 1. Beside none: 0."
+    ]
+    assert matching_lines(build_table(2, [result()])) == ["Table 2 has no results beside it."]
+
+
+def test_json_has_the_results_beside_no_row():
+    content = json.loads(render(build_table(4, [result(net="A", file="a.json"), result()]), "json"))
+    ((left,), compared) = content["unmatched"], content["results"]
+    assert (left["file"], compared) == ("a.json", 2)
+    assert left["reason"].startswith("net = A, but")
 
 
 # Localisation.

@@ -32,7 +32,7 @@ from vgg_keras.evaluation.procedure import Procedure
 from vgg_keras.metadata import members
 from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.quiet import quiet_tensorflow
-from vgg_keras.report.rendering import KINDS, render
+from vgg_keras.report.rendering import KINDS, matching_lines, render
 from vgg_keras.report.results import read_results
 from vgg_keras.report.tables import build_table
 
@@ -196,11 +196,17 @@ def fuse(verbose, files, out, submission, as_json) -> None:
 @json_option
 @click.pass_obj
 def table(verbose, number, results, kind, as_json) -> None:
-    """Print a table of the paper, 1 to 12, with your results beside the paper's numbers."""
+    """Print a table of the paper, 1 to 12, with your results beside the paper's numbers.
+
+    Standard error says how many results were found, and why some are beside no row.
+    """
     with one_line_errors(verbose):
         built = build_table(number, read_results(results) if results else ())
-        width = terminal_width(132)
-        echo_lines(render(built, "json" if as_json else kind, width))
+        kind = "json" if as_json else kind
+        echo_lines(render(built, kind, terminal_width(132)))
+        if results and kind != "json":  # which has it itself
+            for line in matching_lines(built):
+                echo(line, err=True)
 
 
 @command()

@@ -1,4 +1,4 @@
-"""`features`, `transfer` and `similar`: very deep features for other data (§B)."""
+"""`features` and `transfer`: very deep features for other data (§B)."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import click
 
 from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
+from vgg_keras.commands.images import check_images_or_data, is_folder
 from vgg_keras.commands.nets import chosen_nets, net_options
 from vgg_keras.commands.options import (
-    ANY_PATH,
     FILE,
+    FOLDER,
     SCALES,
     Several,
     add_options,
     bad_image_option,
     batch_size_option,
-    check_images,
     data_dir_option,
     data_options,
     devices_option,
@@ -34,6 +34,7 @@ from vgg_keras.features.protocols import (
     TRANSFER_PROTOCOLS,
 )
 from vgg_keras.metadata import RECOGNISED_KEY
+from vgg_keras.pipelines.errors import ArgumentError
 from vgg_keras.quiet import quiet_tensorflow
 from vgg_keras.recipes import PRECISIONS
 
@@ -85,8 +86,9 @@ _PROCEDURE = (
 
 
 @command()
+@click.argument("images", nargs=-1, metavar="[IMAGE...|FOLDER]")
 @net_options(several="the features of several nets are stacked", without=("head", "train_scale"))
-@data_options()
+@data_options(required=False)
 @data_dir_option
 @click.option(
     "--splits",
@@ -110,13 +112,18 @@ _PROCEDURE = (
 @json_option
 @click.pass_obj
 def features(
-    verbose, data, data_dir, splits, layer, cache_dir, out, devices, as_json, **options
+    verbose, images, data, data_dir, splits, layer, cache_dir, out, devices, as_json, **options
 ) -> None:
-    """Extract features of images: activations of a net at several scales (§B)."""
+    """Extract features of images: activations of a net at several scales (§B).
+
+    The images are those of --data, whose labels are saved too, or files or all files in a FOLDER,
+    without labels.
+    """
     with one_line_errors(verbose):
         from vgg_keras.features.table import check_format
 
         check_format(out)
+        check_images_or_data(images, data, refuse_text=options["on_bad_image"] == "stop")
         chosen = chosen_nets(options)
         with quiet_tensorflow(verbose):
             from vgg_keras.distribution import make_strategy
@@ -124,12 +131,15 @@ def features(
             from vgg_keras.features.extractor import FeatureExtractor
             from vgg_keras.pipelines.sources import open_source
         strategy = make_strategy(devices)  # first: TFDS may start TensorFlow, which fixes them
-        source = open_source(data, data_dir, several_labels=True)
+        if data:
+            images = open_source(data, data_dir, several_labels=True)
+        elif is_folder(images):
+            (images,) = images
         with strategy.scope():
             nets = [FeatureExtractor.load(one.where, layer, **one.arguments) for one in chosen]
         folder = out.with_name(f"{out.name}.parts") if cache_dir is None else cache_dir or None
         with timed() as timer:
-            found = extract_features(nets, source, splits, cache_dir=folder, **options)
+            found = extract_features(nets, images, splits, cache_dir=folder, **options)
         found.save(out)
         dimensions = found.values.shape[1]
         if as_json:
@@ -175,18 +185,47 @@ def features(
     help=f"Regularisation constants C to choose from [{','.join(f'{c:g}' for c in C_GRID)}].",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random splits.")
+@click.option(
+    "--submission",
+    type=FOLDER,
+    help="Save the scores of VOC's test images in this folder, as VOC's evaluation server takes "
+    "them, and measure nothing.",
+)
+@click.option(
+    "--test",
+    "test_files",
+    multiple=True,
+    type=FILE,
+    help="With --submission: file of the features of the test images, given once for each "
+    "--features [the split test of --features].",
+)
+@click.option(
+    "--image-set",
+    type=FILE,
+    help="With --submission: list of the test images, such as ImageSets/Main/test.txt [all test "
+    "images].",
+)
 @click.option("--out", type=FILE, help="Save the result in this .json file.")
 @json_option
 @click.pass_obj
-def transfer(verbose, files, out, as_json, **options) -> None:
+def transfer(verbose, files, submission, test_files, image_set, out, as_json, **options) -> None:
     """Score features with linear SVMs (§B): mean AP for VOC, mean class recall for Caltech."""
     with one_line_errors(verbose):
         from vgg_keras.features.svm import transfer as run_transfer
         from vgg_keras.features.table import Features, stacked
 
+        if not submission and (test_files or image_set):
+            raise ArgumentError("--test and --image-set go with --submission.")
         with timed() as timer:
-            result = run_transfer(stacked([Features.load(file) for file in files]), **options)
+            found = stacked([Features.load(file) for file in files])
+            if submission:
+                test = stacked([Features.load(f) for f in test_files]) if test_files else None
+                result = _submit(submission, found, test, image_set, **options)
+            else:
+                result = run_transfer(found, **options)
         result |= {"files": [str(file) for file in files], **provenance(timer)}
+        if test_files:
+            result["test_files"] = [str(file) for file in test_files]
         if out:
             from vgg_keras.pipelines.files import atomic_write
 
@@ -198,8 +237,25 @@ def transfer(verbose, files, out, as_json, **options) -> None:
             echo(_line(result))
 
 
+def _submit(folder, features, test, image_set, *, protocol, grid, seed, **random_splits) -> dict:
+    """The result of a submission."""
+    from vgg_keras.features.submissions import save_submission
+
+    for name, value in random_splits.items():
+        if value is not None:
+            raise ArgumentError(f"{name} must not be given with --submission.", name)
+    return save_submission(
+        folder, features, protocol, test, image_set=image_set, grid=grid, seed=seed
+    )
+
+
 def _line(result: dict) -> str:
     """A result as a line of text."""
+    if "submission" in result:
+        return (
+            f"{result['submission']}: {result['protocol']}, scores of {result['images']} images, "
+            f"trained on {result['train_images']}, C = {result['C'][0]:g}"
+        )
     measure = next(key for key in (MEAN_AP, MEAN_CLASS_RECALL) if key in result)
     spread = "" if result["spread"] is None else f" ± {result['spread']:.1f}"
     splits = len(result["of_splits"])
@@ -208,77 +264,3 @@ def _line(result: dict) -> str:
         f"{result['images']} images{f', {splits} splits' if splits > 1 else ''}, trained on "
         f"{result['train_images']}, C = {', '.join(f'{c:g}' for c in result['C'])}"
     )
-
-
-@command()
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option(
-    "--features",
-    "file",
-    required=True,
-    type=FILE,
-    help="File that `features --out` saved, in which similar images are searched.",
-)
-@click.option(
-    "--top",
-    type=click.IntRange(1),
-    default=5,
-    show_default=True,
-    help="Number of similar images to print for an image.",
-)
-@click.option(
-    "--moved-to",
-    multiple=True,
-    type=ANY_PATH,
-    help="New path of the run or weights file, if it was moved; given once for each net.",
-)
-@click.option(
-    "--sheet", type=FILE, help="Draw each IMAGE and its similar images in this .png file."
-)
-@click.option("--data", help="With --sheet: the data at their new path, if they were moved.")
-@data_dir_option
-@json_option
-@click.pass_obj
-def similar(verbose, images, file, top, moved_to, sheet, data, data_dir, as_json) -> None:
-    """Find the images whose features are the most similar to those of IMAGE."""
-    with one_line_errors(verbose):
-        check_images(images)
-        with quiet_tensorflow(verbose):
-            from vgg_keras.features.similar import draw_sheet, nearest, query_descriptors
-            from vgg_keras.features.table import Features
-        found = Features.load(file)
-        with timed() as timer:
-            close = nearest(query_descriptors(found, images, moved_to=moved_to), found, top)
-        if sheet:
-            from vgg_keras.pipelines.sources import open_source
-
-            source = open_source(data or found.metadata["data"], data_dir, several_labels=True)
-            draw_sheet(images, found, close, source, sheet)
-        results = _similar(images, found, close)
-        if as_json:
-            shared = {"features": str(file), "images": len(images)}
-            print_json(results, **shared, **provenance(timer, len(images)))
-            return
-        for result in results:
-            echo(result["image"])
-            for one in result["similar"]:
-                echo(f"  {one['similarity']:.3f}  {one['image']}  {', '.join(one['labels'])}")
-
-
-def _similar(images, found, close) -> list[dict]:
-    """The images that are similar to each image."""
-    return [
-        {
-            "image": image,
-            "similar": [
-                {
-                    "image": found.names[row],
-                    "split": found.splits[row],
-                    "labels": found.labels_of(row),
-                    "similarity": float(cosine),
-                }
-                for row, cosine in zip(rows, cosines, strict=True)
-            ],
-        }
-        for image, rows, cosines in zip(images, *close, strict=True)
-    ]

@@ -9,12 +9,11 @@ import click
 
 from vgg_keras.commands.base import group
 from vgg_keras.commands.errors import one_line_errors
-from vgg_keras.commands.locating import NETS, predict_boxes
+from vgg_keras.commands.locating import DENSE, NETS, dense_arguments, predict_boxes
 from vgg_keras.commands.nets import nets_in_folders
 from vgg_keras.commands.options import (
     FILE,
     FOLDER,
-    SCALES,
     Names,
     add_options,
     bad_image_option,
@@ -69,26 +68,9 @@ _PROCEDURE = (
         default="dense",
         show_default=True,
         help="dense: the full protocol of §A.2. centre-gt: the box of the true class in the "
-        "central crop.",
+        "central crop, without mirror images.",
     ),
-    click.option(
-        "--test-scales",
-        type=SCALES,
-        multiple=True,
-        metavar="Q,...",
-        help="Test scales Q, once for all nets or once for each --run [S of each net].",
-    ),
-    click.option(
-        "--predictions",
-        type=FILE,
-        help="Take the five classes from this file, which `evaluate --out` or `fuse --out` saved.",
-    ),
-    click.option(
-        "--merge-threshold",
-        type=click.FloatRange(0),
-        help="Largest distance at which two boxes are merged; 0 merges only identical boxes [0.8].",
-    ),
-    click.option("--flip/--no-flip", default=True, help="With dense: use mirror images too [yes]."),
+    *DENSE,
     click.option(
         "--boxes", type=FILE, help="CSV file with the true boxes [the file of the first run]."
     ),
@@ -112,6 +94,11 @@ _PROCEDURE = (
     type=FILE,
     help="Save the result, with the classes and boxes of each image, in this .json file.",
 )
+@click.option(
+    "--picture",
+    type=FILE,
+    help="Draw some images with right and some with wrong boxes in this .png file.",
+)
 @submission_option
 @devices_option
 @bad_image_option
@@ -126,6 +113,7 @@ def evaluate(
     data_dir,
     devices,
     out,
+    picture,
     submission,
     as_json,
     **options,
@@ -133,7 +121,7 @@ def evaluate(
     """Measure the localisation errors of nets, in percent, by the rule of ILSVRC."""
     with one_line_errors(verbose):
         _check(runs, classifiers, submission, options)
-        for file in filter(None, (out, submission)):
+        for file in filter(None, (out, picture, submission)):
             check_writable(file)  # before hours of work
         arguments = {"precision": precision}
         nets = nets_in_folders(runs, "run", arguments)
@@ -158,6 +146,8 @@ def evaluate(
         found = dataclasses.replace(found, metadata=found.metadata | measured)
         if out:
             found.save(out)
+        if picture:
+            _draw(found, data_dir, picture)
         if submission:
             found.save_submission(submission, split)
         result = found.result()
@@ -165,6 +155,15 @@ def evaluate(
             print_json([result])
         else:
             echo(_line(result))
+
+
+def _draw(found, data_dir, picture: Path) -> None:
+    from vgg_keras.report.figures import save_figure
+    from vgg_keras.report.localised import examples_of, localisation_sheet
+
+    examples = examples_of(found.result_with_answers(), data_dir)
+    save_figure(localisation_sheet(examples), picture)
+    echo(f"drawn: {picture}", err=True)
 
 
 def _dense(
@@ -180,17 +179,13 @@ def _dense(
     **options,
 ):
     """Answers of the full protocol."""
-    from vgg_keras.evaluation.predictions import Predictions
     from vgg_keras.localisation.localise import localise as run_localisation
 
-    if merge_threshold is not None:
-        options["threshold"] = merge_threshold
     return run_localisation(
         nets,
         source,
         classifiers=classifiers,
-        test_scales=test_scales[0] if len(test_scales) == 1 else test_scales or None,
-        predictions=Predictions.load(predictions) if predictions else None,
+        **dense_arguments(test_scales, predictions, merge_threshold),
         cache_dir=default_cache if cache_dir is None else cache_dir or None,
         **options,
     )

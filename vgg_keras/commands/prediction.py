@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
 from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
 from vgg_keras.commands.evaluation import save_predictions, with_provenance
+from vgg_keras.commands.images import check_images_or_data, is_folder
 from vgg_keras.commands.nets import chosen_nets, classes_option, net_options
 from vgg_keras.commands.options import (
     FOLDER,
@@ -16,7 +15,6 @@ from vgg_keras.commands.options import (
     add_options,
     bad_image_option,
     check_files_to_write,
-    check_images,
     data_dir_option,
     json_option,
     predictions_option,
@@ -94,14 +92,14 @@ def predict(
         check_files_to_write(out, submission)
         if grad_cam and not pictures:
             raise ArgumentError("--grad-cam goes with --pictures.")
-        _check_given(images, data, refuse_text=options["on_bad_image"] == "stop")
+        check_images_or_data(images, data, refuse_text=options["on_bad_image"] == "stop")
         with quiet_tensorflow(verbose):
             from vgg_keras.evaluation.predict import predict as run_prediction
             from vgg_keras.evaluation.submissions import submission_ids
             from vgg_keras.pipelines.sources import open_source
         if data:
             images = open_source(data, data_dir)[split]
-        elif os.path.isdir(images[0]):
+        elif is_folder(images):
             (images,) = images
         net = chosen.load()
         if submission:
@@ -126,14 +124,6 @@ def predict(
             draw_answers(net, predicted, pictures, with_grad_cam=grad_cam)
         if as_json or not is_saved:
             _show(predicted, top, as_json)
-
-
-def _check_given(images: tuple[str, ...], data: str | None, refuse_text: bool) -> None:
-    """Refuses at once what is neither files nor one folder nor --data."""
-    if bool(images) == bool(data):
-        raise ArgumentError("Give either images or --data.")
-    if not (len(images) == 1 and os.path.isdir(images[0])):
-        check_images(images, refuse_text=refuse_text)
 
 
 def _show(predicted, top: int, as_json: bool) -> None:

@@ -10,6 +10,7 @@ import click
 
 from vgg_keras.commands.base import command
 from vgg_keras.commands.errors import one_line_errors
+from vgg_keras.commands.images import check_images
 from vgg_keras.commands.nets import (
     ChosenNet,
     chosen_nets,
@@ -22,7 +23,6 @@ from vgg_keras.commands.options import (
     PROCEDURE,
     SCALES,
     add_options,
-    check_images,
     json_option,
 )
 from vgg_keras.commands.results import print_json, provenance, timed, without_password

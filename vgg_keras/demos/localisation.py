@@ -16,6 +16,8 @@ from vgg_keras.localisation.results import Localised
 from vgg_keras.localisation.task import train_localisation
 from vgg_keras.pipelines.sources import open_source
 from vgg_keras.recipes import LOCALISATION_RECIPES, RECIPES
+from vgg_keras.report.figures import save_figure
+from vgg_keras.report.localised import examples_of, localisation_sheet
 from vgg_keras.report.page import write_report
 from vgg_keras.text import printable
 from vgg_keras.trained import TrainedNet
@@ -39,6 +41,8 @@ _LOCALISER = dataclasses.replace(
     learning_rate=0.03,
     dropout=0.0,
 )
+
+_EXAMPLES = 5  # right ones on the sheet, and as many wrong ones
 
 
 def run_demo(out: str | os.PathLike, data_dir: str | os.PathLike | None = None) -> None:
@@ -69,8 +73,13 @@ def run_demo(out: str | os.PathLike, data_dir: str | os.PathLike | None = None) 
     for name, answers in (("centre-gt", centre), ("dense", dense)):
         answers.save(out / "results" / f"{name}.json")
     page = write_report(out / "results", out / "report", data_dir=data_dir)
+    sheet = out / "boxes.png"
+    save_figure(
+        localisation_sheet(examples_of(dense.result_with_answers(), data_dir, _EXAMPLES)), sheet
+    )
     console.print(_table(centre, dense))
-    console.print(f"report: {printable(str(page))}", highlight=False, soft_wrap=True)
+    for name, path in {"report": page, "images with boxes": sheet}.items():
+        console.print(f"{name + ':':20}{printable(str(path))}", highlight=False, soft_wrap=True)
     console.print(f"total time: {time.monotonic() - started:.0f} s", highlight=False)
 
 

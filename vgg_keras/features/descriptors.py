@@ -23,6 +23,7 @@ from vgg_keras.metadata import join
 from vgg_keras.pipelines.box_sources import boxed_split
 from vgg_keras.pipelines.checks import check_test_scale
 from vgg_keras.pipelines.sources.cropped import CroppedSplit
+from vgg_keras.pipelines.sources.own import as_split
 from vgg_keras.pipelines.splits import Source, Split
 from vgg_keras.trained import TrainedNet
 
@@ -38,7 +39,7 @@ _AGGREGATED: dict[str, Callable[[list[np.ndarray]], np.ndarray]] = {
 
 def extract_features(
     nets: TrainedNet | FeatureExtractor | Sequence[TrainedNet | FeatureExtractor],
-    data: Source | Split,
+    data: Any,
     splits: str | Sequence[str] | None = None,
     *,
     layer: str = PENULTIMATE,
@@ -57,7 +58,8 @@ def extract_features(
     Args:
         nets: one net or several. The descriptors of several nets are stacked, which is the late
             fusion of §B.
-        data: a source, or a split; the labels are stored with the descriptors.
+        data: a source or a split, whose labels are stored with the descriptors; or images without
+            labels, in all forms that `vgg_keras.predict` takes, such as a folder.
         splits: names of the splits of a source; by default all of them.
         layer: name of the layer of a `TrainedNet` to use; a `FeatureExtractor` has its own.
         region: "image", "box", or "image+box" to stack both (Table 12).
@@ -206,16 +208,22 @@ def _extractors(
 
 
 def _source_and_splits(
-    data: Source | Split, splits: str | Sequence[str] | None
-) -> tuple[Source, tuple[str, ...]]:
-    """The data as a source, and the names of the splits to use."""
-    if isinstance(data, Split):
-        class_names = data.class_names
+    data: Any, splits: str | Sequence[str] | None
+) -> tuple[Source, dict[str, Split]]:
+    """The data as a source, and the splits to use by name.
+
+    Raises:
+        SourceError: a split is missing; this is said before the features of another are computed.
+    """
+    if not isinstance(data, Source):
+        split = as_split(data)
+        class_names = split.class_names
         if class_names is None:
-            class_names = tuple(map(str, range(1 + data.all_labels().max(initial=-1))))
-        data = Source("own data", class_names, {data.name: data})
+            class_names = tuple(map(str, range(1 + split.all_labels().max(initial=-1))))
+        spec = os.fspath(data) if isinstance(data, str | os.PathLike) else "own data"
+        data = Source(spec, class_names, {split.name: split})
     names = (splits,) if isinstance(splits, str) else tuple(splits or data.splits)
-    return data, names
+    return data, {name: data[name] for name in names}
 
 
 class _OfSplit(NamedTuple):

@@ -183,7 +183,7 @@ def load_file(
         pool_rounding=pool_rounding or "down",
     )
     precision = precision or "float32"
-    whole = architecture.build(precision=precision, classifier_activation=None)
+    whole = architecture.build(precision=precision, classifier_activation=None, initialise=False)
     model = _up_to(whole, layer)
     needed = [one.name for one in model.layers if one.weights]
     _check_layers(path, layer, needed, contents)

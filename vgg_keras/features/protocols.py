@@ -25,6 +25,8 @@ class Protocol:
         train_per_class: number of training images for each class.
         test_per_class: largest number of test images for each class; None for all that remain.
         unscored: classes that are distractors and have no AP.
+        competition: VOC's name of the competition for methods that use other data than VOC's, as
+            in the names of submission files; "" if there is none.
     """
 
     measure: str
@@ -36,13 +38,20 @@ class Protocol:
     train_per_class: int = 0
     test_per_class: int | None = None
     unscored: tuple[str, ...] = ()
+    competition: str = ""
 
+
+_CLASSIFICATION, ACTION = "comp2_cls", "comp10_action"
 
 TRANSFER_PROTOCOLS: dict[str, Protocol] = {
-    "voc2007": Protocol(MEAN_AP, "11-point", ("train",), ("val",), ("test",)),
+    "voc2007": Protocol(
+        MEAN_AP, "11-point", ("train",), ("val",), ("test",), competition=_CLASSIFICATION
+    ),
     # The labels of the test sets of 2012 are not public, so val is tested on.
-    "voc2012": Protocol(MEAN_AP, "area", ("train",), test=("val",)),
-    "voc2012-action": Protocol(MEAN_AP, "area", ("train",), test=("val",), unscored=("other",)),
+    "voc2012": Protocol(MEAN_AP, "area", ("train",), test=("val",), competition=_CLASSIFICATION),
+    "voc2012-action": Protocol(
+        MEAN_AP, "area", ("train",), test=("val",), unscored=("other",), competition=ACTION
+    ),
     "caltech101": Protocol(MEAN_CLASS_RECALL, splits=3, train_per_class=30, test_per_class=50),
     "caltech256": Protocol(MEAN_CLASS_RECALL, splits=3, train_per_class=60),
 }

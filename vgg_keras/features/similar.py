@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from vgg_keras.pipelines.files import atomic_path
 from vgg_keras.pipelines.sources.own import as_split
 from vgg_keras.pipelines.splits import Source
 from vgg_keras.pipelines.statistics import ILSVRC
-from vgg_keras.text import figure_text
+from vgg_keras.report.sheets import INK, RIGHT, Section, Tile, image_sheet
 
 
 class Neighbours(NamedTuple):
@@ -189,6 +190,9 @@ def draw_sheet(
 ) -> None:
     """Draws each query image in a row with its neighbours, their labels and similarities.
 
+    The query is framed. If its class is known, the neighbours of this class are framed too, see
+    `classes_of_query`.
+
     Args:
         images: paths of the query images.
         features: features of the images that were searched.
@@ -200,27 +204,48 @@ def draw_sheet(
         FeaturesError, SourceError, BadImageError: an image is missing or cannot be read.
         WriteError: the file cannot be written.
     """
-    from matplotlib.figure import Figure
-
     split = as_split(images)
     queries = read_images(split, range(len(split)))
     others = images_of(features, source, sorted(set(neighbours.indices.ravel().tolist())))
-    columns = 1 + neighbours.indices.shape[1]
-    figure = Figure(figsize=(2 * columns, 2.3 * len(images)), layout="constrained")
-    axes = figure.subplots(len(images), columns, squeeze=False)
-    for i, (first, *rest) in enumerate(axes):
-        _draw(first, queries[i], figure_text(Path(images[i]).name))
-        for axis, row, cosine in zip(rest, *(values[i] for values in neighbours), strict=True):
-            labels = figure_text(", ".join(features.labels_of(row)))
-            _draw(axis, others[row], f"{labels}\n{cosine:.3f}")
+    sections = []
+    for i, (rows, cosines) in enumerate(zip(*neighbours, strict=True)):
+        name = Path(images[i]).name
+        classes = classes_of_query(images[i], features, rows[0], cosines[0])
+        tiles = [Tile(queries[i], [name, ", ".join(classes)], _QUERY, _QUERY)]
+        for row, cosine in zip(rows.tolist(), cosines, strict=True):
+            labels = features.labels_of(row)
+            frame = RIGHT if set(labels) & set(classes) else None
+            lines = [f"{cosine:.3f}", ", ".join(labels)]
+            tiles.append(Tile(others[row], lines, frame or INK, frame))
+        sections.append(Section(tiles))
+    figure = image_sheet(sections, _LEGEND, width=math.inf)
     try:
         with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=100)
+            figure.savefig(temporary, dpi=110)
     except OSError as error:
         raise WriteError(f"{path} cannot be written: {error}") from error
 
 
-def _draw(axis: Any, pixels: np.ndarray, title: str) -> None:
-    axis.imshow(pixels)
-    axis.set_title(title, fontsize=8)
-    axis.axis("off")
+_QUERY = "#1f5f99"
+_LEGEND = "Blue: the query. Green: images of its class. Numbers: cosine similarity."
+_THE_SAME = 0.9999  # cosine of an image with itself, in spite of rounding
+
+
+def classes_of_query(
+    path: str | os.PathLike, features: Features, nearest_row: int, cosine: float
+) -> list[str]:
+    """The classes of a query image, as far as they are known; else an empty list.
+
+    If the query is one of the searched images, it has their labels. Otherwise its class is the name
+    of its folder, if that is the name of a class.
+
+    Args:
+        path: path of the query image.
+        features: features of the images that were searched.
+        nearest_row: row index of the most similar image.
+        cosine: its similarity.
+    """
+    if cosine > _THE_SAME:
+        return features.labels_of(nearest_row)
+    folder = Path(path).resolve().parent.name
+    return [folder] if folder in features.class_names else []

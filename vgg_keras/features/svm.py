@@ -79,9 +79,9 @@ def transfer(
         transfer(Features.load("caltech.parquet"), "caltech101")["mean_class_recall"]
     """
     plan = _plan(features, protocol, train_per_class, test_per_class, splits)
-    grid = _sorted_grid(grid)
+    grid = sorted_grid(grid)
     drawn = list(split_images(features, plan, seed, selecting=len(grid) > 1))
-    selected = [_select(features, plan, subsets, grid, seed) for subsets in drawn]
+    selected = [select_c(features, plan, subsets, grid, seed) for subsets in drawn]
     measured = [
         _measured(features, plan, np.concatenate(subsets[:2]), subsets.test, c, seed)
         for subsets, c in zip(drawn, selected, strict=True)
@@ -114,7 +114,7 @@ def _tested_on(features: Features, plan: Protocol, subsets: Subsets) -> dict[str
     }
 
 
-def _sorted_grid(grid: Sequence[float]) -> list[float]:
+def sorted_grid(grid: Sequence[float]) -> list[float]:
     """The constants C in ascending order, so that ties select the smallest."""
     found = sorted(float(c) for c in grid)
     if not found or found[0] <= 0:
@@ -238,7 +238,7 @@ def _by_named_splits(
     return Subsets(train, validation, test)
 
 
-def _select(
+def select_c(
     features: Features, plan: Protocol, subsets: Subsets, grid: Sequence[float], seed: int
 ) -> float:
     """The C whose classifiers score best on the validation images; a single C as it is."""
@@ -273,25 +273,25 @@ def _measured(
     found = np.full(len(classes), np.nan)
     for k, name in enumerate(classes):
         if name not in plan.unscored:
-            targets = features.targets[:, k]
-            scores = _scores(values, targets, train, test, c, seed)
-            found[k] = average_precision(scores, targets[test], plan.rule)
+            svm = fitted_for_class(features, k, train, c, seed)
+            scores = svm.decision_function(values[test]) if svm else np.zeros(len(test))
+            found[k] = average_precision(scores, features.targets[test, k], plan.rule)
     return found, None
 
 
-def _scores(
-    values: np.ndarray,
-    targets: np.ndarray,
-    train: np.ndarray,
-    test: np.ndarray,
-    c: float,
-    seed: int,
-) -> np.ndarray:
-    """Scores of one class against the rest; difficult images are not trained on."""
-    train = train[targets[train] != 0]
-    if len(np.unique(targets[train])) < 2:  # only positives or only negatives
-        return np.zeros(len(test))
-    return _fitted(values[train], targets[train], c, seed).decision_function(values[test])
+def fitted_for_class(
+    features: Features, k: int, train: np.ndarray, c: float, seed: int
+) -> LinearSVC | None:
+    """The classifier of class `k` against the rest.
+
+    Images in which the class is difficult are not trained on. The result is None if all others have
+    the class, or none has it.
+    """
+    targets = features.targets[train, k]
+    train, targets = train[targets != 0], targets[targets != 0]
+    if len(np.unique(targets)) < 2:
+        return None
+    return _fitted(features.values[train], targets, c, seed)
 
 
 def _fitted(values: np.ndarray, labels: np.ndarray, c: float, seed: int) -> LinearSVC:

@@ -115,6 +115,26 @@ class Features:
         """Names of the classes that an image has, or with `target=0` of its difficult classes."""
         return [self.class_names[k] for k in np.flatnonzero(self.targets[row] == target)]
 
+    def of_split(self, split: str) -> Features:
+        """The features of the images of one split.
+
+        Raises:
+            FeaturesError: no image is of that split.
+        """
+        rows = np.flatnonzero(np.array(self.splits) == split)
+        if not len(rows):
+            existing = ", ".join(dict.fromkeys(self.splits))
+            raise FeaturesError(
+                f"Features of images of the split {split!r} are needed. Received: {existing}"
+            )
+        return replace(
+            self,
+            names=[self.names[row] for row in rows],
+            splits=[split] * len(rows),
+            targets=self.targets[rows],
+            values=self.values[rows],
+        )
+
     @classmethod
     def load(cls, path: str | os.PathLike) -> Features:
         """Reads a file that `save` wrote. Nothing in it is executed.

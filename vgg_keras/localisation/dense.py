@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from vgg_keras.evaluation.posteriors import with_mirror_images
 from vgg_keras.models import fully_convolutional
 from vgg_keras.nets import STRIDE
 from vgg_keras.pipelines.boxes import from_window
+from vgg_keras.pipelines.evaluation import grid_origins
+from vgg_keras.pipelines.images import no_autograph, rescaled_size, upright_size
+from vgg_keras.pipelines.splits import Split
 from vgg_keras.trained import TrainedNet
 
 _IMAGES = tf.TensorSpec((None, None, None, 3), tf.float32)
@@ -89,6 +93,21 @@ def window_frames(map_size: tf.Tensor, image_size: tf.Tensor, crop_size: int) ->
     height, width = image_size[0], image_size[1]
     frames = tf.stack([columns / width, rows / height, extent / width, extent / height], -1)
     return tf.cast(frames, tf.float32)
+
+
+def centre_frames(images: Split, scale: int, crop_size: int) -> np.ndarray:
+    """Frames of the central crops of all images, float32 `(N, 4)`; see `window_frames`."""
+
+    @no_autograph
+    def size_and_origin(example: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        scaled = rescaled_size(upright_size(images.read(example)), scale)
+        return tf.stack([scaled, grid_origins(scaled, crop_size, 1)[:, 0]])
+
+    found = images.in_order().map(size_and_origin, num_parallel_calls=tf.data.AUTOTUNE)
+    rows = np.array(list(found.as_numpy_iterator())).reshape(-1, 2, 2)[..., ::-1]  # x before y
+    scaled, origins = rows[:, 0], rows[:, 1]
+    frames = np.concatenate([origins, np.full_like(origins, crop_size)], 1) / np.tile(scaled, 2)
+    return frames.astype(np.float32)
 
 
 def make_box_fn(net: TrainedNet) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from vgg_keras.distribution import on_all_devices
-from vgg_keras.evaluation.cache import open_row_cache
-from vgg_keras.evaluation.evaluate import labels_for_net, score
+from vgg_keras.evaluation.evaluate import labels_for_net
 from vgg_keras.evaluation.posteriors import row_pass
-from vgg_keras.evaluation.predictions import Predictions, top_classes
-from vgg_keras.evaluation.procedure import Pass, Procedure
-from vgg_keras.evaluation.rows import RowFiller, RowPass, Score, Table
-from vgg_keras.localisation.dense import Finder, boxes_of_classes, make_box_fn, make_finder
-from vgg_keras.localisation.merging import MERGE_THRESHOLD, best_boxes, check_threshold
+from vgg_keras.evaluation.predictions import Predictions
+from vgg_keras.evaluation.procedure import Pass
+from vgg_keras.evaluation.rows import RowFiller, Table
+from vgg_keras.localisation.answers import Dense, is_complete, score_fn
+from vgg_keras.localisation.dense import boxes_of_classes, centre_frames, make_box_fn
+from vgg_keras.localisation.merging import MERGE_THRESHOLD, check_threshold
 from vgg_keras.localisation.procedure import (
-    ANSWERS,
     check_localises,
     check_together,
     metadata_of_nets,
@@ -32,16 +27,9 @@ from vgg_keras.localisation.results import Localised
 from vgg_keras.pipelines.box_sources import boxed_split
 from vgg_keras.pipelines.boxes import Boxes, from_window
 from vgg_keras.pipelines.checks import check_choice
-from vgg_keras.pipelines.evaluation import grid_origins
-from vgg_keras.pipelines.images import rescaled_size, upright_size
 from vgg_keras.pipelines.splits import VALIDATION, Source, Split
 from vgg_keras.recipes import BAD_IMAGE_POLICIES
 from vgg_keras.trained import TrainedNet
-
-_VIEWS_AND_INDICES = [  # one trace for images of all sizes
-    tf.TensorSpec((None, None, None, None, 3), tf.float32),
-    tf.TensorSpec((None,), tf.int64),
-]
 
 
 def centre_of_true_class(
@@ -76,16 +64,16 @@ def centre_of_true_class(
     scales = scales_by_net([net], test_scale)
     images = _boxed_images(net, data, split, on_bad_image, boxes)
     predict_boxes, classes = make_box_fn(net), images.labels[:, None]
-    score_crops = _score_fn(
+    score_crops = score_fn(
         net,
         lambda crops, classes: boxes_of_classes(predict_boxes(crops), classes)[:, 0, 0, 0],
         classes,
     )
     ((scale,),) = scales
     crops = row_pass(net, Pass("centre", scale, flip=False), score_crops)
-    table = Table(np.full((len(classes), 4), np.nan, np.float32), _is_complete, [crops])
+    table = Table(np.full((len(classes), 4), np.nan, np.float32), is_complete, [crops])
     RowFiller(images.split, batch_size=batch_size, verbose=verbose).fill([table])
-    frames = _centre_frames(images.split, scale, net.architecture.crop_size)
+    frames = centre_frames(images.split, scale, net.architecture.crop_size)
     found = np.clip(from_window(table.rows, frames), 0, 1)[:, None]
     metadata = metadata_of_nets([net], scales) | {"protocol": "centre-gt"}
     return images.localised(classes, found, net.class_names, metadata)
@@ -141,85 +129,10 @@ def localise(
     check_threshold(threshold)
     dense = Dense(nets, classifiers, scales_by_net(nets, test_scales), threshold, flip)
     images = _boxed_images(nets[0], data, split, on_bad_image, boxes)
-    options: dict[str, Any] = {"batch_size": batch_size, "verbose": verbose}
-    if predictions is None:
-        posteriors = dense.posteriors(images.split, cache_dir=cache_dir or None, **options)
-    else:
-        posteriors = predictions.rows_for(images.names, nets[0].class_names)
-    classes = top_classes(posteriors, min(ANSWERS, posteriors.shape[1]))[0]
-    table = dense.table(images.split, classes, cache_dir)
-    RowFiller(images.split, **options).fill([table])
-    return images.localised(classes, np.array(table.rows), nets[0].class_names, dense.metadata())
-
-
-@dataclass(frozen=True, eq=False)
-class Dense:
-    """The second protocol, "dense", for some nets; see `localise`."""
-
-    nets: tuple[TrainedNet, ...]
-    classifiers: tuple[TrainedNet, ...]
-    scales: list[tuple[int, ...]]
-    threshold: float
-    flip: bool
-
-    def posteriors(self, split: Split, **options: Any) -> np.ndarray:
-        """The mean of the classifiers' dense posteriors (§3.2)."""
-        dense = Procedure("dense")
-        return np.mean(
-            [score(net, split, dense.passes(net), **options)[1] for net in self.classifiers], 0
-        )
-
-    def table(
-        self, split: Split, classes: np.ndarray, cache_dir: str | os.PathLike | None
-    ) -> Table:
-        """The table of merged boxes, `(N, A, 4)`, for A classes of each image, `(N, A)`."""
-        folder = Path(cache_dir) if cache_dir else None
-        decisive = folder and self._decisive(split, classes)
-        rows = open_row_cache(folder, "answers", decisive, (*classes.shape, 4))
-        scores = {
-            net: _score_fn(net, make_finder(net, self.classifiers, self.flip), classes)
-            for net in self.nets
-        }
-        passes = [self._pass(net, scale, scores[net]) for net, scale in self._nets_at_scales()]
-        merge = tf.function(
-            lambda found: best_boxes(found, self.threshold),
-            input_signature=[tf.TensorSpec((None, None, 5), tf.float32)],
-            autograph=False,
-        )
-        return Table(
-            rows, _is_complete, passes, lambda parts: merge(np.concatenate(parts, 1)).numpy()
-        )
-
-    def _decisive(self, split: Split, classes: np.ndarray) -> list[Any]:
-        """Everything that decides the boxes."""
-        return [
-            split.fingerprint(),
-            classes.tolist(),
-            self.threshold,
-            self.flip,
-            [(self.nets.index(net), scale) for net, scale in self._nets_at_scales()],
-            *([net.digest, net.mean] for net in (*self.nets, *self.classifiers)),
-        ]
-
-    def _pass(self, net: TrainedNet, scale: int, score: Score) -> RowPass:
-        whole_images = row_pass(net, Pass("dense", scale, self.flip), score)
-        return dataclasses.replace(whole_images, name=f"{Path(net.name).name} Q={scale}")
-
-    def _nets_at_scales(self) -> list[tuple[TrainedNet, int]]:
-        return [
-            (net, scale)
-            for net, of_net in zip(self.nets, self.scales, strict=True)
-            for scale in of_net
-        ]
-
-    def metadata(self) -> dict[str, Any]:
-        """Which nets are used, and how; can be written as JSON."""
-        return metadata_of_nets(self.nets, self.scales) | {
-            "protocol": "dense",
-            "classifiers": [net.name for net in self.classifiers],
-            "merge_threshold": self.threshold,
-            "flip": self.flip,
-        }
+    classes, _, found = dense.answers(
+        images.split, predictions, cache_dir=cache_dir, batch_size=batch_size, verbose=verbose
+    )
+    return images.localised(classes, found, nets[0].class_names, dense.metadata())
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,38 +196,3 @@ def _boxed_images(
 
 def _as_tuple(nets: TrainedNet | Sequence[TrainedNet]) -> tuple[TrainedNet, ...]:
     return (nets,) if isinstance(nets, TrainedNet) else tuple(nets)
-
-
-def _score_fn(net: TrainedNet, find: Finder, classes: np.ndarray) -> Score:
-    """A `Score` that shares a batch among the devices of a net.
-
-    Args:
-        net: localisation net.
-        find: from images and their classes to rows.
-        classes: those of all images of the split, int64 `(N, A)`.
-    """
-
-    @tf.function(input_signature=_VIEWS_AND_INDICES, autograph=False)
-    def score_views(views: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
-        of_images = tf.gather(tf.constant(classes, tf.int64), indices)
-        return on_all_devices(net.model, find, views[:, 0], of_images)
-
-    return score_views
-
-
-def _is_complete(rows: np.ndarray) -> np.ndarray:
-    """Which rows are complete: one that a kill cut off still holds NaN."""
-    return np.isfinite(rows).reshape(len(rows), -1).all(1)
-
-
-def _centre_frames(images: Split, scale: int, crop_size: int) -> np.ndarray:
-    """Frames of the central crops, float32 `(N, 4)`; see `vgg_keras.pipelines.boxes`."""
-    sizes = images.in_order().map(
-        lambda example: upright_size(images.read(example)), num_parallel_calls=tf.data.AUTOTUNE
-    )
-    frames = []
-    for size in sizes:
-        scaled = rescaled_size(size, scale).numpy()
-        row, column = grid_origins(scaled, crop_size, 1).numpy()[:, 0]
-        frames.append(np.array([column, row, crop_size, crop_size]) / np.tile(scaled[::-1], 2))
-    return np.array(frames, np.float32).reshape(-1, 4)

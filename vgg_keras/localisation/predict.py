@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from vgg_keras.evaluation.predictions import top_classes
-from vgg_keras.evaluation.rows import RowFiller
-from vgg_keras.localisation.localise import Dense
+from vgg_keras.evaluation.predictions import Predictions
+from vgg_keras.evaluation.submissions import save_submission
+from vgg_keras.localisation.answers import Dense
 from vgg_keras.localisation.merging import MERGE_THRESHOLD, check_threshold
-from vgg_keras.localisation.procedure import ANSWERS, check_together, scales_by_net
+from vgg_keras.localisation.procedure import check_together, scales_by_net
+from vgg_keras.localisation.results import boxes_in_pixels
 from vgg_keras.pipelines.sources.own import as_split
 from vgg_keras.trained import TrainedNet
 
@@ -51,6 +53,24 @@ class Located:
             for of_image in zip(self.classes, self.posteriors, self.boxes, strict=True)
         ]
 
+    def save_submission(self, path: str | os.PathLike, images: Any) -> None:
+        """Writes the answers as ILSVRC's evaluation server takes them, with boxes in pixels.
+
+        Args:
+            path: the text file.
+            images: the images as they were given to `predict_boxes`; they give the sizes.
+
+        Raises:
+            PredictionsError: these are other images, or see
+                `vgg_keras.evaluation.submissions.save_submission`.
+            WriteError: the file cannot be written.
+
+        Example:
+            predict_boxes(net, "test", classifiers=d).save_submission("test.txt", "test")
+        """
+        boxes = boxes_in_pixels(as_split(images), self.images, self.boxes)
+        save_submission(path, self.images, self.class_names, self.classes, boxes)
+
 
 def predict_boxes(
     nets: TrainedNet | Sequence[TrainedNet],
@@ -58,20 +78,25 @@ def predict_boxes(
     *,
     classifiers: TrainedNet | Sequence[TrainedNet],
     test_scales: int | Sequence[int] | Sequence[Sequence[int]] | None = None,
+    predictions: Predictions | None = None,
     threshold: float = MERGE_THRESHOLD,
     flip: bool = True,
     batch_size: int = 64,
+    cache_dir: str | os.PathLike | None = None,
     verbose: int | str = "auto",
 ) -> Located:
     """Finds a box for each of the five most probable classes of images without labels (§A.1).
 
     Args:
-        nets, classifiers, test_scales, threshold, flip, batch_size, verbose: see `localise`.
+        nets, classifiers, test_scales, predictions, threshold, flip: see `localise`.
         images: see `vgg_keras.predict`.
+        batch_size, cache_dir, verbose: see `localise`.
 
     Raises:
         SourceError, BadImageError: an image cannot be read.
+        PredictionsError: `predictions` are of other images or classes.
         ArgumentError: the nets do not fit together, or a scale is below the crop size.
+        WriteError: the cache cannot be written.
 
     Example:
         net, classifier = TrainedNet.load("runs/boxes"), TrainedNet.load("runs/d")
@@ -84,11 +109,8 @@ def predict_boxes(
     check_threshold(threshold)
     dense = Dense(nets, classifiers, scales_by_net(nets, test_scales), threshold, flip)
     split = as_split(images)
-    options: dict[str, Any] = {"batch_size": batch_size, "verbose": verbose}
-    posteriors = dense.posteriors(split, **options)
-    classes, best = top_classes(posteriors, min(ANSWERS, posteriors.shape[1]))
-    table = dense.table(split, classes, None)
-    RowFiller(split, **options).fill([table])
+    classes, posteriors, boxes = dense.answers(
+        split, predictions, cache_dir=cache_dir, batch_size=batch_size, verbose=verbose
+    )
     names = tuple(split.ids_of(range(len(split))))
-    boxes = np.array(table.rows)
-    return Located(names, classes, best, boxes, nets[0].class_names, dense.metadata())
+    return Located(names, classes, posteriors, boxes, nets[0].class_names, dense.metadata())

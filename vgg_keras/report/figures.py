@@ -22,6 +22,7 @@ from PIL import Image
 
 from vgg_keras.nets import STRIDE
 from vgg_keras.pipelines.files import atomic_path
+from vgg_keras.report.sheets import RIGHT, WRONG, Section, Tile, image_sheet
 from vgg_keras.text import figure_text
 
 
@@ -32,7 +33,7 @@ def prediction_sheet(
     class_names: Sequence[str],
     title: str = "",
 ) -> Figure:
-    """Draws images on a sheet, each with its three most probable classes.
+    """Draws images of equal height on a sheet, each with its three most probable classes.
 
     Args:
         images: N images `(H, W, 3)`, RGB, 0 to 255.
@@ -41,17 +42,11 @@ def prediction_sheet(
         class_names: names of all classes.
         title: title of the sheet.
     """
-    columns = min(6, len(images))
-    rows = -(-len(images) // columns)
-    figure = Figure(figsize=(2.1 * columns, 2.65 * rows), layout="constrained")
-    figure.suptitle(figure_text(title))
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel in grid:
-        panel.axis("off")
-    for panel, image, row, label in zip(grid, images, posteriors, labels, strict=False):
-        panel.imshow(_pixels(image))
-        _caption(panel, row, label, class_names)
-    return figure
+    tiles = [
+        Tile(image, *_caption(row, label, class_names))
+        for image, row, label in zip(images, posteriors, labels, strict=True)
+    ]
+    return image_sheet([Section(tiles)], title)
 
 
 def class_error_bars(
@@ -166,14 +161,13 @@ def _pixels(image: np.ndarray) -> np.ndarray:
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def _caption(panel: Axes, row: np.ndarray, label: int, class_names: Sequence[str]) -> None:
+def _caption(row: np.ndarray, label: int, class_names: Sequence[str]) -> tuple[list[str], str]:
+    """Lines of the caption of an image, and their colour."""
     best = np.argsort(-row, kind="stable")[:3]
-    names = [figure_text(class_names[k]) for k in (*best, label)]
-    lines = [f"{name} {100 * row[k]:.0f} %" for name, k in zip(names, best, strict=False)]
-    right = best[0] == label
-    if not right:
-        lines.append(f"is: {names[-1]}")
-    panel.set_title("\n".join(lines), fontsize=8, color="darkgreen" if right else "firebrick")
+    lines = [f"{class_names[k]} {100 * row[k]:.0f}\N{NO-BREAK SPACE}%" for k in best]
+    if best[0] == label:
+        return lines, RIGHT
+    return [*lines, f"is: {class_names[label]}"], WRONG
 
 
 def save_figure(figure: Figure, out: str | os.PathLike) -> None:

@@ -78,7 +78,7 @@ TRANSFER_TABLES = (
         measures=(),
     ),
 )
-_PROTOCOLS_OF_TABLE = {
+PROTOCOLS_OF_TABLE = {
     11: ("voc2007", "voc2012", "caltech101", "caltech256"),
     12: ("voc2012-action",),
 }
@@ -95,31 +95,7 @@ def transfer_cells(result: dict[str, Any]) -> tuple[Any, ...]:
     )
 
 
-def is_transfer_beside(result: dict[str, Any], number: int, row: Row) -> bool:
-    """Whether a transfer result belongs beside a row of Table 11 or 12.
-
-    It must have a protocol of the table and the nets and image regions of the row. Width, layer and
-    scales may differ from the paper's; `transfer_cells` names them.
-
-    Args:
-        result: from `read_results`.
-        number: 11 or 12.
-        row: row of that table.
-    """
-    if not row.conditions or not result.keys() & TRANSFER_MEASURES:
-        return False
-    if result["protocol"] not in _PROTOCOLS_OF_TABLE[number] or not all(
-        member.keys() >= _DESCRIBED for member in members(result.get("features", {}))
-    ):
-        return False
-    return dict(row.conditions).items() <= _conditions(result).items()
-
-
-# A result without these facts about each net matches no row.
-_DESCRIBED = {"net", "region", "test_scales", "aggregate", "crop_size", "width", "layer"}
-
-
-def _conditions(result: dict[str, Any]) -> dict[str, str]:
+def transfer_conditions(result: dict[str, Any]) -> dict[str, str]:
     """The nets and the image regions of a result, each once, and how its scales are aggregated."""
     nets = sorted({member["net"] for member in members(result["features"])})
     regions = {member["region"] for member in members(result["features"])}

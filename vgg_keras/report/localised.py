@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 from vgg_keras.errors import UserError
 from vgg_keras.ilsvrc import short_label
+from vgg_keras.localisation.results import OVERLAP
 from vgg_keras.metadata import ANSWERS_KEY, members
 from vgg_keras.pipelines.boxes import iou
 from vgg_keras.report import figures
 from vgg_keras.report.images import read_images_of
 from vgg_keras.report.results import Result, by_data, circumstances, nets_of, seeds_of
+from vgg_keras.report.sheets import RIGHT, WRONG, DrawnBox, Section, Tile, image_sheet
 
 # Results are sorted by these errors.
 ERROR_KEYS = ("top5_localisation_error", "gt_class_localisation_error")
@@ -48,10 +52,20 @@ def localisation_section(
         return section
     section["name"] = Path(best["file"]).stem
     try:
-        section["examples"] = example_images(best, data_dir)
+        section["examples"] = _groups(examples_of(best, data_dir))
     except UserError as error:
         section["problem"] = f"The images are not available: {error}"
     return section
+
+
+def _groups(examples: Sequence[Example]) -> dict[str, list[dict[str, Any]]]:
+    """Right and wrong examples as the page shows them, by heading."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for one in examples:
+        image = with_boxes(one.image, one.true_boxes, one.box)
+        heading = "Right answers" if one.right else "Wrong answers"
+        groups.setdefault(heading, []).append({"example": one, "uri": image})
+    return groups
 
 
 def _summary(result: Result) -> dict[str, Any]:
@@ -68,25 +82,56 @@ def _summary(result: Result) -> dict[str, Any]:
     }
 
 
-def example_images(
-    result: Result, data_dir: str | os.PathLike | None = None, most: int = _EXAMPLES
-) -> list[dict[str, Any]]:
-    """Images with true and predicted boxes: first some with a right answer, then some without.
+@dataclass(frozen=True)
+class Example:
+    """An image with one answer: a class and a box.
 
-    Of the answers for an image, a right one is drawn. If there is none, the first answer with the
-    true class is drawn, else the first answer.
+    Attributes:
+        name: name of the image.
+        image: uint8 `(H, W, 3)`.
+        true_class, true_boxes: the true class, and the true boxes as fractions of the image.
+        answer_class, box: the answer.
+        iou: intersection over union of the box with the nearest true box.
+        right: whether the answer is right.
+    """
+
+    name: str
+    image: np.ndarray
+    true_class: str
+    true_boxes: Sequence[Sequence[float]]
+    answer_class: str
+    box: Sequence[float]
+    iou: float
+    right: bool
+
+    @property
+    def problems(self) -> list[str]:
+        """Why the answer is wrong; nothing if it is right."""
+        problems = {
+            "wrong class": self.answer_class != self.true_class,
+            "overlap too small": self.iou <= OVERLAP,
+        }
+        return [] if self.right else [name for name, holds in problems.items() if holds]
+
+
+def examples_of(
+    result: Result, data_dir: str | os.PathLike | None = None, most: int = _EXAMPLES
+) -> list[Example]:
+    """Images with answers: first some with a right answer, then some without.
+
+    Of the answers for an image, a right one is chosen. If there is none, it is the first answer
+    with the true class, else the first answer.
 
     Args:
         result: a result with answers, as `Localised.save` writes it.
         data_dir: where TFDS stores its data.
         most: maximum number of images of either kind. They are spread evenly over the split.
 
-    Returns:
-        For each image `image` (a data URI), `name`, `true`, `predicted`, `right` and `iou`, that of
-        the predicted box with the nearest true box.
-
     Raises:
         SourceError: the data are not available, or have no image with one of the names.
+
+    Example:
+        [example.problems for example in examples_of(found.result_with_answers())]
     """
     answered = result[ANSWERS_KEY]
     is_right = np.array([any(a["right"] for a in one["answers"]) for one in answered], bool)
@@ -99,20 +144,53 @@ def example_images(
     return [_example(one, images[one["image"]]) for one in chosen]
 
 
-def _example(one: dict[str, Any], pixels: np.ndarray) -> dict[str, Any]:
+def _example(one: dict[str, Any], pixels: np.ndarray) -> Example:
     answers = one["answers"]
     answer = next(
         (a for a in answers if a["right"]),
         next((a for a in answers if a["class"] == one["class"]), answers[0]),
     )
-    return {
-        "image": with_boxes(pixels, one["boxes"], answer["box"]),
-        "name": one["image"],
-        "true": short_label(one["class"]),
-        "predicted": short_label(answer["class"]),
-        "right": answer["right"],
-        "iou": float(iou(np.array(one["boxes"]), np.array(answer["box"])).numpy().max(initial=0)),
+    return Example(
+        one["image"],
+        pixels,
+        short_label(one["class"]),
+        one["boxes"],
+        short_label(answer["class"]),
+        answer["box"],
+        float(iou(np.array(one["boxes"]), np.array(answer["box"])).numpy().max(initial=0)),
+        answer["right"],
+    )
+
+
+def localisation_sheet(examples: Sequence[Example]) -> Figure:
+    """Draws images with true and predicted boxes, those with right answers apart.
+
+    Args:
+        examples: from `examples_of`.
+
+    Example:
+        examples = examples_of(found.result_with_answers())
+        save_figure(localisation_sheet(examples), "boxes.png")
+    """
+    headings = {
+        True: (f"Right: the true class, and IoU above {OVERLAP}", RIGHT),
+        False: ("Wrong", WRONG),
     }
+    sections = [
+        Section([_tile(one) for one in examples if one.right == right], heading, colour)
+        for right, (heading, colour) in headings.items()
+        if any(one.right == right for one in examples)
+    ]
+    return image_sheet(sections, "Dashed: true box. Solid: predicted box.")
+
+
+def _tile(example: Example) -> Tile:
+    boxes = [DrawnBox(box, TRUE_COLOUR, is_dashed=True) for box in example.true_boxes]
+    lines = [example.answer_class, f"IoU {example.iou:.2f}", *example.problems]
+    if example.answer_class != example.true_class:
+        lines.append(f"is: {example.true_class}")
+    boxes.append(DrawnBox(example.box, PREDICTED_COLOUR))
+    return Tile(example.image, lines, RIGHT if example.right else WRONG, boxes=boxes)
 
 
 def with_boxes(
@@ -131,16 +209,25 @@ def with_boxes(
     size = max(1, round(width * factor)), max(1, round(height * factor))
     shown = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(shown)
-    for box in true:
-        left, top, right, bottom = _corners(box, size)
-        for x in range(left, right + 1, _DASH + _GAP):
-            for y in (top, bottom):
-                draw.line([x, y, min(x + _DASH, right), y], TRUE_COLOUR, 3)
-        for y in range(top, bottom + 1, _DASH + _GAP):
-            for x in (left, right):
-                draw.line([x, y, x, min(y + _DASH, bottom)], TRUE_COLOUR, 3)
-    draw.rectangle(_corners(predicted, size), outline=PREDICTED_COLOUR, width=3)
+    dashes = [dash for box in true for dash in _dashes(_corners(box, size))]
+    for colour, thickness in (("white", 5), (TRUE_COLOUR, 3)):  # white shows it on any image
+        for dash in dashes:
+            draw.line(dash, colour, thickness)
+    left, top, right, bottom = _corners(predicted, size)
+    draw.rectangle([left - 1, top - 1, right + 1, bottom + 1], outline="white", width=5)
+    draw.rectangle([left, top, right, bottom], outline=PREDICTED_COLOUR, width=3)
     return figures.image_uri(shown)
+
+
+def _dashes(corners: tuple[int, int, int, int]) -> Iterator[tuple[int, int, int, int]]:
+    """The dashes of the four sides of a box: their two ends in pixels."""
+    left, top, right, bottom = corners
+    for x in range(left, right + 1, _DASH + _GAP):
+        for y in (top, bottom):
+            yield x, y, min(x + _DASH, right), y
+    for y in range(top, bottom + 1, _DASH + _GAP):
+        for x in (left, right):
+            yield x, y, x, min(y + _DASH, bottom)
 
 
 def _corners(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int, int]:

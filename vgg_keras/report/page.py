@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 
 from vgg_keras.errors import ArgumentError
-from vgg_keras.metadata import members
+from vgg_keras.metadata import PROVENANCE_KEY, members
 from vgg_keras.pipelines.files import atomic_write
 from vgg_keras.provenance import git_commit, platforms_of
 from vgg_keras.report.appendices import PAPER_TABLES
@@ -94,6 +94,7 @@ def _content(
             name: list(map(summary, of_data)) for name, of_data in by_data(classified).items()
         },
         "days": _days(found),
+        "hardware": _hardware(found),
         "platforms": platforms_of(runs),
         "claims": claims_section(found),
         "tables": [_table(table) for table in tables if table.has_results],
@@ -112,16 +113,29 @@ def _shown(value: Any) -> Any:
 
 
 def _days(found: Iterable[Result]) -> str:
-    """The days on which the results were written: 2026-01-05 to 2026-01-09."""
-    times = [Path(result["file"]).stat().st_mtime for result in found]
-    days = [datetime.date.fromtimestamp(time).isoformat() for time in (min(times), max(times))]
-    return " to ".join(dict.fromkeys(days))
+    """The days of the results, as in "2026-01-05 to 2026-01-09"."""
+    days = sorted(map(_day, found))
+    return " to ".join(dict.fromkeys([days[0], days[-1]]))
+
+
+def _day(result: Result) -> str:
+    """The day on which a result was ready; if that is unknown, the day of its file."""
+    date = result.get(PROVENANCE_KEY, {}).get("date", "")
+    written = datetime.date.fromtimestamp(Path(result["file"]).stat().st_mtime)
+    return date.partition("T")[0] or written.isoformat()
+
+
+def _hardware(found: Iterable[Result]) -> list[str]:
+    """The hardware that computed the results, each once."""
+    names = (result.get(PROVENANCE_KEY, {}).get("hardware") for result in found)
+    return list(dict.fromkeys(filter(None, names)))
 
 
 def _runs(found: Iterable[Result]) -> list[Path]:
-    """The folders of the runs that were tested, each once."""
+    """The folders of the runs that were tested, each once, relative to the current folder."""
     nets = [net for result in found for net in members(result)]
-    return [Path(path) for path in dict.fromkeys(net["run"] for net in nets if "run" in net)]
+    runs = dict.fromkeys(Path(net["run"]).absolute() for net in nets if "run" in net)
+    return list(map(_short, runs))
 
 
 def _table(table: Table) -> dict[str, Any]:
@@ -140,7 +154,7 @@ def _table(table: Table) -> dict[str, Any]:
 def _curves(runs: Sequence[Path]) -> dict[str, Any]:
     """Learning curves of the runs that still have a journal, and the names of the others."""
     available = [path for path in runs if (path / JOURNAL).is_file()]
-    missing = [_short(path) for path in runs if path not in available]
+    missing = [str(path) for path in runs if path not in available]
     if not available:
         return {"wide": None, "missing": missing}
     journals = journals_of(available)
@@ -151,7 +165,7 @@ def _curves(runs: Sequence[Path]) -> dict[str, Any]:
     }
 
 
-def _short(path: Path) -> str:
+def _short(path: Path) -> Path:
     """A path relative to the current folder if it is below it."""
     here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from vgg_keras.pipelines.checks import check_choice
 from vgg_keras.report.seeds import OverSeeds
 from vgg_keras.report.tables import Cell, Table
+
+_FILES_IN_A_LINE = 3
 
 
 def render(table: Table, kind: str, width: int = 132) -> str:
@@ -23,8 +25,9 @@ def render(table: Table, kind: str, width: int = 132) -> str:
 
     Args:
         table: from `build_table`.
-        kind: "text", "markdown", "csv" or "json". JSON is an object with `number`, `title` and
-            `rows`, which are objects with the header as keys.
+        kind: "text", "markdown", "csv" or "json". JSON is an object with `number`, `title`,
+            `rows`, which are objects with the header as keys, `results`, the number of results
+            that were compared with the rows, and `unmatched`, a list of `file` and `reason`.
         width: width of text in characters.
 
     Raises:
@@ -56,6 +59,35 @@ def _text(table: Table, width: int) -> str:
     return out.getvalue()
 
 
+def matching_lines(table: Table) -> list[str]:
+    """How many results were found, and which are beside no row and why, for people.
+
+    Results with the same reason share a line, which names the first files.
+
+    Args:
+        table: from `build_table` with results.
+
+    Example:
+        print("\n".join(matching_lines(build_table(4, read_results("results")))))
+    """
+    if table.results is None:
+        return [f"Table {table.number} has no results beside it."]
+    beside = table.results - len(table.unmatched)
+    files: dict[str, list[str]] = {}
+    for one in table.unmatched:
+        files.setdefault(one.reason, []).append(one.file)
+    return [
+        f"Results found: {table.results}. Beside a row: {beside}. Beside none: "
+        f"{len(table.unmatched)}{':' if files else '.'}",
+        *(f"- {_listed(names)}: {reason}" for reason, names in files.items()),
+    ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _FILES_IN_A_LINE
+    return ", ".join(names[:_FILES_IN_A_LINE]) + (f" and {more} more" if more > 0 else "")
+
+
 _ESCAPES = str.maketrans(
     {mark: f"\\{mark}" for mark in "|\\`*_$"} | {"<": "&lt;", "&": "&amp;", "\n": "<br>"}
 )
@@ -81,6 +113,8 @@ def _json(table: Table) -> str:
         "number": table.number,
         "title": table.title,
         "rows": [dict(zip(header, row, strict=True)) for row in rows],
+        "results": table.results,
+        "unmatched": [one._asdict() for one in table.unmatched],
     }
     return json.dumps(content, indent=2) + "\n"
 

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
-from vgg_keras.evaluation.procedure import CROP_OF_PAPER
-from vgg_keras.metadata import members
 from vgg_keras.nets import NETS, TABLE_1, configuration_rows, weight_layers
 from vgg_keras.pipelines.checks import check_choice
 from vgg_keras.report.appendices import PAPER_TABLES
 from vgg_keras.report.generalisation import (
     TRANSFER_COLUMNS,
     TRANSFER_TABLES,
-    is_transfer_beside,
     transfer_cells,
 )
-from vgg_keras.report.paper import MEASURED_ON, PaperTable, Row, Tested
+from vgg_keras.report.matching import matches, mismatch
+from vgg_keras.report.paper import MEASURED_ON, PaperTable, Row
 from vgg_keras.report.results import Result, circumstances
 from vgg_keras.report.seeds import OverSeeds, group_by_seed
 
 Cell = str | float | OverSeeds | None
 
-_MEMBER_KEYS = {"net", "train_scale", "crop_size", "width", "test_scales"}
+
+class Unmatched(NamedTuple):
+    """A result that is beside no row of a table.
+
+    Attributes:
+        file: file that the result was read from.
+        reason: what it does not share with the rows.
+    """
+
+    file: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,8 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     paper_columns: int = 0
+    results: int | None = None
+    unmatched: tuple[Unmatched, ...] = ()
 
     @property
     def has_results(self) -> bool:
@@ -94,7 +104,13 @@ def build_table(number: int, results: Sequence[Result] = ()) -> Table:
         for ours in _beside(paper, row, results) or [(None,) * len(header)]
     )
     title = f"{paper.title} (§{paper.section})"
-    return Table(number, title, (*columns, *header), rows, len(columns))
+    compared, unmatched = (None, ()) if number == 2 else (len(results), _unmatched(paper, results))
+    return Table(number, title, (*columns, *header), rows, len(columns), compared, unmatched)
+
+
+def _unmatched(paper: PaperTable, results: Sequence[Result]) -> tuple[Unmatched, ...]:
+    reasons = ((result, mismatch(result, paper, paper.rows)) for result in results)
+    return tuple(Unmatched(one.get("file", "?"), reason) for one, reason in reasons if reason)
 
 
 def _configurations() -> Table:
@@ -129,46 +145,3 @@ def _over_seeds(rows: Sequence[tuple[Cell, ...]]) -> tuple[Cell, ...]:
         OverSeeds.of(c) if all(isinstance(v, int | float) for v in c) else c[0] for c in columns
     ]
     return (*cells[:-1], f"{cells[-1]}, {len(rows)} seeds")
-
-
-def matches(result: Result, paper: PaperTable, row: Row) -> bool:
-    """Whether a result belongs beside a row of a table.
-
-    It must have the measures of the table, the protocol of the row, and exactly the row's nets,
-    each at the row's S and Q and under the row's conditions. Scales are compared in proportion to
-    the crop size: scale q at crop size c matches the paper's scale p if |q - p * c / 224| < 1. A
-    result without these facts matches no row. For Tables 11 and 12 see
-    `is_transfer_beside`.
-    """
-    if paper in TRANSFER_TABLES:
-        return is_transfer_beside(result, paper.number, row)
-    nets, left = members(result), list(row.tested)
-    if not left or len(nets) != len(left) or any(key not in result for _, key in paper.measures):
-        return False
-    for member in nets:
-        found = next((tested for tested in left if _is_test_of(member, tested)), None)
-        if found is None or member.get("protocol", row.protocol) != row.protocol:
-            return False
-        if any(member.get(key) != value for key, value in row.conditions):
-            return False
-        left.remove(found)
-    return result["protocol"] == row.protocol
-
-
-def _is_test_of(member: dict[str, Any], tested: Tested) -> bool:
-    """Whether a member has the net, and in proportion the S and Q, of a test in the paper."""
-    if not member.keys() >= _MEMBER_KEYS or member["net"] != tested.net:
-        return False
-    if member["train_scale"] is None:
-        return False
-    crop = member["crop_size"]
-    # Sorted, because the order of the test scales does not matter.
-    return _in_proportion(member["train_scale"], tested.train_scale, crop) and _in_proportion(
-        sorted(member["test_scales"]), tested.test_scales, crop
-    )
-
-
-def _in_proportion(ours: Sequence[int], papers: Sequence[int], crop: int) -> bool:
-    return len(ours) == len(papers) and all(
-        abs(q * CROP_OF_PAPER - p * crop) < CROP_OF_PAPER for q, p in zip(ours, papers, strict=True)
-    )

@@ -98,6 +98,7 @@ class Executor:
             callbacks=self.callbacks,
             verbose=0,
             task=LOCALISATION if has_boxes else None,
+            source=self.source(recipe.data, False),
         )
         for name in _SHARED:
             _copy_once(path / name, shared / name)

@@ -20,7 +20,7 @@ from vgg_keras.report.appendices import PAPER_TABLES
 from vgg_keras.report.paper import SMALL_FILTERS, Row
 
 SIZES: dict[str, Recipe] = {
-    "tiny": dataclasses.replace(RECIPES["small"], crop_size=32, epochs=20),
+    "tiny": dataclasses.replace(RECIPES["small"], crop_size=32, width=1 / 8, epochs=20),
     "small": RECIPES["small"],
     "paper": RECIPES["paper"],
 }

@@ -9,9 +9,9 @@ import numpy as np
 
 from vgg_keras.errors import PredictionsError
 from vgg_keras.report.generalisation import circumstances_of_transfer
+from vgg_keras.report.matching import matches
 from vgg_keras.report.results import Result, setting
 from vgg_keras.report.seeds import Seed
-from vgg_keras.report.tables import matches
 from vgg_keras.reproduction.claims import CLAIMS, Claim
 from vgg_keras.reproduction.comparisons import Pair, Side
 from vgg_keras.reproduction.outcomes import Outcomes, read_outcomes

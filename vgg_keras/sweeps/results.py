@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 from rich.table import Table
 
 from vgg_keras.callbacks.journal import read_journal
@@ -163,9 +164,8 @@ def sweep_figure(rows: Sequence[TrialRow], objective: str) -> Figure:
     }
     for panel, (key, (unit, title)) in zip(others, axes.items(), strict=True):
         _draw_against(panel, finished, key, unit)
-        values = [row[key] for row in finished]
-        xscale = "log" if max(values) > 10 * min(values) else "linear"
-        panel.set(xlabel=title, ylabel=label, xscale=xscale)
+        _set_ticks(panel, [row[key] / unit for row in finished])
+        panel.set(xlabel=title, ylabel=label)
     others[0].legend(title="S, width", fontsize="small")
     return figure
 
@@ -176,7 +176,7 @@ def _setting(row: TrialRow) -> str:
 
 def _draw_depth_and_scale(panel: Axes, rows: Sequence[TrialRow], label: str) -> None:
     """Draws a heat map of the errors: one row per net, one column per scale and width."""
-    by_size = sorted(rows, key=lambda row: (row["width"], row["train_scale"]))
+    by_size = sorted(rows, key=_size)
     columns = list(dict.fromkeys(map(_setting, by_size)))
     nets = list(dict.fromkeys(r["net"] for r in sorted(rows, key=lambda r: r["weight_layers"])))
     errors = [[math.nan] * len(columns) for _ in nets]
@@ -197,11 +197,33 @@ def _draw_depth_and_scale(panel: Axes, rows: Sequence[TrialRow], label: str) -> 
 
 
 def _draw_against(panel: Axes, rows: Sequence[TrialRow], key: str, unit: float) -> None:
-    """Draws the errors against a measure of cost, one line per scale and width."""
-    for colour, setting in enumerate(sorted(set(map(_setting, rows)))):
-        line = sorted((r for r in rows if _setting(r) == setting), key=lambda r: r[key])
-        x, y = [r[key] / unit for r in line], [r["error"] for r in line]
-        panel.plot(x, y, "o-", lw=0.8, color=f"C{colour}", label=setting)
-        for row, point in zip(line, zip(x, y, strict=True), strict=True):
-            panel.annotate(row["net"], point, xytext=(4, 4), textcoords="offset points")
+    """Draws the errors against a measure of cost: a point for each trial, a colour for S and width.
+
+    The points are not joined: neither the cost nor the error of what lies between is known.
+    """
+    settings = list(dict.fromkeys(map(_setting, sorted(rows, key=_size))))
+    for setting in settings:
+        points = [(r[key] / unit, r["error"], r["net"]) for r in rows if _setting(r) == setting]
+        x, y, nets = zip(*points, strict=True)
+        panel.plot(x, y, "o", label=setting)
+        for net, *point in zip(nets, x, y, strict=True):
+            panel.annotate(net, point, xytext=(5, 4), textcoords="offset points")
     panel.grid(alpha=0.3)
+    panel.margins(x=0.08, y=0.08)  # the names of the nets stay inside
+
+
+def _size(row: TrialRow) -> tuple[float, list[int]]:
+    return row["width"], row["train_scale"]
+
+
+def _set_ticks(panel: Axes, values: Sequence[float]) -> None:
+    """Sets few ticks with different labels: 1, 2, 5, 10, ... if the values span a decade."""
+    axis = panel.xaxis
+    if max(values) > 10 * min(values):
+        panel.set_xscale("log")
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    else:
+        axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        axis.set_major_formatter(ScalarFormatter(useOffset=False))
+    axis.set_minor_formatter(NullFormatter())

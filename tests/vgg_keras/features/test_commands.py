@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -18,7 +19,8 @@ from sklearn.svm import LinearSVC
 
 from tests.tiny import MEAN, lively
 from vgg_keras import weights
-from vgg_keras.commands.features import features, similar, transfer
+from vgg_keras.commands.features import features, transfer
+from vgg_keras.commands.similar import similar
 from vgg_keras.errors import ArgumentError, FeaturesError
 from vgg_keras.features import (
     DeepFeatures,
@@ -29,6 +31,7 @@ from vgg_keras.features import (
     nearest,
     query_descriptors,
 )
+from vgg_keras.features.similar import classes_of_query
 from vgg_keras.metadata import rounded
 from vgg_keras.trained import TrainedNet
 
@@ -146,6 +149,45 @@ class TestTransfer:
         assert result["C"] == [1.0]
         assert result["split"] == "val"
 
+    def test_scores_of_unlabelled_images_are_submitted(self, file, folders, images, tmp_path):
+        photos = tmp_path / "photos"
+        photos.mkdir()
+        for i, image in enumerate(sorted((images / "val").rglob("*.jpg"))):
+            shutil.copy(image, photos / f"t{i:02}.jpg")
+        runs = ("--run", folders[0], "--run", folders[1])
+        options = ("--test-scales", "32,40", "--aggregate", "max", "--out")
+        test = tmp_path / "test.npy"
+        done = invoke(features, *runs, photos, *options, test)
+        assert done.exit_code == 0, done.output
+        found = Features.load(test)
+        assert (len(found), found.targets.shape[1]) == (12, 0)
+        assert found.metadata["data"] == str(photos)
+        saved = Features.load(file).of_split("val")
+        rows = np.argsort(saved.names)
+        np.testing.assert_allclose(found.values, saved.values[rows], atol=1e-6)
+        out = "--submission", tmp_path / "Main"
+        command = (transfer, "--features", file, "--protocol", "voc2012", "--c-grid", "1")
+        done = invoke(*command, "--test", test, *out, "--json")
+        (result,) = json.loads(done.stdout)["results"]
+        assert (result["images"], result["train_images"], result["C"]) == (12, 36, [1])
+        assert "mean_ap" not in result
+        assert (result["submission"], result["test_files"]) == (str(out[1]), [str(test)])
+        names = sorted(one.name for one in out[1].iterdir())
+        assert names == sorted(f"comp2_cls_test_{name}.txt" for name in saved.class_names)
+        lines = (out[1] / names[0]).read_text().splitlines()
+        assert [line.split()[0] for line in lines] == [f"t{i:02}" for i in range(12)]
+        scores = [float(line.split()[1]) for line in lines]
+        assert set(np.argsort(scores)[-4:]) == {0, 1, 2, 3}  # the images of the first class
+        done = invoke(*command, "--test", test, *out)
+        assert done.stdout == f"{out[1]}: voc2012, scores of 12 images, trained on 36, C = 1\n"
+        for given, message in (
+            (("--test", test), "--test and --image-set go with --submission."),
+            ((*out, "--test", test, "--num-splits", 2), "--num-splits must not be given with"),
+            ((*out, "--test", file), "Test images must "),
+            (out, "images of the split 'test' are needed. Received: train, val"),
+        ):
+            assert message in invoke(*command, *given).output
+
     def test_missing_files_and_splits_are_named(self, file, tmp_path):
         done = invoke(transfer, "--features", tmp_path / "no.npy", "--protocol", "custom")
         assert done.exit_code == 1
@@ -167,10 +209,18 @@ class TestSimilar:
             assert first["similarity"] == pytest.approx(1, abs=1e-5)
             assert first["labels"] == [image.parent.name]
         with Image.open(sheet) as drawn:
-            assert drawn.size == (800, 460)
-            assert np.asarray(drawn.convert("RGB")).std() > 20
+            pixels = np.asarray(drawn.convert("RGB")).astype(int)
+        for colour in ((0x1F, 0x5F, 0x99), (0x2B, 0x6E, 0x2F)):  # the query, and its class
+            assert (np.abs(pixels - colour).max(-1) < 6).sum() > 500
         text = invoke(similar, images[0], "--features", file, "--top", 1).stdout
         assert "1.000  train/red/003.jpg  red" in text
+
+    def test_a_query_has_the_class_of_the_same_image_or_of_its_folder(self, file, images):
+        saved = Features.load(file)
+        row = saved.names.index("train/red/003.jpg")
+        assert classes_of_query("copy.jpg", saved, row, 1.0) == ["red"]
+        assert classes_of_query(images / "val/blue/new.jpg", saved, row, 0.9) == ["blue"]
+        assert classes_of_query("photos/new.jpg", saved, row, 0.9) == []
 
     def test_similarity_is_the_cosine(self, file):
         saved = Features.load(file)

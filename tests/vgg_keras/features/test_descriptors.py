@@ -332,6 +332,13 @@ class TestExtractFeatures:
         assert found.metadata["skipped"] == [str(bad)]
         assert "train/green/001.jpg" not in found.names
 
+    def test_a_missing_split_is_named_before_others_are_computed(
+        self, extractors, source, tmp_path
+    ):
+        with pytest.raises(SourceError, match="no split 'none'"):
+            extract_features([extractors[0]], source, ["val", "none"], cache_dir=tmp_path)
+        assert not list(tmp_path.iterdir())
+
     def test_missing_boxes_are_named(self, extractors, source):
         with pytest.raises(SourceError, match=r"expected in .*boxes\.csv"):
             extract_features([extractors[0]], source, region="box", test_scales=[32])

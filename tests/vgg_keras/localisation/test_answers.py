@@ -6,6 +6,8 @@ import dataclasses
 import html
 import importlib
 import json
+import re
+import shutil
 from pathlib import Path
 
 import keras
@@ -20,11 +22,15 @@ from tests.saved_models.replaying import replay_by
 from vgg_keras import evaluate, export, predict
 from vgg_keras.cli import main
 from vgg_keras.errors import RunError
+from vgg_keras.evaluation import submissions
+from vgg_keras.evaluation.rows import RowFiller
 from vgg_keras.localisation.localise import centre_of_true_class, localise
+from vgg_keras.localisation.predict import predict_boxes
 from vgg_keras.localisation.task import train_localisation
 from vgg_keras.metadata import ANSWERS_KEY, rounded
 from vgg_keras.pipelines.sources import open_source
 from vgg_keras.recipes import Recipe
+from vgg_keras.report.localised import examples_of, localisation_sheet
 from vgg_keras.report.page import write_report
 from vgg_keras.saved_models.tensors import image_inputs
 
@@ -66,6 +72,46 @@ def test_boxes_of_images_without_labels_are_those_of_the_evaluation(
     assert (np.abs(pixels - [0xD8, 0x26, 0x1C]).max(-1) < 10).sum() > 100  # the boxes
     done = CliRunner().invoke(main, ["localise", "predict", files[0], "--run", net.name])
     assert done.output == "Error: Boxes need --classifier, a classification run or more.\n"
+
+
+def test_a_submission_of_a_folder_without_labels_continues(
+    net, classifier, data, tmp_path, monkeypatch
+):
+    """The nets here have no classes of ILSVRC, so the classes are given ids of their own."""
+    images = tmp_path / "test"
+    (images / "more").mkdir(parents=True)
+    for i, file in enumerate(open_source(data)["val"].names_of(range(0, 12, 4))):
+        shutil.copy(file, images / ("more" if i else "") / f"{9 - i}.jpg")
+    options = ["--run", net.name, "--classifier", classifier.name, "--cache-dir"]
+    command = ["localise", "predict", str(images), *options, str(tmp_path / "rows")]
+    submission = ["--submission", str(tmp_path / "a.txt")]
+    done = CliRunner().invoke(main, [*command, *submission])
+    assert "needs a net whose classes are WordNet ids" in done.output
+    ids = dict(zip(CLASSES, (7, 3, 9), strict=True))
+    monkeypatch.setattr(submissions, "ids_of_wnids", lambda: ids)
+    done = CliRunner().invoke(main, [*command, *submission])
+    assert (done.exit_code, done.stdout) == (0, ""), done.output
+    found = predict_boxes(net, images, classifiers=classifier, verbose=0)
+    assert [Path(name).name for name in found.images] == ["9.jpg", "7.jpg", "8.jpg"]
+    lines = [line.split() for line in (tmp_path / "a.txt").read_text().splitlines()]
+    for line, i in zip(lines, (1, 2, 0), strict=True):
+        cells = np.array(line, int).reshape(-1, 5)
+        assert cells[:, 0].tolist() == [ids[CLASSES[c]] for c in found.classes[i]]
+        with Image.open(found.images[i]) as image:
+            edges = (found.boxes[i] * np.tile(image.size, 2)).clip(0)
+        np.testing.assert_allclose(cells[:, 1:] + [0, 0, 1, 1], edges, atol=1.1)
+    before = (tmp_path / "a.txt").read_bytes()
+    (tmp_path / "a.txt").unlink()
+    monkeypatch.setattr(RowFiller, "_computed", None)  # all rows are in the cache
+    assert CliRunner().invoke(main, [*command, *submission]).exit_code == 0
+    assert (tmp_path / "a.txt").read_bytes() == before
+    for given, message in (
+        ([str(images), "--data", data], "Give either images or --data."),
+        ([str(images)] * 2, "Received a folder"),
+        ([], "Give either images or --data."),
+    ):
+        done = CliRunner().invoke(main, ["localise", "predict", *given, *options, ""])
+        assert message in done.output
 
 
 def test_the_evaluate_command_prints_and_writes_errors(net, recipe, classifier, data, tmp_path):
@@ -158,12 +204,41 @@ def test_the_report_shows_photos_with_boxes(net, classifier, data, tmp_path):
     centre_of_true_class(net, open_source(data)).save(tmp_path / "results/centre.json")
     text = html.unescape(write_report(tmp_path / "results", tmp_path / "page").read_text())
     assert f"{found.result()['top5_localisation_error']:.2f}" in text
+    assert text.index("top-5 localisation error</strong>") < text.index("</header>")
     assert text.count('<figcaption><span class="right">✔ ') == 8
     assert text.count('<figcaption><span class="wrong">✖ ') == 7
     assert text.count("IoU 1.00") == 8
-    assert text.count(": the box is wrong") == 7 - text.count("<br>true class: ")
+    assert text.index("<h3>Right answers: boxes") < text.index("<h3>Wrong answers: boxes")
+    reasons = re.findall('<br><span class="wrong">(.*?)</span>', text)
+    assert len(reasons) == 7
+    assert set(reasons) <= {"wrong class", "overlap too small", "wrong class, overlap too small"}
     assert "Classes and images" not in text  # there is no classification result
     assert "No result stands beside a row of these tables: 3, 4, 5, 6, 7, 8, 9," in text
+
+
+@pytest.mark.parametrize(
+    ("answer", "box", "problems"),
+    [
+        ("red", [0.0, 0.0, 1.0, 1.0], []),
+        ("red", [0.0, 0.0, 1.0, 0.5], ["overlap too small"]),  # it must exceed 0.5
+        ("blue", [0.0, 0.0, 1.0, 0.9], ["wrong class"]),
+        ("blue", [0.0, 0.0, 0.5, 0.5], ["wrong class", "overlap too small"]),
+    ],
+)
+def test_a_wrong_answer_says_why(data, answer, box, problems):
+    """The sheet has right and wrong answers apart, each with its overlap and the reason."""
+    answers = [{"class": answer, "box": box, "right": not problems}]
+    names = open_source(data)["val"].ids_of(range(2))
+    images = [
+        {"image": name, "class": "red", "boxes": [[0.0, 0.0, 1.0, 1.0]], "answers": answers}
+        for name in names
+    ]
+    found = examples_of({"data": data, "split": "val", "pictures": images})
+    assert [one.problems for one in found] == [problems] * 2
+    texts = [text.get_text() for text in localisation_sheet(found).texts]
+    assert ("Wrong" in texts) == bool(problems)
+    assert {answer, f"IoU {box[3] * box[2]:.2f}"} <= set(texts)
+    assert set(problems) <= set(texts)
 
 
 def test_an_export_names_its_own_options_for_localisation_nets(net, classifier, tmp_path):
@@ -177,6 +252,7 @@ def test_an_export_names_its_own_options_for_localisation_nets(net, classifier, 
     assert done.output.startswith("Error: --localiser: A localisation net is needed")
 
 
+@pytest.mark.slow
 def test_an_export_predicts_boxes(net, classifier, data, tmp_path, monkeypatch):
     """The boxes are those of evaluation; a bad image has no box and does not affect the others."""
     options = ["--test-scales", "40", "--localiser-scales", "40,64", "--json"]

@@ -28,7 +28,7 @@ from vgg_keras.localisation.procedure import (
 )
 from vgg_keras.localisation.results import Localised
 from vgg_keras.nets import num_outputs
-from vgg_keras.pipelines.boxes import Boxes
+from vgg_keras.pipelines.boxes import Boxes, iou
 from vgg_keras.pipelines.sources import open_source
 from vgg_keras.recipes import LocalisationRecipe, Recipe
 
@@ -268,3 +268,20 @@ class TestScores:
         assert caught.value.argument == "classifiers"
         with pytest.raises(ArgumentError, match="on_bad_image must be one of stop, skip"):
             localise([net], source, classifiers=[classifier], on_bad_image="ignore")
+
+
+def test_hits_are_those_of_each_image():
+    """Images of no, one and several true boxes."""
+    rng = np.random.default_rng(0)
+    corners = rng.random((40, 5, 2, 2), np.float32)
+    boxes = np.concatenate([corners.min(2), corners.max(2)], -1)
+    truth = Boxes.of_images([boxes[i, 1 : 1 + i % 3] for i in range(40)])
+    classes = np.tile(np.arange(5), (40, 1))
+    labels = np.arange(40) % 2
+    found = Localised(tuple(map(str, range(40))), labels, truth, classes, boxes, tuple("abcde"), {})
+    expected = [
+        [c == labels[i] and iou(box, truth[i]).numpy().max(initial=0) > 0.5 for c, box in of_image]
+        for i, of_image in enumerate(map(enumerate, boxes))
+    ]
+    assert np.array_equal(found.hits(), expected)
+    assert found.hits().any()

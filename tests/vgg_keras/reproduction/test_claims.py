@@ -19,8 +19,8 @@ from vgg_keras.features.svm import transfer
 from vgg_keras.features.table import Features, normalised
 from vgg_keras.localisation.results import Localised
 from vgg_keras.pipelines.boxes import Boxes
+from vgg_keras.report.matching import matches
 from vgg_keras.report.results import read_results
-from vgg_keras.report.tables import matches
 from vgg_keras.reproduction import verdicts
 from vgg_keras.reproduction.claims import CLAIMS
 from vgg_keras.reproduction.paired import Difference

@@ -11,7 +11,7 @@ from vgg_keras.errors import ArgumentError
 from vgg_keras.nets import NETS
 from vgg_keras.recipes import LOCALISATION_RECIPES, RECIPES, LocalisationRecipe, Recipe
 from vgg_keras.report.appendices import PAPER_TABLES
-from vgg_keras.report.tables import matches
+from vgg_keras.report.matching import matches
 from vgg_keras.reproduction.options import PLANNED_FIELDS, ROWS, SIZES, Options
 from vgg_keras.reproduction.plan import make_plan
 from vgg_keras.reproduction.steps import Evaluate, ExtractFeatures, Fuse, Localise, Train, Transfer

@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.conftest import CLASSES, write_folder
+from vgg_keras import training
 from vgg_keras.callbacks.errors import DivergenceError
 from vgg_keras.cli import main
 from vgg_keras.evaluation.predictions import Predictions
@@ -79,12 +80,21 @@ def results(out):
     return found
 
 
-def test_a_table_with_two_nets(tmp_path, folder, capsys):
+def test_a_table_with_two_nets(tmp_path, folder, capsys, monkeypatch):
     """Net B starts from A; the results stand in the table; another call has nothing to do."""
+    opened, open_once = [], execution.open_source
+
+    def opening(data, *others, **options):
+        opened.append(data)
+        return open_once(data, *others, **options)
+
+    for module in (execution, training):  # no training opens the data again
+        monkeypatch.setattr(module, "open_source", opening)
     options = Options(folder, seeds=(3,), nets=("A", "B"), tables=(3,), **TINY)
     outcome = reproduce(options, tmp_path / "out")
     assert outcome.done == outcome.total == 5
     assert not outcome.failed
+    assert opened == [folder]
     lines = capsys.readouterr().err.splitlines()
     assert [line.split("  ")[:2] for line in lines if line.startswith("step")] == [
         ["step 1/5", "train A-256-seed3"],
