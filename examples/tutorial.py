@@ -216,6 +216,8 @@ for check in checks:
 # MODEL=ten-classes docker compose up -d
 # ```
 #
+# The cell sends the first image of the sheet above.
+#
 # In the shell: `vgg-keras request --url http://localhost:8501/v1/models/ten-classes photo.jpg`
 
 # %%
