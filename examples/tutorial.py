@@ -41,11 +41,11 @@ tf.get_logger().setLevel("ERROR")  # without messages about the files of an expo
 # `CROP_SIZE` to 224, `TRAIN_SCALE` to 256, `FC_EPOCHS` to 1 and `EPOCHS` to 10: after the first
 # epoch all layers are trained.
 #
-# The stored outputs are those of one run (seed 0, two CPU cores) without network. Its `WEIGHTS`
-# were a net with the VGG team's conv. layers, whose FC layers were trained on 300 images of ten of
-# ILSVRC's classes (Imagenette). `imagenet:D` answers with 1,000 classes, so its answers to the
-# photo are others, and the errors of the fine-tuned net differ too. In place of TensorFlow Serving
-# the server of the tests answered, which has the same loader.
+# The stored outputs are those of one run without network, which took 402 seconds on two busy CPU
+# cores (seed 0). Its `WEIGHTS` was a net with the VGG team's conv. layers, whose FC layers were
+# trained on 300 images of ten of ILSVRC's classes (Imagenette). `imagenet:D` has 1,000 classes, so
+# its answers to the photo are others, and the errors of the fine-tuned net differ too. In place of
+# TensorFlow Serving the server of this project's tests answered, which has the same loader.
 
 # %% tags=["parameters"]
 WEIGHTS = "imagenet:D"  # the VGG team's net of 16 layers: 553 MB, downloaded on first use
@@ -58,8 +58,11 @@ SERVER = "http://localhost:8501/v1/models/ten-classes"
 # %% [markdown]
 # ## Classify a photo
 #
-# The smaller side of the photo is rescaled to the *test scale* Q. Here the answers of two scales
-# are averaged.
+# This photo comes with scikit-learn. [danielbuechele][photo] took it; its licence is [CC BY 2.0][].
+# Its smaller side is rescaled to the *test scale* Q. Here the answers of two scales are averaged.
+#
+# [photo]: https://www.flickr.com/photos/danielbuechele/6061409035
+# [CC BY 2.0]: https://creativecommons.org/licenses/by/2.0/
 #
 # In the shell: `vgg-keras predict --weights imagenet:D photo.jpg --test-scales 256,384`
 
@@ -212,6 +215,8 @@ for check in checks:
 # ```
 # MODEL=ten-classes docker compose up -d
 # ```
+#
+# The cell sends the first image of the sheet above.
 #
 # In the shell: `vgg-keras request --url http://localhost:8501/v1/models/ten-classes photo.jpg`
 

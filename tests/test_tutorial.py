@@ -31,6 +31,15 @@ def test_the_notebook_has_the_cells_of_the_script(stored):
     assert cells == written
 
 
+def test_the_stored_outputs_are_those_of_one_run(stored):
+    nbformat.validate(stored)
+    code = tutorial.code_cells(stored)
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert sum("image/jpeg" in output.get("data", ()) for output in outputs) == 3
+
+
 def test_the_notebook_is_small(stored):
     assert tutorial.NOTEBOOK.stat().st_size < 500_000
 
@@ -42,8 +51,8 @@ def test_runs(shapes_dir, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(shapes_dir))
     shapes = foreign.kernel_shapes("A", 1000, 224, 1 / 64)
     foreign.applications_h5(tmp_path / "released.h5", foreign.random_weights(shapes))
-    cells = tutorial.execute(tmp_path, WEIGHTS="released.h5", **SETTINGS).cells
-    printed = [texts(cell) for cell in cells if cell.cell_type == "code"]
+    notebook = tutorial.execute(tmp_path, WEIGHTS="released.h5", **SETTINGS)
+    printed = list(map(texts, tutorial.code_cells(notebook)))
     assert any(label(wnids()[k]) in printed[2] for k in range(1000))
     assert sum("top-1 error" in line for line in "".join(printed).splitlines()) == 2 + 2
     assert "FAILED" not in "".join(printed)

@@ -1,11 +1,12 @@
 """Executes the tutorial, and stores it as a notebook with its outputs.
 
     make tutorial
-    make tutorial SETTINGS="WEIGHTS=runs/d EPOCHS=2"
+    make tutorial SETTINGS="WEIGHTS=$PWD/runs/d EPOCHS=2"
 
 `examples/tutorial.py` is the source, `examples/tutorial.ipynb` is made from it. The settings take
 the place of those of the cell with the tag `parameters`, as in papermill. A server that stands for
-TensorFlow Serving answers the request.
+TensorFlow Serving answers the request. If only the text has changed, nothing is executed and the
+outputs are kept.
 """
 
 from __future__ import annotations
@@ -54,9 +55,8 @@ def execute(folder: Path, **settings: Any) -> nbformat.NotebookNode:
         )
         client.execute()
     parameters.source = written
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [_reduced(o) for o in cell.outputs if o.get("name") != "stderr"]
+    for cell in code_cells(notebook):
+        cell.outputs = [_reduced(o) for o in cell.outputs if o.get("name") != "stderr"]
     return notebook
 
 
@@ -67,14 +67,31 @@ def _reduced(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return output
 
 
+def keep_outputs(notebook: nbformat.NotebookNode) -> bool:
+    """Whether the stored notebook has the same code: then its outputs are copied."""
+    stored, here = map(code_cells, (nbformat.read(NOTEBOOK, nbformat.NO_CONVERT), notebook))
+    is_same = [cell.source for cell in stored] == [cell.source for cell in here]
+    for cell, former in zip(here, stored, strict=False):
+        if is_same:
+            cell.update(outputs=former.outputs, execution_count=former.execution_count)
+    return is_same
+
+
+def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
 def main(settings: list[str]) -> None:
     """Stores the notebook. A setting is NAME=VALUE; what is no Python literal is a text."""
     given: dict[str, Any] = dict(setting.split("=", 1) for setting in settings)
     for name, text in given.items():
         with contextlib.suppress(ValueError, SyntaxError):
             given[name] = ast.literal_eval(text)
-    with tempfile.TemporaryDirectory() as folder:
-        nbformat.write(execute(Path(folder), **given), NOTEBOOK)
+    notebook = read_script()
+    if given or not keep_outputs(notebook):
+        with tempfile.TemporaryDirectory() as folder:
+            notebook = execute(Path(folder), **given)
+    nbformat.write(notebook, NOTEBOOK)
 
 
 if __name__ == "__main__":
