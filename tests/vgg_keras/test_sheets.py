@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pytest
 
-from vgg_keras.report.figures import prediction_sheet
+from vgg_keras.report.figures import prediction_sheet, save_figure
 from vgg_keras.report.sheets import DrawnBox, Section, Tile, image_sheet
 
 WIDE, SQUARE, TALL = (np.zeros((*size, 3)) for size in ((30, 60), (40, 40), (60, 30)))
@@ -74,3 +75,12 @@ def test_predictions_name_the_true_class_of_a_mistake():
         *("ape 70 %", "cat 20 %", "dog 10 %"),
         *("dog 60 %", "cat 30 %", "ape 10 %", "is: cat"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [("a.png", b"\x89PNG"), ("a.JPG", b"\xff\xd8\xff"), ("a.svg", b"<?xml"), ("a", b"\x89PNG")],
+)
+def test_the_name_of_the_file_tells_its_format(name, start, tmp_path):
+    save_figure(image_sheet([Section([Tile(SQUARE, [])])]), tmp_path / name)
+    assert (tmp_path / name).read_bytes().startswith(start)

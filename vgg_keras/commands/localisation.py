@@ -97,7 +97,7 @@ _PROCEDURE = (
 @click.option(
     "--picture",
     type=FILE,
-    help="Draw some images with right and some with wrong boxes in this .png file.",
+    help="Draw some images with right and some with wrong boxes in this .png or .jpg file.",
 )
 @submission_option
 @devices_option

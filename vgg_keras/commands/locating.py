@@ -92,7 +92,9 @@ def dense_arguments(test_scales, predictions, merge_threshold) -> dict:
 @click.option("--split", default="val", show_default=True, help="With --data: name of the split.")
 @add_options(DENSE)
 @click.option(
-    "--picture", type=FILE, help="Draw each IMAGE with the box of its best class in this .png file."
+    "--picture",
+    type=FILE,
+    help="Draw each IMAGE with the box of its best class in this .png or .jpg file.",
 )
 @click.option(
     "--cache-dir",

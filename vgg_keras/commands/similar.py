@@ -41,7 +41,9 @@ from vgg_keras.quiet import quiet_tensorflow
     help="New path of the run or weights file, if it was moved; given once for each net.",
 )
 @click.option(
-    "--sheet", type=FILE, help="Draw each IMAGE and its similar images in this .png file."
+    "--sheet",
+    type=FILE,
+    help="Draw each IMAGE and its similar images in this .png or .jpg file.",
 )
 @click.option("--data", help="With --sheet: the data at their new path, if they were moved.")
 @data_dir_option

@@ -244,11 +244,15 @@ def statistics(verbose, data, data_dir, split, out, on_bad_image) -> None:
 @command()
 @click.argument("runs", nargs=-1, required=True, type=FOLDER)
 @click.option(
-    "--out", type=FILE, default=Path("curves.png"), show_default=True, help="PNG file to write."
+    "--out",
+    type=FILE,
+    default=Path("curves.png"),
+    show_default=True,
+    help="File to write, .png or .svg.",
 )
 @click.pass_obj
 def curves(verbose, runs, out) -> None:
-    """Draw the learning curves of runs as a PNG file. RUNS are the folders of the runs."""
+    """Draw the learning curves of runs. RUNS are the folders of the runs."""
     with one_line_errors(verbose):
         missing = [str(path) for path in runs if not (path / JOURNAL).is_file()]
         if missing:

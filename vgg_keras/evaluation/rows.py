@@ -23,7 +23,7 @@ from vgg_keras.pipelines.screening import naming_bad_images
 from vgg_keras.pipelines.splits import Split
 from vgg_keras.recipes import BAD_IMAGE_POLICIES
 
-_CHUNK = 256  # images that go through all passes before their rows are combined
+_CHUNK = 512  # images that go through all passes before their rows are combined
 
 # From views, float32 (B, V, H, W, 3) with RGB in 0..255, and the indices of their images in the
 # split, int64 (B,), to the mean row over the views, (B, ...).

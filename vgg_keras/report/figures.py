@@ -171,13 +171,17 @@ def _caption(row: np.ndarray, label: int, class_names: Sequence[str]) -> tuple[l
 
 
 def save_figure(figure: Figure, out: str | os.PathLike) -> None:
-    """Writes a figure to a PNG file with an atomic write.
+    """Writes a figure with an atomic write, in the format that the name ends with, such as .jpg.
+
+    If it is none of Matplotlib's formats, a PNG file is written.
 
     Raises:
         OSError: the file cannot be written.
     """
+    kind = Path(out).suffix[1:].lower()
     with atomic_path(Path(out)) as path:
-        figure.savefig(path, dpi=110, format="png")
+        known = kind in figure.canvas.get_supported_filetypes()
+        figure.savefig(path, dpi=110, format=kind if known else "png")
 
 
 def figure_uri(figure: Figure, kind: str = "svg") -> str:
