@@ -129,7 +129,7 @@ class Features:
             )
         return replace(
             self,
-            names=[self.names[row] for row in rows],
+            names=[self.names[row] for row in rows.tolist()],
             splits=[split] * len(rows),
             targets=self.targets[rows],
             values=self.values[rows],

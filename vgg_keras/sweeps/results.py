@@ -206,8 +206,8 @@ def _draw_against(panel: Axes, rows: Sequence[TrialRow], key: str, unit: float) 
         points = [(r[key] / unit, r["error"], r["net"]) for r in rows if _setting(r) == setting]
         x, y, nets = zip(*points, strict=True)
         panel.plot(x, y, "o", label=setting)
-        for net, *point in zip(nets, x, y, strict=True):
-            panel.annotate(net, point, xytext=(5, 4), textcoords="offset points")
+        for net, of_x, of_y in zip(nets, x, y, strict=True):
+            panel.annotate(net, (of_x, of_y), xytext=(5, 4), textcoords="offset points")
     panel.grid(alpha=0.3)
     panel.margins(x=0.08, y=0.08)  # the names of the nets stay inside
 
