@@ -60,4 +60,4 @@ def test_the_localisation_demo_runs_at_a_smaller_size(data, tmp_path, monkeypatc
     assert "centre-gt" in output
     text = (tmp_path / "report/index.html").read_text()
     assert "True boxes are dashed, predicted boxes solid." in text
-    assert np.asarray(Image.open(tmp_path / "boxes.png")).std() > 10
+    assert np.asarray(Image.open(tmp_path / "boxes.jpg")).std() > 10

@@ -73,7 +73,7 @@ def run_demo(out: str | os.PathLike, data_dir: str | os.PathLike | None = None) 
     for name, answers in (("centre-gt", centre), ("dense", dense)):
         answers.save(out / "results" / f"{name}.json")
     page = write_report(out / "results", out / "report", data_dir=data_dir)
-    sheet = out / "boxes.png"
+    sheet = out / "boxes.jpg"
     save_figure(
         localisation_sheet(examples_of(dense.result_with_answers(), data_dir, _EXAMPLES)), sheet
     )
