@@ -68,7 +68,8 @@ class WarnOfChance(keras.callbacks.Callback):
     """Logs a warning when a classifier is as good as one that gives all classes the same posterior.
 
     Its cross-entropy is then ln(classes), in training and in validation. This is usual before a net
-    has begun to learn. If it stays so, the units are dead: their ReLU gives 0 for every image.
+    has begun to learn. If it stays so, the units are dead: their ReLU gives 0 for every image. Of
+    several such epochs the first is named, and they are counted if training ends with them.
 
         model.fit(..., callbacks=[WarnOfChance()])
 
@@ -84,6 +85,10 @@ class WarnOfChance(keras.callbacks.Callback):
     def __init__(self, monitor: str = "cross_entropy"):
         super().__init__()
         self.monitor = monitor
+        self._epochs_at_chance = 0  # without a better one between them
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._epochs_at_chance = 0
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         names = (self.monitor, f"val_{self.monitor}")
@@ -92,7 +97,11 @@ class WarnOfChance(keras.callbacks.Callback):
         found = [logs[name] for name in names]
         classes = self.model.output_shape[-1]
         chance = math.log(classes)
-        if all(abs(value - chance) <= _NEAR_CHANCE * chance for value in found):
+        if not all(abs(value - chance) <= _NEAR_CHANCE * chance for value in found):
+            self._epochs_at_chance = 0
+            return
+        self._epochs_at_chance += 1
+        if self._epochs_at_chance == 1:
             log.warning(
                 "epoch %d: cross-entropy %.3f is ln(%d): the net gives all classes the same "
                 "posterior. If it stays so, its units are dead: start from other weights or with "
@@ -100,4 +109,12 @@ class WarnOfChance(keras.callbacks.Callback):
                 epoch + 1,
                 found[1],
                 classes,
+            )
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        if self._epochs_at_chance > 1:
+            log.warning(
+                "The net has not learned: in the last %d epochs it gave all classes the same "
+                "posterior. Start from other weights or with a lower learning rate.",
+                self._epochs_at_chance,
             )

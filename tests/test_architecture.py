@@ -6,6 +6,8 @@ import ast
 import configparser
 import functools
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Collection, Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -186,3 +188,17 @@ def test_every_package_is_listed_in_setup_cfg():
     found = {".".join(p if p[0] == "vgg_keras" else ("vgg_keras", *p)) for p in parts}
     assert listed == found
     assert {name.split(".")[0] for name in listed} == {"vgg_keras"}
+
+
+def test_a_checkout_is_a_whole_package():
+    """Python takes the checkout's folder for the package where it is started in the checkout."""
+    code = """
+import sys
+sys.meta_path = [one for one in sys.meta_path if "editable" not in repr(one)]
+from vgg_keras import callbacks, pipelines, saved_models
+print(*(one.__name__ for one in (callbacks, pipelines, saved_models)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "vgg_keras.callbacks vgg_keras.pipelines vgg_keras.saved_models\n"

@@ -52,7 +52,7 @@ def _meant(spec: str) -> str:
         return ""
     if near := difflib.get_close_matches(kind, _OPENERS, 1) if colon else []:
         return f"; it may be {near[0]}:{location}"
-    path = Path(spec)
+    path = Path(spec if os.path.exists(spec) else spec.partition("?")[0])
     kinds = {_ENDINGS[p.suffix] for p in (path, *path.glob("*")) if p.suffix in _ENDINGS}
     if not colon and path.exists():
         kinds |= {"folder"} if path.is_dir() and not kinds else set()

@@ -168,6 +168,30 @@ class TestWarnOfChance:
     def test_models_without_one_output_shape_train_on(self):
         fit(own(), WarnOfChance())
 
+    @pytest.mark.parametrize(
+        ("values", "epochs", "last"),
+        [((2.3026, 2.3026, 2.3026), [1], 3), ((2.3026, 2.1, 2.3026, 2.3026), [1, 3], 2)],
+    )
+    def test_several_epochs_are_named_once_and_counted_at_the_end(
+        self, caplog, values, epochs, last
+    ):
+        callback = WarnOfChance()
+        callback.set_model(keras.Sequential([keras.Input((2,)), keras.layers.Dense(10)]))
+        for epoch, value in enumerate(values):
+            callback.on_epoch_end(epoch, {"cross_entropy": value, "val_cross_entropy": value})
+        callback.on_train_end()
+        *named, end = [record.getMessage() for record in caplog.records]
+        assert [int(line.removeprefix("epoch ")[0]) for line in named] == epochs
+        assert f"in the last {last} epochs" in end
+
+    def test_nothing_is_said_at_the_end_of_a_training_that_has_learned(self, caplog):
+        callback = WarnOfChance()
+        callback.set_model(keras.Sequential([keras.Input((2,)), keras.layers.Dense(10)]))
+        for epoch, value in enumerate((2.3026, 2.3026, 2.1)):
+            callback.on_epoch_end(epoch, {"cross_entropy": value, "val_cross_entropy": value})
+        callback.on_train_end()
+        assert len(caplog.records) == 1
+
 
 class TestLoading:
     @pytest.mark.parametrize("value", NOT_FINITE)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 
 import numpy as np
@@ -82,6 +83,11 @@ class TestErrors:
     def test_an_unknown_kind_is_refused(self):
         with pytest.raises(SourceError, match=r"shapes, folder:DIR, tfds.*Received: 'zip:x'"):
             open_source("zip:x")
+
+    @pytest.mark.parametrize("query", ["", "?val=0.1"])
+    def test_a_folder_without_its_kind_is_understood(self, tmp_path, query):
+        with pytest.raises(SourceError, match=re.escape(f"may be folder:{tmp_path}{query}")):
+            open_source(f"{tmp_path}{query}")
 
     def test_a_missing_folder_is_named(self, tmp_path):
         with pytest.raises(SourceError, match=r"no folder .*/nowhere"):

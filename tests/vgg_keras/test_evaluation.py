@@ -1,8 +1,13 @@
 from __future__ import annotations
 
-import numpy as np
+import types
 
+import numpy as np
+import pytest
+
+from vgg_keras.evaluation.evaluate import _warn_of_training_images
 from vgg_keras.evaluation.metrics import ErrorCount
+from vgg_keras.recipes import Recipe
 
 
 def count(posteriors, labels):
@@ -47,3 +52,19 @@ def test_nan_counts_as_an_error():
 
 def test_no_image_has_no_error():
     assert (ErrorCount().top1_error, ErrorCount().top5_error) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("trained", "tested", "warns"),
+    [
+        ("folder:a?val=0.1", "folder:a?val=0.2", True),
+        ("folder:a?train=T&val=0.1", "folder:a?train=T&val=0.2", True),
+        ("folder:a?val=0.1", "folder:a?val=0.1", False),
+        ("folder:a?val=0.1", "folder:b?val=0.2", False),
+        ("folder:a", "folder:a?val=0.2", False),
+    ],
+)
+def test_another_held_out_fraction_is_said(trained, tested, warns, caplog):
+    net = types.SimpleNamespace(name="runs/a", recipe=Recipe(data=trained))
+    _warn_of_training_images(net, tested)
+    assert ("runs/a was trained with val=0.1" in caplog.text) == warns

@@ -16,6 +16,7 @@ from vgg_keras.evaluation.procedure import Pass, Procedure, as_scales
 from vgg_keras.facts import NetFacts
 from vgg_keras.pipelines.checks import first_few, indices_of, normal_form
 from vgg_keras.pipelines.screening import check_labels
+from vgg_keras.pipelines.sources.held_out import take_fraction
 from vgg_keras.pipelines.splits import VALIDATION, Source, Split
 from vgg_keras.trained import TrainedNet
 
@@ -66,6 +67,7 @@ def evaluate(
     procedure = Procedure(protocol, as_scales(test_scales), multi_scale, flip, map_average)
     images, where = split_of(data, split)
     labels = labels_for_net(net, data, split)
+    _warn_of_training_images(net, where["data"])
     indices, rows, skipped = score(
         net,
         images,
@@ -126,6 +128,23 @@ def split_of(data: Source | Split, split: str) -> tuple[Split, dict[str, str]]:
     if isinstance(data, Split):
         return data, {"data": "own data", "split": data.name}
     return data[split], {"data": data.spec, "split": split}
+
+
+def _warn_of_training_images(net: NetFacts, data: str) -> None:
+    """Warns if another fraction of the data was held out when the net was trained."""
+    if net.recipe is None:
+        return
+    (here, fraction), (there, in_training) = (
+        take_fraction(spec, spec) for spec in (data, net.recipe.data)
+    )
+    if here == there and fraction and in_training and fraction != in_training:
+        log.warning(
+            "%s was trained with val=%g of %s, so some of these images may be its training images. "
+            "Test with the same fraction.",
+            net.name,
+            in_training,
+            here,
+        )
 
 
 def labels_for_net(net: NetFacts, data: Source | Split, split: str) -> np.ndarray:
