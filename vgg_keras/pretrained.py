@@ -296,7 +296,7 @@ def _downloaded(release: Release) -> Iterator[Path]:
             found = f"{release.path} is not the released file. " * release.path.exists()
             raise WeightsError(
                 f"{found}{release.name} cannot be downloaded: {reason}. {_by_hand(release)}"
-            ) from error
+            ) from None  # the message has the reason
         yield Path(file)
 
 

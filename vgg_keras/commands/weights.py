@@ -77,7 +77,10 @@ def weights(verbose, as_json) -> None:
             rows = [asdict(r) | {"path": str(r.path), "cached": r.path.exists()} for r in RELEASES]
             print_json(rows)
             return
-        table = Table(title="Released nets, trained on ILSVRC-2012")
+        table = Table(
+            title="Released nets, trained on ILSVRC-2012",
+            caption="imagenet:NET is the first release of the net in this list.",
+        )
         for column in ("name", "net", "MB", "input", "S", "top-1 error", "top-5 error"):
             table.add_column(column, justify="left" if column in ("name", "net") else "right")
         for column in ("protocol", "licence", "cached"):
