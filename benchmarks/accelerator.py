@@ -11,8 +11,8 @@ works.
 With --reproduce it runs `vgg-keras reproduce` instead: Tables 3 and 4 with nets A to E at full
 width, crops of 64 pixels and three seeds. The nets are trained under JAX; after three quarters of
 the time the tests follow under TensorFlow. The same command goes on with what is there. DATA are as
-of the command, for example `parquet:packed`, which `packing.py` writes. Further options of the
-command follow `--`.
+of the command, for example `parquet:packed`, which `packing.py` writes. Options of the command, each
+with its value, follow `--`; they replace those of the plan.
 """
 
 from __future__ import annotations
@@ -56,10 +56,16 @@ SMALL = (1 / 16, (8,), ((256, 2),), 512, 3)
 
 
 # `vgg-keras reproduce` at small size, but at full width and as an accelerator trains best.
-PLAN = (
-    *("--size", "small", "--nets", "A,B,C,D,E", "--tables", "3,4", "--seeds", "0,1,2"),
-    *("--width", "1", "--epochs", "20", "--batch-size", "128", "--precision", "mixed_bfloat16"),
-)
+PLAN = {
+    "--size": "small",
+    "--nets": "A,B,C,D,E",
+    "--tables": "3,4",
+    "--seeds": "0,1,2",
+    "--width": "1",
+    "--epochs": "20",
+    "--batch-size": "128",
+    "--precision": "mixed_bfloat16",
+}
 # Shares of the time. JAX trains nets and tests none; each backend goes on where the other ended.
 SHARES = {"jax": 0.75, "tensorflow": 0.25}
 
@@ -187,7 +193,9 @@ def _draw_photos(folder: Path) -> Path:
 
 def reproduce(data: str, out: Path, seconds: float, options: list[str]) -> None:
     """Carries out as much of the plan as the time allows. A step that is killed goes on later."""
+    plan = PLAN | dict(zip(options[::2], options[1::2], strict=True))
     command = [sys.executable, "-m", "vgg_keras", "reproduce", "--data", data, "--out", str(out)]
+    command += [part for option in plan.items() for part in option]
     ends = time.monotonic()
     for backend, share in SHARES.items():
         ends += share * seconds
@@ -196,7 +204,7 @@ def reproduce(data: str, out: Path, seconds: float, options: list[str]) -> None:
             environment.pop("XLA_FLAGS", None)  # they are JAX's
         try:
             subprocess.run(
-                [*command, *PLAN, *options],
+                command,
                 env=environment,
                 timeout=ends - time.monotonic(),
                 check=True,
