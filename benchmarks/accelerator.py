@@ -11,8 +11,8 @@ works.
 With --reproduce it runs `vgg-keras reproduce` instead: Tables 3 and 4 with nets A to E at full
 width, crops of 64 pixels and three seeds. The nets are trained under JAX; after three quarters of
 the time the tests follow under TensorFlow. The same command goes on with what is there. DATA are as
-of the command, for example `parquet:packed`, which `packing.py` writes. Options of the command, each
-with its value, follow `--`; they replace those of the plan.
+of the command, for example `parquet:packed`, which `packing.py` writes. Options of the command,
+each with its value, follow `--`; they replace those of the plan.
 """
 
 from __future__ import annotations
