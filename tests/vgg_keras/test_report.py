@@ -69,6 +69,9 @@ def images_of(text: str) -> list[tuple[str, bytes]]:
 
 
 class TestPage:
+    def test_the_error_of_guessing_is_beside_the_best(self, page):
+        assert "Guessing gives 66.67 %" in page.read_text()  # three classes
+
     def test_the_page_is_self_contained(self, page):
         text = page.read_text()
         assert not re.findall(r"(?:src|href)=\"(?!data:|#)", text)

@@ -54,6 +54,7 @@ def best_section(
         "summary": summary(result),
         "problem": None,
         "classes": int((counts.sum(1) > 0).sum()),
+        "guessing": 100 * (1 - 1 / len(names)),  # top-1 error, one of the net's classes at random
         "class_errors": {
             name: figures.figure_uri(
                 figures.class_error_bars(analysis.class_errors(counts), names, width=width)
