@@ -17,10 +17,10 @@ from vgg_keras.features.table import Features, side_by_side
 from vgg_keras.metadata import net_name
 from vgg_keras.pipelines.checks import indices_of
 from vgg_keras.pipelines.evaluation import read_images
-from vgg_keras.pipelines.files import atomic_path
 from vgg_keras.pipelines.sources.own import as_split
 from vgg_keras.pipelines.splits import Source
 from vgg_keras.pipelines.statistics import ILSVRC
+from vgg_keras.report.figures import save_figure
 from vgg_keras.report.sheets import INK, RIGHT, Section, Tile, image_sheet
 
 
@@ -220,8 +220,7 @@ def draw_sheet(
         sections.append(Section(tiles))
     figure = image_sheet(sections, _LEGEND, width=math.inf)
     try:
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=110)
+        save_figure(figure, path)
     except OSError as error:
         raise WriteError(f"{path} cannot be written: {error}") from error
 

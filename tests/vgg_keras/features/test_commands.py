@@ -199,7 +199,7 @@ class TestTransfer:
 class TestSimilar:
     def test_an_image_is_most_similar_to_itself_and_a_sheet_is_drawn(self, file, images, tmp_path):
         images = [images / "train/red/003.jpg", images / "val/blue/001.jpg"]
-        sheet = tmp_path / "sheet.png"
+        sheet = tmp_path / "sheet.jpg"
         done = invoke(similar, *images, "--features", file, "--top", 3, "--sheet", sheet, "--json")
         assert done.exit_code == 0, done.output
         for image, found in zip(images, json.loads(done.stdout)["results"], strict=True):
@@ -209,6 +209,7 @@ class TestSimilar:
             assert first["similarity"] == pytest.approx(1, abs=1e-5)
             assert first["labels"] == [image.parent.name]
         with Image.open(sheet) as drawn:
+            assert drawn.format == "JPEG"
             pixels = np.asarray(drawn.convert("RGB")).astype(int)
         for colour in ((0x1F, 0x5F, 0x99), (0x2B, 0x6E, 0x2F)):  # the query, and its class
             assert (np.abs(pixels - colour).max(-1) < 6).sum() > 500
