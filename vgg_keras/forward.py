@@ -87,12 +87,13 @@ class _OnJax:
         devices = num_devices(self.model)
         # Each number of rows would be compiled again, so a smaller batch is filled up.
         rows = self.rows[size] = max(self.rows.get(size, 0), -(-wanted // devices) * devices)
-        filled = np.concatenate([images, np.zeros((rows - wanted, *images.shape[1:]), np.float32)])
+        if rows > wanted:
+            images = np.pad(images, [(0, rows - wanted), (0, 0), (0, 0), (0, 0)])
         weights = [
             [variable.value for variable in variables]
             for variables in (self.model.trainable_variables, self.model.non_trainable_variables)
         ]
-        found = self.compute(*weights, jax.device_put(filled, here))
+        found = self.compute(*weights, jax.device_put(images, here))
         return [np.asarray(one)[:wanted] for one in found]
 
     def _outputs(self, trainable: list, non_trainable: list, images: Any) -> list:
