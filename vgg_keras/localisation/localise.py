@@ -125,7 +125,7 @@ def localise(
         found = localise(net, open_source("cls-loc:ilsvrc"), classifiers=classifier)
     """
     test = Dense.checked(nets, classifiers, test_scales, threshold, flip)
-    options = {"cache_dir": cache_dir, "batch_size": batch_size, "verbose": verbose}
+    options: dict[str, Any] = {"cache_dir": cache_dir, "batch_size": batch_size, "verbose": verbose}
     (found,) = localise_together(
         [test], data, split, predictions, on_bad_image=on_bad_image, boxes=boxes, **options
     )

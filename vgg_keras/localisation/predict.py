@@ -102,7 +102,7 @@ def predict_boxes(
         predict_boxes(net, "photo.jpg", classifiers=classifier).answers()
     """
     test, split = Dense.checked(nets, classifiers, test_scales, threshold, flip), as_split(images)
-    options = {"cache_dir": cache_dir, "batch_size": batch_size, "verbose": verbose}
+    options: dict[str, Any] = {"cache_dir": cache_dir, "batch_size": batch_size, "verbose": verbose}
     (found,) = find_answers([test], split, predictions, **options)
     names = tuple(split.ids_of(range(len(split))))
     return Located(names, *found, test.nets[0].class_names, test.metadata())
