@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from vgg_keras.distribution import on_all_devices
 from vgg_keras.evaluation.cache import open_row_cache
 from vgg_keras.evaluation.evaluate import score
 from vgg_keras.evaluation.posteriors import row_pass
 from vgg_keras.evaluation.predictions import Predictions, top_classes
 from vgg_keras.evaluation.procedure import Pass, Procedure
 from vgg_keras.evaluation.rows import RowFiller, RowPass, Score, Table
+from vgg_keras.forward import on_all_devices
 from vgg_keras.localisation.dense import Finder, make_map_fn, scored_boxes
 from vgg_keras.localisation.merging import MERGE_THRESHOLD, best_boxes, check_threshold
 from vgg_keras.localisation.procedure import (
