@@ -239,7 +239,9 @@ class _Session:
                 steps_per_epoch=self.steps,
                 initial_epoch=first_epoch,
                 epochs=stage.end,
-                validation_data=validation,
+                # Without an end, so that Keras makes one iterator and not two for every epoch.
+                validation_data=validation.repeat(),
+                validation_steps=int(validation.cardinality()),
                 callbacks=of_all,
                 shuffle=False,  # the stream is shuffled
                 verbose=0,
