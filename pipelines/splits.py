@@ -261,7 +261,7 @@ class Source:
         spec: what was given to `open_source`.
         class_names: names of the classes, in the order of the labels.
         splits: the splits by name; `train` and `val` are usual.
-        advice: where other splits are looked for, for the message about a missing one.
+        advice: how to get another split, for the message about a missing one.
     """
 
     spec: str

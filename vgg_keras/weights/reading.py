@@ -102,6 +102,11 @@ class Weights(NamedTuple):
     layers: dict[str, tuple[np.ndarray, np.ndarray]]
     contents: Contents
 
+    def __repr__(self) -> str:
+        """The layers by the shapes of their kernels: the arrays have millions of values."""
+        shapes = ", ".join(f"{name} {kernel.shape}" for name, (kernel, _) in self.layers.items())
+        return f"Weights(layers={{{shapes}}}, contents={self.contents!r})"
+
 
 def read(
     source: str | os.PathLike,
@@ -216,7 +221,7 @@ def read_as(
 def _resolve(source: Path) -> tuple[Path, Preprocessing | None]:
     """The weights file, and the preprocessing if a run, a saved net or a release states it."""
     if release := find_release(source):
-        return fetch(release), PREPROCESSINGS[release.preprocessing]
+        return fetch(release, str(source)), PREPROCESSINGS[release.preprocessing]
     return _weights_of_folder(source) if source.is_dir() else (source, None)
 
 
