@@ -13,7 +13,6 @@ from vgg_keras.recipes import (
     Recipe,
 )
 
-
 _ENOUGH = 3  # values that a named recipe must explain: the paper's stages differ in three
 
 

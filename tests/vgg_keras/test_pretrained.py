@@ -251,7 +251,8 @@ class TestDownload:
         assert f"{release.url} by other means and save it as {release.path}" in line
         whole = (small_files / release.file_name).read_bytes()
         release.path.write_bytes(whole[:-1])
-        with pytest.raises(WeightsError, match=r"\.h5 is not the released file\. imagenet:D cannot"):
+        message = r"\.h5 is not the released file\. imagenet:D cannot"
+        with pytest.raises(WeightsError, match=message):
             weights.read("imagenet:D")
         release.path.write_bytes(whole)
         assert_released(vgg("D", **SMALL, weights="imagenet"), "keras:D")
