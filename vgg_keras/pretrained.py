@@ -256,11 +256,7 @@ def fetch(release: Release, name: str = "") -> Path:
     """Returns the path of a release's file; downloads it unless the cache of Keras has it.
 
     `keras.utils.get_file` downloads. Files that `keras.applications` downloaded are found. A file
-    enters the cache only when it is complete and checked.
-
-    Args:
-        release: the release.
-        name: the name by which it was asked for, for messages; by default its own.
+    enters the cache only when it is complete and checked. Messages call the release `name`.
 
     Raises:
         WeightsError: the file cannot be downloaded, or is not the released one. The message gives
@@ -276,10 +272,7 @@ def fetch(release: Release, name: str = "") -> Path:
     with _downloaded(release, name or release.name) as file:
         if not _is_intact(release, file):
             what = f"has another hash than {release.digest}" if release.digest else "is not whole"
-            raise WeightsError(
-                f"The file that was downloaded for {name or release.name} {what}. "
-                f"{_by_hand(release)}"
-            )
+            raise WeightsError(f"The file that was downloaded {what}. {_by_hand(release)}")
         os.replace(file, path)
     return path
 

@@ -39,8 +39,8 @@ _OF_ONE_RECIPE = (ENVIRONMENT, STATISTICS, CLASSES, BAD_IMAGES, DATA, JOURNAL, L
 log = logging.getLogger(__name__)
 
 
-def check_run_folder(path: Path, recipe: Recipe) -> None:
-    """Checks that a folder is free for a run of `recipe`, or holds one. It changes nothing.
+def check_run_folder(path: Path, recipe: Recipe) -> Path:
+    """Checks that a folder is free for a run of `recipe`, or holds one, and returns its path.
 
     Raises:
         RunError: the folder holds something else, a run of another recipe, or one whose last
@@ -48,6 +48,7 @@ def check_run_folder(path: Path, recipe: Recipe) -> None:
     """
     _check_contents(path)
     _check_recipe(path, recipe)
+    return path
 
 
 def _check_contents(path: Path) -> None:

@@ -77,7 +77,7 @@ def train(
         The run folder, which `TrainedNet.load` takes.
 
     Raises:
-        RunError: the folder cannot be used for this recipe.
+        RunError: the folder cannot be used for this recipe. It is checked first.
         SourceError, BadImageError: the data cannot be used.
         DivergenceError: the loss of an epoch is not finite. The epochs before it are saved.
         ArgumentError: the recipe does not fit the data or the devices.
@@ -87,8 +87,7 @@ def train(
         run = train(Recipe(net="A", data="folder:ilsvrc"), "runs/a")
         net = TrainedNet.load(run)
     """
-    out, task = Path(out), task or CLASSIFICATION
-    runs.check_run_folder(out, recipe)
+    out, task = runs.check_run_folder(Path(out), recipe), task or CLASSIFICATION
     used = find_devices(devices, cluster)  # first: TFDS may start TensorFlow, which fixes them
     further = [*(_tensorboard(out) if tensorboard and used.is_writer else []), *callbacks]
     check_divisible(recipe.batch_size, used.count)
