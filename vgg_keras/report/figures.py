@@ -212,9 +212,10 @@ def themed_uri(figure: Figure) -> str:
     """
     for text in figure.findobj(Text):
         text.set_color(INK)
-    for kind in (Line2D, Spine):  # of the colour bar; panels have no axes
-        for line in figure.findobj(kind):
-            line.set_color(INK)
+    for spine in figure.findobj(Spine):  # of the colour bar; panels have no axes
+        spine.set_color(INK)
+    for tick in figure.findobj(Line2D):
+        tick.set(color=INK, markeredgecolor=INK)
     svg = _svg(figure).decode()
     for paint in ("fill", "stroke"):
         svg = svg.replace(f"{paint}: {INK}", f"{paint}: currentColor")
