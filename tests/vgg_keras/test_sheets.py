@@ -105,7 +105,7 @@ def test_only_text_and_axes_of_photos_follow_the_colour_scheme():
     assert svg.count("currentColor") >= 4  # titles, label, ticks and frame of the colour bar
     assert "#1d2733" not in svg.replace("color: #1d2733", "", 1)
     assert "#000000" not in svg
-    assert svg.count("<image") == 2
+    assert svg.count("<image") == 3  # the photo twice, and the map
     assert "#222222" in svg  # the crops, which are on a photo
     again = score_maps({64: np.full((64, 96, 3), 200)}, maps, 32, origins, "score of cat")
     assert themed_uri(again) == uri
