@@ -298,8 +298,9 @@ def _without_images(name: str, class_folder: Path) -> SourceError:
         root = class_folder.parent
         return SourceError(
             f"{text_of_path(root)} holds no folders train and val, so each folder in it is a "
-            f"class, but {text_of_path(class_folder.name)} holds {found}. Give the folder that "
-            f"holds the class folders, or remove what is no class."
+            f"class, but {text_of_path(class_folder.name)} holds {found}. Remove it, or give the "
+            f"folder that holds the class folders. folder:DIR?train=FOLDER&val=FOLDER takes folders "
+            f"of any name as the splits."
         )
     return SourceError(
         f"The class folder {text_of_path(class_folder)} holds {found}. A class folder "

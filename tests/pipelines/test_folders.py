@@ -47,7 +47,7 @@ class TestWhatIsRead:
         for split in ("train", "test"):
             (tmp_path / split).rename(tmp_path / f"my-{split}")
         with pytest.raises(
-            SourceError, match=r"images must hold images itself.*folders: cat\. .*DIR/val"
+            SourceError, match=r"images holds only folders: cat\. .*\?train=FOLDER&val=FOLDER"
         ):
             open_source(spec)
 

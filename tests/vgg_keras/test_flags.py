@@ -122,7 +122,7 @@ class TestOtherNames:
             (("localise", "train", "--lr", "0.1"), "--learning-rate"),
             (("evaluate", "--model", "x"), "--net or --run or --weights"),
             (("predict", "--img-size", "64"), "--test-scales"),
-            (("train", "--epoch", "3"), "--epochs"),  # click's own
+            (("train", "--momentm", "3"), "--momentum"),  # click's own
         ],
         ids=" ".join,
     )

@@ -76,7 +76,7 @@ def claims_section(results: Sequence[Result]) -> dict[str, Any] | None:
         "missing": [one for one in tested if one.difference is None],
         "margin": MARGIN,
         "counts": [
-            f"{sum(one.verdict == verdict for one in answered)} {verdict}" for verdict in MARKS
+            f"{verdict}: {sum(one.verdict == verdict for one in answered)}" for verdict in MARKS
         ],
     }
 
