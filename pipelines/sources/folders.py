@@ -299,8 +299,8 @@ def _without_images(name: str, class_folder: Path) -> SourceError:
         return SourceError(
             f"{text_of_path(root)} holds no folders train and val, so each folder in it is a "
             f"class, but {text_of_path(class_folder.name)} holds {found}. Remove it, or give the "
-            f"folder that holds the class folders. folder:DIR?train=FOLDER&val=FOLDER takes folders "
-            f"of any name as the splits."
+            f"folder that holds the class folders. folder:DIR?train=FOLDER&val=FOLDER takes "
+            f"folders of any name as the splits."
         )
     return SourceError(
         f"The class folder {text_of_path(class_folder)} holds {found}. A class folder "
