@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 _IMAGES = "images"  # Tiny ImageNet's folder inside each class folder, and inside val
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class FolderSplit(IndexedSplit):
     """Image files that are read in place. Their formats are recognised by content, not by name.
 

@@ -16,6 +16,7 @@ from vgg_keras.nets import FC_NAMES, get_net
 from vgg_keras.pipelines.checks import is_finite
 from vgg_keras.pipelines.contents import read_json
 from vgg_keras.pipelines.files import check_pair
+from vgg_keras.pipelines.reprs import short
 from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.pretrained import fetch, find_release
 from vgg_keras.run_data import load_statistics
@@ -103,9 +104,7 @@ class Weights(NamedTuple):
     contents: Contents
 
     def __repr__(self) -> str:
-        """The layers by the shapes of their kernels: the arrays have millions of values."""
-        shapes = ", ".join(f"{name} {kernel.shape}" for name, (kernel, _) in self.layers.items())
-        return f"Weights(layers={{{shapes}}}, contents={self.contents!r})"
+        return f"Weights(layers={short(self.layers)}, contents={self.contents!r})"
 
 
 def read(
