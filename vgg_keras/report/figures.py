@@ -12,6 +12,7 @@ import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -156,7 +157,7 @@ def score_maps(
 
 def _draw_crop_grid(panel: Axes, image: np.ndarray, crop_size: int, origins: np.ndarray) -> None:
     rows, columns = origins
-    panel.imshow(_pixels(image), alpha=0.55)
+    panel.imshow(_pixels(255 - 0.55 * (255.0 - image)))  # pale on a ground of any colour
     for i, top in enumerate(rows):
         for j, left in enumerate(columns):
             is_end = (i, j) in ((0, 0), (len(rows) - 1, len(columns) - 1))
@@ -195,13 +196,13 @@ def save_figure(figure: Figure, out: str | os.PathLike) -> None:
 
 def figure_uri(figure: Figure) -> str:
     """A chart with a transparent ground as a data URI, which is the same for the same figure."""
-    return as_data_uri(_svg(figure), _SVG)
+    return as_data_uri(_svg(figure, transparent=True), _SVG)
 
 
-def _svg(figure: Figure) -> bytes:
+def _svg(figure: Figure, **ground: Any) -> bytes:
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "vgg_keras"}):  # ids that do not change
-        figure.savefig(buffer, dpi=150, format="svg", metadata={"Date": None}, transparent=True)
+        figure.savefig(buffer, dpi=150, format="svg", metadata={"Date": None}, **ground)
     return buffer.getvalue()
 
 
@@ -216,7 +217,7 @@ def themed_uri(figure: Figure) -> str:
         spine.set_color(INK)
     for tick in figure.findobj(Line2D):
         tick.set(color=INK, markeredgecolor=INK)
-    svg = _svg(figure).decode()
+    svg = _svg(figure, facecolor="none").decode()
     for paint in ("fill", "stroke"):
         svg = svg.replace(f"{paint}: {INK}", f"{paint}: currentColor")
     return as_data_uri(svg.replace("</style>", f"{_SCHEMES}</style>", 1).encode(), _SVG)
