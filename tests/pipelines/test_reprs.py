@@ -9,6 +9,7 @@ import pytest
 
 import vgg_keras
 from vgg_keras.pipelines.reprs import ShortRepr, short
+from vgg_keras.pipelines.sources.folders import FolderSplit
 from vgg_keras.pipelines.splits import Source, Split
 from vgg_keras.weights import Contents, Weights
 from vgg_keras.weights.preprocessing import PREPROCESSINGS
@@ -44,7 +45,7 @@ def test_objects_with_many_images_are_printed_in_a_line():
     images = np.zeros((40, 8, 8, 3), np.uint8)
     split = Split.from_arrays(images, np.arange(40))
     source = Source.of(train=split, val=split)
-    files = Split.from_paths(NAMES, np.zeros(5000, int), ("a",))
+    files = FolderSplit("train", NAMES, np.zeros(5000, int))
     values = np.zeros((5000, 900), np.float32)
     labels = np.zeros(5000, np.int64)
     predictions = vgg_keras.Predictions(NAMES, labels, values, NAMES[:900])
