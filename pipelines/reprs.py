@@ -50,6 +50,5 @@ def short(value: Any) -> str:
 
 
 def _listed(brackets: str, shown: Iterable[str], number: int) -> str:
-    opening, closing = brackets
     more = f", ... {number} in all" if number > _SHOWN else ""
-    return f"{opening}{', '.join(shown)}{more}{closing}"
+    return f"{brackets[0]}{', '.join(shown)}{more}{brackets[1]}"
