@@ -195,7 +195,6 @@ def _report(outcome) -> None:
     lines = (
         (outcome.blocked, "need a step that failed"),
         (outcome.left, "do not fit into the time of --hours"),
-        (outcome.other_backend, "need TensorFlow: give the same command without KERAS_BACKEND"),
     )
     for steps, why in lines:
         if steps:
