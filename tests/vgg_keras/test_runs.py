@@ -616,8 +616,16 @@ class TestRefused:
 
     def test_another_recipe_is_refused(self, data, finished):
         error = run_here("train", *TINY, "--data", data, "--seed", 7, "--out", finished, code=1)
-        assert "holds a run of another recipe (epochs: " in error
-        assert "seed: 0 -> 7" in error
+        assert error == (
+            f"Error: {finished} holds a run of another recipe (seed: 0 -> 7). Give the former "
+            f"values to continue this run (or --resume RUN), or another folder (--out).\n"
+        )
+
+    def test_the_folder_is_checked_before_data_are_opened(self, finished, tmp_path):
+        (tmp_path / "thesis.tex").write_text("x")
+        for out, message in ((finished, "another recipe"), (tmp_path, "holds no run")):
+            with pytest.raises(RunError, match=message):
+                train(Recipe(data="folder:/nowhere"), out)
 
     def test_a_folder_without_a_run_is_refused(self, data, tmp_path):
         (tmp_path / "thesis.tex").write_text("x")

@@ -14,12 +14,13 @@ from vgg_keras.evaluation.submissions import save_submission
 from vgg_keras.localisation.answers import Dense, find_answers
 from vgg_keras.localisation.merging import MERGE_THRESHOLD
 from vgg_keras.localisation.results import boxes_in_pixels
+from vgg_keras.pipelines.reprs import ShortRepr
 from vgg_keras.pipelines.sources.own import as_split
 from vgg_keras.trained import TrainedNet
 
 
-@dataclass(frozen=True, eq=False)
-class Located:
+@dataclass(frozen=True, eq=False, repr=False)
+class Located(ShortRepr):
     """The most probable classes of images, each with a box.
 
     Attributes:
