@@ -164,7 +164,7 @@ class TestPage:
             other = result | same | {"seed": seed, "top1_error": error}
             (tmp_path / f"{seed}.json").write_text(json.dumps(other))
         text = write_report(tmp_path, tmp_path / "out", examples=0).read_text()
-        assert re.findall(r"Table (\d+): ", text) == ["3"]
+        assert re.findall(r"<h3>Table (\d+): ", text) == ["3"]
         assert "25.0 ± 7.1" in text
         assert "18 images, crop 32, width 1/16, 2 seeds" in text
 
