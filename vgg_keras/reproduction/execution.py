@@ -20,6 +20,7 @@ from vgg_keras.errors import WriteError
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.evaluation.fusion import fuse
 from vgg_keras.evaluation.predictions import Predictions
+from vgg_keras.evaluation.procedure import CROP_OF_PAPER
 from vgg_keras.features.descriptors import extract_features
 from vgg_keras.features.extractor import FeatureExtractor
 from vgg_keras.features.svm import transfer
@@ -47,6 +48,8 @@ from vgg_keras.training import train
 
 CACHE = "cache"  # rows of all evaluations, so that no pass is computed twice
 _SHARED = (STATISTICS, BAD_IMAGES, DATA)  # depend on the data and the task alone
+# Crops that pass through a net together: as many pixels as 64 crops of the paper's size.
+_BATCH_PIXELS, _MOST_CROPS = 64 * CROP_OF_PAPER**2, 512
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,9 +116,8 @@ class Executor:
             self.source(_data_of(net), False),
             protocol=step.protocol,
             multi_scale=step.multi_scale,
-            on_bad_image=self.on_bad_image,
             cache_dir=self.out / CACHE,
-            verbose=0,
+            **self._testing(net),
         )
         found.save(self.out / step.output)
 
@@ -130,7 +132,7 @@ class Executor:
         runs = (*step.runs, *step.classifiers)
         nets = dict(zip(runs, self._nets(*runs), strict=True))
         source = self.source(_data_of(nets[runs[0]]), False)
-        options: dict[str, Any] = {"on_bad_image": self.on_bad_image, "verbose": 0}
+        options = self._testing(nets[runs[0]])
         if step.protocol == "dense":
             tests = [
                 Dense.checked(
@@ -158,9 +160,8 @@ class Executor:
             self.source(step.data, True),
             test_scales=step.test_scales,
             aggregate=step.aggregate,
-            on_bad_image=self.on_bad_image,
             cache_dir=self.out / CACHE,
-            verbose=0,
+            **self._testing(net),
         )
         found.save(self.out / step.output)
 
@@ -170,6 +171,12 @@ class Executor:
         result = transfer(features, step.protocol)
         result["files"] = [str(self.out / file) for file in step.files]
         atomic_write(self.out / step.output, json.dumps(result) + "\n")
+
+    def _testing(self, net: TrainedNet) -> dict[str, Any]:
+        """Options of all tests of a net."""
+        crops = _BATCH_PIXELS // net.architecture.crop_size**2
+        options = {"on_bad_image": self.on_bad_image, "verbose": 0}
+        return options | {"batch_size": max(1, min(_MOST_CROPS, crops))}
 
     def _nets(self, *folders: str) -> list[TrainedNet]:
         used = find_devices(self.devices)
