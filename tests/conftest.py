@@ -75,16 +75,17 @@ def write_folder(root, train: int = 8, val: int = 4, seed: int = 0) -> str:
 
 
 def pytest_sessionstart(session):
-    """Streams run as they were traced. TensorFlow would rewrite the functions of each new stream,
-    which is most of the time of a stream of a few images; it does in the processes of slow tests.
-    The functions of nets are rewritten everywhere."""
+    """Functions run as they were traced. TensorFlow would rewrite each new stream and function of
+    a net, which is most of the time of a function that runs a few times. The slow tests have them
+    rewritten: functions of nets in this process, streams too in others."""
     if session.config.getoption("dist", "no") != "no":
         return  # this process only divides the tests among others
     import tensorflow as tf
 
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     tf.config.list_logical_devices()  # starts TensorFlow; streams keep the options it starts with
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+    if session.config.getoption("markexpr") == "slow":
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shutil
 
 import keras
@@ -87,6 +88,7 @@ def stream(model, split, one, **options):
     return RowFiller(split, **options).stream(row_pass(net_of(model), one, None))
 
 
+@functools.cache
 def convolutional(model, crop_size=CROP):
     """The same net with its FC layers as Conv2D, built without `SlidingDense`. It computes the
     scores at every position of the map from pixels minus the mean."""
