@@ -8,9 +8,14 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
+
+# A busy machine may be slow.
+hypothesis.settings.register_profile("vgg_keras", deadline=None)
+hypothesis.settings.load_profile("vgg_keras")
 
 CLASSES = ("blue", "green", "red")
 TINY = {"net": "A", "width": 1 / 16, "crop_size": 32, "train_scale": (32, 40)}
