@@ -9,8 +9,7 @@ reads and augments. Without an accelerator the same code runs with a small net, 
 works.
 
 With --reproduce it runs `vgg-keras reproduce` instead: Tables 3 and 4 with nets A to E at full
-width, crops of 64 pixels and three seeds. The nets are trained under JAX; after three quarters of
-the time the tests follow under TensorFlow. The same command goes on with what is there. DATA are as
+width, crops of 64 pixels and three seeds. The same command goes on with what is there. DATA are as
 of the command, for example `parquet:packed`, which `packing.py` writes. Options of the command,
 each with its value, follow `--`; they replace those of the plan.
 """
@@ -66,8 +65,6 @@ PLAN = {
     "--batch-size": "128",
     "--precision": "mixed_bfloat16",
 }
-# Shares of the time. JAX trains nets and tests none; each backend goes on where the other ended.
-SHARES = {"jax": 0.75, "tensorflow": 0.25}
 
 
 def seconds_of(task: Callable[[], object], repetitions: int) -> float:
@@ -196,21 +193,10 @@ def reproduce(data: str, out: Path, seconds: float, options: list[str]) -> None:
     plan = PLAN | dict(zip(options[::2], options[1::2], strict=True))
     command = [sys.executable, "-m", "vgg_keras", "reproduce", "--data", data, "--out", str(out)]
     command += [part for option in plan.items() for part in option]
-    ends = time.monotonic()
-    for backend, share in SHARES.items():
-        ends += share * seconds
-        environment = dict(os.environ, KERAS_BACKEND=backend)
-        if backend != "jax":
-            environment.pop("XLA_FLAGS", None)  # they are JAX's
-        try:
-            subprocess.run(
-                command,
-                env=environment,
-                timeout=ends - time.monotonic(),
-                check=True,
-            )
-        except subprocess.TimeoutExpired:
-            print(f"{backend}: the time is up; the same command goes on.", flush=True)
+    try:
+        subprocess.run(command, timeout=seconds, check=True)
+    except subprocess.TimeoutExpired:
+        print("The time is up; the same command goes on.", flush=True)
 
 
 def main() -> None:

@@ -41,26 +41,15 @@ def machine() -> dict:
     """The devices, the number of cores, and versions; can be written as JSON."""
     import tensorflow as tf
 
-    gpus = [
-        tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
-        for gpu in tf.config.list_physical_devices("GPU")
-    ]
+    from vgg_keras.hardware import hardware
+
     return {
-        "devices": gpus or [_processor()],
+        "devices": [hardware()],
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "tensorflow": tf.__version__,  # its package has several names
         **{name: metadata.version(name) for name in ("keras", "numpy", "pillow")},
     }
-
-
-def _processor() -> str:
-    """Name of the CPU."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(l.split(":", 1)[1].strip() for l in lines if l.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "CPU"
 
 
 def report(result: dict, rows: list[tuple], columns: tuple[str, ...], out: Path | None) -> None:

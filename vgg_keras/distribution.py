@@ -1,4 +1,4 @@
-"""Devices for training and evaluation: GPUs, virtual CPU devices, and several processes (§3.3).
+"""Devices for training and tests: GPUs, virtual CPU devices, and several processes (§3.3).
 
 TensorFlow uses the devices of one machine, with `MirroredStrategy`. The JAX backend uses one or
 several machines, with `keras.distribution`. Both train the same net on the same batches.
@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from vgg_keras.errors import ArgumentError
+from vgg_keras.forward import check_backend
 from vgg_keras.pipelines.splits import WHOLE_BATCH, Shard
 
 FROM_ENVIRONMENT = "auto"  # value of `Cluster.coordinator`
@@ -66,7 +67,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Devices:
-    """The devices that train a net.
+    """The devices that train or test a net.
 
     Attributes:
         scope: function that returns the context in which the variables of the net are created.
@@ -111,7 +112,7 @@ class Devices:
 
 
 def find_devices(devices: int | None = None, cluster: Cluster | None = None) -> Devices:
-    """Returns the devices to train on, for the backend of Keras (`KERAS_BACKEND`).
+    """Returns the devices to train or test on, for the backend of Keras (`KERAS_BACKEND`).
 
     Args:
         devices: number of GPUs to use in each process; without GPUs, number of virtual devices to
@@ -126,15 +127,8 @@ def find_devices(devices: int | None = None, cluster: Cluster | None = None) -> 
         >>> with find_devices(devices=2).scope():
         ...     model = vgg("A")
     """
-    backend = keras.backend.backend()
-    if backend == "jax":
+    if check_backend() == "jax":
         return _jax_devices(devices, cluster)
-    if backend != "tensorflow":
-        raise ArgumentError(
-            "Training needs the backend TensorFlow or JAX: set the environment variable "
-            f'KERAS_BACKEND, or "backend" in keras.json. Received: {backend}',
-            "backend",
-        )
     if cluster:
         raise ArgumentError(
             "Several processes need the backend JAX: set KERAS_BACKEND=jax for each of them. On "
@@ -156,14 +150,13 @@ def make_strategy(devices: int | None = None) -> tf.distribute.Strategy:
             into. By default all GPUs, or the whole CPU.
 
     Raises:
-        ArgumentError: there are fewer GPUs, TensorFlow has started with another number of virtual
-            devices, or the backend of Keras is not TensorFlow.
+        ArgumentError: there are fewer GPUs, or TensorFlow has started with another number of
+            virtual devices.
 
     Example:
         >>> with make_strategy().scope():
         ...     model = vgg("A")
     """
-    check_tensorflow()
     kind = _kind()
     if kind == "CPU" and devices and devices > 1:
         _split_cpu(devices)
@@ -178,17 +171,6 @@ def make_strategy(devices: int | None = None) -> tf.distribute.Strategy:
 def _kind() -> str:
     """Kind of the devices that TensorFlow uses."""
     return "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
-
-
-def check_tensorflow() -> None:
-    """Raises ArgumentError if the backend of Keras is not TensorFlow."""
-    if keras.backend.backend() != "tensorflow":
-        raise ArgumentError(
-            "This needs the backend TensorFlow, also for a run that was trained on JAX: leave the "
-            'environment variable KERAS_BACKEND and "backend" in keras.json unset. '
-            f"Received: {keras.backend.backend()}",
-            "backend",
-        )
 
 
 def _split_cpu(devices: int) -> None:
@@ -248,50 +230,6 @@ def _check_there_are(wanted: int, available: int, kind: str) -> None:
             f"Received: devices={wanted}",
             "devices",
         )
-
-
-def on_all_devices(
-    model: keras.Model, function: Callable[..., tf.Tensor], *batch: tf.Tensor
-) -> tf.Tensor:
-    """Computes `function(*batch)` with the rows of the batch split among the devices of a model.
-
-    It is used inside a `tf.function`. A model that was created in the scope of `make_strategy` has
-    its variables on all devices. Another model has one device, which computes all rows.
-
-    Args:
-        model: model that the function calls.
-        function: function from tensors `(B, ...)` to `(B, ...)` that computes each row
-            independently. B can be 0.
-        batch: tensors `(B, ...)`.
-
-    Returns:
-        The result for all rows, in order.
-    """
-    strategy = model.distribute_strategy
-    devices = strategy.num_replicas_in_sync
-    if devices == 1:
-        return function(*batch)
-
-    def compute_on_one_device(*batch: tf.Tensor) -> tf.Tensor:
-        index = tf.distribute.get_replica_context().replica_id_in_sync_group
-        rows = tf.shape(batch[0])[0]
-        with tf.device("CPU:0"):  # the batch is there, so each device gets only its own rows
-            first, last = rows * index // devices, rows * (index + 1) // devices
-            own = [tensor[first:last] for tensor in batch]
-        return function(*own)
-
-    found = strategy.run(compute_on_one_device, batch)
-    return tf.concat(strategy.experimental_local_results(found), 0)
-
-
-def num_devices(model: keras.Model) -> int:
-    """Returns the number of devices that share a batch of a model, see `on_all_devices`.
-
-    Raises:
-        ArgumentError: the backend of Keras is not TensorFlow.
-    """
-    check_tensorflow()
-    return model.distribute_strategy.num_replicas_in_sync
 
 
 def check_divisible(batch_size: int, replicas: int) -> None:

@@ -28,6 +28,7 @@ from vgg_keras.distribution import Cluster, Devices, check_divisible, find_devic
 from vgg_keras.errors import ArgumentError, MissingPackageError, OutOfMemoryError
 from vgg_keras.extension import PLATEAU, extend, make_plateau
 from vgg_keras.forecast import Forecast, memory_of
+from vgg_keras.forward import is_out_of_memory
 from vgg_keras.net_files import build_for_training, read_recipe
 from vgg_keras.pipelines.evaluation import validation_stream
 from vgg_keras.pipelines.files import atomic_write
@@ -289,10 +290,8 @@ def explained_memory(recipe: Recipe) -> Iterator[None]:
     """
     try:
         yield
-    except (tf.errors.ResourceExhaustedError, RuntimeError) as error:
-        # JAX has no class of its own for this error, but its message begins with the status.
-        is_of_jax = str(error).startswith("RESOURCE_EXHAUSTED")
-        if not (is_of_jax or isinstance(error, tf.errors.ResourceExhaustedError)):
+    except (tf.errors.OpError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         raise OutOfMemoryError(
             f"Training net {recipe.net} with batches of {recipe.batch_size} did not fit into "

@@ -13,8 +13,8 @@ import pytest
 from tests.conftest import TRAIN_TINY, write_folder
 from tests.vgg_keras.test_runs import arrays, command, run_here
 from vgg_keras.callbacks.journal import read_journal
-from vgg_keras.distribution import make_strategy
 from vgg_keras.evaluation.evaluate import evaluate
+from vgg_keras.evaluation.predictions import Predictions
 from vgg_keras.trained import TrainedNet
 
 EPOCHS = 3
@@ -122,6 +122,23 @@ def test_tensorflow_evaluates_the_run(data, pair):
     assert found["top1_error"] == pytest.approx(best, abs=1e-3)
 
 
+def test_jax_evaluates_the_run_on_several_devices(data, environment, pair, tmp_path):
+    """Twelve images in batches of ten: the last batch is filled up."""
+    options = ("--protocol", "dense", "--test-scales", "40", "--batch-size", "5", "--no-flip")
+    found = {}
+    for devices in (1, 2):
+        out = tmp_path / f"{devices}.parquet"
+        arguments = ("--run", pair[0], "--data", data, "--cache-dir", "", "--out", out)
+        used = ("--devices", devices)
+        subprocess.run(
+            command("evaluate", *arguments, *options, *used), env=environment, check=True
+        )
+        found[devices] = Predictions.load(out).posteriors
+    run_here("evaluate", *arguments, *options)
+    np.testing.assert_allclose(found[1], found[2], atol=1e-6)
+    np.testing.assert_allclose(found[1], Predictions.load(out).posteriors, atol=1e-5)
+
+
 def test_killed_and_restarted_processes_end_with_the_same_weights(
     data, environment, pair, tmp_path
 ):
@@ -179,8 +196,3 @@ class TestRefused:
         out = tmp_path / "x"
         error = run_here("train", *SMALL, "--data", data, "--out", out, *given, code=1)
         assert message in error
-
-    def test_evaluation_under_jax_is_refused(self, monkeypatch):
-        monkeypatch.setattr("keras.backend.backend", lambda: "jax")
-        with pytest.raises(ValueError, match="leave the environment variable KERAS_BACKEND"):
-            make_strategy()

@@ -77,11 +77,11 @@ def evaluate(
         check_files_to_write(out, submission)
         chosen = chosen_nets(options)
         with quiet_tensorflow(verbose):
-            from vgg_keras.distribution import make_strategy
+            from vgg_keras.distribution import find_devices
             from vgg_keras.evaluation.submissions import submission_ids
             from vgg_keras.pipelines.sources import open_source
         _check_nets(chosen, procedure)
-        strategy = make_strategy(devices)  # first: TFDS may start TensorFlow, which fixes them
+        used = find_devices(devices)  # first: TFDS may start TensorFlow, which fixes them
         source = open_source(data, data_dir)
         _check_classes(chosen, source, split)
         how = dataclasses.asdict(procedure) | {
@@ -92,7 +92,7 @@ def evaluate(
         predictions = []
         for number, one in enumerate(chosen, 1):
             predictions.append(
-                _predictions(one, source, split, strategy, cache_dir, how, check_classes)
+                _predictions(one, source, split, used, cache_dir, how, check_classes)
             )
             if out and len(chosen) > 1:
                 file = out.with_name(f"{out.stem}-{number}-{one.file.name}{out.suffix}")
@@ -111,14 +111,14 @@ def _procedure(options: dict) -> Procedure:
     return Procedure(**{name: options.pop(name) for name in names})
 
 
-def _predictions(one: ChosenNet, source, split, strategy, cache_dir, how, check_classes):
+def _predictions(one: ChosenNet, source, split, used, cache_dir, how, check_classes):
     """Posteriors of one net, which is loaded for that and forgotten."""
     import keras
 
     from vgg_keras.evaluation.evaluate import evaluate as run_evaluation
 
     keras.backend.clear_session()
-    with strategy.scope():
+    with used.scope():
         net = one.load(source.class_names)
     if check_classes:
         check_classes(net.class_names)

@@ -126,16 +126,16 @@ def features(
         check_images_or_data(images, data, refuse_text=options["on_bad_image"] == "stop")
         chosen = chosen_nets(options)
         with quiet_tensorflow(verbose):
-            from vgg_keras.distribution import make_strategy
+            from vgg_keras.distribution import find_devices
             from vgg_keras.features.descriptors import extract_features
             from vgg_keras.features.extractor import FeatureExtractor
             from vgg_keras.pipelines.sources import open_source
-        strategy = make_strategy(devices)  # first: TFDS may start TensorFlow, which fixes them
+        used = find_devices(devices)  # first: TFDS may start TensorFlow, which fixes them
         if data:
             images = open_source(data, data_dir, several_labels=True)
         elif is_folder(images):
             (images,) = images
-        with strategy.scope():
+        with used.scope():
             nets = [FeatureExtractor.load(one.where, layer, **one.arguments) for one in chosen]
         folder = out.with_name(f"{out.name}.parts") if cache_dir is None else cache_dir or None
         with timed() as timer:

@@ -127,14 +127,14 @@ def evaluate(
         nets = nets_in_folders(runs, "run", arguments)
         classifiers = nets_in_folders(classifiers, "classifier", arguments)
         with quiet_tensorflow(verbose):
-            from vgg_keras.distribution import make_strategy
+            from vgg_keras.distribution import find_devices
             from vgg_keras.evaluation.submissions import submission_ids
             from vgg_keras.pipelines.sources import open_source
         if submission:
             submission_ids(nets[0].facts().class_names)
-        strategy = make_strategy(devices)  # first: TFDS may start TensorFlow, which fixes them
+        used = find_devices(devices)  # first: TFDS may start TensorFlow, which fixes them
         source = open_source(data, data_dir)
-        with strategy.scope():
+        with used.scope():
             nets, classifiers = ([one.load() for one in chosen] for chosen in (nets, classifiers))
         split = source[options["split"]]
         with timed() as timer:

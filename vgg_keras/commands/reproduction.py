@@ -63,7 +63,7 @@ class _TableNumber(click.Choice):
     type=click.Choice(tuple(SIZES)),
     default="small",
     show_default=True,
-    help="Recipe of all nets: tiny (crop 32, width 1/4), small (crop 64, width 1/4) or paper. "
+    help="Recipe of all nets: tiny (crop 32, width 1/8), small (crop 64, width 1/4) or paper. "
     "Scales are in proportion to the crop.",
 )
 @click.option(
@@ -195,7 +195,6 @@ def _report(outcome) -> None:
     lines = (
         (outcome.blocked, "need a step that failed"),
         (outcome.left, "do not fit into the time of --hours"),
-        (outcome.other_backend, "need TensorFlow: give the same command without KERAS_BACKEND"),
     )
     for steps, why in lines:
         if steps:

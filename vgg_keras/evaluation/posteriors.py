@@ -13,10 +13,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from vgg_keras.distribution import num_devices, on_all_devices
 from vgg_keras.evaluation.cache import open_row_cache
 from vgg_keras.evaluation.procedure import Pass
 from vgg_keras.evaluation.rows import RowFiller, RowPass, Table
+from vgg_keras.forward import forward, num_devices, on_all_devices
 from vgg_keras.models import fully_convolutional
 from vgg_keras.pipelines.splits import Split
 from vgg_keras.trained import TrainedNet
@@ -161,7 +161,7 @@ def make_predict_fn(
         `(B, classes)`, with `flip` averaged with those of the mirror images, and `score_map`
         `(B, h, w, classes)`, the class scores of the images themselves.
     """
-    maps, mean = fully_convolutional(net.model), net.mean
+    maps, mean = forward(fully_convolutional(net.model)), net.mean
 
     def predict_fn(images: tf.Tensor) -> dict[str, tf.Tensor]:
         found = maps(with_mirror_images(images - tf.constant(mean, tf.float32), flip))
@@ -192,9 +192,11 @@ def make_descriptor_fn(
         averaged over positions and, with `flip`, with those of the mirror images.
     """
 
+    activations_of = forward(layer)
+
     def descriptor_fn(images: tf.Tensor) -> tf.Tensor:
         centred = images - tf.constant(mean, tf.float32)
-        activations = tf.cast(layer(with_mirror_images(centred, flip), training=False), tf.float32)
+        activations = tf.cast(activations_of(with_mirror_images(centred, flip)), tf.float32)
         return mean_over_flips(tf.reduce_mean(activations, (1, 2)), flip)
 
     return descriptor_fn

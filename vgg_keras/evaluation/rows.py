@@ -17,6 +17,7 @@ import tensorflow as tf
 from vgg_keras.errors import ArgumentError, OutOfMemoryError
 from vgg_keras.evaluation.meter import Meter
 from vgg_keras.evaluation.procedure import VIEWS
+from vgg_keras.forward import is_out_of_memory
 from vgg_keras.pipelines.checks import check_at_least, check_choice, check_test_scale, first_few
 from vgg_keras.pipelines.evaluation import grid_crops, whole_images
 from vgg_keras.pipelines.screening import naming_bad_images
@@ -203,7 +204,9 @@ class RowFiller:
     def _explaining_memory(self, indices: tf.Tensor, shape: tf.TensorShape) -> Iterator[None]:
         try:
             yield
-        except tf.errors.ResourceExhaustedError as error:
+        except tf.errors.OpError as error:
+            if not is_out_of_memory(error):
+                raise
             b, v, h, w, _ = shape
             names = first_few(self.split.names_of(indices.numpy()))
             advice = (

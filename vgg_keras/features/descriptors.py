@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vgg_keras.distribution import num_devices
 from vgg_keras.errors import ArgumentError, SourceError
 from vgg_keras.evaluation.cache import open_row_cache
 from vgg_keras.evaluation.procedure import CROP_OF_PAPER, Pass, as_scales
@@ -19,6 +18,7 @@ from vgg_keras.evaluation.rows import RowFiller, RowPass, Table
 from vgg_keras.features.extractor import PENULTIMATE, FeatureExtractor
 from vgg_keras.features.procedure import SCALES, check_procedure
 from vgg_keras.features.table import Features, side_by_side
+from vgg_keras.forward import num_devices
 from vgg_keras.metadata import join
 from vgg_keras.pipelines.box_sources import boxed_split
 from vgg_keras.pipelines.checks import check_test_scale

@@ -13,11 +13,11 @@ import keras
 import tensorflow as tf
 
 from vgg_keras.architecture import Architecture
-from vgg_keras.distribution import check_tensorflow, on_all_devices
 from vgg_keras.errors import WeightsError
 from vgg_keras.evaluation.posteriors import make_descriptor_fn
 from vgg_keras.evaluation.procedure import CROP_OF_PAPER
 from vgg_keras.facts import as_colour
+from vgg_keras.forward import on_all_devices, scope_of
 from vgg_keras.nets import FC_NAMES, STRIDE
 from vgg_keras.pipelines.checks import check_choice
 from vgg_keras.trained import TrainedNet, digest_of
@@ -133,8 +133,7 @@ def _with_default_options(net: TrainedNet) -> keras.Model:
     """
     if net.recipe is not None:
         return net.model
-    check_tensorflow()
-    with net.model.distribute_strategy.scope():
+    with scope_of(net.model):
         return net.in_precision(net.precision).model
 
 

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vgg_keras.distribution import on_all_devices
 from vgg_keras.evaluation.cache import open_row_cache
 from vgg_keras.evaluation.evaluate import score
 from vgg_keras.evaluation.posteriors import row_pass
 from vgg_keras.evaluation.predictions import Predictions, top_classes
 from vgg_keras.evaluation.procedure import Pass, Procedure
 from vgg_keras.evaluation.rows import RowFiller, RowPass, Score, Table
+from vgg_keras.forward import on_all_devices
 from vgg_keras.localisation.dense import Finder, make_finder
 from vgg_keras.localisation.merging import best_boxes
 from vgg_keras.localisation.procedure import ANSWERS, metadata_of_nets

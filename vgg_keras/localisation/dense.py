@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from vgg_keras.evaluation.posteriors import with_mirror_images
+from vgg_keras.forward import forward
 from vgg_keras.models import fully_convolutional
 from vgg_keras.nets import STRIDE
 from vgg_keras.pipelines.boxes import from_window
@@ -117,11 +118,11 @@ def make_box_fn(net: TrainedNet) -> Callable[[tf.Tensor], tf.Tensor]:
         A `tf.function` from float32 `(B, H, W, 3)`, RGB in 0..255, to `(B, h, w, C or 1, 4)`,
         boxes in the coordinates of their windows, see `vgg_keras.pipelines.boxes.to_window`.
     """
-    maps, mean = fully_convolutional(net.model), tf.constant(net.mean, tf.float32)
+    maps, mean = forward(fully_convolutional(net.model)), tf.constant(net.mean, tf.float32)
 
     @tf.function(input_signature=[_IMAGES], autograph=False)
     def predict_boxes(images: tf.Tensor) -> tf.Tensor:
-        found = maps(images - mean, training=False)["score_map"]
+        found = maps(images - mean)["score_map"]
         shape = tf.shape(found)
         return tf.reshape(found, tf.concat([shape[:3], [found.shape[-1] // 4, 4]], 0))
 
@@ -135,14 +136,13 @@ def make_rating_fn(classifiers: Sequence[TrainedNet]) -> Callable[[tf.Tensor], t
         A `tf.function` from float32 `(B, H, W, 3)`, RGB in 0..255, to float32 `(B, h, w, C)`.
     """
     nets = [
-        (fully_convolutional(net.model), tf.constant(net.mean, tf.float32)) for net in classifiers
+        (forward(fully_convolutional(net.model)), tf.constant(net.mean, tf.float32))
+        for net in classifiers
     ]
 
     @tf.function(input_signature=[_IMAGES], autograph=False)
     def rate(images: tf.Tensor) -> tf.Tensor:
-        posteriors = [
-            tf.nn.softmax(maps(images - mean, training=False)["score_map"]) for maps, mean in nets
-        ]
+        posteriors = [tf.nn.softmax(maps(images - mean)["score_map"]) for maps, mean in nets]
         return tf.add_n(posteriors) / len(posteriors)
 
     return rate

@@ -20,7 +20,7 @@ from vgg_keras.net_files import READ_WITH
 from vgg_keras.report import analysis, figures
 from vgg_keras.report.images import read_images_of
 from vgg_keras.report.maps import score_map_figure
-from vgg_keras.report.results import PREDICTIONS_KEY, Result, summary
+from vgg_keras.report.results import PREDICTIONS_KEY, Result, prediction_file, summary
 from vgg_keras.trained import TrainedNet
 
 _CLASSES_IN_MATRIX = 40
@@ -36,7 +36,7 @@ def best_section(
     if result is None:
         return None
     try:
-        predictions = Predictions.load(Path(result["file"]).with_name(result[PREDICTIONS_KEY]))
+        predictions = Predictions.load(prediction_file(result))
     except PredictionsError as error:
         return {"name": result["file"], "problem": str(error)}
     names = tuple(map(short_label, predictions.class_names))
@@ -50,7 +50,7 @@ def best_section(
         )
         matrix = {"wide": figures.figure_uri(figure), "narrow": None}
     best: dict[str, Any] = {
-        "name": Path(result[PREDICTIONS_KEY]).stem,
+        "name": prediction_file(result).stem,
         "summary": summary(result),
         "problem": None,
         "classes": int((counts.sum(1) > 0).sum()),

@@ -102,6 +102,13 @@ def _distinct(found: Iterable[Result]) -> list[Result]:
     return list(distinct.values())
 
 
+def prediction_file(result: Result) -> Path:
+    """The file of a result's predictions: the one beside it, also after both were renamed."""
+    file = Path(result["file"])
+    beside = file.with_suffix("")  # of NAME.parquet.json
+    return beside if beside.is_file() else file.with_name(result[PREDICTIONS_KEY])
+
+
 def nets_of(result: Result) -> list[tuple[str, str, str]]:
     """Net, S and Q of each member, printed as in the paper; "?" if unknown."""
     return [

@@ -14,7 +14,7 @@ from pathlib import Path
 import keras
 
 from vgg_keras import runs
-from vgg_keras.distribution import make_strategy
+from vgg_keras.distribution import find_devices
 from vgg_keras.errors import WriteError
 from vgg_keras.evaluation.evaluate import evaluate
 from vgg_keras.evaluation.fusion import fuse
@@ -167,9 +167,9 @@ class Executor:
         atomic_write(self.out / step.output, json.dumps(result) + "\n")
 
     def _nets(self, *folders: str) -> list[TrainedNet]:
-        strategy = make_strategy(self.devices)
+        used = find_devices(self.devices)
         keras.backend.clear_session()
-        with strategy.scope():
+        with used.scope():
             return [TrainedNet.load(self.out / folder) for folder in folders]
 
 

@@ -13,7 +13,7 @@ from vgg_keras.evaluation.predictions import Predictions
 from vgg_keras.features.recognised import read_recognised
 from vgg_keras.metadata import ANSWERS_KEY, RECOGNISED_KEY
 from vgg_keras.pipelines.contents import naming_file
-from vgg_keras.report.results import PREDICTIONS_KEY, Result
+from vgg_keras.report.results import PREDICTIONS_KEY, Result, prediction_file
 
 _RANKS = {"top1_error": 1, "top5_error": 5}  # the true class must be among so many
 
@@ -57,7 +57,7 @@ def read_outcomes(result: Result, measure: str) -> Outcomes:
         hits = [any(answer["right"] for answer in image["answers"]) for image in images]
         return _of_images([image["image"] for image in images], np.array(hits, bool))
     if PREDICTIONS_KEY in result:
-        predictions = Predictions.load(file.with_name(result[PREDICTIONS_KEY]))
+        predictions = Predictions.load(prediction_file(result))
         return _of_images(predictions.names, predictions.ranks() < _RANKS[measure])
     raise PredictionsError(f"{file} does not say which images are right.")
 

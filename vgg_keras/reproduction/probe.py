@@ -60,15 +60,11 @@ def probe(
     per_image = (timed[1].seconds - timed[0].seconds) / few
     if 4 * per_image * recipe.batch_size < seconds / 4:
         timed = _training(model, recipe, source, recipe.batch_size, began + seconds / 2)
-    if keras.backend.backend() == "tensorflow":
-        net = TrainedNet.of_model(
-            model,
-            mean=ILSVRC.mean,
-            class_names=source.class_names,
-            train_scale=recipe.train_scale,
-        )
-        batch_size = min(64, max(1, int(seconds / 8 / per_image)))
-        timed += _testing(net, recipe, source, batch_size, began + seconds)
+    net = TrainedNet.of_model(
+        model, mean=ILSVRC.mean, class_names=source.class_names, train_scale=recipe.train_scale
+    )
+    batch_size = min(64, max(1, int(seconds / 8 / per_image)))
+    timed += _testing(net, recipe, source, batch_size, began + seconds)
     keras.backend.clear_session()
     return timed
 

@@ -11,8 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import keras
-
 from vgg_keras.distribution import find_devices
 from vgg_keras.errors import UserError
 from vgg_keras.reproduction.data import open_data
@@ -21,7 +19,7 @@ from vgg_keras.reproduction.folder import PlanFolder
 from vgg_keras.reproduction.options import Options
 from vgg_keras.reproduction.plan import Plan, make_plan
 from vgg_keras.reproduction.progress import StepLine
-from vgg_keras.reproduction.steps import Step, Train
+from vgg_keras.reproduction.steps import Step
 from vgg_keras.reproduction.times import Times
 
 _SECONDS_OF_WAITING = 5.0  # while other processes hold the locks of all steps
@@ -39,7 +37,6 @@ class Outcome:
         failed: names of the steps that failed in this call, with the reason.
         blocked: names of the steps that need a failed one.
         left: names of the steps for which there was no time, and of those that need one of these.
-        other_backend: names of the steps that need the backend TensorFlow.
     """
 
     steps: Sequence[str]
@@ -47,7 +44,6 @@ class Outcome:
     failed: Mapping[str, str]
     blocked: Sequence[str]
     left: Sequence[str]
-    other_backend: Sequence[str]
 
     @property
     def total(self) -> int:
@@ -60,7 +56,6 @@ class Outcome:
             "failed": self.failed,
             "blocked": self.blocked,
             "left": self.left,
-            "other_backend": self.other_backend,
         }
         return [
             {
@@ -96,7 +91,7 @@ def reproduce(
         verbose: 0 for no progress; 1 or "auto" for a line on a terminal and lines elsewhere.
 
     Returns:
-        What became of the steps. With the backend JAX, only the nets are trained.
+        What became of the steps.
 
     Raises:
         ArgumentError: nothing can be reproduced, see `make_plan`.
@@ -194,7 +189,6 @@ class Course:
             step.name not in self.done
             and step.name not in self.failed
             and self.done.issuperset(step.needs)
-            and _is_of_backend(step)
             and self._fits(step)
         )
 
@@ -224,7 +218,7 @@ class Course:
         return sum(
             self.times.seconds(step)
             for step in self.plan.steps
-            if step.name not in (self.done | self.failed.keys() | blocked) and _is_of_backend(step)
+            if step.name not in (self.done | self.failed.keys() | blocked)
         )
 
     def _blocked(self) -> set[str]:
@@ -248,11 +242,5 @@ class Course:
             done=len(self.done),
             failed=self.failed,
             blocked=sorted(blocked),
-            left=[step.name for step in rest if _is_of_backend(step)],
-            other_backend=[step.name for step in rest if not _is_of_backend(step)],
+            left=[step.name for step in rest],
         )
-
-
-def _is_of_backend(step: Step) -> bool:
-    """Whether the backend of Keras can carry out a step: JAX only trains."""
-    return isinstance(step, Train) or keras.backend.backend() == "tensorflow"

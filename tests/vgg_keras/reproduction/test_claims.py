@@ -278,6 +278,12 @@ class TestMissing:
         assert "a.json does not say which images are right" in found.notes[0]
         assert "b.parquet" in found.notes[1]
 
+    def test_renamed_files_are_found(self, tmp_path):
+        save(tmp_path, predictions("A", right_on(200)), predictions("B", right_on(300)))
+        for file in sorted(tmp_path.iterdir()):
+            file.rename(file.with_name(f"seed0-{file.name}"))
+        assert only(tmp_path, "depth-a-b").verdict == HOLDS
+
     def test_nets_of_unknown_seed_are_paired(self, tmp_path):
         save(tmp_path, predictions("A", right_on(9), None), predictions("B", right_on(99), None))
         assert only(tmp_path, "depth-a-b").verdict == HOLDS

@@ -480,18 +480,6 @@ def test_runs_share_what_was_read_by_data_and_task(tmp_path, monkeypatch):
     assert len({execution._folder_name(text) for text in texts}) == len(texts)
 
 
-def test_the_backend_jax_only_trains(tmp_path, monkeypatch):
-    monkeypatch.setattr(run.keras.backend, "backend", lambda: "jax")
-    outcome, log = carried_out(tmp_path / "out")
-    trainings = [name for name in names() if name.startswith("train")]
-    assert log == trainings
-    assert len(outcome.other_backend) == len(names()) - len(trainings)
-    monkeypatch.undo()
-    outcome, log = carried_out(tmp_path / "out")
-    assert len(log) == len(names()) - len(trainings)
-    assert outcome.done == outcome.total
-
-
 def test_nothing_to_do_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ArgumentError, match="Nothing can be reproduced"):
         run.reproduce(Options("shapes", nets=("E",)), tmp_path / "out", verbose=0)
