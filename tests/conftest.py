@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import io
 import os
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -91,6 +92,16 @@ def pytest_sessionstart(session):
     tf.config.list_logical_devices()  # starts TensorFlow; streams keep the options it starts with
     if session.config.getoption("markexpr") == "slow":
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+
+
+@pytest.fixture(autouse=True)
+def _ends_deterministic_operations():
+    """`train` makes operations deterministic until the process ends; each stream is rewritten then,
+    whether or not rewriting is disabled."""
+    if "tensorflow" in sys.modules:
+        from tensorflow.python.framework.config import disable_op_determinism
+
+        disable_op_determinism()
 
 
 @pytest.fixture
