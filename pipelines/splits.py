@@ -1,7 +1,7 @@
 """The contract between data and streams: `Split`, `Source` and `Shard`.
 
 Every kind of data is a subclass of `Split`, and everything that reads images takes a `Split`. This
-module imports no other module of `pipelines` but `errors`.
+module imports no other module of `pipelines` but `errors` and `reprs`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from vgg_keras.pipelines.errors import ArgumentError, SourceError
+from vgg_keras.pipelines.reprs import CountRepr, ShortRepr
 
 TRAIN = "train"
 """The split to train on, as in `data[TRAIN]`."""
@@ -84,7 +85,7 @@ class StatedBoxes(NamedTuple):
     in_pixels: bool
 
 
-class Split(abc.ABC):
+class Split(CountRepr, abc.ABC):
     """Images with labels, in a fixed order.
 
     An *example* is a dictionary of scalar tensors: `index` (int64, index of the image in that
@@ -253,15 +254,15 @@ class Split(abc.ABC):
         raise SourceError(f"The {self.name!r} split has no boxes.")
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Source(ShortRepr):
     """A data set: the names of its classes, and its splits.
 
     Attributes:
         spec: what was given to `open_source`.
         class_names: names of the classes, in the order of the labels.
         splits: the splits by name; `train` and `val` are usual.
-        advice: where other splits are looked for, for the message about a missing one.
+        advice: how to get another split, for the message about a missing one.
     """
 
     spec: str
@@ -301,10 +302,9 @@ class Source:
 
     def __getitem__(self, name: str) -> Split:
         if name not in self.splits:
-            raise SourceError(
-                f"{self.spec} has no split {name!r}. Its splits: {', '.join(self.splits)}. "
-                f"{self.advice}".rstrip()
-            )
+            found = ", ".join(self.splits)
+            text = f"{self.spec} has no split {name!r}. Its splits: {found}. {self.advice}"
+            raise SourceError(text.rstrip())
         return self.splits[name]
 
 

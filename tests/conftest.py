@@ -130,3 +130,40 @@ def shapes_dir(tmp_path_factory):
         patch.setattr(shapes, "IMAGES", {k: n // 10 for k, n in shapes.IMAGES.items()})
         open_source("shapes", path)
     return path
+
+
+@pytest.fixture
+def map_counter(monkeypatch):
+    """Number of views that each net has seen in dense passes for boxes, by its name and Q."""
+    from collections import Counter
+    from pathlib import Path
+
+    import tensorflow as tf
+
+    from vgg_keras.localisation import dense
+
+    counts: Counter[tuple[str, int]] = Counter()
+
+    def counted(make, name_of):
+        def making(of):
+            predict, name = make(of), name_of(of)
+
+            def count(shape):
+                counts[name, int(min(shape[1:3]))] += int(shape[0])
+                return np.int32(0)
+
+            def counting(views):
+                tf.numpy_function(count, [tf.shape(views)], tf.int32)
+                return predict(views)
+
+            return counting
+
+        return making
+
+    names = {
+        "make_box_fn": lambda net: Path(net.name).name,
+        "make_rating_fn": lambda nets: "+".join(Path(net.name).name for net in nets),
+    }
+    for function, name_of in names.items():
+        monkeypatch.setattr(dense, function, counted(getattr(dense, function), name_of))
+    return counts

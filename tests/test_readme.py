@@ -24,6 +24,13 @@ def test_a_photo_is_classified_in_three_lines():
     assert len(scripts()[0].split("\n\n", 1)[1].splitlines()) + 1 == 3
 
 
+def test_git_ignores_what_its_commands_write():
+    ignored = (README.parent / ".gitignore").read_text().splitlines()
+    written = re.findall(r"(?:--out|--data folder:|--results) ?(\w+)[/ \n]", README.read_text())
+    assert {"runs", "exports", "results", "photos"} <= set(written)
+    assert {f"/{name}/" for name in (*written, "report", "nets")} <= set(ignored)
+
+
 def test_the_first_sentence_is_short():
     _, sentence, _ = README.read_text().split("\n\n", 2)
     assert len(sentence.split()) <= 25

@@ -12,11 +12,12 @@ from vgg_keras.errors import ArgumentError
 from vgg_keras.metadata import net_name
 from vgg_keras.nets import num_outputs
 from vgg_keras.pipelines.checks import check_choice
+from vgg_keras.pipelines.reprs import ShortRepr
 from vgg_keras.recipes import REGRESSIONS, Recipe
 
 
-@dataclass(frozen=True, eq=False)
-class NetFacts:
+@dataclass(frozen=True, eq=False, repr=False)
+class NetFacts(ShortRepr):
     """What is known about a trained net, apart from its weights.
 
     Attributes:

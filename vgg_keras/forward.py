@@ -36,6 +36,16 @@ def check_backend() -> str:
     return backend
 
 
+def check_tensorflow(what: str) -> None:
+    """Raises ArgumentError if the backend of Keras is not TensorFlow, which `what` needs."""
+    if keras.backend.backend() != "tensorflow":
+        raise ArgumentError(
+            f"{what} needs KERAS_BACKEND=tensorflow, which reads the runs of all backends. "
+            f"Received: {keras.backend.backend()}",
+            "backend",
+        )
+
+
 def forward(model: keras.Model) -> Forward:
     """A function that computes a model, inside and outside a `tf.function`.
 

@@ -219,7 +219,7 @@ def _with_weights(
     source = source if include_top else without_top(source)
     release = find_release(source)
     if release:
-        _check_size(model, release, include_top)
+        _check_size(model, release, source, include_top)
     try:
         contents = load(model, source, partial=not include_top)
     except WeightsError as error:  # its advice names arguments of `weights.load`
@@ -234,7 +234,7 @@ def _with_weights(
     return model
 
 
-def _check_size(model: keras.Model, release: Release, include_top: bool) -> None:
+def _check_size(model: keras.Model, release: Release, name: str, include_top: bool) -> None:
     """Refuses a model of another size before the weights are downloaded."""
     size = release.num_classes, release.crop_size, release.width
     layers = weight_layers(get_net(release.net), *size)[: None if include_top else -3]
@@ -242,12 +242,12 @@ def _check_size(model: keras.Model, release: Release, include_top: bool) -> None
     if include_top and not release.has_top:
         raise ArgumentError(
             f"weights must have the FC layers of the model, or include_top must be False. "
-            f"Received: {release.name}, the conv. layers of net {release.net}",
+            f"Received: {name}, the conv. layers of net {release.net}",
             "weights",
         )
     if (model.name, model.count_params()) != (release.net, parameters):
         raise ArgumentError(
-            f"weights must fit the model. {release.name} is net {release.net} with "
+            f"weights must fit the model. {name} is net {release.net} with "
             f"num_classes={release.num_classes}, crop_size={release.crop_size} and "
             f"width={release.width:g}; with include_top=False its conv. layers serve other classes "
             f"and crops. Received: net {model.name} with {model.count_params():,} parameters in "

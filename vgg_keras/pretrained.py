@@ -252,11 +252,11 @@ def local_path(where: str | os.PathLike) -> Path:
     return release.path if release else Path(where)
 
 
-def fetch(release: Release) -> Path:
+def fetch(release: Release, name: str = "") -> Path:
     """Returns the path of a release's file; downloads it unless the cache of Keras has it.
 
     `keras.utils.get_file` downloads. Files that `keras.applications` downloaded are found. A file
-    enters the cache only when it is complete and checked.
+    enters the cache only when it is complete and checked. Messages call the release `name`.
 
     Raises:
         WeightsError: the file cannot be downloaded, or is not the released one. The message gives
@@ -269,7 +269,7 @@ def fetch(release: Release) -> Path:
     path = release.path
     if path.is_file() and _is_intact(release, path):
         return path
-    with _downloaded(release) as file:
+    with _downloaded(release, name or release.name) as file:
         if not _is_intact(release, file):
             what = f"has another hash than {release.digest}" if release.digest else "is not whole"
             raise WeightsError(f"The file that was downloaded {what}. {_by_hand(release)}")
@@ -278,7 +278,7 @@ def fetch(release: Release) -> Path:
 
 
 @contextlib.contextmanager
-def _downloaded(release: Release) -> Iterator[Path]:
+def _downloaded(release: Release, name: str) -> Iterator[Path]:
     """Downloads the file of a release into a temporary folder beside its place in the cache."""
     from keras.utils import get_file
 
@@ -295,7 +295,7 @@ def _downloaded(release: Release) -> Iterator[Path]:
             reason = " ".join(str(error).split()) or type(error).__name__
             found = f"{release.path} is not the released file. " * release.path.exists()
             raise WeightsError(
-                f"{found}{release.name} cannot be downloaded: {reason}. {_by_hand(release)}"
+                f"{found}{name} cannot be downloaded: {reason}. {_by_hand(release)}"
             ) from None  # the message has the reason
         yield Path(file)
 

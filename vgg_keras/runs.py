@@ -19,6 +19,7 @@ from vgg_keras.extension import extend
 from vgg_keras.net_files import read_class_names, read_recipe
 from vgg_keras.pipelines.checks import are_same_names
 from vgg_keras.pipelines.files import atomic_write, locked
+from vgg_keras.recipe_differences import explain_refusal
 from vgg_keras.recipes import EXTENSIBLE, Recipe
 from vgg_keras.run_files import (
     BAD_IMAGES,
@@ -38,6 +39,46 @@ _OF_ONE_RECIPE = (ENVIRONMENT, STATISTICS, CLASSES, BAD_IMAGES, DATA, JOURNAL, L
 log = logging.getLogger(__name__)
 
 
+def check_run_folder(path: Path, recipe: Recipe) -> Path:
+    """Checks that a folder is free for a run of `recipe`, or holds one, and returns its path.
+
+    Raises:
+        RunError: the folder holds something else, a run of another recipe, or one whose last
+            weights are missing; or see `vgg_keras.extension.extend`.
+    """
+    _check_contents(path)
+    _check_recipe(path, recipe)
+    return path
+
+
+def _check_contents(path: Path) -> None:
+    """Refuses a folder that holds something other than a run."""
+    visible = [p for p in path.iterdir() if not p.name.startswith(".")] if path.is_dir() else []
+    if visible and not (path / RECIPE).exists():
+        raise RunError(f"{path} is not empty and holds no run. Give another folder.")
+
+
+def _check_recipe(path: Path, recipe: Recipe) -> None:
+    """Refuses a folder with finished epochs of another recipe, see `check_run_folder`."""
+    finished = finished_files(path)
+    if not finished:
+        return
+    former = read_recipe(path / RECIPE) if (path / RECIPE).exists() else recipe
+    if former.differences(recipe, without=EXTENSIBLE):
+        raise RunError(
+            f"{path} holds a run of another recipe {explain_refusal(former, recipe)} to continue "
+            f"this run, or another folder."
+        )
+    if not (path / LAST_WEIGHTS).exists():
+        raise RunError(
+            f"{path} holds {' and '.join(finished)} of a trained net, but not {LAST_WEIGHTS}, from "
+            f"which its training would continue. Give another folder to train again, or remove "
+            f"these files if they are no longer needed."
+        )
+    if former != recipe:
+        extend(path, former, recipe, read_progress(path).epochs)
+
+
 def prepare_run_folder(path: Path, recipe: Recipe) -> None:
     """Makes the folder for a run of `recipe`, or checks that it is one.
 
@@ -46,33 +87,18 @@ def prepare_run_folder(path: Path, recipe: Recipe) -> None:
     it within `lock_run`.
 
     Raises:
-        RunError: the folder holds a run of another recipe, or one whose last weights are missing,
-            or cannot be written; or see `vgg_keras.extension.extend`.
+        RunError: see `check_run_folder`; or the folder cannot be written.
     """
+    _check_recipe(path, recipe)
     file = path / RECIPE
     former = read_recipe(file) if file.exists() else recipe
-    differences = former.differences(recipe)
     finished = finished_files(path)
-    another = former.differences(recipe, without=EXTENSIBLE)
-    if finished and not another and not (path / LAST_WEIGHTS).exists():
-        raise RunError(
-            f"{path} holds {' and '.join(finished)} of a trained net, but not {LAST_WEIGHTS}, from "
-            f"which its training would continue. Give another folder to train again, or remove "
-            f"these files if they are no longer needed."
-        )
-    if finished and another:
-        raise RunError(
-            f"{path} holds a run of another recipe ({'; '.join(differences)}). Give the recipe "
-            f"of that run to continue it, or another folder."
-        )
-    if finished and differences:
-        extend(path, former, recipe, read_progress(path).epochs)
-    elif another:
+    if not finished and former.differences(recipe, without=EXTENSIBLE):
         log.info("%s: the run of another recipe, with no finished epoch, is replaced", path)
         for name in _OF_ONE_RECIPE:
             (path / name).unlink(missing_ok=True)
     try:
-        if not file.exists() or (differences and not finished):
+        if not file.exists() or (former != recipe and not finished):
             atomic_write(file, recipe.to_json())
         provenance.record_environment(path)
     except OSError as error:
@@ -140,9 +166,7 @@ def lock_run(path: Path) -> Iterator[None]:
     Raises:
         RunError: another process is training into the folder, or it holds something else.
     """
-    visible = [p for p in path.iterdir() if not p.name.startswith(".")] if path.is_dir() else []
-    if visible and not (path / RECIPE).exists():
-        raise RunError(f"{path} is not empty and holds no run. Give another folder.")
+    _check_contents(path)
     with contextlib.ExitStack() as lock:
         try:
             lock.enter_context(locked(path / LOCK, wait=False))

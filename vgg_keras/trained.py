@@ -19,7 +19,7 @@ from vgg_keras.facts import NetFacts, as_colour, as_pair
 from vgg_keras.net_files import load_model, load_weights_file, read_facts, write_net
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class TrainedNet(NetFacts):
     """A model together with the facts that are needed to use it.
 

@@ -37,6 +37,7 @@ from vgg_keras.pipelines.sources import open_source
 from vgg_keras.pipelines.splits import TRAIN, VALIDATION, Source
 from vgg_keras.pipelines.training import steps_per_epoch, training_stream
 from vgg_keras.provenance import warn_of_other_versions
+from vgg_keras.recipe_differences import explain_epochs
 from vgg_keras.recipes import Recipe, Stage
 from vgg_keras.run_files import JOURNAL, RECIPE
 from vgg_keras.starting import make_warm_start
@@ -77,7 +78,7 @@ def train(
         The run folder, which `TrainedNet.load` takes.
 
     Raises:
-        RunError: the folder cannot be used for this recipe.
+        RunError: the folder cannot be used for this recipe. It is checked first.
         SourceError, BadImageError: the data cannot be used.
         DivergenceError: the loss of an epoch is not finite. The epochs before it are saved.
         ArgumentError: the recipe does not fit the data or the devices.
@@ -87,7 +88,7 @@ def train(
         run = train(Recipe(net="A", data="folder:ilsvrc"), "runs/a")
         net = TrainedNet.load(run)
     """
-    out, task = Path(out), task or CLASSIFICATION
+    out, task = runs.check_run_folder(Path(out), recipe), task or CLASSIFICATION
     used = find_devices(devices, cluster)  # first: TFDS may start TensorFlow, which fixes them
     further = [*(_tensorboard(out) if tensorboard and used.is_writer else []), *callbacks]
     check_divisible(recipe.batch_size, used.count)
@@ -203,13 +204,15 @@ class _Session:
             done = checkpoint.restore(self.model)
         if former == recipe:
             return done
-        log.info("%s: goes on with %s", out, "; ".join(former.differences(recipe)))
         if state := extend(out, former, recipe, done.epochs):
             done = Progressed(done.epochs, state.finished)
             plateau.wait, plateau.drops_done = state.wait, state.drops_done
             if state.learning_rate is not None:
                 with self.devices.scope():
                     self.model.optimizer.learning_rate = state.learning_rate
+        if not done.finished:
+            changes = "; ".join(former.differences(recipe))
+            log.info("%s: goes on with %s%s", out, changes, explain_epochs(former, recipe))
         self.devices.meet("continue the run")  # all have read what is now written
         if self.devices.is_writer:
             # In this order: after a kill in between, the same recipe gives the same state again.
@@ -239,7 +242,9 @@ class _Session:
                 steps_per_epoch=self.steps,
                 initial_epoch=first_epoch,
                 epochs=stage.end,
-                validation_data=validation,
+                # Without an end, so that Keras makes one iterator and not two for every epoch.
+                validation_data=validation.repeat(),
+                validation_steps=int(validation.cardinality()),
                 callbacks=of_all,
                 shuffle=False,  # the stream is shuffled
                 verbose=0,

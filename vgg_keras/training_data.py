@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from vgg_keras import runs
 from vgg_keras.errors import ArgumentError, RunError, SourceError
@@ -152,6 +153,12 @@ def given_statistics(recipe: Recipe, out: Path) -> Statistics | None:
     return Statistics.load(recipe.statistics)
 
 
+# All trainings on one split object share them: a split that is no longer used is freed.
+_COMPUTED: WeakKeyDictionary[Split, Statistics] = WeakKeyDictionary()
+
+
 def _computed_statistics(training: Split) -> Statistics:
-    log.info("computing mean and colour components of %d training images", len(training))
-    return compute_statistics(training)
+    if training not in _COMPUTED:
+        log.info("computing mean and colour components of %d training images", len(training))
+        _COMPUTED[training] = compute_statistics(training)
+    return _COMPUTED[training]

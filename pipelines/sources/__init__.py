@@ -115,8 +115,9 @@ def open_source(
     )
     if fraction is not None:
         source = hold_out(source, fraction)
-    elif not source.advice and VALIDATION not in source.splits:
-        hint = f"{spec}{'&' if '?' in spec else '?'}val=0.1 holds a tenth of each class out as val."
+    elif VALIDATION not in source.splits:
+        whole = f"{spec}{'&' if '?' in spec else '?'}val=0.1"
+        hint = f'To hold a tenth of each class out as val, give data="{whole}". {source.advice}'
         source = dataclasses.replace(source, advice=hint)
     sizes = ", ".join(f"{len(split):,} in {name}" for name, split in source.splits.items())
     log.info("%s: %d classes; images: %s", spec, len(source.class_names), sizes)

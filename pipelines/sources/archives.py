@@ -103,7 +103,7 @@ def _scan(path: str, *unused: object) -> Iterator[Entry]:
     yield from (files[name] for name in sorted(files) if not f"/{name}".count("/."))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ArchiveSplit(PythonReadSplit, FolderSplit):
     """Images of an `Archive`; `root` is the archive's."""
 

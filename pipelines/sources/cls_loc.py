@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 _DATA, _ANNOTATIONS = Path("Data/CLS-LOC"), Path("Annotations/CLS-LOC")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ClsLocSplit(FolderSplit):
     """Images with annotation files. The boxes of an image are those of its class.
 

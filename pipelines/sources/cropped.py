@@ -13,7 +13,7 @@ from vgg_keras.pipelines.images import decode
 from vgg_keras.pipelines.splits import Split
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class CroppedSplit(Split):
     """A split whose images are cut to their first boxes, which keeps all pixels that a box touches.
 

@@ -37,16 +37,9 @@ from vgg_keras.pipelines.splits import (
 log = logging.getLogger(__name__)
 
 _IMAGES = "images"  # Tiny ImageNet's folder inside each class folder, and inside val
-_ADVICE = (
-    "The splits of DIR are looked for in DIR/train, and in DIR/val, DIR/validation or DIR/valid; "
-    "folder:DIR?train=FOLDER&val=FOLDER chooses others. To hold images out, give "
-    "folder:DIR?val=0.1, or move some of each class from DIR/train/CLASS to DIR/val/CLASS. To use "
-    "any other folder of class folders, such as DIR/test, give it as folder:DIR/test, with the "
-    "split all."
-)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class FolderSplit(IndexedSplit):
     """Image files that are read in place. Their formats are recognised by content, not by name.
 
@@ -144,7 +137,7 @@ def open_folder(spec: str, location: str, **unused: object) -> Source:
         else _list_split(name, folder, class_names, classes[name], root)
         for name, folder in folders.items()
     }
-    return Source(spec, class_names, splits, _ADVICE)
+    return Source(spec, class_names, splits, _advice(root, folders))
 
 
 def _chosen_folders(spec: str, location: str) -> tuple[Path, dict[str, str]]:
@@ -183,10 +176,25 @@ def _split_folders(root: Path, chosen: Mapping[str, str]) -> dict[str, Path]:
     is_class = len(found) == 1 and classes and not any(map(list_folders, found.values()))
     if not found or is_class:
         return {"all": root}
-    ignored = [name for name in names if root / name not in found.values()]
-    if ignored:
+    if ignored := _others(root, found):
         log.info("%s: ignored beside the splits: %s", text_of_path(root), _first_texts(ignored))
     return found
+
+
+def _others(root: Path, folders: Mapping[str, Path]) -> list[str]:
+    """Names of the folders beside those of the splits."""
+    return [name for name in list_folders(root) if root / name not in folders.values()]
+
+
+def _advice(root: Path, folders: Mapping[str, Path]) -> str:
+    """Which folders may be a split that is missing; "" if the folders in `root` are classes."""
+    others = [] if root in folders.values() else _others(root, folders)
+    if not others:
+        return ""
+    return (
+        f"{text_of_path(root)} also holds {_first_texts(others)}: folder:DIR?val=NAME takes such a "
+        f"folder as val, and folder:DIR/NAME opens it alone, as the split all."
+    )
 
 
 def _flat_validation(root: Path, folders: Mapping[str, Path]) -> dict[str, Path]:
@@ -252,7 +260,7 @@ def _list_split(
             found.remove(_boxes_of(class_folder))
             beside.append(_boxes_of(class_folder))
         if is_nested or not found:
-            raise _without_images(folder / class_folder)
+            raise _without_images(name, folder / class_folder)
     ignored = [file for file in beside if file != BOXES_FILE]
     if ignored:
         log.info(
@@ -282,15 +290,21 @@ def _boxes_of(class_folder: str) -> str:
     return f"{class_folder}/{class_folder}_boxes.txt"
 
 
-def _without_images(class_folder: Path) -> SourceError:
+def _without_images(name: str, class_folder: Path) -> SourceError:
+    """The error about a class folder that holds no images itself."""
     inner = list_folders(class_folder)
-    if not inner:
+    found = f"only folders: {_first_texts(inner)}" if inner else "no images"
+    if name == "all":
+        root = class_folder.parent
         return SourceError(
-            f"The class folder {text_of_path(class_folder)} holds no images. Fill it or remove it."
+            f"{text_of_path(root)} holds no folders train and val, so each folder in it is a "
+            f"class, but {text_of_path(class_folder.name)} holds {found}. Remove it, or give the "
+            f"folder that holds the class folders. folder:DIR?train=FOLDER&val=FOLDER takes "
+            f"folders of any name as the splits."
         )
     return SourceError(
-        f"The class folder {text_of_path(class_folder)} must hold images itself. It holds only "
-        f"folders: {_first_texts(inner)}. {_ADVICE}"
+        f"The class folder {text_of_path(class_folder)} holds {found}. A class folder "
+        f"must hold images itself: fill it or remove it."
     )
 
 

@@ -27,7 +27,7 @@ _RULE = (
 )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ArraySplit(IndexedSplit):
     """Images in memory: uint8 arrays `(H, W, 3)`, or encoded images.
 
@@ -73,7 +73,7 @@ class ArraySplit(IndexedSplit):
         return [_digest(self.images[i]) for i in self.numbers]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class DatasetSplit(StreamedSplit):
     """Elements (encoded image, label) of a `tf.data.Dataset` whose order is fixed.
 

@@ -66,7 +66,7 @@ _KINDS = {
 }
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ShardedSplit(PythonReadSplit):
     """Images that are read out of files that hold many.
 

@@ -39,7 +39,7 @@ _VALIDATION_NAMES = (*VALIDATION_NAMES, "test")
 _CLEAR = "labels_no_difficult"
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class TfdsSplit(StreamedSplit):
     """A split of a prepared TFDS data set.
 
@@ -142,7 +142,7 @@ class TfdsSplit(StreamedSplit):
         return found[0]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class SeveralLabelsSplit(TfdsSplit):
     """A split whose images have a sequence of labels under `label_key`, such as TFDS's `voc`.
 

@@ -46,7 +46,7 @@ _SETS = (TRAIN, VALIDATION, "test")
 _SUFFIXES = (".jpg", ".JPG", ".jpeg", ".JPEG")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class PeopleSplit(ArchiveSplit):
     """People in images.
 

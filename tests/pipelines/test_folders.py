@@ -47,7 +47,7 @@ class TestWhatIsRead:
         for split in ("train", "test"):
             (tmp_path / split).rename(tmp_path / f"my-{split}")
         with pytest.raises(
-            SourceError, match=r"images must hold images itself.*folders: cat\. .*DIR/val"
+            SourceError, match=r"images holds only folders: cat\. .*\?train=FOLDER&val=FOLDER"
         ):
             open_source(spec)
 
@@ -145,10 +145,41 @@ class TestSplits:
         with pytest.raises(SourceError, match=r"chosen as folder:DIR\?train|must be a folder in"):
             open_source(spec)
 
-    def test_the_message_about_a_missing_split_says_where_it_is_looked_for(self, tmp_path):
-        source = open_source(write(tmp_path, "train/cat/1.jpg", "test/cat/2.jpg"))
-        with pytest.raises(SourceError, match=r"no split 'val'.*DIR/valid; .*To hold.*DIR/test"):
-            source["val"]
+    def test_the_message_about_a_missing_split_names_folders_that_may_be_one(self, tmp_path):
+        source = open_source(write(tmp_path, "train/cat/1.jpg", "Testing/cat/2.jpg"))
+        for split in ("val", "test"):
+            with pytest.raises(SourceError, match=r"To hold.*also holds Testing: .*\?val=NAME"):
+                source[split]
+
+    def test_classes_are_no_splits_that_may_be_missing(self, tmp_path):
+        source = open_source(write(tmp_path, "cat/1.jpg", "dog/1.jpg"))
+        with pytest.raises(SourceError, match=r"Its splits: all\. .*\?val=0\.1\"\.$"):
+            source["train"]
+
+    @pytest.mark.parametrize(
+        ("names", "found"),
+        [
+            (("cat/1.jpg", "build/lib/a.py"), "but build holds only folders: lib"),
+            (("cat/1.jpg", "x.egg-info/.a"), "but x.egg-info holds no images"),
+            (("photos/cat/1.jpg", "photos/dog/1.jpg"), "but photos holds only folders: cat, dog"),
+        ],
+    )
+    def test_a_folder_that_is_no_class_is_named_and_why_it_would_be_one(
+        self, tmp_path, names, found
+    ):
+        spec = write(tmp_path, *names)
+        with pytest.raises(SourceError) as caught:
+            open_source(spec)
+        root = spec.removeprefix("folder:")
+        start = f"{root} holds no folders train and val, so each folder in it is a class, {found}."
+        assert str(caught.value).startswith(start)
+
+    def test_what_is_beside_the_splits_is_ignored(self, tmp_path):
+        names = ("train/cat/1.jpg", "val/cat/1.jpg")
+        beside = ("build/lib/a.py", ".git/x/y", ".venv/bin/a", "a.egg-info/b", "setup.cfg")
+        source = open_source(write(tmp_path, *names, *beside))
+        assert source.class_names == ("cat",)
+        assert list(source.splits) == ["train", "val"]
 
 
 class TestNames:

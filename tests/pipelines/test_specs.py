@@ -51,9 +51,12 @@ def test_a_missing_split_can_be_held_out(images):
     for spec in (f"folder:{images}", f"parquet:{images / 'shards'}"):
         with pytest.raises(SourceError) as caught:
             open_source(spec)["val"]
-        message = str(caught.value)
-        assert message.startswith(f"{spec} has no split 'val'. Its splits: train. ")
-        assert "?val=0.1" in message
+        assert str(caught.value) == (
+            f"{spec} has no split 'val'. Its splits: train. To hold a tenth of each class out as "
+            f'val, give data="{spec}?val=0.1".'
+            + f" {images} also holds shards: folder:DIR?val=NAME takes such a folder as val, and "
+            "folder:DIR/NAME opens it alone, as the split all." * spec.startswith("folder:")
+        )
         assert len(open_source(f"{spec}?val=0.5")["val"]) == 4
     with pytest.raises(SourceError, match=r"no split 'test'. Its splits: train, val\.$"):
         open_source(f"{spec}?val=0.5")["test"]

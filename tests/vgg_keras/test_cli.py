@@ -315,10 +315,16 @@ class TestErrors:
             ("data of the net, or a data.csv", None),
             ("data='folder:a'", "--data folder:a"),
             ("batch_size_of and my_cache_dir, other=1", None),
+            ('data="folder:my a?val=0.1".', "--data folder:my a --val-fraction 0.1."),
+            ('data="folder:a?train=T&val=0.1"', "--data folder:a?train=T --val-fraction 0.1"),
+            ("Received: 'folder:a?val=2'", None),
+            ('Give RECIPES["paper-384"].', "Give --recipe paper-384."),
+            ("Its splits: all.", "Its splits (--split): all."),
         ],
     )
     def test_arguments_become_flags(self, text, expected):
         names = ("on_bad_image", "cache_dir", "multi_scale", "test_scales", "data", "batch_size")
+        names += ("val_fraction", "recipe", "split")
         flags = {name: "--" + name.replace("_", "-") for name in names}
         assert with_flags(text, flags) == (expected or text)
 

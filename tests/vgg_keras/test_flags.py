@@ -12,6 +12,7 @@ from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from vgg_keras.cli import main
+from vgg_keras.commands.base import OTHER_NAMES
 from vgg_keras.commands.options import Several
 from vgg_keras.nets import NETS
 
@@ -100,6 +101,41 @@ def test_verbose_is_taken_before_and_after_the_command(arguments):
     quiet = [argument for argument in arguments if argument != "--verbose"]
     assert CliRunner().invoke(main, quiet).output.startswith("Error: ")
     assert type(CliRunner().invoke(main, arguments).exception).__name__ == "ArgumentError"
+
+
+class TestOtherNames:
+    """Flags of other projects."""
+
+    def test_each_leads_to_a_flag(self):
+        assert OTHER_NAMES.keys() <= {option.opts[0] for _, option in OPTIONS}
+        assert all(
+            other.startswith("--") and other != flag
+            for flag, others in OTHER_NAMES.items()
+            for other in others.split()
+        )
+
+    @pytest.mark.parametrize(
+        ("arguments", "meant"),
+        [
+            (("train", "--val-split", "0.1"), "--val-fraction"),
+            (("train", "--validation-split=0.1"), "--val-fraction"),
+            (("localise", "train", "--lr", "0.1"), "--learning-rate"),
+            (("evaluate", "--model", "x"), "--net or --run or --weights"),
+            (("predict", "--img-size", "64"), "--test-scales"),
+            (("train", "--momentm", "3"), "--momentum"),  # click's own
+        ],
+        ids=" ".join,
+    )
+    def test_the_flag_that_is_meant_is_named(self, arguments, meant):
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 2
+        words = result.output.replace("'", "").rstrip().removesuffix("?")
+        assert words.endswith(f"Did you mean {meant}")
+
+    def test_what_no_other_project_has_is_refused_as_before(self):
+        result = CliRunner().invoke(main, ["train", "--xyz"])
+        assert result.exit_code == 2
+        assert "Did you mean" not in result.output
 
 
 def test_the_list_of_commands_has_whole_sentences():

@@ -251,7 +251,8 @@ class TestDownload:
         assert f"{release.url} by other means and save it as {release.path}" in line
         whole = (small_files / release.file_name).read_bytes()
         release.path.write_bytes(whole[:-1])
-        with pytest.raises(WeightsError, match=r"\.h5 is not the released file\. keras:D cannot"):
+        message = r"\.h5 is not the released file\. imagenet:D cannot"
+        with pytest.raises(WeightsError, match=message):
             weights.read("imagenet:D")
         release.path.write_bytes(whole)
         assert_released(vgg("D", **SMALL, weights="imagenet"), "keras:D")
@@ -259,12 +260,14 @@ class TestDownload:
     def test_a_home_that_cannot_be_written_is_named(self, server, tmp_path, monkeypatch):
         (tmp_path / "file").touch()
         monkeypatch.setenv("KERAS_HOME", str(tmp_path / "file"))
-        with pytest.raises(WeightsError, match=r"keras:D cannot be downloaded: .*file.*by other"):
-            weights.read("keras:D")
+        for name in ("keras:D", "imagenet:VGG16"):  # as it was asked for
+            message = rf"{name} cannot be downloaded: .*file.*by other"
+            with pytest.raises(WeightsError, match=message):
+                weights.read(name)
 
     def test_another_size_is_refused_before_the_download(self, server):
         for arguments in ({"num_classes": 10}, {"crop_size": 64}, {"width": 1 / 32}):
-            with pytest.raises(ArgumentError, match="keras:D is net D with num_classes=1000"):
+            with pytest.raises(ArgumentError, match="imagenet:D is net D with num_classes=1000"):
                 vgg("D", **(SMALL | arguments), weights="imagenet")
         with pytest.raises(ArgumentError, match=r"torchvision:E is net E .* Received: net D"):
             vgg("D", **SMALL, weights="torchvision:E")

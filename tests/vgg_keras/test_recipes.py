@@ -7,6 +7,7 @@ import pytest
 
 from vgg_keras.nets import FC_NAMES, NETS
 from vgg_keras.pipelines.errors import ArgumentError, SourceError
+from vgg_keras.recipe_differences import explain_epochs, explain_refusal, nearest
 from vgg_keras.recipes import LOCALISATION_RECIPES, RECIPES, LocalisationRecipe, Recipe
 
 
@@ -236,3 +237,38 @@ def test_training_without_data_writes_nothing(tmp_path):
     with pytest.raises(ArgumentError, match=r"data must be given .*Received: ''"):
         run_sweep(Sweep(RECIPES["paper"], nets=("A",)), tmp_path / "sweep")
     assert not list(tmp_path.iterdir())
+
+
+class TestDifferences:
+    @pytest.mark.parametrize("named", [RECIPES, LOCALISATION_RECIPES], ids=["train", "localise"])
+    def test_a_recipe_is_known_by_most_of_its_values(self, named):
+        for name, recipe in named.items():
+            changed = dataclasses.replace(recipe, net="B", data="shapes", seed=3, epochs=99)
+            expression, found = nearest(changed)
+            assert found == recipe
+            assert eval(expression) is recipe, name
+
+    def test_one_of_another_kind_has_its_own_values_listed(self):
+        text = explain_refusal(LocalisationRecipe(), Recipe(net="D"))
+        assert "RECIPES" not in text
+        assert "regression: per-class -> None" in text
+
+    def test_a_name_that_explains_two_values_is_not_used(self):
+        """They were given by themselves."""
+        own = dataclasses.replace(RECIPES["paper"], data="a")
+        given = dataclasses.replace(own, learning_rate=1e-3, init_layers="all")
+        assert nearest(given)[1] != RECIPES["paper"]
+        assert "RECIPES" not in explain_refusal(own, given)
+        other = dataclasses.replace(RECIPES["paper-384"], data="a")
+        expected = '(RECIPES["paper"] -> RECIPES["paper-384"]). Give RECIPES["paper"]'
+        assert explain_refusal(own, other) == expected
+
+    @pytest.mark.parametrize(
+        ("before", "now", "named"),
+        [(12, 40, True), (12, 41, False), (50, 40, False), (40, 40, False)],
+    )
+    def test_epochs_that_nobody_chose_are_explained(self, before, now, named):
+        former, recipe = (dataclasses.replace(RECIPES["small"], epochs=n) for n in (before, now))
+        text = ' (40 is the default of RECIPES["small"]; epochs=12 keeps the number that the run '
+        expected = f"{text}was begun with)" if named else ""
+        assert explain_epochs(former, recipe) == expected

@@ -32,7 +32,8 @@ from vgg_keras.recipes import Recipe
 from vgg_keras.report import analysis
 from vgg_keras.report import page as page_module
 from vgg_keras.report.claims import MARKS
-from vgg_keras.report.page import write_report
+from vgg_keras.report.page import _table, _unmatched, write_report
+from vgg_keras.report.tables import Table, Unmatched
 from vgg_keras.reproduction import verdicts
 from vgg_keras.trained import TrainedNet
 from vgg_keras.training import train
@@ -98,7 +99,9 @@ class TestPage:
             "18 images, crop 32, width 1/16",
             f"{best['top1_error']:.2f} % top-1 error</strong>",
             "the best of 3 results",
-            "No result stands beside a row of these tables: 3, 4,",
+            "No result stands beside a row of the paper's tables.",
+            "<summary>Results that stand beside no row, and why</summary>",
+            "Cross-entropy is the training loss without the penalty on the weights (L2)",
             "Learning curves",
             "Top-1 error of each class",
             "most confident mistakes",
@@ -106,9 +109,30 @@ class TestPage:
         ):
             assert piece in text
         kinds = [kind for kind, _ in images_of(page.read_text())]
-        assert kinds.count("image/png") == 3  # score maps, one for each example
-        assert kinds.count("image/svg+xml") == 3  # curves, classes, confusions
+        assert kinds.count("image/svg+xml") == 6  # curves, classes, confusions; three score maps
+        assert "Green columns" not in text  # there are none
         assert text.count("Score maps of") == 3
+
+    def test_what_all_results_are_measured_on_is_said_once(self):
+        rows = [["A", "29.6", "30.00", "x"], ["D", "25.0", "", ""], ["E", "25.1", "31.00", "x"]]
+        header = ("net", "top-1", "our top-1 error", "measured on")
+        for last, shown in (("x", "x"), ("y", "")):
+            rows[2][3] = last
+            found = _table(Table(3, "t", header, tuple(map(tuple, rows)), 2))
+            assert found["measured_on"] == shown
+            assert found["header"] == (header[:3] if shown else header)
+            assert {len(row) for row in found["rows"]} == {3 if shown else 4}
+
+    def test_results_beside_no_row_have_their_reasons_once(self):
+        first = Unmatched("a.json", "no net"), Unmatched("b.json", "no net")
+        tables = [
+            Table(3, "", (), (), 0, 2, first),
+            Table(4, "", (), (), 0, 2, (*first[:1], Unmatched("b.json", "other"))),
+        ]
+        assert _unmatched(tables) == {
+            "no net": {"tables": [3, 4], "files": "a.json, b.json"},
+            "other": {"tables": [4], "files": "b.json"},
+        }
 
     def test_the_page_says_when_where_and_how_it_was_made(self, page, results):
         text = html.unescape(page.read_text())
@@ -140,7 +164,7 @@ class TestPage:
             other = result | same | {"seed": seed, "top1_error": error}
             (tmp_path / f"{seed}.json").write_text(json.dumps(other))
         text = write_report(tmp_path, tmp_path / "out", examples=0).read_text()
-        assert re.findall(r"Table (\d+): ", text) == ["3"]
+        assert re.findall(r"<h3>Table (\d+): ", text) == ["3"]
         assert "25.0 ± 7.1" in text
         assert "18 images, crop 32, width 1/16, 2 seeds" in text
 
@@ -294,7 +318,7 @@ class TestClaims:
         assert "-3.00 to -1.00" in section
         assert "1 claim without" in section
         assert "missing &lt;row&gt;." in section
-        # The first section, before the tables.
+        assert section.count("<details>") == section.count("<h3>") + 3  # numbers; how, notes, rest
         assert text.index('id="claims"') < text.index('id="results"')
 
 

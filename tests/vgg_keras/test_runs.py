@@ -210,6 +210,20 @@ def test_further_callbacks_are_called_and_verbose_0_is_silent(data, tmp_path, ca
     ]
 
 
+def test_an_epoch_makes_one_iterator_of_the_validation_images(data, tmp_path, monkeypatch):
+    """To make one takes as long as many steps of a small net."""
+    made, make = [], tf.data.Dataset.__iter__
+
+    def counting(dataset):
+        made.append(len(dataset.element_spec))
+        return make(dataset)
+
+    recipe = Recipe(data=data, crop_size=32, width=1 / 64, train_scale=32, epochs=2, batch_size=16)
+    monkeypatch.setattr(tf.data.Dataset, "__iter__", counting)
+    train(recipe, tmp_path / "run", verbose=0)
+    assert made.count(3) == recipe.epochs  # elements of three parts: they have weights
+
+
 def test_a_finished_run_is_not_changed(data, finished):
     before = (finished / "last.weights.h5").read_bytes()
     run_here("train", *TINY, "--data", data, "--epochs", EPOCHS, "--out", finished)
@@ -618,8 +632,16 @@ class TestRefused:
 
     def test_another_recipe_is_refused(self, data, finished):
         error = run_here("train", *TINY, "--data", data, "--seed", 7, "--out", finished, code=1)
-        assert "holds a run of another recipe (epochs: " in error
-        assert "seed: 0 -> 7" in error
+        assert error == (
+            f"Error: {finished} holds a run of another recipe (seed: 0 -> 7). Give the former "
+            f"values to continue this run (or --resume RUN), or another folder (--out).\n"
+        )
+
+    def test_the_folder_is_checked_before_data_are_opened(self, finished, tmp_path):
+        (tmp_path / "thesis.tex").write_text("x")
+        for out, message in ((finished, "another recipe"), (tmp_path, "holds no run")):
+            with pytest.raises(RunError, match=message):
+                train(Recipe(data="folder:/nowhere"), out)
 
     def test_a_folder_without_a_run_is_refused(self, data, tmp_path):
         (tmp_path / "thesis.tex").write_text("x")

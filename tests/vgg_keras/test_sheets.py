@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 
 import numpy as np
 import pytest
 
-from vgg_keras.report.figures import prediction_sheet, save_figure
+from vgg_keras.report.figures import prediction_sheet, save_figure, score_maps, themed_uri
 from vgg_keras.report.sheets import DrawnBox, Section, Tile, image_sheet
 
 WIDE, SQUARE, TALL = (np.zeros((*size, 3)) for size in ((30, 60), (40, 40), (60, 30)))
@@ -84,3 +85,27 @@ def test_predictions_name_the_true_class_of_a_mistake():
 def test_the_name_of_the_file_tells_its_format(name, start, tmp_path):
     save_figure(image_sheet([Section([Tile(SQUARE, [])])]), tmp_path / name)
     assert (tmp_path / name).read_bytes().startswith(start)
+
+
+def test_captions_are_readable_on_a_narrow_screen():
+    """At a width of 500 pixels."""
+    tiles = [Tile(image, ["cat 81 %"]) for image in (WIDE, SQUARE, TALL) * 4]
+    figure = image_sheet([Section(tiles)])
+    (size,) = {text.get_fontsize() for text in figure.texts}
+    assert size / 72 * 500 / figure.get_figwidth() > 10
+
+
+def test_only_text_and_axes_of_photos_follow_the_colour_scheme():
+    maps = {64: np.array([[0.0, 1.0]])}
+    origins = np.array([[0, 32], [0, 32]])
+    figure = score_maps({64: np.full((64, 96, 3), 200)}, maps, 32, origins, "score of cat")
+    uri = themed_uri(figure)
+    svg = base64.b64decode(uri.partition(",")[2]).decode()
+    assert "prefers-color-scheme: dark" in svg
+    assert svg.count("currentColor") >= 4  # titles, label, ticks and frame of the colour bar
+    assert "#1d2733" not in svg.replace("color: #1d2733", "", 1)
+    assert "#000000" not in svg
+    assert svg.count("<image") == 3  # the photo twice, and the map
+    assert "#222222" in svg  # the crops, which are on a photo
+    again = score_maps({64: np.full((64, 96, 3), 200)}, maps, 32, origins, "score of cat")
+    assert themed_uri(again) == uri

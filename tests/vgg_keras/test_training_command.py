@@ -69,6 +69,27 @@ class TestResume:
         )
         assert not trained
 
+    def test_a_forgotten_recipe_is_named_before_anything_else(self, tmp_path):
+        """The message about `small` and `paper` stands alone: without warnings, without data."""
+        out = tmp_path / "run"
+        recipe = dataclasses.replace(RECIPES["small"], net="B", data="folder:/gone")
+        prepare_run_folder(out, recipe)
+        (out / "journal.jsonl").write_text('{"epoch": 1}\n')
+        given = ("train", "--data", "folder:/gone", "--net", "B", "--out", out)
+        advice = "to continue this run (or --resume RUN), or another folder (--out)."
+        for more, differences in (
+            ((), "(--recipe small -> --recipe paper). Give --recipe small"),
+            (
+                ("--seed", 7),
+                "(--recipe small -> --recipe paper; seed: 0 -> 7). Give --recipe small and the "
+                "other former values",
+            ),
+            (("--recipe", "small", "--seed", 7), "(seed: 0 -> 7). Give the former values"),
+        ):
+            result = invoke(*given, *more)
+            line = f"Error: {out} holds a run of another recipe {differences} {advice}\n"
+            assert (result.exit_code, result.output) == (1, line)
+
 
 class TestConfig:
     def test_options_go_before_the_file_and_the_file_before_the_recipe(self, trained, tmp_path):

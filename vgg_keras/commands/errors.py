@@ -31,6 +31,14 @@ _FLAGS = {
     "threshold": ("--merge-threshold",),
     "where": ("--run", "--weights"),
 }
+# What else the library says in its own words, where a command has the flag.
+_PHRASES = {
+    "--out": (r"another folder", r"another folder (--out)"),
+    "--split": (r"Its splits:", r"Its splits (--split):"),
+    "--val-fraction": (r"(--data \S.*?)[?&]val=([\d.]*\d)", r"\1 --val-fraction \2"),
+    "--recipe": (r'(?:LOCALISATION_)?RECIPES\["([\w-]+)"\]', r"--recipe \1"),
+    "--resume": (r"continue this run", r"continue this run (or --resume RUN)"),
+}
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -76,8 +84,6 @@ def _message(error: UserError) -> str:
     """The message of an error with the flags of the command that runs."""
     flags = _flags_of_command()
     text = str(error)
-    if "--out" in flags.values():
-        text = text.replace("another folder", "another folder (--out)")
     argument = error.argument if isinstance(error, ArgumentError) else None
     flag = _flag_of(argument, flags) if argument else None
     if argument is None or flag is None:
@@ -94,6 +100,7 @@ def with_flags(message: str, flags: dict[str, str]) -> str:
     Args:
         message: as the library gives it. `on_bad_image="skip"` becomes `--on-bad-image skip`. A
             name of one word is replaced only before a value, because `data` may be a plain word.
+            So are `_PHRASES`.
         flags: flag of each argument.
     """
 
@@ -105,7 +112,11 @@ def with_flags(message: str, flags: dict[str, str]) -> str:
             return flags[name]
         return f"{flags[name]} {value.strip(_QUOTES)}"
 
-    return _ARGUMENT.sub(flag, message)
+    message = _ARGUMENT.sub(flag, message)
+    for known, (pattern, replacement) in _PHRASES.items():
+        if known in flags.values():
+            message = re.sub(pattern, replacement, message)
+    return message
 
 
 _QUOTES = "\"'"

@@ -18,14 +18,15 @@ from vgg_keras.metadata import PredictionsInFile, members, net_name
 from vgg_keras.pipelines.checks import are_same_names, first_few, indices_of
 from vgg_keras.pipelines.contents import naming_file, read_json
 from vgg_keras.pipelines.files import DIGEST_KEY, check_pair, write_pair
+from vgg_keras.pipelines.reprs import ShortRepr
 
 FORMATS = (".parquet", ".csv")
 TOP = 5
 _PART = 1024  # rows for which arrays of all classes are made at once
 
 
-@dataclass(frozen=True, eq=False)
-class Predictions:
+@dataclass(frozen=True, eq=False, repr=False)
+class Predictions(ShortRepr):
     """Posteriors of a net, or of several, for the images of a split.
 
     Attributes:

@@ -7,7 +7,7 @@ images, batching, progress, caching and errors are the same for all of them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +69,8 @@ class Table:
     Attributes:
         rows: float32 `(images, ...)`, in memory or in a file.
         is_done: from the rows to bool `(images,)`, which of them are complete.
-        passes: how a row is computed.
+        passes: how a row is computed. Tables that are filled together can share a pass, which is
+            computed once, if they have `combine`.
         combine: from the rows of an image, one for each pass, to its row in the table; not needed
             for a single pass.
     """
@@ -119,18 +120,19 @@ class RowFiller:
         """
         for one in (one for table in tables for one in table.passes):
             check_test_scale(one.test_scale, one.crop_size)
-        to_do = [~table.is_done(table.rows) for table in tables]
-        total = sum(
-            one.cost * wanted.sum()
-            for table, wanted in zip(tables, to_do, strict=True)
-            for one in table.passes
-        )
+        to_do = {table: ~table.is_done(table.rows) for table in tables}
+        wanted = {one: np.zeros(len(self.split), bool) for table in tables for one in table.passes}
+        for table, rows in to_do.items():
+            for one in table.passes:
+                wanted[one] |= rows
+        total = sum(one.cost * rows.sum() for one, rows in wanted.items())
+        combined = [table for table in tables if table.combine]
         with Meter(total, self.verbose) as meter:
-            for table, wanted in zip(tables, to_do, strict=True):
-                if table.combine is None:
-                    self._fill_directly(table, wanted, meter)
-                else:
-                    self._fill_in_chunks(table, wanted, meter)
+            for table in tables:
+                if table not in combined:
+                    self._fill_directly(table, to_do[table], meter)
+            if combined:
+                self._fill_in_chunks({table: to_do[table] for table in combined}, wanted, meter)
 
     def _fill_directly(self, table: Table, wanted: np.ndarray, meter: Meter) -> None:
         (one,) = table.passes
@@ -138,21 +140,30 @@ class RowFiller:
             for indices, rows in self._computed(one, wanted, meter):
                 table.rows[indices] = rows
 
-    def _fill_in_chunks(self, table: Table, wanted: np.ndarray, meter: Meter) -> None:
+    def _fill_in_chunks(
+        self, to_do: Mapping[Table, np.ndarray], wanted: Mapping[RowPass, np.ndarray], meter: Meter
+    ) -> None:
         """All passes of some images, then the next images, so that a kill costs one chunk."""
-        assert table.combine is not None
-        indices_to_do = np.flatnonzero(wanted)
-        for chunk in np.split(indices_to_do, range(_CHUNK, len(indices_to_do), _CHUNK)):
-            in_chunk = np.zeros(len(wanted), bool)
-            in_chunk[chunk] = True
-            found: dict[int, list[np.ndarray]] = {index: [] for index in chunk.tolist()}
-            for one in table.passes if len(chunk) else ():
-                for indices, rows in self._computed(one, in_chunk, meter):
-                    for index, row in zip(indices.tolist(), rows, strict=True):
-                        found[index].append(row)
-            for index, parts in found.items():
-                if len(parts) == len(table.passes):
-                    table.rows[index] = table.combine(parts)
+        passes = dict.fromkeys(one for table in to_do for one in table.passes)
+        indices_to_do = np.flatnonzero(np.any(list(to_do.values()), 0))
+        for first in range(0, len(indices_to_do), _CHUNK):
+            in_chunk = np.zeros(len(self.split), bool)
+            in_chunk[indices_to_do[first : first + _CHUNK]] = True
+            found = {one: self._by_index(one, wanted[one] & in_chunk, meter) for one in passes}
+            for table, rows in to_do.items():
+                assert table.combine is not None
+                for index in np.flatnonzero(rows & in_chunk).tolist():
+                    parts = [found[one][index] for one in table.passes if index in found[one]]
+                    if len(parts) == len(table.passes):
+                        table.rows[index] = table.combine(parts)
+
+    def _by_index(self, one: RowPass, wanted: np.ndarray, meter: Meter) -> dict[int, np.ndarray]:
+        """The rows of the wanted images that can be read, by index."""
+        found: dict[int, np.ndarray] = {}
+        if wanted.any():
+            for indices, rows in self._computed(one, wanted, meter):
+                found.update(zip(indices.tolist(), rows, strict=True))
+        return found
 
     def _computed(
         self, one: RowPass, wanted: np.ndarray, meter: Meter

@@ -18,6 +18,7 @@ from vgg_keras.metadata import MetadataInFile, members
 from vgg_keras.pipelines.checks import indices_of
 from vgg_keras.pipelines.contents import naming_file, parse_json, read_json
 from vgg_keras.pipelines.files import atomic_path, check_pair, write_pair
+from vgg_keras.pipelines.reprs import ShortRepr
 
 FORMATS = (".parquet", ".npy")
 _PARQUET_KEY = b"vgg_keras"  # in the metadata of a Parquet file
@@ -26,8 +27,8 @@ _COLUMNS = ["image", "split", "labels", "difficult"]
 _SHARED = ("data", "splits", "skipped")  # metadata that stacked features have in common
 
 
-@dataclass(frozen=True, eq=False)
-class Features:
+@dataclass(frozen=True, eq=False, repr=False)
+class Features(ShortRepr):
     """Descriptors of the images of a data set, with their names and labels.
 
     Attributes:

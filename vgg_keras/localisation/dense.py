@@ -19,7 +19,7 @@ from vgg_keras.trained import TrainedNet
 
 _IMAGES = tf.TensorSpec((None, None, None, 3), tf.float32)
 
-# From images and classes to boxes and their scores, see `make_finder`.
+# From images and classes to boxes and their scores, see `make_finder` and `make_map_fn`.
 Finder = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
@@ -37,26 +37,61 @@ def make_finder(net: TrainedNet, classifiers: Sequence[TrainedNet], flip: bool) 
         float32 `(B, A, P, 5)`: for each class the boxes predicted from P positions,
         `[x_min, y_min, x_max, y_max]` as fractions of the image, and their scores.
     """
-    predict_boxes, rate = make_box_fn(net), make_rating_fn(classifiers)
-    crop_size = net.architecture.crop_size
+    predict_maps = make_map_fn([net], classifiers, flip)
+    all_of_them = range(len(classifiers))
+    return lambda images, classes: scored_boxes(predict_maps(images, classes), 0, 1, all_of_them)
 
-    def find(images: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
-        views = with_mirror_images(images, flip)
-        boxes, posteriors = predict_boxes(views), rate(views)
-        shape = tf.shape(posteriors)  # (F * B, h, w, C)
-        frames = window_frames(shape[1:3], tf.shape(images)[1:3], crop_size)
-        boxes = from_window(boxes, frames[:, :, None])
-        classes_of_views = tf.tile(classes, (1 + flip, 1))
-        of_classes = [
-            boxes_of_classes(boxes, classes_of_views),
-            tf.gather(posteriors, classes_of_views, axis=3, batch_dims=1)[..., None],
-        ]
-        found = tf.concat(of_classes, -1)  # (F * B, h, w, A, 5)
-        found = tf.reshape(found, (shape[0], shape[1] * shape[2], tf.shape(classes)[1], 5))
-        plain, *mirrored = tf.split(tf.transpose(found, (0, 2, 1, 3)), 1 + flip)
-        return tf.concat([plain, *map(_mirrored_back, mirrored)], 2)
 
-    return find
+def make_map_fn(
+    nets: Sequence[TrainedNet], classifiers: Sequence[TrainedNet], flip: bool
+) -> Finder:
+    """A function from images of one size to what each net predicts, for a `tf.function`.
+
+    Args:
+        nets: localisation nets; one or more.
+        classifiers: classification nets.
+        flip: see `make_finder`.
+
+    Returns:
+        A function from float32 `(B, H, W, 3)`, RGB in 0..255, and int `(B, A)`, classes, to
+        float32 `(B, A, P, 4 * nets + classifiers)`: for each class and each of P positions, the
+        boxes of the nets and the posteriors of the classifiers; see `scored_boxes`.
+    """
+    predict_boxes = [make_box_fn(net) for net in nets]
+    rate = [make_rating_fn([classifier]) for classifier in classifiers]
+    crop_size = nets[0].architecture.crop_size
+
+    def predict_maps(images: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+        views, classes_of_views = with_mirror_images(images, flip), tf.tile(classes, (1 + flip, 1))
+        maps = []
+        for boxes in (predict(views) for predict in predict_boxes):
+            frames = window_frames(tf.shape(boxes)[1:3], tf.shape(images)[1:3], crop_size)
+            in_images = from_window(boxes, frames[:, :, None])
+            maps.append(_mirrored_back(boxes_of_classes(in_images, classes_of_views), flip))
+        for posteriors in (rate_one(views) for rate_one in rate):
+            maps.append(tf.gather(posteriors, classes_of_views, axis=3, batch_dims=1)[..., None])
+        found = tf.concat(maps, -1)  # (F * B, h, w, A, 4 * nets + classifiers)
+        f_b, h, w, a, _ = tf.unstack(tf.shape(found))
+        found = tf.reshape(found, (f_b, h * w, a, 4 * len(nets) + len(classifiers)))
+        return tf.concat(tf.split(tf.transpose(found, (0, 2, 1, 3)), 1 + flip), 2)
+
+    return predict_maps
+
+
+def scored_boxes(
+    maps: tf.Tensor, index: int, num_nets: int, classifiers: Sequence[int]
+) -> tf.Tensor:
+    """The boxes of one net with the mean posteriors of some classifiers, `(..., P, 5)`.
+
+    Args:
+        maps: from `make_map_fn`, `(..., P, 4 * num_nets + classifiers)`.
+        index: index of the net.
+        num_nets: number of nets.
+        classifiers: indices of the classifiers.
+    """
+    posteriors = [maps[..., 4 * num_nets + i] for i in classifiers]
+    scores = tf.add_n(posteriors) / len(posteriors)
+    return tf.concat([maps[..., 4 * index : 4 * (index + 1)], scores[..., None]], -1)
 
 
 def boxes_of_classes(boxes: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
@@ -70,10 +105,12 @@ def boxes_of_classes(boxes: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
     return tf.gather(boxes, indices, axis=3, batch_dims=1)
 
 
-def _mirrored_back(found: tf.Tensor) -> tf.Tensor:
-    """Predictions for mirror images, in the coordinates of the images themselves."""
-    x_min, y_min, x_max, y_max, scores = tf.unstack(found, axis=-1)
-    return tf.stack([1 - x_max, y_min, 1 - x_min, y_max, scores], -1)
+def _mirrored_back(boxes: tf.Tensor, flip: bool) -> tf.Tensor:
+    """Boxes in images, followed by those in mirror images if `flip`, all in the former."""
+    plain, *mirrored = tf.split(boxes, 1 + flip)
+    for x_min, y_min, x_max, y_max in (tf.unstack(one, axis=-1) for one in mirrored):
+        plain = tf.concat([plain, tf.stack([1 - x_max, y_min, 1 - x_min, y_max], -1)], 0)
+    return plain
 
 
 def window_frames(map_size: tf.Tensor, image_size: tf.Tensor, crop_size: int) -> tf.Tensor:

@@ -14,9 +14,9 @@ from vgg_keras.evaluation.posteriors import row_pass
 from vgg_keras.evaluation.predictions import Predictions
 from vgg_keras.evaluation.procedure import Pass
 from vgg_keras.evaluation.rows import RowFiller, Table
-from vgg_keras.localisation.answers import Dense, is_complete, score_fn
+from vgg_keras.localisation.answers import Dense, find_answers, is_complete, score_fn
 from vgg_keras.localisation.dense import boxes_of_classes, centre_frames, make_box_fn
-from vgg_keras.localisation.merging import MERGE_THRESHOLD, check_threshold
+from vgg_keras.localisation.merging import MERGE_THRESHOLD
 from vgg_keras.localisation.procedure import (
     check_localises,
     check_together,
@@ -124,15 +124,44 @@ def localise(
         net, classifier = TrainedNet.load("runs/boxes"), TrainedNet.load("runs/d")
         found = localise(net, open_source("cls-loc:ilsvrc"), classifiers=classifier)
     """
-    nets, classifiers = _as_tuple(nets), _as_tuple(classifiers)
-    check_together(nets, classifiers)
-    check_threshold(threshold)
-    dense = Dense(nets, classifiers, scales_by_net(nets, test_scales), threshold, flip)
-    images = _boxed_images(nets[0], data, split, on_bad_image, boxes)
-    classes, _, found = dense.answers(
-        images.split, predictions, cache_dir=cache_dir, batch_size=batch_size, verbose=verbose
+    test = Dense.checked(nets, classifiers, test_scales, threshold, flip)
+    options: dict[str, Any] = {"cache_dir": cache_dir, "batch_size": batch_size, "verbose": verbose}
+    (found,) = localise_together(
+        [test], data, split, predictions, on_bad_image=on_bad_image, boxes=boxes, **options
     )
-    return images.localised(classes, found, nets[0].class_names, dense.metadata())
+    return found
+
+
+def localise_together(
+    tests: Sequence[Dense],
+    data: Source,
+    split: str = VALIDATION,
+    predictions: Predictions | None = None,
+    *,
+    on_bad_image: str = "stop",
+    boxes: str | os.PathLike | None = None,
+    **options: Any,
+) -> list[Localised]:
+    """Several tests as `localise` carries them out. They share passes over the images.
+
+    Args:
+        tests: from `Dense.checked`.
+        data, split, predictions, on_bad_image, boxes: see `localise`.
+        options: `batch_size`, `cache_dir` and `verbose` of `localise`.
+
+    Raises:
+        ArgumentError: the nets do not fit together.
+        UserError: see `localise`.
+    """
+    nets = [net for test in tests for net in test.nets]
+    check_together(nets, [net for test in tests for net in test.classifiers])
+    images = _boxed_images(nets[0], data, split, on_bad_image, boxes)
+    return [
+        images.localised(found.classes, found.boxes, nets[0].class_names, test.metadata())
+        for test, found in zip(
+            tests, find_answers(tests, images.split, predictions, **options), strict=True
+        )
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +221,3 @@ def _boxed_images(
     is_usable = np.isin(names, list(boxed.skipped), invert=True)
     origin = {"data": data.spec, "split": split}
     return _BoxedImages(boxed.split, boxed.boxes, labels[is_usable], origin)
-
-
-def _as_tuple(nets: TrainedNet | Sequence[TrainedNet]) -> tuple[TrainedNet, ...]:
-    return (nets,) if isinstance(nets, TrainedNet) else tuple(nets)

@@ -11,16 +11,16 @@ import numpy as np
 
 from vgg_keras.evaluation.predictions import Predictions
 from vgg_keras.evaluation.submissions import save_submission
-from vgg_keras.localisation.answers import Dense
-from vgg_keras.localisation.merging import MERGE_THRESHOLD, check_threshold
-from vgg_keras.localisation.procedure import check_together, scales_by_net
+from vgg_keras.localisation.answers import Dense, find_answers
+from vgg_keras.localisation.merging import MERGE_THRESHOLD
 from vgg_keras.localisation.results import boxes_in_pixels
+from vgg_keras.pipelines.reprs import ShortRepr
 from vgg_keras.pipelines.sources.own import as_split
 from vgg_keras.trained import TrainedNet
 
 
-@dataclass(frozen=True, eq=False)
-class Located:
+@dataclass(frozen=True, eq=False, repr=False)
+class Located(ShortRepr):
     """The most probable classes of images, each with a box.
 
     Attributes:
@@ -102,15 +102,8 @@ def predict_boxes(
         net, classifier = TrainedNet.load("runs/boxes"), TrainedNet.load("runs/d")
         predict_boxes(net, "photo.jpg", classifiers=classifier).answers()
     """
-    nets, classifiers = (
-        (one,) if isinstance(one, TrainedNet) else tuple(one) for one in (nets, classifiers)
-    )
-    check_together(nets, classifiers)
-    check_threshold(threshold)
-    dense = Dense(nets, classifiers, scales_by_net(nets, test_scales), threshold, flip)
-    split = as_split(images)
-    classes, posteriors, boxes = dense.answers(
-        split, predictions, cache_dir=cache_dir, batch_size=batch_size, verbose=verbose
-    )
+    test, split = Dense.checked(nets, classifiers, test_scales, threshold, flip), as_split(images)
+    options: dict[str, Any] = {"cache_dir": cache_dir, "batch_size": batch_size, "verbose": verbose}
+    (found,) = find_answers([test], split, predictions, **options)
     names = tuple(split.ids_of(range(len(split))))
-    return Located(names, classes, posteriors, boxes, nets[0].class_names, dense.metadata())
+    return Located(names, *found, test.nets[0].class_names, test.metadata())

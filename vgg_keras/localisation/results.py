@@ -16,13 +16,14 @@ from vgg_keras.metadata import ANSWERS_KEY
 from vgg_keras.pipelines.box_sources import upright_sizes
 from vgg_keras.pipelines.boxes import Boxes, iou
 from vgg_keras.pipelines.files import atomic_write
+from vgg_keras.pipelines.reprs import ShortRepr
 from vgg_keras.pipelines.splits import Split
 
 OVERLAP = 0.5  # intersection over union that a correct box must exceed
 
 
-@dataclass(frozen=True, eq=False)
-class Localised:
+@dataclass(frozen=True, eq=False, repr=False)
+class Localised(ShortRepr):
     """Classes and boxes for the images of a split, with the true ones.
 
     Attributes:

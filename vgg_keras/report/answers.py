@@ -12,6 +12,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from vgg_keras.evaluation.predictions import Predictions
+from vgg_keras.forward import check_tensorflow
 from vgg_keras.ilsvrc import short_label
 from vgg_keras.models import fully_convolutional
 from vgg_keras.nets import STRIDE, get_net
@@ -50,14 +51,18 @@ def grad_cam(net: TrainedNet, image: np.ndarray, scale: int, label: int) -> np.n
     """Grad-CAM of a class at every pixel of the rescaled image, 0 to 1, float32 `(H, W)`.
 
     The activations of the last conv. layer are weighted by the mean gradient of the score
-    (Selvaraju et al. 2017), and divided by the largest sum. TensorFlow only.
+    (Selvaraju et al. 2017), and divided by the largest sum.
 
     Args:
         net, image, scale, label: see `probability_map`.
 
+    Raises:
+        ArgumentError: the backend of Keras is not TensorFlow.
+
     Example:
         grad_cam(net, image, 256, 7)
     """
+    check_tensorflow("Grad-CAM")
     pixels, model = tf.constant(_pixels(net, image, scale)), net.model
     last = get_net(net.architecture.net).conv_names[-1]
     outputs = [model.get_layer(name).output for name in (last, "scores")]

@@ -169,4 +169,4 @@ def _score_map(
     text = f"score of {predictions.class_names[label]}"
     figure = score_map_figure(net, images[predictions.names[row]], scales, label, text)
     width = round(_PIXELS_PER_INCH * figure.get_figwidth())
-    return {"image": figures.figure_uri(figure, "png"), "width": width}
+    return {"image": figures.themed_uri(figure), "width": width}

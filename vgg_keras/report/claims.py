@@ -60,7 +60,8 @@ def claims_section(results: Sequence[Result]) -> dict[str, Any] | None:
 
     Returns:
         `settings`: for each data set, crop size and width the claims with results (`measured_on`,
-        `rows`, `wide` and `narrow`, which are figures as data URIs); `missing`: the other claims.
+        `rows`, `wide` and `narrow`, which are figures as data URIs); `missing`: the other claims;
+        `counts`: the number of claims with each verdict, in words.
     """
     tested = verdicts.test_claims(results)
     answered = [one for one in tested if one.difference is not None]
@@ -74,6 +75,9 @@ def claims_section(results: Sequence[Result]) -> dict[str, Any] | None:
         ],
         "missing": [one for one in tested if one.difference is None],
         "margin": MARGIN,
+        "counts": [
+            f"{verdict}: {sum(one.verdict == verdict for one in answered)}" for verdict in MARKS
+        ],
     }
 
 

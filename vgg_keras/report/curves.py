@@ -66,7 +66,7 @@ def learning_curves(runs: Mapping[str, str | os.PathLike], *, narrow: bool = Fal
     """
     journals = {label: read_journal(path) for label, path in runs.items()}
     keys = {key for entries in journals.values() for entry in entries for key in entry}
-    panels = {"cross_entropy": "cross-entropy", "top1_error": "top-1 error (%)"}
+    panels = {"cross_entropy": "cross-entropy (loss without L2)", "top1_error": "top-1 error (%)"}
     if "localisation_error" in keys:
         panels = {"loss": "loss", "localisation_error": "localisation error (%)"}
     columns = 1 if narrow else 2

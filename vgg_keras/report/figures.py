@@ -12,18 +12,28 @@ import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # pyplot would need a window system
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.spines import Spine
+from matplotlib.text import Text
 from PIL import Image
 
 from vgg_keras.nets import STRIDE
 from vgg_keras.pipelines.files import atomic_path
-from vgg_keras.report.sheets import RIGHT, WRONG, Section, Tile, image_sheet
+from vgg_keras.report.sheets import INK, RIGHT, WRONG, Section, Tile, image_sheet
 from vgg_keras.text import figure_text
+
+_SVG = "image/svg+xml"
+# Colours of text in an image on a light and on a dark page, as in page.html.j2.
+_SCHEMES = (
+    f"svg {{ color: {INK} }} @media (prefers-color-scheme: dark) {{ svg {{ color: #e2e7ec }} }}"
+)
 
 
 def prediction_sheet(
@@ -147,7 +157,7 @@ def score_maps(
 
 def _draw_crop_grid(panel: Axes, image: np.ndarray, crop_size: int, origins: np.ndarray) -> None:
     rows, columns = origins
-    panel.imshow(_pixels(image), alpha=0.55)
+    panel.imshow(_pixels(255 - 0.55 * (255.0 - image)))  # pale on a ground of any colour
     for i, top in enumerate(rows):
         for j, left in enumerate(columns):
             is_end = (i, j) in ((0, 0), (len(rows) - 1, len(columns) - 1))
@@ -184,19 +194,33 @@ def save_figure(figure: Figure, out: str | os.PathLike) -> None:
         figure.savefig(path, dpi=110, format=kind if known else "png")
 
 
-def figure_uri(figure: Figure, kind: str = "svg") -> str:
-    """A figure as a data URI, which is the same for the same figure.
+def figure_uri(figure: Figure) -> str:
+    """A chart with a transparent ground as a data URI, which is the same for the same figure."""
+    return as_data_uri(_svg(figure, transparent=True), _SVG)
 
-    Args:
-        figure: figure to draw.
-        kind: "svg", for charts, which have a transparent ground, or "png", for photos.
-    """
+
+def _svg(figure: Figure, **ground: Any) -> bytes:
     buffer = io.BytesIO()
-    is_svg = kind == "svg"
-    metadata = {"Date": None} if is_svg else {}
     with matplotlib.rc_context({"svg.hashsalt": "vgg_keras"}):  # ids that do not change
-        figure.savefig(buffer, dpi=150, format=kind, metadata=metadata, transparent=is_svg)
-    return as_data_uri(buffer.getvalue(), "image/svg+xml" if is_svg else f"image/{kind}")
+        figure.savefig(buffer, dpi=150, format="svg", metadata={"Date": None}, **ground)
+    return buffer.getvalue()
+
+
+def themed_uri(figure: Figure) -> str:
+    """A figure with photos as a data URI. Its text and axes follow the colour scheme of the page.
+
+    The figure is changed.
+    """
+    for text in figure.findobj(Text):
+        text.set_color(INK)
+    for spine in figure.findobj(Spine):  # of the colour bar; panels have no axes
+        spine.set_color(INK)
+    for tick in figure.findobj(Line2D):
+        tick.set(color=INK, markeredgecolor=INK)
+    svg = _svg(figure, facecolor="none").decode()
+    for paint in ("fill", "stroke"):
+        svg = svg.replace(f"{paint}: {INK}", f"{paint}: currentColor")
+    return as_data_uri(svg.replace("</style>", f"{_SCHEMES}</style>", 1).encode(), _SVG)
 
 
 def thumbnail_uri(image: np.ndarray, size: int = 176) -> str:

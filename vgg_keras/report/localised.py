@@ -25,6 +25,7 @@ from vgg_keras.report.sheets import RIGHT, WRONG, DrawnBox, Section, Tile, image
 # Results are sorted by these errors.
 ERROR_KEYS = ("top5_localisation_error", "gt_class_localisation_error")
 TRUE_COLOUR, PREDICTED_COLOUR = "#0065a3", "#b84a00"
+_CASING = (255, 255, 255, 110)  # beside the lines, which shows them on any image
 _DASH, _GAP = 9, 6  # pixels
 _EXAMPLES = 8  # right ones, and as many wrong ones
 
@@ -208,13 +209,13 @@ def with_boxes(
     factor = side / max(height, width)
     size = max(1, round(width * factor)), max(1, round(height * factor))
     shown = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
-    draw = ImageDraw.Draw(shown)
+    draw = ImageDraw.Draw(shown, "RGBA")
     dashes = [dash for box in true for dash in _dashes(_corners(box, size))]
-    for colour, thickness in (("white", 5), (TRUE_COLOUR, 3)):  # white shows it on any image
+    for colour, thickness in ((_CASING, 5), (TRUE_COLOUR, 3)):
         for dash in dashes:
             draw.line(dash, colour, thickness)
     left, top, right, bottom = _corners(predicted, size)
-    draw.rectangle([left - 1, top - 1, right + 1, bottom + 1], outline="white", width=5)
+    draw.rectangle([left - 1, top - 1, right + 1, bottom + 1], outline=_CASING, width=5)
     draw.rectangle([left, top, right, bottom], outline=PREDICTED_COLOUR, width=3)
     return figures.image_uri(shown)
 

@@ -21,7 +21,8 @@ from vgg_keras.report.claims import claims_section
 from vgg_keras.report.curves import journals_of, learning_curves
 from vgg_keras.report.figures import figure_uri
 from vgg_keras.report.localised import localisation_section
-from vgg_keras.report.rendering import cells_as_text, numeric_columns
+from vgg_keras.report.paper import MEASURED_ON
+from vgg_keras.report.rendering import cells_as_text, listed, numeric_columns
 from vgg_keras.report.results import Result, by_data, read_results, summary
 from vgg_keras.report.tables import Table, build_table
 from vgg_keras.run_files import JOURNAL
@@ -98,7 +99,7 @@ def _content(
         "platforms": platforms_of(runs),
         "claims": claims_section(found),
         "tables": [_table(table) for table in tables if table.has_results],
-        "unmatched": [table.number for table in tables if not table.has_results],
+        "unmatched": _unmatched(tables),
         "curves": _curves(runs),
         "best": best_section(classified, data_dir, examples),
         "localised": localisation_section(found, data_dir),
@@ -138,13 +139,35 @@ def _runs(found: Iterable[Result]) -> list[Path]:
     return list(map(_short, runs))
 
 
+def _unmatched(tables: Iterable[Table]) -> dict[str, dict[str, Any]]:
+    """Tables and files of results that do not go together, by the reason."""
+    reasons: dict[str, list[tuple[int | None, str]]] = {}
+    for table in tables:
+        for file, reason in table.unmatched:
+            reasons.setdefault(reason, []).append((table.number, file))
+    return {
+        reason: {
+            "tables": list(dict.fromkeys(number for number, _ in found)),
+            "files": listed(list(dict.fromkeys(file for _, file in found))),
+        }
+        for reason, found in reasons.items()
+    }
+
+
 def _table(table: Table) -> dict[str, Any]:
-    of_columns = enumerate(numeric_columns(table))
+    """A table for the page. What all results were measured on is no column."""
+    texts, of_columns = cells_as_text(table), enumerate(numeric_columns(table))
+    measured_on = ""
+    if table.header[-1] == MEASURED_ON:
+        different = {row[-1] for row in texts if row[-1]}
+        measured_on = different.pop() if len(different) == 1 else ""
+    shown = slice(None, -1) if measured_on else slice(None)
     return {
         "number": table.number,
         "title": table.title,
-        "header": table.header,
-        "rows": cells_as_text(table),
+        "header": table.header[shown],
+        "rows": [row[shown] for row in texts],
+        "measured_on": measured_on,
         "classes": [
             "ours" * (i >= table.paper_columns) + " number" * numeric for i, numeric in of_columns
         ],

@@ -79,11 +79,12 @@ def matching_lines(table: Table) -> list[str]:
     return [
         f"Results found: {table.results}. Beside a row: {beside}. Beside none: "
         f"{len(table.unmatched)}{':' if files else '.'}",
-        *(f"- {_listed(names)}: {reason}" for reason, names in files.items()),
+        *(f"- {listed(names)}: {reason}" for reason, names in files.items()),
     ]
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first files between commas, and how many more there are."""
     more = len(names) - _FILES_IN_A_LINE
     return ", ".join(names[:_FILES_IN_A_LINE]) + (f" and {more} more" if more > 0 else "")
 

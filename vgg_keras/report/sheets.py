@@ -14,9 +14,9 @@ from matplotlib.patheffects import withStroke
 from vgg_keras.text import figure_text, printable
 
 INK, RIGHT, WRONG = "#1d2733", "#2b6e2f", "#a3241c"
-_FONT_SIZE = 9  # points
-_LINE = 0.16  # inches: height of a line of a caption
-_CHARACTER = 0.074  # inches: width of a character, on average
+_FONT_SIZE = 10  # points
+_LINE = 0.178  # inches: height of a line of a caption
+_CHARACTER = 0.082  # inches: width of a character, on average
 _NARROWEST = 1.2  # inches: width that a caption has at least
 _GAP, _MARGIN, _HEADING = 0.16, 0.14, 0.34  # inches
 
@@ -79,7 +79,7 @@ class _Placed:
 
 
 def image_sheet(
-    sections: Sequence[Section], title: str = "", *, height: float = 1.6, width: float = 10.8
+    sections: Sequence[Section], title: str = "", *, height: float = 1.6, width: float = 6.4
 ) -> Figure:
     """Draws images of equal height in rows, with their captions below them.
 
@@ -87,7 +87,8 @@ def image_sheet(
         sections: the images.
         title: text above all.
         height: height of each image in inches.
-        width: largest width of a row in inches; a row has one image at least.
+        width: largest width of a row in inches; a row has one image at least. The default keeps
+            captions readable on a screen of 500 pixels.
 
     Example:
         save_figure(image_sheet([Section([Tile(image, ["a cat"])])]), "sheet.png")
@@ -165,7 +166,7 @@ def _draw(figure: Figure, placed: _Placed, top: float, height: float) -> None:
                 color=box.colour,
                 linewidth=2.2,
                 linestyle=(0, (3, 2)) if box.is_dashed else "solid",
-                path_effects=[withStroke(linewidth=3.8, foreground="white")],
+                path_effects=[withStroke(linewidth=3.4, foreground="white", alpha=0.7)],
             )
         )
     below = top + height + (0.06 if tile.frame else 0.03)

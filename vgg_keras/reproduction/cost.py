@@ -201,18 +201,23 @@ def _(
     step: Localise, trainings: Mapping[str, Train], data: Mapping[str, DataFacts]
 ) -> Iterator[_PassWork]:
     is_dense = step.protocol == "dense"
-    views, together = ("dense", 1 + len(step.classifiers)) if is_dense else ("centre", 1)
     for run in step.classifiers:
         recipe = trainings[run].recipe
         yield from _classified(run, recipe, data[recipe.data], Procedure("dense"))
-    for run, scales in zip(step.runs, step.test_scales, strict=True):
+    passes = {  # of the nets, and of the classifiers that rate their boxes
+        (one, scale)
+        for test in step.tests
+        for run, scales in zip(test.runs, test.test_scales, strict=True)
+        for scale in scales
+        for one in (run, *test.classifiers)
+    }
+    for run, scale in sorted(passes):
         recipe = trainings[run].recipe
         facts = data[recipe.data]
-        for scale in scales:
-            one = Pass(views, scale, flip=is_dense)
-            work = pass_work(net_layers(recipe, facts), recipe.crop_size, one) * together
-            images = facts.images[VALIDATION]
-            yield _PassWork((step.name, run, one), work * images, 5 * 4 * _FLOAT * images)
+        one = Pass("dense" if is_dense else "centre", scale, flip=is_dense)
+        work = pass_work(net_layers(recipe, facts), recipe.crop_size, one)
+        images = facts.images[VALIDATION]
+        yield _PassWork((run, "boxes", one), work * images, 5 * 4 * _FLOAT * images)
 
 
 @passes_of.register

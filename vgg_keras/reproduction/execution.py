@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -23,7 +24,8 @@ from vgg_keras.features.descriptors import extract_features
 from vgg_keras.features.extractor import FeatureExtractor
 from vgg_keras.features.svm import transfer
 from vgg_keras.features.table import Features, stacked
-from vgg_keras.localisation.localise import centre_of_true_class, localise
+from vgg_keras.localisation.answers import Dense
+from vgg_keras.localisation.localise import centre_of_true_class, localise_together
 from vgg_keras.localisation.task import LOCALISATION
 from vgg_keras.net_files import read_recipe
 from vgg_keras.pipelines.files import atomic_path, atomic_write
@@ -125,25 +127,28 @@ class Executor:
 
     @carry_out.register
     def _(self, step: Localise) -> None:
-        nets = self._nets(*step.runs, *step.classifiers)
-        nets, classifiers = nets[: len(step.runs)], nets[len(step.runs) :]
-        source = self.source(_data_of(nets[0]), False)
+        runs = (*step.runs, *step.classifiers)
+        nets = dict(zip(runs, self._nets(*runs), strict=True))
+        source = self.source(_data_of(nets[runs[0]]), False)
+        options: dict[str, Any] = {"on_bad_image": self.on_bad_image, "verbose": 0}
         if step.protocol == "dense":
-            found = localise(
-                nets,
-                source,
-                classifiers=classifiers,
-                test_scales=step.test_scales,
-                on_bad_image=self.on_bad_image,
-                cache_dir=self.out / CACHE,
-                verbose=0,
-            )
+            tests = [
+                Dense.checked(
+                    [nets[run] for run in test.runs],
+                    [nets[run] for run in test.classifiers],
+                    test.test_scales,
+                )
+                for test in step.tests
+            ]
+            found = localise_together(tests, source, cache_dir=self.out / CACHE, **options)
         else:
-            ((scale,),) = step.test_scales
-            found = centre_of_true_class(
-                nets[0], source, test_scale=scale, on_bad_image=self.on_bad_image, verbose=0
-            )
-        found.save(self.out / step.output)
+            found = [
+                centre_of_true_class(nets[run], source, test_scale=scale, **options)
+                for test in step.tests
+                for run, (scale,) in zip(test.runs, test.test_scales, strict=True)
+            ]
+        for file, localised in zip(step.outputs, found, strict=True):
+            localised.save(self.out / file)
 
     @carry_out.register
     def _(self, step: ExtractFeatures) -> None:

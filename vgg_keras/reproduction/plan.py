@@ -24,6 +24,7 @@ from vgg_keras.reproduction.options import (
     Options,
 )
 from vgg_keras.reproduction.steps import (
+    BoxTest,
     Evaluate,
     ExtractFeatures,
     Fuse,
@@ -85,9 +86,9 @@ class Plan:
         return {step.output: step for step in self.steps if isinstance(step, Train)}
 
 
-def in_proportion(scale: int, crop_size: int) -> int:
-    """A scale of the paper, whose crops have 224 pixels, in proportion to the crop size."""
-    return round(scale * crop_size / CROP_OF_PAPER)
+def in_proportion(scales: Sequence[int], crop_size: int) -> tuple[int, ...]:
+    """Scales of the paper, whose crops have 224 pixels, in proportion to the crop size."""
+    return tuple(round(scale * crop_size / CROP_OF_PAPER) for scale in scales)
 
 
 def make_plan(options: Options) -> Plan:
@@ -153,23 +154,22 @@ class _Planner:
     def _add(self, step: Step) -> str:
         """Adds a step; returns its output."""
         known = self.steps.get(step.name, step)
-        rows = tuple(dict.fromkeys((*known.rows, *step.rows)))
-        self.steps[step.name] = dataclasses.replace(known, rows=rows)
+        joined = known.joined(step)
+        if joined.needs != known.needs:
+            del self.steps[step.name]  # a step comes after those that it needs
+        self.steps[step.name] = joined
         return step.output
 
     def _needs(self, outputs: Iterable[str]) -> tuple[str, ...]:
         names = {step.output: step.name for step in self.steps.values()}
         return tuple(names[output] for output in outputs)
 
-    def _scaled(self, scales: Sequence[int]) -> tuple[int, ...]:
-        return tuple(in_proportion(scale, self.crop_size) for scale in scales)
-
     def _recipe(self, net: str, scale: tuple[int, int], seed: int, data: str) -> Recipe:
         base, stage = SIZES[self.options.size], _STAGES[scale]
         given = dict(self.options.overrides)
         crop_size = given.get("crop_size", base.crop_size)
         rate = given.pop("learning_rate", base.learning_rate)
-        low, high = (in_proportion(side, crop_size) for side in scale)
+        low, high = in_proportion(scale, crop_size)
         return dataclasses.replace(
             base,
             **given,
@@ -266,21 +266,21 @@ class _Planner:
         for one in row.tested:
             classifiers.append(self._trained(one.net, one.train_scale, seed, data))
             runs.append(self._localiser(one, row, seed, classifiers[-1]))
-            scales = ",".join(map(str, one.test_scales))
-            labels.append(f"{one.net}-{_LABELS[one.train_scale]}-q{scales}")
-        kind = "-".join(dict(row.conditions).values())
-        name = f"{'+'.join(labels)}-{kind}-{row.protocol}-seed{seed}"
-        is_dense = row.protocol == "dense"
+            shown = ",".join(map(str, one.test_scales))
+            labels.append(f"{one.net}-{_LABELS[one.train_scale]}-q{shown}")
+        kind, is_dense = "-".join(dict(row.conditions).values()), row.protocol == "dense"
+        result = f"{'+'.join(labels)}-{kind}-{row.protocol}-seed{seed}"
+        scales = tuple(in_proportion(one.test_scales, self.crop_size) for one in row.tested)
+        rating = tuple(classifiers) if is_dense else ()
+        test = BoxTest(f"results/{result}.json", tuple(runs), rating, scales)
         self._add(
-            Localise(
-                name=f"localise {name}",
-                output=f"results/{name}.json",
-                needs=self._needs([*runs, *classifiers] if is_dense else runs),
+            Localise(  # the rows of the protocol "dense" share passes
+                name=f"localise {f'dense-seed{seed}' if is_dense else result}",
+                output=test.output,
+                needs=self._needs([*runs, *rating]),
                 rows=beside,
-                runs=tuple(runs),
-                classifiers=tuple(classifiers) if is_dense else (),
                 protocol=row.protocol,
-                test_scales=tuple(self._scaled(one.test_scales) for one in row.tested),
+                tests=(test,),
             )
         )
 
@@ -314,7 +314,7 @@ class _Planner:
                 needs=self._needs([run]),
                 run=run,
                 data=data,
-                test_scales=self._scaled(scales),
+                test_scales=in_proportion(scales, self.crop_size),
                 aggregate=aggregate,
             )
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import math
 import os
@@ -114,7 +115,8 @@ def reproduce(
         sources = open_data(plan, (s for s in plan.steps if s.name not in done), executor.source)
         folder.begin(options, sources)
         times = Times.of(plan, sources, folder, devices, probed=hours is not None)
-        return Course(plan, folder, times, until).run(executor, line)
+        with _modules_not_collected():
+            return Course(plan, folder, times, until).run(executor, line)
 
 
 @contextlib.contextmanager
@@ -127,6 +129,21 @@ def _warnings_only() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _modules_not_collected() -> Iterator[None]:
+    """Leaves what is loaded out of garbage collection, which Keras runs before each step.
+
+    It would look at all objects of TensorFlow's modules, which takes longer than anything else
+    that a step does before its net is built.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @dataclass

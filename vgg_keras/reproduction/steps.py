@@ -5,10 +5,18 @@ This module does not import TensorFlow.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Self, TypeVar
 
 from vgg_keras.recipes import Recipe
 from vgg_keras.run_files import BEST_WEIGHTS
+
+_T = TypeVar("_T")
+
+
+def _union(first: tuple[_T, ...], second: tuple[_T, ...]) -> tuple[_T, ...]:
+    return tuple(dict.fromkeys((*first, *second)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +50,10 @@ class Step:
     def locks(self) -> tuple[str, ...]:
         """Names of locks: two steps that share one never run at the same time."""
         return (self.name,)
+
+    def joined(self, other: Self) -> Self:
+        """The step that stands beside the rows of another one of its name, too."""
+        return dataclasses.replace(self, rows=_union(self.rows, other.rows))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,26 +110,60 @@ class Fuse(_WithPredictions):
     files: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Localise(Step):
-    """Tests localisation nets.
+@dataclass(frozen=True)
+class BoxTest:
+    """A test of localisation nets.
 
     Attributes:
+        output: file of the result.
         runs: run folders of localisation nets.
         classifiers: run folders of the nets that rate the boxes.
-        protocol: a name of `LOCALISATION_PROTOCOLS`.
         test_scales: Q for each of `runs`.
     """
 
+    output: str
     runs: tuple[str, ...]
     classifiers: tuple[str, ...]
-    protocol: str
     test_scales: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Localise(Step):
+    """Tests localisation nets, by several tests that share passes over the images.
+
+    Attributes:
+        protocol: a name of `LOCALISATION_PROTOCOLS`.
+        tests: the tests; `output` is that of the first one.
+    """
+
+    protocol: str
+    tests: tuple[BoxTest, ...]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(test.output for test in self.tests)
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """Run folders of all localisation nets."""
+        return tuple(dict.fromkeys(run for test in self.tests for run in test.runs))
+
+    @property
+    def classifiers(self) -> tuple[str, ...]:
+        """Run folders of all nets that rate boxes."""
+        return tuple(dict.fromkeys(run for test in self.tests for run in test.classifiers))
 
     @property
     def locks(self) -> tuple[str, ...]:
-        # The posteriors of the classifiers are shared with other rows and with `Evaluate`.
+        # The posteriors of the classifiers are shared with `Evaluate`.
         return (self.name, *(f"evaluate {run}" for run in self.classifiers))
+
+    def joined(self, other: Self) -> Self:
+        return dataclasses.replace(
+            super().joined(other),
+            needs=_union(self.needs, other.needs),
+            tests=_union(self.tests, other.tests),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,12 +13,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 
-from vgg_keras.errors import ArgumentError
 from vgg_keras.evaluation.predictions import TOP
 from vgg_keras.evaluation.procedure import Pass, Procedure, as_scales
+from vgg_keras.forward import check_tensorflow
 from vgg_keras.ilsvrc import label
 from vgg_keras.pipelines.checks import check_at_least, check_choice
 from vgg_keras.recipes import EXPORT_FORMATS, SERVING_PRECISIONS
@@ -93,11 +92,7 @@ def export(
 def _check(
     out: str | os.PathLike, version: int | None, format: str, precision: str, top: int
 ) -> None:
-    if keras.backend.backend() != "tensorflow":
-        raise ArgumentError(
-            "Exports are written with KERAS_BACKEND=tensorflow, which reads the runs of all "
-            f"backends. Received: {keras.backend.backend()}"
-        )
+    check_tensorflow("An export")
     check_choice("format", format, EXPORT_FORMATS)
     check_choice("precision", precision, SERVING_PRECISIONS)
     check_at_least("top", top, 1)

@@ -16,6 +16,7 @@ from vgg_keras.nets import FC_NAMES, get_net
 from vgg_keras.pipelines.checks import is_finite
 from vgg_keras.pipelines.contents import read_json
 from vgg_keras.pipelines.files import check_pair
+from vgg_keras.pipelines.reprs import short
 from vgg_keras.pipelines.statistics import ILSVRC
 from vgg_keras.pretrained import fetch, find_release
 from vgg_keras.run_data import load_statistics
@@ -101,6 +102,9 @@ class Weights(NamedTuple):
 
     layers: dict[str, tuple[np.ndarray, np.ndarray]]
     contents: Contents
+
+    def __repr__(self) -> str:
+        return f"Weights(layers={short(self.layers)}, contents={self.contents!r})"
 
 
 def read(
@@ -216,7 +220,7 @@ def read_as(
 def _resolve(source: Path) -> tuple[Path, Preprocessing | None]:
     """The weights file, and the preprocessing if a run, a saved net or a release states it."""
     if release := find_release(source):
-        return fetch(release), PREPROCESSINGS[release.preprocessing]
+        return fetch(release, str(source)), PREPROCESSINGS[release.preprocessing]
     return _weights_of_folder(source) if source.is_dir() else (source, None)
 
 

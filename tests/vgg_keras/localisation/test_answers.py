@@ -213,7 +213,7 @@ def test_the_report_shows_photos_with_boxes(net, classifier, data, tmp_path):
     assert len(reasons) == 7
     assert set(reasons) <= {"wrong class", "overlap too small", "wrong class, overlap too small"}
     assert "Classes and images" not in text  # there is no classification result
-    assert "No result stands beside a row of these tables: 3, 4, 5, 6, 7, 8, 9," in text
+    assert "<li>Tables 3, 4, 5, 6, 7: no top1_error and top5_error, which the table shows" in text
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from vgg_keras import TrainedNet, evaluate
 from vgg_keras.architecture import Architecture
 from vgg_keras.errors import ArgumentError, PredictionsError, SourceError
 from vgg_keras.facts import NetFacts
+from vgg_keras.localisation.answers import Dense
 from vgg_keras.localisation.dense import make_finder
-from vgg_keras.localisation.localise import centre_of_true_class, localise
+from vgg_keras.localisation.localise import centre_of_true_class, localise, localise_together
 from vgg_keras.localisation.procedure import (
     ANSWERS,
     check_localises,
@@ -210,6 +212,41 @@ class TestScores:
         np.testing.assert_allclose(again.boxes[1:], found.boxes[1:], atol=1e-6)
         localise([net], source, **options, threshold=0.1)
         assert len(list(tmp_path.glob("answers-*.npy"))) == 2
+
+    def test_tests_share_passes(self, net, classifier, data, tmp_path, map_counter):
+        """Together as alone, to the bit; no net sees an image twice at a scale."""
+        other = dataclasses.replace(net, origin={"run": "other"}, mean=(90.0, 100.0, 110.0))
+        rater = dataclasses.replace(classifier, origin={"run": "rater"}, mean=(150.0, 90.0, 110.0))
+        one, two = (40,), (40, 48)
+        tests = [
+            Dense.checked(net, classifier, one),
+            Dense.checked(net, rater, two, flip=False),
+            Dense.checked(net, classifier, two),
+            Dense.checked([other, net], [classifier, rater], [one, two], threshold=0.4),
+        ]
+        source, options = open_source(data), {"verbose": 0, "cache_dir": tmp_path}
+        alone = [localise_together([test], source, verbose=0)[0] for test in tests]
+        assert len({found.boxes.tobytes() for found in alone}) == len(alone)
+        localise_together(tests[:1], source, **options)  # as a kill leaves it
+        map_counter.clear()
+        together = localise_together(tests, source, **options)
+        for found, expected in zip(together, alone, strict=True):
+            np.testing.assert_array_equal(found.boxes, expected.boxes)
+            assert found.metadata == expected.metadata
+        images = len(together[0].boxes)
+        with_flips, plain = 2 * images, images
+        assert map_counter == {
+            (Path(net.name).name, 40): with_flips + plain,
+            (Path(net.name).name, 48): with_flips + plain,
+            (Path(classifier.name).name, 40): with_flips,
+            (Path(classifier.name).name, 48): with_flips,
+            ("rater", 40): with_flips + plain,
+            ("rater", 48): with_flips + plain,
+            ("other", 40): with_flips,
+        }
+        map_counter.clear()
+        localise_together(tests, source, **options)
+        assert not map_counter
 
     def test_another_data_set_with_the_same_names_has_its_own_boxes(
         self, net, classifier, data, tmp_path

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tests.conftest import CLASSES
 from tests.tiny import CROP
 from tests.vgg_keras.localisation.conftest import journal_of
+from vgg_keras import training_data
 from vgg_keras.localisation.dense import make_box_fn, window_frames
 from vgg_keras.localisation.losses import EuclideanBoxLoss, box_accuracy
 from vgg_keras.localisation.task import LOCALISATION, train_localisation
@@ -179,6 +180,20 @@ class TestTraining:
                 its = begun.model.get_layer(layer.name).get_weights()
                 for mine, other in zip(layer.get_weights(), its, strict=True):
                     assert mine.dtype != np.float32 or np.array_equal(mine, other)
+
+    def test_statistics_are_computed_once_for_the_images_of_a_source(self, data, monkeypatch):
+        """A classifier and its localisation nets share them, if no image lacks a box."""
+        calls = []
+        monkeypatch.setattr(
+            training_data, "compute_statistics", lambda split: calls.append(split) or ILSVRC
+        )
+        for _ in range(2):
+            source = open_source(data)
+            recipe = LocalisationRecipe(net="A", data=data)
+            boxed, _ = LOCALISATION.targets(source, source["train"], recipe)
+            for split in (source["train"], boxed):
+                assert training_data._computed_statistics(split) is ILSVRC
+        assert len(calls) == 2  # another source may have other images
 
     @pytest.mark.parametrize("tuned", ["fc", "all"])
     @pytest.mark.parametrize("regression", ["single-class", "per-class"])

@@ -244,8 +244,8 @@ def test_dry_run_writes_nothing(tmp_path, folder, monkeypatch):
 
 
 @pytest.mark.slow
-def test_no_pass_is_computed_twice(tmp_path, computed):
-    """All tables, with localisation and other data: posteriors and descriptors are shared."""
+def test_no_pass_is_computed_twice(tmp_path, computed, map_counter):
+    """All tables, with localisation and other data: posteriors, descriptors, boxes are shared."""
     data = write_folder(tmp_path / "data", train=6, val=2)
     write_boxes(data)
     other = write_folder(tmp_path / "other", train=4, val=2, seed=1)
@@ -256,12 +256,15 @@ def test_no_pass_is_computed_twice(tmp_path, computed):
     assert not outcome.failed
     assert outcome.done == outcome.total
     plan, facts = make_plan(options), DataFacts(3, {"train": 18, "val": 6})
-    images = {}  # of each pass; the boxes of several scales are merged at once
+    images, views = {}, {}  # of each pass; the boxes of several passes are merged at once
     for step in plan.steps:
         if isinstance(step, Evaluate | Localise | ExtractFeatures):
             for one in passes_of(step, plan.trainings(), {data: facts, other: facts}):
-                if one.key[0] != step.name:
+                if "boxes" not in one.key:
                     images[one.key] = 12 + 6 if "features" in one.key else 6
+                elif one.key[2].views == "dense":
+                    views[Path(one.key[0]).name, one.key[2].test_scale] = 2 * 6
+    assert map_counter == views
     posteriors = {name: n for name, n in computed.items() if not name.startswith("answers")}
     assert sum(posteriors.values()) == sum(images.values())
     assert max(posteriors.values()) <= 12
