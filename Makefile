@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo demo-localise test test-slow test-jax mutants tutorial lint docs package wheel clean
+.PHONY: demo demo-localise test test-slow test-jax mutants tutorial lint docs package wheel try-wheel clean
 demo: $(INSTALLED)
 	$(BIN)/vgg-keras demo --out demo --data-dir demo/data
 
@@ -36,7 +36,7 @@ tutorial: $(INSTALLED)
 lint: package
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	cd build/package && ../../$(BIN)/mypy --config-file ../../setup.cfg -p vgg_keras
+	cd build/package && ../../$(BIN)/mypy --cache-dir ../mypy --config-file ../../setup.cfg -p vgg_keras
 
 # The site of the documentation, build/site/index.html. A dead link is an error, and so is a warning
 # about a docstring.
@@ -55,6 +55,15 @@ package: $(INSTALLED)
 wheel: $(INSTALLED)
 	rm -rf dist
 	$(BIN)/python -m build --wheel
+
+# The wheel of `make wheel`, installed and used outside the checkout.
+try-wheel:
+	elsewhere=$$(mktemp -d) && trap 'rm -rf "$$elsewhere"' EXIT && wheel=$$(ls "$$PWD"/dist/*.whl) && \
+		$(PYTHON) -m venv "$$elsewhere/venv" && \
+		"$$elsewhere/venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+			-c constraints.txt "$$wheel" && \
+		cp tests/wheel.py "$$elsewhere" && cd "$$elsewhere" && venv/bin/vgg-keras --help && \
+		venv/bin/vgg-keras describe --net D --json >/dev/null && venv/bin/python wheel.py "$$wheel"
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \

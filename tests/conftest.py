@@ -5,12 +5,18 @@ from __future__ import annotations
 import fcntl
 import io
 import os
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
+
+# A busy machine may be slow.
+hypothesis.settings.register_profile("vgg_keras", deadline=None)
+hypothesis.settings.load_profile("vgg_keras")
 
 CLASSES = ("blue", "green", "red")
 TINY = {"net": "A", "width": 1 / 16, "crop_size": 32, "train_scale": (32, 40)}
@@ -75,16 +81,27 @@ def write_folder(root, train: int = 8, val: int = 4, seed: int = 0) -> str:
 
 
 def pytest_sessionstart(session):
-    """Streams run as they were traced. TensorFlow would rewrite the functions of each new stream,
-    which is most of the time of a stream of a few images; it does in the processes of slow tests.
-    The functions of nets are rewritten everywhere."""
+    """Functions run as they were traced. TensorFlow would rewrite each new stream and function of
+    a net, which is most of the time of a function that runs a few times. The slow tests have them
+    rewritten: functions of nets in this process, streams too in others."""
     if session.config.getoption("dist", "no") != "no":
         return  # this process only divides the tests among others
     import tensorflow as tf
 
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     tf.config.list_logical_devices()  # starts TensorFlow; streams keep the options it starts with
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+    if session.config.getoption("markexpr") == "slow":
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+
+
+@pytest.fixture(autouse=True)
+def _ends_deterministic_operations():
+    """`train` makes operations deterministic until the process ends; each stream is rewritten then,
+    whether or not rewriting is disabled."""
+    if "tensorflow" in sys.modules:
+        from tensorflow.python.framework.config import disable_op_determinism
+
+        disable_op_determinism()
 
 
 @pytest.fixture

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 
 import keras
 import numpy as np
+import pytest
 
 from tests.conftest import photo
 from vgg_keras import TrainedNet, vgg
@@ -54,6 +56,23 @@ def tiny_run(path, class_names, net="A", train_scale=(32, 48)) -> TrainedNet:
     dataclasses.replace(ILSVRC, mean=MEAN).save(path / "statistics.json")
     lively(net, num_classes=len(class_names)).save_weights(path / "best.weights.h5")
     return TrainedNet.load(path)
+
+
+@contextlib.contextmanager
+def loading_once(kind):
+    """Within it, `kind.load` returns the same net for the same arguments, so that its functions are
+    traced once. For tests that change neither the files nor what they load."""
+    load, loaded = kind.load, {}
+
+    def load_once(*where, **options):
+        key = repr((where, options))
+        if key not in loaded:
+            loaded[key] = load(*where, **options)
+        return loaded[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kind, "load", staticmethod(load_once))
+        yield
 
 
 def without_digest(file):

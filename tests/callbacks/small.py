@@ -22,6 +22,7 @@ def small_model(units=4, seed=0, dropout=0.5):
         keras.optimizers.SGD(0.1, momentum=0.9, name="sgd"),
         "sparse_categorical_crossentropy",
         metrics=["accuracy"],
+        jit_compile=False,  # compiling takes longer than the few steps of a test
     )
     return model
 

@@ -155,7 +155,9 @@ class TestCheckpoint:
 
         def nested():
             model = keras.Sequential([keras.layers.Input((3,)), small_model(seed=3)])
-            model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+            model.compile(
+                "sgd", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False
+            )
             return model
 
         whole, _, _ = self.fit(tmp_path / "whole", 3, nested())
@@ -175,7 +177,9 @@ class TestCheckpoint:
 
         def own():
             model = Own()
-            model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+            model.compile(
+                "sgd", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False
+            )
             model(np.zeros((1, 3), "float32"))
             return model
 

@@ -33,7 +33,9 @@ def fit_in_two(*callbacks, epochs=3):
     hidden = model.get_layer("hidden")
     for first, end, trainable in ((0, 1, False), (1, epochs, True)):
         hidden.trainable = trainable
-        model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        model.compile(
+            "sgd", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False
+        )
         model.fit(x, y, initial_epoch=first, epochs=end, verbose=0, callbacks=together)
         if model.stop_training:
             break

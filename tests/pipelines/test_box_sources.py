@@ -139,31 +139,37 @@ class TestBoxesFile:
             boxed_split(source, source["train"])
 
 
-@pytest.mark.parametrize(
-    ("row", "problem"),
-    [
-        ("", "it has no box"),
-        ("train,blue,1.jpg,30,4,6,19\n", "ends before it begins: [30.0, 4.0, 6.0, 19.0]"),
-        ("train,blue,1.jpg,6,19,29,4\n", "ends before it begins"),
-        ("train,blue,1.jpg,6,4,90,19\n", "outside the 60 x 40 image: [6.0, 4.0, 90.0, 19.0]"),
-        ("train,blue,1.jpg,-8,4,29,19\n", "outside the 60 x 40 image"),
-        ("train,blue,1.jpg,6,4,nan,19\n", "not finite"),
-        ("train,blue,1.jpg,6,4,inf,19\n", "not finite"),
-        ("train,blue,1.jpg,6,4,,19\n", "not finite"),
-        ("train,blue,1.jpg,6,four,29,19\n", "not finite"),
-        ("train,blue,1.jpg,6\n", "not finite"),
-        ("train,blue,1.jpg,6,4,29,19\ntrain,blue,1.jpg,9,9,2,2\n", "ends before it begins"),
-    ],
-)
-def test_unusable_boxes_are_named_and_never_used(boxed, row, problem):
-    source = boxed((1, row))
-    with pytest.raises(SourceError, match=r"1 of the 9 .*blue/1\.jpg: .*skip") as error:
+UNUSABLE = [
+    ("", "it has no box"),
+    ("{image},30,4,6,19\n", "ends before it begins: [30.0, 4.0, 6.0, 19.0]"),
+    ("{image},6,19,29,4\n", "ends before it begins"),
+    ("{image},6,4,90,19\n", "outside the 60 x 40 image: [6.0, 4.0, 90.0, 19.0]"),
+    ("{image},-8,4,29,19\n", "outside the 60 x 40 image"),
+    ("{image},6,4,nan,19\n", "not finite"),
+    ("{image},6,4,inf,19\n", "not finite"),
+    ("{image},6,4,,19\n", "not finite"),
+    ("{image},6,four,29,19\n", "not finite"),
+    ("{image},6\n", "not finite"),
+    ("{image},6,4,29,19\n{image},9,9,2,2\n", "ends before it begins"),
+]
+
+
+@pytest.mark.parametrize("some", [UNUSABLE[:1], UNUSABLE[1:6], UNUSABLE[6:]])
+def test_unusable_boxes_are_named_and_never_used(boxed, some):
+    """Each of them is that of another image."""
+    names = [f"{name}/{i}.jpg" for name in ("blue", "green") for i in range(3)][: len(some)]
+    images = ["train," + name.replace("/", ",") for name in names]
+    source = boxed(*((i, row.format(image=images[i])) for i, (row, _) in enumerate(some)))
+    with pytest.raises(SourceError, match=rf"{len(some)} of the 9 .*blue/0\.jpg: .*skip") as error:
         boxed_split(source, source["train"])
-    assert problem in str(error.value)
+    assert some[0][1] in str(error.value)
     found = boxed_split(source, source["train"], skip_bad=True)
-    assert len(found.split) == len(found.boxes) == 8
-    assert [problem in reason for reason in found.skipped.values()] == [True]
-    assert not any("blue/1.jpg" in name for name in found.split.names_of(range(8)))
+    assert len(found.split) == len(found.boxes) == 9 - len(some)
+    for (path, reason), name, (_, problem) in zip(found.skipped.items(), names, some, strict=True):
+        assert path.endswith(name)
+        assert problem in reason
+    left = found.split.names_of(range(len(found.split)))
+    assert not [name for name in names if any(path.endswith(name) for path in left)]
     assert np.isfinite(found.boxes.values).all()
 
 

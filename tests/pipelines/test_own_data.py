@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,34 @@ def own(request, arrays, files):
     return Split.from_dataset(dataset_of(arrays), count=8)
 
 
+def training(split):
+    options = {"crop_size": 32, "train_scale": (32, 48), "batch_size": 4, "statistics": ILSVRC}
+    return training_stream(split, **options).take(4)
+
+
+def validation(split):
+    return validation_stream(split, crop_size=32, test_scale=36, batch_size=3, mean=ILSVRC.mean)
+
+
+def crops(split):
+    return grid_crops(split, test_scale=40, crop_size=32, grid=3, batch_size=3)
+
+
+def whole(split):
+    return whole_images(split, test_scale=40, batch_pixels=3 * 40 * 60)
+
+
+@pytest.fixture(scope="module")
+def of_files(files):
+    """The elements of a stream of the files, computed once for all forms."""
+    return functools.cache(lambda stream: list(stream(files)))
+
+
+@pytest.fixture(scope="module")
+def statistics(files):
+    return compute_statistics(files)
+
+
 def assert_same_elements(dataset, expected):
     for element, other in zip(dataset, expected, strict=True):
         for tensor, another in zip(element, other, strict=True):
@@ -76,41 +105,33 @@ class TestSamePixelsAsFiles:
         assert [int(e["label"]) for e in own.in_order()] == LABELS
         assert [int(e["index"]) for e in own.in_order()] == list(range(8))
 
-    def test_training_streams_are_the_same(self, own, files):
-        options = {"crop_size": 32, "train_scale": (32, 48), "batch_size": 4, "statistics": ILSVRC}
-        stream, expected = (training_stream(split, **options).take(4) for split in (own, files))
+    def test_training_streams_are_the_same(self, own, of_files):
+        stream = training(own)
         if hasattr(own, "dataset"):  # shuffled through a buffer
             images, _ = zip(*stream, strict=True)
             _, labels = zip(*stream, strict=True)
             assert np.concatenate(images).shape == (16, 32, 32, 3)
             assert sorted(np.concatenate(labels)) == sorted(LABELS * 2)
         else:
-            assert_same_elements(stream, expected)
+            assert_same_elements(stream, of_files(training))
 
-    def test_validation_streams_are_the_same(self, own, files):
-        options = {"crop_size": 32, "test_scale": 36, "batch_size": 3, "mean": ILSVRC.mean}
-        assert_same_elements(validation_stream(own, **options), validation_stream(files, **options))
+    def test_validation_streams_are_the_same(self, own, of_files):
+        assert_same_elements(validation(own), of_files(validation))
 
-    def test_whole_images_and_grid_crops_are_the_same(self, own, files):
-        whole = {"test_scale": 40, "batch_pixels": 3 * 40 * 60}
-        grid = {"test_scale": 40, "crop_size": 32, "grid": 3, "batch_size": 3}
-        assert_same_elements(grid_crops(own, **grid), grid_crops(files, **grid))
+    def test_whole_images_and_grid_crops_are_the_same(self, own, of_files):
+        assert_same_elements(crops(own), of_files(crops))
         found, expected = (
-            {
-                int(i): v
-                for batch in whole_images(split, **whole)
-                for i, v in zip(*batch, strict=True)
-            }
-            for split in (own, files)
+            {int(i): v for batch in batches for i, v in zip(*batch, strict=True)}
+            for batches in (whole(own), of_files(whole))
         )
         assert sorted(found) == sorted(expected) == list(range(8))
         for i in range(8):
             np.testing.assert_array_equal(found[i], expected[i])
 
-    def test_statistics_and_screening_are_the_same(self, own, files):
-        computed, expected = compute_statistics(own), compute_statistics(files)
-        np.testing.assert_allclose(computed.mean, expected.mean, rtol=1e-6)
-        np.testing.assert_allclose(computed.eigenvalues, expected.eigenvalues, rtol=1e-5)
+    def test_statistics_and_screening_are_the_same(self, own, statistics):
+        computed = compute_statistics(own)
+        np.testing.assert_allclose(computed.mean, statistics.mean, rtol=1e-6)
+        np.testing.assert_allclose(computed.eigenvalues, statistics.eigenvalues, rtol=1e-5)
         assert find_bad_images(own) == []
 
     def test_without_removes_images_by_name(self, own):

@@ -101,7 +101,8 @@ def test_a_failure_in_the_net_is_not_an_unreadable_image(folder, monkeypatch, ca
     model = keras.Sequential(
         [keras.Input((32, 32, 3)), keras.layers.Flatten(), *layers, keras.layers.Dense(3)]
     )
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, jit_compile=False)
     stream = training_stream(
         source["train"], crop_size=32, train_scale=32, batch_size=8, statistics=ILSVRC
     )
@@ -122,7 +123,8 @@ def test_an_image_that_fails_while_a_net_is_trained_is_named(folder, content):
     model = keras.Sequential(
         [keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(3)]
     )
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, jit_compile=False)
     stream = training_stream(
         source["train"], crop_size=32, train_scale=32, batch_size=8, statistics=ILSVRC
     )

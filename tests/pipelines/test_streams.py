@@ -145,8 +145,8 @@ def test_half_of_the_crops_are_mirrored(tmp_path):
 
 def test_colour_shift_has_the_covariance_of_its_components(tmp_path):
     """The shift of a constant image has the covariance sd**2 * V diag(value**2) V'."""
-    split = single_image_split(tmp_path, np.full((32, 32, 3), 128, np.uint8), 4000)
-    options = OPTIONS | {"batch_size": 4000, "train_scale": 32}
+    split = single_image_split(tmp_path, np.full((32, 32, 3), 128, np.uint8), 1500)
+    options = OPTIONS | {"batch_size": 1500, "train_scale": 32}
     crops, _ = take(training_stream(split, **options, colour_shift=0.1), 1)
     shift = crops + np.float32(ILSVRC.mean) - 128
     assert np.abs(shift - shift[:, :1, :1]).max() < 1e-3  # one draw per image
@@ -154,7 +154,7 @@ def test_colour_shift_has_the_covariance_of_its_components(tmp_path):
     expected = 0.01 * vectors @ np.diag(values**2) @ vectors.T
     measured = np.cov(shift[:, 0, 0].T)
     np.testing.assert_allclose(measured, expected, atol=0.1 * expected.max())
-    assert np.abs(shift[:, 0, 0].mean(0)).max() < 0.4  # standard error 0.05
+    assert np.abs(shift[:, 0, 0].mean(0)).max() < 0.4  # standard error 0.08
 
 
 def test_mean_is_subtracted(tmp_path):
@@ -253,7 +253,9 @@ class TestEvaluation:
                 keras.layers.Dense(3, activation="softmax"),
             ]
         )
-        model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        model.compile(
+            "sgd", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False
+        )
         stream = validation_stream(split, batch_size=batch_size, **options)
         images_, labels = next(iter(validation_stream(split, batch_size=12, **options)))
         history = model.fit(

@@ -510,6 +510,7 @@ class TestSources:
         assert (again.mean, again.class_names) == (net.mean, net.class_names)
 
 
+@pytest.mark.slow
 def test_functions_are_not_hidden_by_modules_of_their_names():
     """The names are those of the functions, in whatever order the modules are imported."""
     code = (

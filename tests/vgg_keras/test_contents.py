@@ -194,7 +194,7 @@ class TestJson:
             survives(READERS[name], saved, name, whole[:length])
 
     @settings(
-        max_examples=120,
+        max_examples=60,
         deadline=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture],
     )

@@ -91,6 +91,7 @@ def test_an_interrupted_run_ends_with_bit_identical_weights(recipe, whole, tmp_p
     assert_ends_like(whole[0], tmp_path / "cut")
 
 
+@pytest.mark.slow
 def test_a_run_of_the_fc_layers_alone_goes_on_with_all_layers(recipe, whole, tmp_path):
     train(dataclasses.replace(recipe, epochs=recipe.fc_epochs), tmp_path / "run", verbose=0)
     train(recipe, tmp_path / "run", verbose=0)

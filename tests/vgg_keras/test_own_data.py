@@ -51,7 +51,8 @@ def own(folder):
 def compiled():
     """A compiled model that ends in a soft-max, as a net. Its functions are traced once."""
     model = lively(num_classes=3, classifier_activation="softmax")
-    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    options = {"metrics": ["accuracy"], "jit_compile": False}
+    model.compile("sgd", "sparse_categorical_crossentropy", **options)
     return TrainedNet.of_model(model, mean=MEAN, class_names=("blue", "green", "red"))
 
 
@@ -108,8 +109,12 @@ def test_accuracy_in_fit_is_that_of_the_central_crop(own, compiled, count, batch
 class TestEveryForm:
     """The forms of own data give the posteriors of the files in class folders."""
 
+    @pytest.fixture(scope="class")
+    def expected(self, folder, compiled):
+        return evaluate(compiled, folder[0], test_scales=(32, 40), verbose=0)
+
     @pytest.mark.parametrize("form", ["arrays", "paths", "dataset", "source"])
-    def test_evaluation_gives_the_same_posteriors(self, form, folder, own, compiled):
+    def test_evaluation_gives_the_same_posteriors(self, form, folder, own, compiled, expected):
         data, _ = folder
         paths, labels = data["val"].paths.tolist(), data["val"].all_labels()
         files = tf.data.Dataset.from_tensor_slices((paths, labels))
@@ -123,9 +128,7 @@ class TestEveryForm:
             ),
             "source": lambda: Source.of(**own),
         }[form]()
-        expected, found = (
-            evaluate(compiled, images, test_scales=(32, 40), verbose=0) for images in (data, split)
-        )
+        found = evaluate(compiled, split, test_scales=(32, 40), verbose=0)
         np.testing.assert_allclose(found.posteriors, expected.posteriors, rtol=1e-5, atol=1e-7)
         assert found.labels.tolist() == expected.labels.tolist()
         assert found.result()["top1_error"] == expected.result()["top1_error"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import subprocess
 import sys
@@ -14,14 +13,13 @@ from click.testing import CliRunner
 from PIL import Image
 
 from tests.conftest import encode, photo
-from tests.tiny import MEAN, tiny_run
+from tests.tiny import MEAN, loading_once, tiny_run
 from tests.vgg_keras.test_protocols import by_hand, convolutional
 from vgg_keras import ilsvrc
 from vgg_keras.commands.nets import read_class_list
 from vgg_keras.commands.prediction import predict as command
 from vgg_keras.evaluation import posteriors as posteriors_module
 from vgg_keras.evaluation.evaluate import evaluate
-from vgg_keras.evaluation.posteriors import make_scorer
 from vgg_keras.evaluation.predict import predict
 from vgg_keras.evaluation.predictions import Predictions
 from vgg_keras.metadata import rounded
@@ -39,9 +37,8 @@ SIZES = [(50, 70), (70, 50), (41, 41), (50, 70), (120, 64)]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _trace_each_net_once():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(posteriors_module, "make_scorer", functools.cache(make_scorer))
+def _load_each_net_once():
+    with loading_once(TrainedNet):
         yield
 
 

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import keras
@@ -25,6 +26,7 @@ from click.testing import CliRunner
 
 from tests.conftest import TRAIN_TINY, overridden, write_folder
 from tests.forks import start
+from tests.tiny import loading_once
 from vgg_keras.callbacks.journal import read_journal
 from vgg_keras.cli import main
 from vgg_keras.errors import ArgumentError, RunError
@@ -113,7 +115,7 @@ def data(tmp_path_factory):
 def finished(data, tmp_path_factory):
     """A run that was never killed, with epochs of six steps."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    run_here("train", *TINY, "--data", data, "--epochs", EPOCHS, "--out", out)
+    run_here("train", *TINY, "--data", data, "--epochs", EPOCHS, "--tensorboard", "--out", out)
     return out
 
 
@@ -158,7 +160,7 @@ def test_killed_runs_end_with_bit_identical_weights(data, finished, tmp_path):
 
 def test_a_run_folder_has_all_files(data, finished):
     # Other tests write the evaluation.
-    names = {p.name for p in finished.iterdir()} - {"evaluation", ".lock"}
+    names = {p.name for p in finished.iterdir()} - {"evaluation", "tensorboard", ".lock"}
     assert names == {
         "recipe.json",
         "statistics.json",
@@ -183,16 +185,15 @@ def test_a_run_folder_has_all_files(data, finished):
     assert {"loss", "val_top1_error", "val_top5_error", "learning_rate"} <= set(entry)
 
 
-def test_event_files_for_tensorboard_are_written(data, tmp_path, monkeypatch):
-    arguments = ("train", *TINY, "--data", data, "--epochs", 1, "--tensorboard", "--out")
-    run_here(*arguments, tmp_path / "run")
-    (file,) = (tmp_path / "run/tensorboard/validation").iterdir()
+def test_event_files_for_tensorboard_are_written(data, finished, tmp_path, monkeypatch):
+    (file,) = (finished / "tensorboard/validation").iterdir()
     events = map(
         tf.compat.v1.Event.FromString, tf.data.TFRecordDataset(str(file)).as_numpy_iterator()
     )
     tags = {value.tag for event in events for value in event.summary.value}
     assert {"epoch_accuracy", "epoch_cross_entropy"} <= tags
     monkeypatch.setitem(sys.modules, "tensorboard", None)  # as if it were not installed
+    arguments = ("train", *TINY, "--data", data, "--epochs", 1, "--tensorboard", "--out")
     assert "pip install tensorboard" in run_here(*arguments, tmp_path / "other", code=1)
 
 
@@ -229,6 +230,13 @@ def test_a_finished_run_is_not_changed(data, finished):
     assert (finished / "last.weights.h5").read_bytes() == before
 
 
+@pytest.fixture(scope="module")
+def _load_each_net_once():
+    with loading_once(TrainedNet):
+        yield
+
+
+@pytest.mark.usefixtures("_load_each_net_once")
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
 def test_evaluate_counts_each_image_once(data, finished, batch_size):
     output = run_here(
@@ -353,6 +361,7 @@ def test_a_run_can_start_from_layers_of_another(data, finished, tmp_path):
     assert not [l for l in lines if "oneDNN" in l or "cuda" in l.lower() or "WARNING" in l], lines
 
 
+@pytest.mark.slow
 def test_a_run_on_the_shapes_has_the_default_recipe(shapes_dir, tmp_path):
     run_here(
         "train",
@@ -515,8 +524,14 @@ class TestChangedFolders:
             train(recipe_of(own), out, callbacks=[renamer], verbose=0)
         assert not out.exists()
         elsewhere.rename(out)
-        train(recipe_of(own), out, verbose=0)
-        assert len(read_journal(out / "journal.jsonl")) == 3
+        begun = []
+        callbacks = [
+            keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: begun.append(epoch)),
+            Interrupting(epoch=1),
+        ]
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe_of(own), out, callbacks=callbacks, verbose=0)
+        assert begun == [1]
 
     @pytest.mark.parametrize("change", ["removed", "added", "written", "none"])
     def test_changes_of_images_are_told_apart(self, own, change, tmp_path):
@@ -549,7 +564,8 @@ class TestChangedFolders:
         statistics = (out / "statistics.json").read_bytes()
         assert "begun with" not in caplog.text
         (tmp_path / "own/train/red/001.jpg").unlink()
-        train(recipe_of(own), out, verbose=0)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe_of(own), out, callbacks=[Interrupting(epoch=1)], verbose=0)
         assert f"not those that {out} was begun with (train: 12 images then, 11" in caplog.text
         assert (out / "statistics.json").read_bytes() == statistics
 
@@ -631,10 +647,10 @@ class TestRefused:
         (tmp_path / "thesis.tex").write_text("x")
         assert "holds no run" in run_here("train", *TINY, "--data", data, "--out", tmp_path, code=1)
 
-    def test_a_batch_that_devices_cannot_share_is_refused(self, data, tmp_path):
-        _, error = run(
-            "train", *TINY, "--data", data, "--devices", 3, "--out", tmp_path / "x", code=1
-        )
+    def test_a_batch_that_devices_cannot_share_is_refused(self, data, tmp_path, monkeypatch):
+        three = SimpleNamespace(count=3, is_writer=True)
+        monkeypatch.setattr("vgg_keras.training.find_devices", lambda *_: three)
+        error = run_here("train", *TINY, "--data", data, "--out", tmp_path / "x", code=1)
         assert "multiple of the number of devices, 3; nearest: 6 or 9" in error
         assert not (tmp_path / "x").exists()
 

@@ -51,6 +51,8 @@ class Expectation:
 class Expectations:
     """What the Keras net gives for some photos; each method is for the signature of its name.
 
+    Layers are called on the photos as they are: `Model.predict` would be compiled for each size.
+
     Args:
         net: in the precision of the export.
         metadata: of the export.
@@ -126,7 +128,7 @@ class Expectations:
             posteriors = self._predict(self.scales[:1])
 
         def of_image(image: np.ndarray, expected: np.ndarray) -> Expectation:
-            score_map = maps.predict_on_batch(image - self.mean)["score_map"]
+            score_map = maps(image - self.mean)["score_map"].numpy()
 
             def difference(found: Tensors) -> float:
                 return max(
@@ -142,7 +144,7 @@ class Expectations:
     def crops(self) -> Expectation:
         side = self.net.architecture.crop_size
         crops = np.concatenate([image[:, :side, :side] for image in self._rescaled])
-        scores = self.net.logits.predict_on_batch(crops - self.mean)  # a map of one position
+        scores = self.net.logits(crops - self.mean).numpy()  # a map of one position
 
         def difference(found: Tensors) -> float:
             return max(
@@ -209,7 +211,7 @@ class Expectations:
         for scale in self.scales:
             centred = rescale(image, scale)[None].numpy() - self.mean
             for view in (centred, centred[:, :, ::-1])[: 1 + self.flip]:
-                activations = self._penultimate.predict_on_batch(np.ascontiguousarray(view))
-                parts.append(np.asarray(activations, np.float32).mean((0, 1, 2)))
+                activations = tf.cast(self._penultimate(view), tf.float32)
+                parts.append(activations.numpy().mean((0, 1, 2)))
         descriptor = np.mean(parts, 0)
         return descriptor / max(np.linalg.norm(descriptor), 1e-6)

@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 
 from tests.conftest import write_folder
-from tests.tiny import tiny_run
+from tests.tiny import loading_once, tiny_run
 from vgg_keras.features.extractor import FeatureExtractor
 from vgg_keras.pipelines.sources import open_source
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _load_each_net_once():
+    with loading_once(FeatureExtractor):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -68,10 +68,9 @@ def file(folders, trained, images, tmp_path_factory):
 
 
 class TestFeatures:
-    def test_features_are_those_of_the_library(self, file, folders, trained, source):
+    def test_features_are_those_of_the_library(self, file, extractors, source):
         saved = Features.load(file)
-        nets = [FeatureExtractor.load(folder) for folder in folders]  # as the command loads them
-        expected = extract_features(nets, source, test_scales=(32, 40), aggregate="max")
+        expected = extract_features(extractors, source, test_scales=(32, 40), aggregate="max")
         np.testing.assert_allclose(saved.values, expected.values, atol=1e-6)
         assert saved.names == expected.names
         assert saved.metadata == expected.metadata

@@ -132,18 +132,18 @@ class TestAgainstNumpy:
 
 class TestInvariance:
     def test_batch_size_and_grouping_do_not_change_descriptors(self, extractors, source):
-        net = extractors[0]
-        reference = compute_descriptors(net, source["train"], test_scales=40)
+        net, split = extractors[0], source["val"]
+        reference = compute_descriptors(net, split, test_scales=40)
         for batch_size in (1, 3, 500):
-            other = compute_descriptors(net, source["train"], test_scales=40, batch_size=batch_size)
+            other = compute_descriptors(net, split, test_scales=40, batch_size=batch_size)
             np.testing.assert_allclose(other, reference, atol=1e-6)
         stacked = {"test_scales": SCALES, "aggregate": "stack"}
         np.testing.assert_allclose(
-            compute_descriptors(net, source["val"], batch_size=3, **stacked),
-            compute_descriptors(net, source["val"], **stacked),
+            compute_descriptors(net, split, batch_size=3, **stacked),
+            compute_descriptors(net, split, **stacked),
             atol=1e-6,
         )
-        some = source["train"].without(source["train"].paths[::2])
+        some = split.without(split.paths[::2])
         np.testing.assert_allclose(
             compute_descriptors(net, some, test_scales=40),
             reference[1::2],

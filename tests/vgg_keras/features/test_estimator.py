@@ -17,8 +17,9 @@ from vgg_keras.features import DeepFeatures
 
 
 @pytest.fixture(scope="module")
-def net(trained):
-    return trained[0]
+def net(trained, folders):
+    """A run folder, whose net is loaded once."""
+    return folders[0]
 
 
 @pytest.fixture(scope="module")

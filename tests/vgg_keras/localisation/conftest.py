@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import CLASSES, encode, photo
-from tests.tiny import CROP, tiny_run
+from tests.tiny import CROP, loading_once, tiny_run
 from vgg_keras import TrainedNet
+from vgg_keras.localisation import dense
 from vgg_keras.localisation.task import train_localisation
 from vgg_keras.recipes import LOCALISATION_RECIPES
 
@@ -23,6 +25,16 @@ def journal_of(net: TrainedNet) -> list[dict]:
     return [
         json.loads(line) for line in (Path(net.name) / "journal.jsonl").read_text().splitlines()
     ]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _trace_each_net_once():
+    """The nets of these tests do not change, so the functions of a net need one trace."""
+    rating_fn = functools.cache(dense.make_rating_fn)
+    with loading_once(TrainedNet), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dense, "make_box_fn", functools.cache(dense.make_box_fn))
+        patch.setattr(dense, "make_rating_fn", lambda nets: rating_fn(tuple(nets)))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -80,6 +80,7 @@ def results(out):
     return found
 
 
+@pytest.mark.slow
 def test_a_table_with_two_nets(tmp_path, folder, capsys, monkeypatch):
     """Net B starts from A; the results stand in the table; another call has nothing to do."""
     opened, open_once = [], execution.open_source

@@ -465,6 +465,7 @@ def test_runs_share_what_was_read_by_data_and_task(tmp_path, monkeypatch):
         (path / "statistics.json").write_text(path.name)
 
     monkeypatch.setattr(execution, "train", train)
+    monkeypatch.setattr(execution, "open_source", lambda *_, **__: None)
     plan = make_plan(Options("shapes", size="tiny", seeds=(0,), nets=("A", "D"), tables=(8,)))
     trainings = list(plan.trainings().values())
     for step in trainings:
