@@ -120,7 +120,7 @@ class TestRefused:
 
     def test_class_folders_of_folders_in_flat_class_folders(self, tmp_path):
         spec = write(tmp_path, "my-train/images/1.jpg", "my-test/images/1.jpg")
-        with pytest.raises(SourceError, match="must hold images itself"):
+        with pytest.raises(SourceError, match="my-test holds only folders: images"):
             open_source(spec)
 
     def test_a_class_folder_that_holds_boxes_only(self, tmp_path):

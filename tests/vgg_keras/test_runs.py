@@ -39,6 +39,8 @@ from vgg_keras.provenance import warn_of_other_versions
 from vgg_keras.recipes import Recipe
 from vgg_keras.run_data import changed_images, describe_images, record_data
 from vgg_keras.runs import is_run_of, lock_run, prepare_run_folder, record_classes, watched
+from vgg_keras.starting import make_warm_start
+from vgg_keras.tasks import CLASSIFICATION
 from vgg_keras.trained import TrainedNet
 from vgg_keras.training import train
 from vgg_keras.weights import read as weights
@@ -766,25 +768,23 @@ class TestFromScratch:
     """Before training, a warning is logged where the paper does not start from random weights."""
 
     @pytest.fixture
-    def log_of(self, data, tmp_path, caplog):
-        (tmp_path / "thesis.tex").touch()  # so that the command ends before training
-
-        def run(*arguments):
-            run_here("train", *TINY, "--data", data, *arguments, "--out", tmp_path, code=1)
+    def log_of(self, tmp_path, caplog):
+        def run(**fields):
+            assert make_warm_start(Recipe(**fields), None, tmp_path, CLASSIFICATION) == []
             return caplog.text
 
         return run
 
     def test_a_deep_net_with_the_papers_gaussian_logs_a_warning(self, log_of):
         warning = "net D is not expected to learn from the paper's Gaussian"
-        assert warning not in log_of("--net", "D")
-        assert warning not in log_of("--net", "A", "--initialisation", "gaussian")
-        assert warning in log_of("--net", "D", "--initialisation", "gaussian")
+        assert warning not in log_of(net="D", initialisation="glorot")
+        assert warning not in log_of(net="A", initialisation="gaussian")
+        assert warning in log_of(net="D", initialisation="gaussian")
 
     def test_a_later_stage_without_init_from_logs_a_warning(self, log_of):
         warning = "init_layers=all has no effect without init_from: the net starts from scratch"
-        assert warning not in log_of()
-        assert warning in log_of("--recipe", "paper-384")
+        assert warning not in log_of(net="A")
+        assert warning in log_of(net="A", init_layers="all")
 
 
 def test_a_run_takes_data_that_are_open(tmp_path):
