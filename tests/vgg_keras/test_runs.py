@@ -770,7 +770,8 @@ class TestFromScratch:
     @pytest.fixture
     def log_of(self, tmp_path, caplog):
         def run(**fields):
-            assert make_warm_start(Recipe(**fields), None, tmp_path, CLASSIFICATION) == []
+            model = SimpleNamespace(layers=[])
+            assert make_warm_start(Recipe(**fields), model, tmp_path, CLASSIFICATION) == []
             return caplog.text
 
         return run
