@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Python compiles a module when it is first imported; few of the packages' modules ever are.
+PIP_INSTALL := -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo demo-localise test test-slow test-jax mutants tutorial lint docs package wheel try-wheel clean
 demo: $(INSTALLED)
@@ -26,7 +28,7 @@ test-jax: $(INSTALLED)
 
 # Changes the code in a copy, one operator or number at a time: do the tests notice?
 mutants: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'
+	$(BIN)/python $(PIP_INSTALL) -e '.[mutants]'
 	$(BIN)/python -m tests.mutants
 
 # Executes examples/tutorial.py and stores it with its outputs as examples/tutorial.ipynb.
@@ -41,7 +43,7 @@ lint: package
 # The site of the documentation, build/site/index.html. A dead link is an error, and so is a warning
 # about a docstring.
 docs: package
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/python $(PIP_INSTALL) -e '.[docs]'
 	PYTHONPATH=tools $(BIN)/python -m zensical build --clean --strict >build/docs.txt 2>&1 || \
 		{ cat build/docs.txt; exit 1; }
 	! grep '^griffe:' build/docs.txt
@@ -60,8 +62,7 @@ wheel: $(INSTALLED)
 try-wheel:
 	elsewhere=$$(mktemp -d) && trap 'rm -rf "$$elsewhere"' EXIT && wheel=$$(ls "$$PWD"/dist/*.whl) && \
 		$(PYTHON) -m venv "$$elsewhere/venv" && \
-		"$$elsewhere/venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-			-c constraints.txt "$$wheel" && \
+		"$$elsewhere/venv/bin/python" $(PIP_INSTALL) "$$wheel" && \
 		cp tests/wheel.py "$$elsewhere" && cd "$$elsewhere" && venv/bin/vgg-keras --help && \
 		venv/bin/vgg-keras describe --net D --json >/dev/null && venv/bin/python wheel.py "$$wheel"
 
@@ -69,7 +70,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 		{ echo "Python 3.11 to 3.13 is needed; set PYTHON, as in: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint]'
+	$(BIN)/python $(PIP_INSTALL) -e '.[test,lint]'
 	@touch $@
 
 clean:

@@ -213,6 +213,7 @@ class TestScores:
         localise([net], source, **options, threshold=0.1)
         assert len(list(tmp_path.glob("answers-*.npy"))) == 2
 
+    @pytest.mark.slow
     def test_tests_share_passes(self, net, classifier, data, tmp_path, map_counter):
         """Together as alone, to the bit; no net sees an image twice at a scale."""
         other = dataclasses.replace(net, origin={"run": "other"}, mean=(90.0, 100.0, 110.0))
