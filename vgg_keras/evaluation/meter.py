@@ -62,7 +62,8 @@ class Meter:
         )
         self._line = line
         self._bar.update(self._task, description=line, completed=self._done)
-        if now - self._printed > _SECONDS_BETWEEN_LINES and not self.console.is_terminal:
+        is_due = now - self._printed > _SECONDS_BETWEEN_LINES and self._seen < self._images
+        if is_due and not self.console.is_terminal:
             self._printed = now
             self._print()
 
