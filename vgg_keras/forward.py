@@ -1,7 +1,7 @@
 """Nets as functions of TensorFlow's tensors, on all devices, under each backend of Keras.
 
 TensorFlow reads the images and combines the rows of all views. Only what a net itself computes
-depends on the backend: `forward` is the one place where it does.
+depends on the backend, and this module is the one place of the tests that knows it.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def num_devices(model: keras.Model) -> int:
 def scope_of(model: keras.Model) -> AbstractContextManager:
     """The context in which further variables are created on the devices of a model."""
     if keras.backend.backend() == "jax":
-        return nullcontext()  # Keras's distribution is the same everywhere
+        return nullcontext()  # that of `find_devices`, if it is still open
     return model.distribute_strategy.scope()
 
 
