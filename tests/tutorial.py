@@ -82,7 +82,7 @@ def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 
 
 def main(settings: list[str]) -> None:
-    """Stores the notebook. A setting is NAME=VALUE; any other VALUE than a Python literal is text."""
+    """Stores the notebook. A setting is NAME=VALUE, a Python literal or else text."""
     given: dict[str, Any] = dict(setting.split("=", 1) for setting in settings)
     for name, text in given.items():
         with contextlib.suppress(ValueError, SyntaxError):
