@@ -132,8 +132,8 @@ def test_boxes_and_their_scores_are_those_of_the_maps(net):
     )
 
 
-def test_a_net_that_was_made_for_all_devices_uses_them(split):
-    """A process of these tests has one device; `test_processes` has several."""
+def test_a_net_of_the_scope_of_find_devices_can_be_tested(split):
+    """A process of these tests has one device; several are in `test_processes`."""
     with find_devices().scope():
         model = vgg("A", CLASSES, CROP, 1 / 16, classifier_activation=None)
     assert num_devices(model) == 1
