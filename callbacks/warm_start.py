@@ -96,9 +96,13 @@ class WarmStart(keras.callbacks.Callback):
         """Copies the layers now. Returns their names."""
         given = self.check(model)
         own = [layer.name for layer in model.layers if layer.weights]
-        for name in self.layers or own:
-            if name not in given:
-                log.info("skipped, missing in %s or of other shapes: %s", self.name, name)
+        others = [name for name in self.layers or own if name not in given]
+        if others:
+            log.info(
+                "not in %s, or of other shapes there; they start as they are: %s",
+                self.name,
+                ", ".join(others),
+            )
         for name, weights in given.items():
             model.get_layer(name).set_weights(weights)
         log.info("started from %s: %s", self.name, ", ".join(given))
